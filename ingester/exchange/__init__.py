@@ -1,0 +1,1 @@
+"""What Binance says, and who says it."""

@@ -1,0 +1,31 @@
+"""One order book at one moment, and the names of its columns at each depth."""
+
+from typing import NamedTuple
+
+Level = tuple[float, float]
+"""(price, quantity), in quote and base currency."""
+
+
+class Snapshot(NamedTuple):
+    """The best levels of one pair's book as received at one moment.
+
+    `bids` fall and `asks` rise in price; both may hold fewer levels than were asked for, when the book is thinner.
+    """
+
+    symbol: str
+    receive_ns: int
+    """When this machine received it: nanoseconds since 1970, UTC."""
+    update_id: int
+    """Binance's `lastUpdateId`: rises from snapshot to snapshot, but not by one."""
+    bids: list[Level]
+    asks: list[Level]
+
+
+def level_columns(depth: int) -> list[str]:
+    """Column names of the levels in table order: `bid_1, bidv_1, … bid_N, bidv_N, ask_1, askv_1, … ask_N, askv_N`."""
+    return [
+        f"{name}_{level}"
+        for names in (("bid", "bidv"), ("ask", "askv"))
+        for level in range(1, depth + 1)
+        for name in names
+    ]
