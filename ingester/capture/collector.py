@@ -1,0 +1,129 @@
+"""One running recorder: wires feed, backlog and writer, and brings them to an orderly end."""
+
+import logging
+import threading
+import time
+from collections import deque
+
+from ingester.capture.feed import Event, Feed
+from ingester.capture.stream import Arrival, AttemptLimit, Stream
+from ingester.clock import SECOND, Clock
+from ingester.exchange import binance
+from ingester.metrics import Metrics
+from ingester.settings import Settings
+from ingester.snapshot import Snapshot
+from ingester.store.backlog import Backlog, Record
+from ingester.store.questdb import QuestDB
+from ingester.store.rows import RowEncoder
+from ingester.store.writer import Writer
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 0.02
+"""After something arrived, the pump waits this long for more: waking up costs more than decoding a frame."""
+GOODBYE_SECONDS = 2.0
+"""How long to wait for the exchange to confirm an unsubscription."""
+DRAIN_SECONDS = 30.0
+
+
+class Collector:
+    """Records until `stop`. All state of the feed belongs to the pump thread."""
+
+    def __init__(self, settings: Settings, db: QuestDB) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.clock = Clock()
+        self.started_ns = self.clock.now()
+        self.backlog = Backlog()
+        self._encoder = RowEncoder(settings.depth, settings.collector)
+        self._writer = Writer(db, self.backlog, self.clock.now, self.metrics.store)
+        self._limit = AttemptLimit(time.monotonic)
+        self._arrived = threading.Event()
+        self._stopping = threading.Event()
+        self._events: list[Event] = []
+        self.feed = Feed(
+            settings.symbols,
+            settings.depth,
+            settings.interval_ms // binance.INTERVAL_MS,
+            settings.connections,
+            self._make_stream,
+            self.clock.now,
+            self.metrics.feed,
+            self._events.append,
+        )
+        self._pump = threading.Thread(target=self._run, name="pump", daemon=True)
+
+    def start(self) -> None:
+        """Starts recording."""
+        chosen = self.settings
+        what = f"{len(chosen.symbols)} pairs, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
+        self._events.append(Event(self.started_ns, "started", detail=what))
+        self._writer.start()
+        self._pump.start()
+        self.feed.start()
+
+    def record_event(self, kind: str, detail: str) -> None:
+        """Adds something that happened outside, such as a restart of the server, to `collector_events`."""
+        self._events.append(Event(self.clock.now(), kind, detail=detail))
+
+    def summary(self) -> str:
+        """What was recorded, in one line."""
+        feed, store = self.metrics.feed, self.metrics.store
+        lasted = (self.clock.now() - self.started_ns) / SECOND
+        waiting = store.received - store.stored
+        return (
+            f"recorded {len(self.settings.symbols)} pairs for {lasted:.0f} s: {store.stored:,} rows stored, "
+            f"{waiting:,} not stored, {feed.reconnects} reconnects, last gap: {feed.last_gap or 'none'}"
+        )
+
+    def stop(self) -> bool:
+        """Unsubscribes, takes what is still on the way, stores it all; False where QuestDB did not take it in time."""
+        self._stopping.set()
+        self._arrived.set()
+        self._pump.join()
+        return self._writer.drain(DRAIN_SECONDS)
+
+    def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:
+        url = binance.combined_url(self.settings.exchange.stream_url)
+        return Stream(name, url, inbox, self._arrived.set, self.clock.now, self._limit)
+
+    def _run(self) -> None:
+        arrived, stopping = self._arrived, self._stopping
+        while not stopping.is_set():
+            if arrived.wait(0.1):
+                stopping.wait(LINGER_SECONDS)
+                arrived.clear()
+            self._step()
+        self.feed.unsubscribe()
+        patience = time.monotonic() + GOODBYE_SECONDS
+        while self.feed.unanswered() and time.monotonic() < patience:
+            arrived.wait(0.02)
+            arrived.clear()
+            self._step()
+        self.feed.stop(GOODBYE_SECONDS)
+        self._events.append(Event(self.clock.now(), "stopped", detail=f"{self.metrics.feed.snapshots} rows received"))
+        self._step()
+
+    def _step(self) -> None:
+        try:
+            snapshots = self.feed.poll()
+        except Exception:  # a bug must not end the recording: say it and go on with the next arrival
+            log.exception("a frame could not be taken in")
+            return
+        if snapshots:
+            self._store(self._encoder.snapshots(snapshots), len(snapshots), snapshots)
+        if self._events:
+            events, self._events[:] = self._events[:], []
+            self._store(self._encoder.events(events), 0, [])
+
+    def _store(self, body: bytes, rows: int, snapshots: list[Snapshot]) -> None:
+        now = self.clock.now()
+        first, last = (snapshots[0].receive_ns, snapshots[-1].receive_ns) if snapshots else (now, now)
+        metrics = self.metrics.store
+        if self.backlog.append(Record(body, rows, first, last)):
+            metrics.received += rows
+            metrics.received_bytes += len(body)
+            return
+        if not metrics.refused:
+            log.error("the backlog is full (%d bytes): rows are lost until QuestDB takes some", self.backlog.bytes)
+        metrics.refused += rows

@@ -1,0 +1,178 @@
+"""Binance's spot stream contract without any I/O: addresses, stream names, requests, and what an incoming frame says.
+
+The rules obeyed here, numbered as comments refer to them (source: Binance's "WebSocket Streams" and "REST API" pages):
+
+1. Combined streams live under `/stream` and wrap each payload: `{"stream": name, "data": payload}`. A partial book
+   names neither its symbol nor a time, so only the wrapper tells the symbol.
+2. A partial book stream is `<symbol in lower case>@depth<5|10|20>@100ms`.
+3. A connection carries at most 1024 streams.
+4. A connection may send 5 messages a second; requests, pings and pongs count alike. More, and it is closed.
+5. One SUBSCRIBE may name many streams. It is answered by `{"result": null, "id": n}`, even for a symbol that does not
+   exist, which then stays silent; a mistake is answered by `{"error": {"code", "msg"}, "id"}` or `{"code", "msg"}`.
+6. 300 connection attempts per 5 minutes and IP address.
+7. `{"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": ms}}` announces that the server will go away.
+8. `lastUpdateId` rises from book to book; the steps between are of any size.
+9. HTTP 451 means that this exchange serves no customers in the caller's region; 429 and 418 carry `Retry-After`.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ingester.snapshot import Level
+
+DEPTHS = (5, 10, 20)
+INTERVAL_MS = 100
+STREAMS_PER_CONNECTION = 1024  # rule 3
+MESSAGES_PER_SECOND = 5  # rule 4
+ATTEMPTS_PER_WINDOW, ATTEMPT_WINDOW_SECONDS = 300, 300.0  # rule 6
+STREAMS_PER_REQUEST = 300
+"""So many names make a request of about 8 kB; a full connection is subscribed in four requests, within one second."""
+
+
+class Exchange(NamedTuple):
+    """Where an exchange that speaks Binance's protocol is reached: websocket base and REST base, without a path."""
+
+    name: str
+    stream_url: str
+    rest_url: str
+
+
+EXCHANGES = {
+    exchange.name: exchange
+    for exchange in (
+        Exchange("binance", "wss://stream.binance.com:9443", "https://api.binance.com"),
+        Exchange("binance-us", "wss://stream.binance.us:9443", "https://api.binance.us"),
+        Exchange("binance-vision", "wss://data-stream.binance.vision", "https://data-api.binance.vision"),
+        Exchange("testnet", "wss://stream.testnet.binance.vision", "https://testnet.binance.vision"),
+    )
+}
+
+
+class Book(NamedTuple):
+    """A decoded partial book: `bids` and `asks` are (price, quantity), best first, as many as the frame held."""
+
+    stream: str
+    update_id: int
+    bids: list[Level]
+    asks: list[Level]
+
+
+class Acknowledged(NamedTuple):
+    """The exchange took request `id`. It proves nothing about the streams named in it (rule 5)."""
+
+    id: int
+
+
+class Refused(NamedTuple):
+    """The exchange answered a request (or, with id None, the connection) with an error."""
+
+    id: int | None
+    code: int
+    message: str
+
+
+class ShuttingDown(NamedTuple):
+    """The server behind this connection will go away, without a promise when (rule 7)."""
+
+    event_ms: int
+
+
+class Malformed(NamedTuple):
+    """A frame that is none of the above; `reason` says what was wrong with it."""
+
+    reason: str
+    payload: bytes
+
+
+Message = Book | Acknowledged | Refused | ShuttingDown | Malformed
+
+
+class _Data(msgspec.Struct, gc=False):
+    lastUpdateId: int
+    bids: list[tuple[float, float]]
+    asks: list[tuple[float, float]]
+
+
+class _Wrapped(msgspec.Struct, gc=False):
+    stream: str
+    data: _Data
+
+
+_decode_wrapped = msgspec.json.Decoder(_Wrapped, strict=False).decode  # strict=False: prices are strings of digits
+
+
+def decode(payload: bytes) -> Message:
+    """What one text frame of a combined connection says. Never raises: what cannot be understood is `Malformed`."""
+    try:
+        wrapped = _decode_wrapped(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_other(payload)
+    data = wrapped.data
+    return Book(wrapped.stream, data.lastUpdateId, data.bids, data.asks)
+
+
+def _decode_other(payload: bytes) -> Message:
+    try:
+        message: Any = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Malformed(f"not JSON: {error}", payload)
+    match message:
+        case {"stream": "!serverShutdown", "data": {"E": int(event_ms)}} | {"e": "serverShutdown", "E": int(event_ms)}:
+            return ShuttingDown(event_ms)
+        case {"error": {"code": int(code), "msg": str(text)}, **rest}:
+            return Refused(_request_id(rest), code, text)
+        case {"code": int(code), "msg": str(text), **rest}:
+            return Refused(_request_id(rest), code, text)
+        case {"result": _, "id": int(request)}:
+            return Acknowledged(request)
+        case {"stream": str(stream)}:
+            return Malformed(f"no order book in stream {stream}", payload)
+    return Malformed("a message of unknown form", payload)
+
+
+def _request_id(rest: dict[Any, Any]) -> int | None:
+    request = rest.get("id")
+    return request if isinstance(request, int) else None
+
+
+def fault_in(book: Book) -> str | None:
+    """Why a book cannot be what the exchange meant, or None. Thin and empty books are fine: a halted pair has them."""
+    bids, asks = book.bids, book.asks
+    numbers = [*chain.from_iterable(bids), *chain.from_iterable(asks)]
+    if numbers and not (min(numbers) > 0.0 and sum(numbers) < math.inf):  # a NaN fails the second comparison
+        return f"a price or quantity that is not a positive number: {bids} {asks}"
+    if bids and asks and bids[0][0] >= asks[0][0]:
+        return f"crossed: best bid {bids[0][0]} is not below best ask {asks[0][0]}"
+    return None
+
+
+def stream_name(symbol: str, depth: int) -> str:
+    """The partial book stream of a symbol (rule 2): `btcusdt@depth5@100ms`."""
+    return f"{symbol.lower()}@depth{depth}@{INTERVAL_MS}ms"
+
+
+def combined_url(stream_url: str) -> str:
+    """The address of a combined connection that starts without streams (rule 1)."""
+    return f"{stream_url.rstrip('/')}/stream"
+
+
+def requests(method: str, streams: Sequence[str], first_id: int) -> list[tuple[int, str]]:
+    """SUBSCRIBE or UNSUBSCRIBE as (id, text) messages of at most `STREAMS_PER_REQUEST` streams each (rule 5)."""
+    chunks = [streams[i : i + STREAMS_PER_REQUEST] for i in range(0, len(streams), STREAMS_PER_REQUEST)]
+    return [
+        (request, msgspec.json.encode({"method": method, "params": list(chunk), "id": request}).decode())
+        for request, chunk in enumerate(chunks, first_id)
+    ]
+
+
+def region_refused(exchange: str, host: str) -> str:
+    """What to tell a person whom the exchange refuses for their region (rule 9)."""
+    others = ", ".join(f"--exchange {name}" for name in EXCHANGES if name not in (exchange, "testnet"))
+    return (
+        f"{host} answered HTTP 451: this exchange does not serve the region that this machine's address belongs to. "
+        f"These may work from here: {others} (or --exchange simulator, to try things out)."
+    )

@@ -1,0 +1,97 @@
+"""Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import urllib3
+
+from ingester.errors import ExchangeError, RegionRefused, UnknownPair
+from ingester.exchange import binance
+
+DEFAULT_QUOTE = "USDT"
+DEFAULT_COINS = tuple(
+    "ADA AGIX ALGO APT ARB ARPA ATOM AXS BNB BCH BTC CFX DASH DOGE DOT EOS EDU ETH ETC FET FIL FTM LDO NEO ONT OP PEPE "
+    "KAVA LINK LTC MASK MATIC SAND SHIB SOL STX SUI TRX UNI VET WAVES XMR XRP ZEC".split()
+)
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """One pair as the exchange lists it; `status` is TRADING, HALT, BREAK, END_OF_DAY or CANCEL_ONLY."""
+
+    symbol: str
+    status: str
+    base: str = msgspec.field(name="baseAsset")
+    quote: str = msgspec.field(name="quoteAsset")
+
+
+class _ExchangeInfo(msgspec.Struct):
+    symbols: list[Listing]
+
+
+class Choice(NamedTuple):
+    """The pairs to record, and one line for each pair that was left out or is worth a word."""
+
+    symbols: list[str]
+    remarks: list[str]
+
+
+def symbols_of(coins: Iterable[str], quote: str) -> list[str]:
+    """`BTC`, `ETH` with quote `USDT` are `BTCUSDT`, `ETHUSDT`."""
+    return [f"{normal(coin)}{normal(quote)}" for coin in coins]
+
+
+def normal(name: str) -> str:
+    """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`."""
+    return "".join(character for character in name.upper() if character not in " -/_")
+
+
+def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0) -> dict[str, Listing]:
+    """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20).
+
+    Raises RegionRefused on HTTP 451 and ExchangeError when the exchange cannot be asked.
+    """
+    url = f"{exchange.rest_url.rstrip('/')}/api/v3/exchangeInfo"
+    try:
+        answer = urllib3.request("GET", url, timeout=timeout, retries=urllib3.Retry(1, redirect=3, backoff_factor=0.5))
+    except urllib3.exceptions.HTTPError as error:
+        raise ExchangeError(f"{url} cannot be reached: {error}") from error
+    if answer.status == 451:
+        raise RegionRefused(binance.region_refused(exchange.name, url))
+    if answer.status != 200:
+        raise ExchangeError(f"{url} answered HTTP {answer.status}: {answer.data[:200].decode(errors='replace')}")
+    try:
+        info = msgspec.json.decode(answer.data, type=_ExchangeInfo)
+    except msgspec.DecodeError as error:
+        raise ExchangeError(f"{url} did not answer as Binance does: {error}") from error
+    return {listing.symbol: listing for listing in info.symbols}
+
+
+def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing]) -> Choice:
+    """Checks the wanted symbols against what the exchange lists.
+
+    A pair that the user named and the exchange does not list raises UnknownPair with the nearest names; from the
+    default list such pairs, and those no longer trading, are skipped with one line for all of them. A pair that the
+    user named and that is halted stays in: it may trade again.
+    """
+    wanted = list(dict.fromkeys(named))
+    unknown = [symbol for symbol in wanted if symbol not in listed]
+    idle = [symbol for symbol in wanted if symbol in listed and listed[symbol].status != "TRADING"]
+    if by_user:
+        if unknown:
+            raise UnknownPair("\n".join(_unknown(symbol, listed) for symbol in unknown))
+        return Choice(
+            wanted, [f"{symbol} is not trading now ({listed[symbol].status}); it stays on the list" for symbol in idle]
+        )
+    skipped = {*unknown, *idle}
+    remarks = (
+        [f"skipped, not trading on this exchange: {', '.join(s for s in wanted if s in skipped)}"] if skipped else []
+    )
+    return Choice([symbol for symbol in wanted if symbol not in skipped], remarks)
+
+
+def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
+    near = difflib.get_close_matches(symbol, listed, n=3, cutoff=0.6)
+    hint = f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
+    return f"The exchange lists no pair {symbol!r}. {hint} Pairs are written like BTCUSDT, coins like BTC."

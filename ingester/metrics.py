@@ -1,0 +1,98 @@
+"""Counters and the lag histogram of one recorder. Each field is written by one thread only, so none needs a lock."""
+
+import math
+from dataclasses import dataclass, field
+
+
+class Histogram:
+    """Durations in buckets that grow by 10 %: any quantile to within 5 %, at a fixed size, for as long as it runs."""
+
+    _SMALLEST = 1e-5
+    _GROWTH = math.log(1.1)
+
+    def __init__(self) -> None:
+        self._counts = [0] * 200  # up to 1,700 s; longer ones count as that
+        self.total = 0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Counts `count` observations of the same duration."""
+        self._counts[self._bucket(seconds)] += count
+        self.total += count
+
+    def add_range(self, shortest: float, longest: float, count: int) -> None:
+        """Counts `count` observations spread evenly between two durations."""
+        parts = min(count, 10)
+        for part in range(parts):
+            share = count // parts + (part < count % parts)
+            self.add(shortest + (longest - shortest) * (part + 0.5) / parts, share)
+
+    def quantile(self, q: float) -> float:
+        """The duration that a share `q` (0 to 1) of all observations does not exceed; NaN before the first."""
+        if not self.total:
+            return math.nan
+        rank, seen = q * self.total, 0
+        for bucket, count in enumerate(self._counts):
+            seen += count
+            if seen >= rank and count:
+                return float(self._SMALLEST * math.exp(self._GROWTH * (bucket + 0.5)))
+        return math.inf
+
+    def _bucket(self, seconds: float) -> int:
+        if seconds <= self._SMALLEST:
+            return 0
+        return min(len(self._counts) - 1, int(math.log(seconds / self._SMALLEST) / self._GROWTH))
+
+
+@dataclass
+class FeedMetrics:
+    """Written by the pump thread."""
+
+    snapshots: int = 0
+    """Accepted: these go to the spool."""
+    copies: int = 0
+    """Snapshots already had, by update id."""
+    skipped: int = 0
+    """Left out by down-sampling (`--interval`)."""
+    malformed: int = 0
+    """Frames that are not what the exchange should send, crossed books among them; not stored."""
+    refused: int = 0
+    """Error answers of the exchange."""
+    connects: int = 0
+    reconnects: int = 0
+    """Connections that stand again after a loss."""
+    losses: int = 0
+    """Connections lost, failed attempts included."""
+    last_loss: str = ""
+    region_refused: bool = False
+    """Whether a connection was refused with HTTP 451."""
+    last_gap: str = ""
+    """The latest time without data, in words."""
+
+
+@dataclass
+class StoreMetrics:
+    """Written by the writer thread, `received` and `received_bytes` by the pump."""
+
+    received: int = 0
+    """Rows handed over by the pump."""
+    received_bytes: int = 0
+    refused: int = 0
+    """Rows lost because the backlog was full."""
+    stored: int = 0
+    """Rows that QuestDB has acknowledged."""
+    failures: int = 0
+    """Requests to QuestDB that failed, each repeated until it succeeds."""
+    last_failure: str = ""
+    failing: bool = False
+    """Whether rows wait because QuestDB does not take them."""
+    lag: Histogram = field(default_factory=Histogram)
+    """From receive to acknowledged, per row."""
+
+
+@dataclass
+class Metrics:
+    """Everything one recorder counts."""
+
+    feed: FeedMetrics = field(default_factory=FeedMetrics)
+    store: StoreMetrics = field(default_factory=StoreMetrics)
+    server_restarts: int = 0

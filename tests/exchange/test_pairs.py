@@ -1,0 +1,44 @@
+"""pairs.py: which pairs are recorded."""
+
+import pytest
+
+from ingester.errors import UnknownPair
+from ingester.exchange.pairs import DEFAULT_COINS, Listing, choose, normal, symbols_of
+
+LISTED = {
+    symbol: Listing(symbol, status, symbol[:-4], "USDT")
+    for symbol, status in {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "EOSUSDT": "BREAK"}.items()
+}
+
+
+@pytest.mark.parametrize("written", ["btcusdt", "BTC-USDT", "btc/usdt", "BTC_USDT", " BTCUSDT "])
+def test_a_pair_may_be_written_in_several_ways(written):
+    assert normal(written) == "BTCUSDT"
+
+
+def test_coins_and_quote_make_symbols():
+    assert symbols_of(["btc", "ETH"], "usdc") == ["BTCUSDC", "ETHUSDC"]
+    assert len(set(DEFAULT_COINS)) == 44
+
+
+def test_a_named_pair_that_does_not_exist_is_an_error_with_the_nearest_names():
+    with pytest.raises(UnknownPair, match=r"'BTCUSTD'.*BTCUSDT"):
+        choose(["BTCUSTD", "ETHUSDT"], True, LISTED)
+
+
+def test_a_named_pair_that_is_halted_stays():
+    choice = choose(["EOSUSDT"], True, LISTED)
+    assert choice.symbols == ["EOSUSDT"]
+    assert "BREAK" in choice.remarks[0]
+
+
+def test_from_the_default_list_what_does_not_trade_is_skipped_with_one_line():
+    choice = choose(["BTCUSDT", "EOSUSDT", "AGIXUSDT", "ETHUSDT"], False, LISTED)
+    assert choice.symbols == ["BTCUSDT", "ETHUSDT"]
+    (remark,) = choice.remarks
+    assert "EOSUSDT" in remark
+    assert "AGIXUSDT" in remark
+
+
+def test_a_pair_named_twice_is_recorded_once():
+    assert choose(["BTCUSDT", "BTCUSDT"], True, LISTED).symbols == ["BTCUSDT"]
