@@ -1,0 +1,156 @@
+"""What a person sees of a running recorder: a live table on a terminal, a line every ten seconds elsewhere."""
+
+import logging
+import math
+import time
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live as RichLive
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from ingester.capture.collector import Collector
+from ingester.clock import SECOND
+from ingester.store.endpoint import Endpoint
+
+log = logging.getLogger("ingester.start")
+
+
+class View(Protocol):
+    """A way to show a recorder, as context manager; `show` is to be called every `seconds`."""
+
+    seconds: float
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def show(self) -> None:
+        """Shows how the recorder is now."""
+
+
+class _Rate:
+    """Rows per second, over the time between two calls."""
+
+    def __init__(self) -> None:
+        self._count, self._at = 0, time.monotonic()
+        self._rate = 0.0
+
+    def update(self, count: int) -> float:
+        now = time.monotonic()
+        if now - self._at >= 1.0:
+            self._rate = (count - self._count) / (now - self._at)
+            self._count, self._at = count, now
+        return self._rate
+
+
+class LogLines:
+    """One log line every ten seconds."""
+
+    seconds = 10.0
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._rate = _Rate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def show(self) -> None:
+        """Logs the line."""
+        feed, store = self._collector.metrics.feed, self._collector.metrics.store
+        log.info(
+            "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, %d reconnects, %d malformed",
+            len(self._collector.settings.symbols),
+            self._rate.update(feed.snapshots),
+            store.stored,
+            store.received - store.stored,
+            seconds_text(store.lag.quantile(0.5)),
+            seconds_text(store.lag.quantile(0.99)),
+            feed.reconnects,
+            feed.malformed,
+        )
+
+
+class Live:
+    """A table that stays in place at the bottom of the terminal, log lines above it."""
+
+    seconds = 0.5
+
+    def __init__(self, collector: Collector, endpoint: Endpoint) -> None:
+        self._collector = collector
+        self._endpoint = endpoint
+        self._rate = _Rate()
+        self._console = Console(stderr=True)
+        self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
+        self._logger = logging.getLogger("ingester")
+        self._handlers = self._logger.handlers[:]
+
+    def __enter__(self) -> Self:
+        handler = RichHandler(console=self._console, show_path=False, log_time_format="%H:%M:%S", markup=False)
+        self._logger.handlers[:] = [handler]
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+        self._logger.handlers[:] = self._handlers
+
+    def show(self) -> None:
+        """Redraws the table."""
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        collector = self._collector
+        feed, store, lag = collector.metrics.feed, collector.metrics.store, collector.metrics.store.lag
+        settings = collector.settings
+        running = duration_text((collector.clock.now() - collector.started_ns) / SECOND)
+        table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=False)
+        table.add_column(style="dim", min_width=11)
+        table.add_column(min_width=60)
+
+        def row(name: str, text: str, alarm: bool = False) -> None:
+            table.add_row(name, Text(text, style="bold red" if alarm else ""))
+
+        def number(count: int) -> str:
+            return f"{count:,}"
+
+        waiting = store.received - store.stored
+        what = f"{settings.exchange.name}, depth {settings.depth}, every {settings.interval_ms} ms"
+        row("recording", f"{len(settings.symbols)} pairs from {what}, for {running}")
+        row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")
+        row("rows", f"{number(store.stored)} stored, {number(waiting)} on the way", store.refused > 0)
+        row("lag", f"p50 {seconds_text(lag.quantile(0.5))}, p99 {seconds_text(lag.quantile(0.99))}, receive to stored")
+        missing = collector.feed.connections - collector.feed.connected
+        row(
+            "connections",
+            f"{collector.feed.connected} of {collector.feed.connections} stand, {number(feed.reconnects)} reconnects",
+            missing > 0,
+        )
+        row("last gap", feed.last_gap or "none")
+        if feed.malformed or feed.refused:
+            row(
+                "not stored",
+                f"{number(feed.malformed)} malformed frames, {number(feed.refused)} refused requests",
+                True,
+            )
+        row("server", f"rows wait: {store.last_failure}" if store.failing else "takes rows", store.failing)
+        row("console", f"{self._endpoint.http_url}  (ingester server console tells the password)")
+        return table
+
+
+def seconds_text(seconds: float) -> str:
+    """`0.42 s`, `12 ms`, or `-` before there is any."""
+    if math.isnan(seconds):
+        return "-"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def duration_text(seconds: float) -> str:
+    """`3 d 04:05:06` or `04:05:06`."""
+    days, rest = divmod(int(seconds), 86400)
+    clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{days} d {clock}" if days else clock

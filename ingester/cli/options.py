@@ -1,0 +1,70 @@
+"""Options that several commands share, and how a command reaches its QuestDB."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of
+from ingester.settings import default_data_dir
+from ingester.store.endpoint import Endpoint
+from ingester.store.questdb import QuestDB
+from ingester.store.server import ManagedServer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_data_dir,
+    show_default="the platform's folder for user data",
+    help="Folder of the managed server and everything else that is kept.",
+)
+questdb_option = click.option(
+    "--questdb",
+    metavar="URL",
+    help="Use this QuestDB, http(s)://[user:password@]host:port, instead of the managed one.",
+)
+
+
+def data_options(command: Command) -> Command:
+    """`--data-dir` and `--questdb`, for every command that touches data."""
+    return data_dir_option(questdb_option(command))
+
+
+def pair_options(command: Command) -> Command:
+    """`--coins`, `--quote` and `--pairs`."""
+    pairs = click.option("--pairs", metavar="PAIR,…", help="Pairs as Binance writes them: BTCUSDT,ETHBTC.")
+    quote = click.option("--quote", default=DEFAULT_QUOTE, show_default=True, help="What the coins are priced in.")
+    coins = click.option("--coins", metavar="COIN,…", help="Coins: BTC,ETH.  [default: 44 well-known ones]")
+    return coins(quote(pairs(command)))
+
+
+def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[list[str], bool]:
+    """The wanted symbols, and whether the user named them (otherwise they are the default list)."""
+    if coins is not None and pairs is not None:
+        raise click.UsageError("--coins and --pairs both name pairs; give one of them.")
+    if pairs is not None:
+        return [normal(name) for name in _names(pairs, "--pairs")], True
+    if coins is not None:
+        return symbols_of(_names(coins, "--coins"), quote), True
+    return symbols_of(DEFAULT_COINS, quote), False
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name for name in text.replace(" ", ",").split(",") if name]
+    for name in names:
+        if not normal(name).isalnum():
+            raise click.UsageError(f"{option} {name!r} is not a name of letters and digits, such as BTCUSDT or BTC.")
+    if not names:
+        raise click.UsageError(f"{option} names nothing. Write names with commas between, such as BTC,ETH.")
+    return names
+
+
+def open_questdb(data_dir: Path, questdb: str | None) -> tuple[QuestDB, ManagedServer | None]:
+    """The QuestDB that the options ask for; the managed one is started where it does not run yet."""
+    if questdb is not None:
+        return QuestDB(Endpoint.parse(questdb)), None
+    server = ManagedServer(data_dir)
+    return QuestDB(server.ensure()), server

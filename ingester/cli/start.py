@@ -1,0 +1,155 @@
+"""`ingester start`: the main job."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from ingester.capture.collector import Collector
+from ingester.cli.live import Live, LogLines, View
+from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.errors import ExchangeError, OperationError, RegionRefused
+from ingester.exchange import binance
+from ingester.exchange.pairs import choose, fetch_listings
+from ingester.exchange.simulator import Simulator
+from ingester.settings import Settings, default_collector, interval_ms, seconds
+from ingester.store import schema
+from ingester.store.questdb import QuestDB
+from ingester.store.server import ManagedServer, watch
+
+log = logging.getLogger("ingester.start")
+
+SIMULATOR = "simulator"
+
+
+@click.command(short_help="Record order books until Ctrl-C.")
+@pair_options
+@click.option("--depth", type=int, default=5, show_default=True, help="Levels a side: 5, 10 or 20.")
+@click.option("--interval", default="100ms", show_default=True, help="Keep a snapshot this often: 100ms, 200ms, 1s, …")
+@click.option(
+    "--exchange",
+    type=click.Choice([*binance.EXCHANGES, SIMULATOR]),
+    default="binance",
+    show_default=True,
+    help="Whose books; 'simulator' runs an artificial exchange in the process.",
+)
+@click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
+@click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")
+@data_options
+@click.option("--connections", type=int, default=1, show_default=True, help="Connections that receive each pair.")
+@click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
+@click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
+def start(
+    coins: str | None,
+    quote: str,
+    pairs: str | None,
+    depth: int,
+    interval: str,
+    exchange: str,
+    stream_url: str | None,
+    rest_url: str | None,
+    data_dir: Path,
+    questdb: str | None,
+    connections: int,
+    collector: str,
+    duration: str | None,
+) -> None:
+    """Records order books until Ctrl-C, into a QuestDB that it fetches and starts itself.
+
+    \b
+    Examples:
+      ingester start                                     44 well-known coins in USDT
+      ingester start --coins BTC,ETH --quote USDC --depth 20
+      ingester start --exchange simulator --for 60s      without the internet
+      ingester start --questdb http://admin:secret@db:9000
+    """
+    wanted, by_user = named_symbols(coins, quote, pairs)
+    lasting = seconds(duration, "--for") if duration else None
+    with contextlib.ExitStack() as closing:
+        source = _exchange(exchange, stream_url, rest_url, wanted, closing)
+        settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, collector)
+        symbols = _listed(settings, by_user, told=stream_url is not None)
+        settings = Settings(tuple(symbols), source, depth, settings.interval_ms, connections, collector)
+        db, server = open_questdb(data_dir, questdb)
+        schema.ensure(db, depth)
+        _record(settings, db, server, lasting)
+
+
+def _exchange(
+    name: str, stream_url: str | None, rest_url: str | None, symbols: list[str], closing: contextlib.ExitStack
+) -> binance.Exchange:
+    if name == SIMULATOR and not (stream_url and rest_url):
+        simulator = closing.enter_context(Simulator(pairs=symbols))
+        preset = binance.Exchange(SIMULATOR, simulator.stream_url, simulator.rest_url)
+    else:
+        preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
+    return binance.Exchange(preset.name, stream_url or preset.stream_url, rest_url or preset.rest_url)
+
+
+def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
+    """The symbols that the exchange lists; `told`: the user named a stream address, so REST may be someone else's."""
+    try:
+        listed = fetch_listings(settings.exchange)
+    except RegionRefused:
+        if not told:
+            raise
+        log.warning("%s refuses this region; recording starts unchecked", settings.exchange.rest_url)
+        return list(settings.symbols)
+    except ExchangeError as error:
+        log.warning("pairs could not be checked, recording starts all the same: %s", error)
+        return list(settings.symbols)
+    choice = choose(settings.symbols, by_user, listed)
+    for remark in choice.remarks:
+        log.warning("%s", remark)
+    return choice.symbols
+
+
+def _record(settings: Settings, db: QuestDB, server: ManagedServer | None, lasting: float | None) -> None:
+    collector = Collector(settings, db)
+    view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
+    with _signals() as stop, view:
+        if server is not None:
+            watch(server, stop, collector.server_restarted)
+        collector.start()
+        ends = time.monotonic() + lasting if lasting is not None else float("inf")
+        while time.monotonic() < ends and not stop.wait(min(view.seconds, max(0.0, ends - time.monotonic()))):
+            view.show()
+            if collector.metrics.feed.region_refused and not collector.metrics.feed.snapshots:
+                collector.stop()
+                raise RegionRefused(binance.region_refused(settings.exchange.name, settings.exchange.stream_url))
+        stop.set()
+        view.show()
+        complete = collector.stop()
+    click.echo(collector.summary())
+    if not complete:
+        raise OperationError(f"QuestDB did not take the last rows: {collector.metrics.store.last_failure}")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or SIGTERM, or a closed terminal) sets; the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT and asked:
+            os.write(2, b"\x1b[?25h\nended at once; what QuestDB had not yet acknowledged is gone\n")
+            os._exit(130)
+        asked.append(number)
+        stop.set()
+
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

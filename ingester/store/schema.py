@@ -1,0 +1,111 @@
+"""Creates the tables from the numbered files in `sql/`, and makes sure that an existing table fits what is written."""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from ingester.errors import SchemaMismatch
+from ingester.snapshot import level_columns
+from ingester.store.questdb import QuestDB
+
+ORDERBOOK = "orderbook"
+EVENTS = "collector_events"
+DEDUP_KEYS = {
+    ORDERBOOK: ("timestamp", "symbol", "collector", "last_update_id"),
+    EVENTS: ("timestamp", "collector", "kind", "symbol", "connection"),
+}
+_EVENT_TYPES = {
+    "timestamp": "TIMESTAMP",
+    "collector": "SYMBOL",
+    "kind": "SYMBOL",
+    "symbol": "SYMBOL",
+    "connection": "SYMBOL",
+    "detail": "VARCHAR",
+    "until": "TIMESTAMP",
+}
+
+
+def sql_folder() -> Traversable:
+    """The folder `sql/`: inside the installed package, or beside it in a checkout."""
+    installed = files("ingester") / "sql"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "sql"
+
+
+def statements(depth: int) -> list[str]:
+    """The statements that create the tables for a depth, in order. Applying them twice changes nothing."""
+    folder = sorted((file for file in sql_folder().iterdir() if re.match(r"\d{3}_", file.name)), key=lambda f: f.name)
+    chosen = [f for f in folder if "_depth_" not in f.name or f.name.endswith(f"_depth_{depth}.sql")]
+    return [file.read_text() for file in chosen]
+
+
+def column_types(table: str, depth: int) -> dict[str, str]:
+    """Column name to QuestDB type, as a recorder of this depth writes them."""
+    if table == EVENTS:
+        return dict(_EVENT_TYPES)
+    head = {"timestamp": "TIMESTAMP", "symbol": "SYMBOL", "collector": "SYMBOL", "last_update_id": "LONG"}
+    return head | dict.fromkeys(level_columns(depth), "DOUBLE")
+
+
+def ensure(db: QuestDB, depth: int) -> None:
+    """Makes both tables ready for a recorder of this depth; a deeper one adds its columns to an existing table.
+
+    Raises SchemaMismatch, with every difference named, where a table of that name cannot take the rows.
+    """
+    for statement in statements(depth):
+        db.sql(statement)
+    for table in (ORDERBOOK, EVENTS):
+        existing, wanted = _existing_types(db, table), column_types(table, depth)
+        problems = differences(existing, wanted) + _table_problems(db, table)
+        if problems:
+            raise SchemaMismatch(
+                f"The table {table!r} at {db.endpoint.http_url} does not fit: {'; '.join(problems)}. "
+                f"Rename it (RENAME TABLE {table} TO {table}_old) or use another server with --questdb."
+            )
+        missing = [name for name in wanted if name not in existing]
+        for name in missing:
+            db.sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {wanted[name]}")
+
+
+def differences(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """What keeps such rows out of an existing table. Missing level columns do not: they can be added."""
+    levels = set(level_columns(20))
+    problems = [
+        f"column {name} is {existing[name]}, expected {type_}"
+        for name, type_ in wanted.items()
+        if name in existing and existing[name] != type_
+    ]
+    problems += [
+        f"column {name} {type_} is missing"
+        for name, type_ in wanted.items()
+        if name not in existing and name not in levels
+    ]
+    return problems
+
+
+def _existing_types(db: QuestDB, table: str) -> dict[str, str]:
+    rows = db.sql(f'SELECT "column", "type" FROM table_columns(\'{table}\')').rows
+    return dict(rows)
+
+
+def _table_problems(db: QuestDB, table: str) -> list[str]:
+    columns = "designatedTimestamp, partitionBy, walEnabled, dedup"
+    result = db.sql(f"SELECT {columns} FROM tables() WHERE table_name = '{table}'")
+    designated, partitioned, wal, dedup = result.rows[0]
+    problems = []
+    if designated != "timestamp":
+        problems.append(f"its designated timestamp is {designated or 'not set'}, expected timestamp")
+    if partitioned == "NONE":
+        problems.append("it is not partitioned, expected PARTITION BY DAY")
+    if not wal:
+        problems.append("it is not a WAL table")
+    keys = _dedup_keys(db, table)
+    if not dedup or keys != set(DEDUP_KEYS[table]):
+        problems.append(f"its dedup keys are ({', '.join(sorted(keys))}), expected ({', '.join(DEDUP_KEYS[table])})")
+    return problems
+
+
+def _dedup_keys(db: QuestDB, table: str) -> set[str]:
+    rows: Sequence[Sequence[object]] = db.sql(f"SELECT \"column\" FROM table_columns('{table}') WHERE upsertKey").rows
+    return {str(name) for (name,) in rows}

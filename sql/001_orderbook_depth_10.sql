@@ -1,0 +1,29 @@
+-- Order books as received, 10 levels a side. Only one of the 001 files is applied: the one of the recorded depth.
+CREATE TABLE IF NOT EXISTS orderbook (
+    timestamp TIMESTAMP,        -- receive time, UTC, microseconds
+    symbol SYMBOL CAPACITY 2048,
+    collector SYMBOL,           -- which recorder received it
+    last_update_id LONG,
+    bid_1 DOUBLE, bidv_1 DOUBLE,
+    bid_2 DOUBLE, bidv_2 DOUBLE,
+    bid_3 DOUBLE, bidv_3 DOUBLE,
+    bid_4 DOUBLE, bidv_4 DOUBLE,
+    bid_5 DOUBLE, bidv_5 DOUBLE,
+    bid_6 DOUBLE, bidv_6 DOUBLE,
+    bid_7 DOUBLE, bidv_7 DOUBLE,
+    bid_8 DOUBLE, bidv_8 DOUBLE,
+    bid_9 DOUBLE, bidv_9 DOUBLE,
+    bid_10 DOUBLE, bidv_10 DOUBLE,
+    ask_1 DOUBLE, askv_1 DOUBLE,
+    ask_2 DOUBLE, askv_2 DOUBLE,
+    ask_3 DOUBLE, askv_3 DOUBLE,
+    ask_4 DOUBLE, askv_4 DOUBLE,
+    ask_5 DOUBLE, askv_5 DOUBLE,
+    ask_6 DOUBLE, askv_6 DOUBLE,
+    ask_7 DOUBLE, askv_7 DOUBLE,
+    ask_8 DOUBLE, askv_8 DOUBLE,
+    ask_9 DOUBLE, askv_9 DOUBLE,
+    ask_10 DOUBLE, askv_10 DOUBLE
+)
+TIMESTAMP(timestamp) PARTITION BY DAY WAL
+DEDUP UPSERT KEYS(timestamp, symbol, collector, last_update_id);

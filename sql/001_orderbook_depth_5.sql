@@ -1,0 +1,19 @@
+-- Order books as received, 5 levels a side. Only one of the 001 files is applied: the one of the recorded depth.
+CREATE TABLE IF NOT EXISTS orderbook (
+    timestamp TIMESTAMP,        -- receive time, UTC, microseconds
+    symbol SYMBOL CAPACITY 2048,
+    collector SYMBOL,           -- which recorder received it
+    last_update_id LONG,
+    bid_1 DOUBLE, bidv_1 DOUBLE,
+    bid_2 DOUBLE, bidv_2 DOUBLE,
+    bid_3 DOUBLE, bidv_3 DOUBLE,
+    bid_4 DOUBLE, bidv_4 DOUBLE,
+    bid_5 DOUBLE, bidv_5 DOUBLE,
+    ask_1 DOUBLE, askv_1 DOUBLE,
+    ask_2 DOUBLE, askv_2 DOUBLE,
+    ask_3 DOUBLE, askv_3 DOUBLE,
+    ask_4 DOUBLE, askv_4 DOUBLE,
+    ask_5 DOUBLE, askv_5 DOUBLE
+)
+TIMESTAMP(timestamp) PARTITION BY DAY WAL
+DEDUP UPSERT KEYS(timestamp, symbol, collector, last_update_id);
