@@ -1,0 +1,18 @@
+# The daily commands. `make` lists them.
+.PHONY: help install format lint types test fast bench
+help:    ## this list
+	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
+install: ## the package, editable, with everything for its tests
+	pip install -e '.[embedded,plot,test]'
+format:  ## lay out the code
+	ruff format . && ruff check --fix .
+lint:    ## style
+	ruff check . && ruff format --check .
+types:   ## mypy --strict
+	mypy
+test:    ## everything
+	pytest
+fast:    ## only what is quick
+	pytest -m 'not slow'
+bench:   ## cost of the recorder, side by side with the alternatives
+	python benchmarks/ingest.py

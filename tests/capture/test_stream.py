@@ -1,0 +1,186 @@
+"""stream.py against a real websocket server."""
+
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
+
+from ingester.capture.stream import AttemptLimit, Frames, Lost, Opened, Stream
+
+
+class Inbox(deque):
+    """The feed's inbox, with a way to wait for what comes."""
+
+    def __init__(self):
+        super().__init__()
+        self.changed = queue.SimpleQueue()
+
+    def next(self, kind, timeout=10):
+        deadline = time.monotonic() + timeout
+        while True:
+            while self:
+                arrival = self.popleft()
+                if isinstance(arrival, kind):
+                    return arrival
+            self.changed.get(timeout=max(0.01, deadline - time.monotonic()))
+
+
+@pytest.fixture
+def exchange():
+    """Starts a server whose connections are handled by the given function; gives its address."""
+    with_servers = []
+
+    def start(handler, **options):
+        server = serve(handler, "127.0.0.1", 0, compression=None, **options)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with_servers.append(server)
+        return f"ws://127.0.0.1:{server.socket.getsockname()[1]}/stream"
+
+    yield start
+    for server in with_servers:
+        server.shutdown()
+
+
+@pytest.fixture
+def connect():
+    """Starts a stream to an address; stops all of them in the end."""
+    streams = []
+
+    def start(url, waits=lambda: itertools.repeat(0.01)):
+        inbox = Inbox()
+        stream = Stream("1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits)
+        streams.append(stream)
+        stream.start()
+        return stream, inbox
+
+    yield start
+    for stream in streams:
+        stream.stop()
+        stream.join(5)
+        assert not stream._thread.is_alive()
+
+
+def test_frames_are_stamped_between_sending_and_seeing_and_pings_are_answered(exchange, connect):
+    sent, ponged = [], threading.Event()
+
+    def handler(connection):
+        sent.append(time.time_ns())
+        for text in ("one", "two"):
+            connection.send(text)
+        if connection.ping().wait(5):
+            ponged.set()
+        connection.recv()
+
+    _, inbox = connect(exchange(handler))
+    assert inbox.next(Opened)
+    payloads = []
+    while len(payloads) < 2:
+        frames = inbox.next(Frames)
+        assert sent[0] <= frames.receive_ns <= time.time_ns()
+        payloads += frames.payloads
+    assert payloads == [b"one", b"two"]
+    assert ponged.wait(5)
+
+
+def test_requests_stay_below_five_a_second(exchange, connect):
+    times = queue.SimpleQueue()
+
+    def handler(connection):
+        for _ in range(6):
+            connection.recv()
+            times.put(time.monotonic())
+        connection.recv()
+
+    stream, inbox = connect(exchange(handler))
+    inbox.next(Opened)
+    for number in range(6):
+        stream.send(str(number))
+    arrived = [times.get(timeout=10) for _ in range(6)]
+    assert arrived[4] - arrived[0] > 0.95  # five messages need more than 4 x 0.25 s, less what the clocks differ
+
+
+def test_after_a_loss_it_connects_again_and_says_why(exchange, connect):
+    lives = itertools.count()
+
+    def handler(connection):
+        if next(lives) == 0:
+            connection.send("last words")
+            connection.close(1001, "going away")
+        else:
+            connection.recv()
+
+    _, inbox = connect(exchange(handler))
+    assert inbox.next(Frames).payloads == [b"last words"]
+    assert "1001 going away" in inbox.next(Lost).reason
+    assert inbox.next(Opened)
+
+
+def test_a_refused_upgrade_is_told_with_its_status_and_retry_after_is_honoured(exchange, connect):
+    attempts = []
+
+    def refuse(connection, request):
+        attempts.append(time.monotonic())
+        if len(attempts) == 1:
+            response = connection.respond(429, "slow down")
+            response.headers["Retry-After"] = "1"
+            return response
+        return None
+
+    _, inbox = connect(exchange(lambda connection: connection.recv(), process_request=refuse))
+    lost = inbox.next(Lost)
+    assert lost.status == 429
+    assert inbox.next(Opened)
+    assert attempts[1] - attempts[0] >= 1.0
+
+
+def test_an_address_where_nobody_listens_is_tried_again_without_end(connect):
+    _, inbox = connect("ws://127.0.0.1:9/stream")
+    for _ in range(5):
+        assert "refused" in inbox.next(Lost).reason
+
+
+def test_garbage_on_the_line_ends_the_connection_not_the_thread(exchange, connect):
+    lives = itertools.count()
+
+    def handler(connection):
+        if next(lives) == 0:
+            connection.socket.sendall(b"\xff\xff\xff\xff")
+        connection.recv()
+
+    _, inbox = connect(exchange(handler))
+    assert "ProtocolError" in inbox.next(Lost).reason
+    assert inbox.next(Opened)
+
+
+def test_stopping_sends_what_is_queued_and_a_close(exchange, connect):
+    heard, closed = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def handler(connection):
+        try:
+            while True:
+                heard.put(connection.recv())
+        except ConnectionClosed as error:
+            closed.put(error.rcvd)
+
+    stream, inbox = connect(exchange(handler))
+    inbox.next(Opened)
+    stream.send("first")
+    stream.send("second, before its turn")
+    stream.stop()
+    assert [heard.get(timeout=5), heard.get(timeout=5)] == ["first", "second, before its turn"]
+    assert closed.get(timeout=5).code == 1000
+
+
+def test_attempts_wait_when_the_window_is_used_up():
+    now = [0.0]
+    limit = AttemptLimit(lambda: now[0], attempts=3)
+    assert [limit.reserve() for _ in range(3)] == [0, 0, 0]
+    now[0] = 100.0
+    assert [limit.reserve() for _ in range(4)] == [200, 200, 200, 500]
+    now[0] = 700.0
+    assert limit.reserve() == 0
