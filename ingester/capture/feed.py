@@ -193,12 +193,13 @@ class Feed:
             if book is None:
                 self._malformed(frames, f"a stream nobody asked for: {message.stream}")
                 continue
-            update_id = message.update_id
+            partial = message.data
+            update_id = partial.update_id
             if update_id <= book.update_id and not self._restarted(book, update_id):
                 metrics.copies += 1
                 continue
-            if fault := binance.fault_in(message):
-                self._malformed(frames, fault, book.symbol)
+            if binance.is_crossed(partial):
+                self._malformed(frames, f"crossed: {partial.bids[0]} {partial.asks[0]}", book.symbol)
                 continue
             if frames.stream in self._lost:
                 self._close_gap(frames.stream, receive_ns)
@@ -209,7 +210,7 @@ class Feed:
                 metrics.skipped += 1
                 continue
             metrics.snapshots += 1
-            snapshots.append(Snapshot(book.symbol, book.receive_ns, update_id, message.bids, message.asks))
+            snapshots.append(Snapshot(book.symbol, book.receive_ns, update_id, partial.bids, partial.asks))
 
     def _close_gap(self, stream: Stream, until_ns: int) -> None:
         since_ns = self._lost.pop(stream)

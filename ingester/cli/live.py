@@ -134,7 +134,7 @@ class Live:
         if feed.malformed or feed.refused:
             row(
                 "not stored",
-                f"{number(feed.malformed)} malformed frames, {number(feed.refused)} refused requests",
+                f"{number(feed.malformed)} bad frames, {number(feed.refused)} refused requests",
                 True,
             )
         row("server", f"rows wait: {store.last_failure}" if store.failing else "takes rows", store.failing)

@@ -15,14 +15,10 @@ The rules obeyed here, numbered as comments refer to them (source: Binance's "We
 9. HTTP 451 means that this exchange serves no customers in the caller's region; 429 and 418 carry `Retry-After`.
 """
 
-import math
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-
-from ingester.snapshot import Level
 
 DEPTHS = (5, 10, 20)
 INTERVAL_MS = 100
@@ -52,13 +48,22 @@ EXCHANGES = {
 }
 
 
-class Book(NamedTuple):
-    """A decoded partial book: `bids` and `asks` are (price, quantity), best first, as many as the frame held."""
+Positive = Annotated[float, msgspec.Meta(gt=0.0, lt=1e300)]  # refuses NaN and infinity as well
+
+
+class PartialBook(msgspec.Struct, gc=False):
+    """The payload of a partial book stream: levels are (price, quantity), best first, as many as the frame held."""
+
+    update_id: int = msgspec.field(name="lastUpdateId")
+    bids: list[tuple[Positive, Positive]]
+    asks: list[tuple[Positive, Positive]]
+
+
+class Book(msgspec.Struct, gc=False):
+    """A partial book with the name of its stream, as the frame wraps it (rule 1)."""
 
     stream: str
-    update_id: int
-    bids: list[Level]
-    asks: list[Level]
+    data: PartialBook
 
 
 class Acknowledged(NamedTuple):
@@ -91,31 +96,18 @@ class Malformed(NamedTuple):
 Message = Book | Acknowledged | Refused | ShuttingDown | Malformed
 
 
-class _Data(msgspec.Struct, gc=False):
-    lastUpdateId: int
-    bids: list[tuple[float, float]]
-    asks: list[tuple[float, float]]
-
-
-class _Wrapped(msgspec.Struct, gc=False):
-    stream: str
-    data: _Data
-
-
-_decode_wrapped = msgspec.json.Decoder(_Wrapped, strict=False).decode  # strict=False: prices are strings of digits
+_decode_book = msgspec.json.Decoder(Book, strict=False).decode  # strict=False: prices are strings of digits
 
 
 def decode(payload: bytes) -> Message:
     """What one text frame of a combined connection says. Never raises: what cannot be understood is `Malformed`."""
     try:
-        wrapped = _decode_wrapped(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _decode_other(payload)
-    data = wrapped.data
-    return Book(wrapped.stream, data.lastUpdateId, data.bids, data.asks)
+        return _decode_book(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _decode_other(payload, str(error))
 
 
-def _decode_other(payload: bytes) -> Message:
+def _decode_other(payload: bytes, problem: str) -> Message:
     try:
         message: Any = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -130,7 +122,7 @@ def _decode_other(payload: bytes) -> Message:
         case {"result": _, "id": int(request)}:
             return Acknowledged(request)
         case {"stream": str(stream)}:
-            return Malformed(f"no order book in stream {stream}", payload)
+            return Malformed(f"no order book in stream {stream}: {problem}", payload)
     return Malformed("a message of unknown form", payload)
 
 
@@ -139,15 +131,11 @@ def _request_id(rest: dict[Any, Any]) -> int | None:
     return request if isinstance(request, int) else None
 
 
-def fault_in(book: Book) -> str | None:
-    """Why a book cannot be what the exchange meant, or None. Thin and empty books are fine: a halted pair has them."""
+def is_crossed(book: PartialBook) -> bool:
+    """Whether the best bid is not below the best ask, which no exchange means to send. Thin and empty books are fine:
+    halted pairs have them."""
     bids, asks = book.bids, book.asks
-    numbers = [*chain.from_iterable(bids), *chain.from_iterable(asks)]
-    if numbers and not (min(numbers) > 0.0 and sum(numbers) < math.inf):  # a NaN fails the second comparison
-        return f"a price or quantity that is not a positive number: {bids} {asks}"
-    if bids and asks and bids[0][0] >= asks[0][0]:
-        return f"crossed: best bid {bids[0][0]} is not below best ask {asks[0][0]}"
-    return None
+    return bool(bids and asks and bids[0][0] >= asks[0][0])
 
 
 def stream_name(symbol: str, depth: int) -> str:

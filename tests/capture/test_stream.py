@@ -53,7 +53,9 @@ def connect():
 
     def start(url, waits=lambda: itertools.repeat(0.01)):
         inbox = Inbox()
-        stream = Stream("1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits)
+        stream = Stream(
+            "1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits
+        )
         streams.append(stream)
         stream.start()
         return stream, inbox

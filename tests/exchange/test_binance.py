@@ -15,7 +15,7 @@ def test_a_wrapped_partial_book_decodes_to_floats_exactly():
         b'"bids":[["0.00000001","10.10000000"]],"asks":[["61800.20","4.868"],["61800.30","0.817"]]}}'
     )
     assert binance.decode(payload) == binance.Book(
-        "btcusdt@depth5@100ms", 160, [(1e-8, 10.1)], [(61800.2, 4.868), (61800.3, 0.817)]
+        "btcusdt@depth5@100ms", binance.PartialBook(160, [(1e-8, 10.1)], [(61800.2, 4.868), (61800.3, 0.817)])
     )
 
 
@@ -58,19 +58,21 @@ def test_decoding_never_raises(payload):
     binance.decode(payload)
 
 
-def test_a_crossed_book_is_a_fault_and_thin_or_empty_ones_are_not():
+def test_a_crossed_book_is_told_and_thin_or_empty_ones_are_fine():
     level, higher = (100.0, 1.0), (101.0, 1.0)
-    assert binance.fault_in(binance.Book("s", 1, [level], [higher])) is None
-    assert "crossed" in str(binance.fault_in(binance.Book("s", 1, [higher], [level])))
-    assert "crossed" in str(binance.fault_in(binance.Book("s", 1, [level], [level])))
-    assert binance.fault_in(binance.Book("s", 1, [], [level])) is None
-    assert binance.fault_in(binance.Book("s", 1, [], [])) is None
+    assert not binance.is_crossed(binance.PartialBook(1, [level], [higher]))
+    assert binance.is_crossed(binance.PartialBook(1, [higher], [level]))
+    assert binance.is_crossed(binance.PartialBook(1, [level], [level]))
+    assert not binance.is_crossed(binance.PartialBook(1, [], [level]))
+    assert not binance.is_crossed(binance.PartialBook(1, [], []))
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0.0])
-def test_a_number_that_is_no_price_or_quantity_is_a_fault(number):
-    assert binance.fault_in(binance.Book("s", 1, [(number, 1.0)], [])) is not None
-    assert binance.fault_in(binance.Book("s", 1, [], [(1.0, number)])) is not None
+@pytest.mark.parametrize("number", ["nan", "inf", "-1.0", "0.0", "-0", "1e999"])
+@pytest.mark.parametrize("level", ['["{}","1.0"]', '["1.0","{}"]'])
+def test_a_number_that_is_no_price_or_quantity_makes_a_frame_malformed(number, level):
+    book = f'{{"lastUpdateId":1,"bids":[{level.format(number)}],"asks":[]}}'
+    payload = f'{{"stream":"a@depth5@100ms","data":{book}}}'
+    assert isinstance(binance.decode(payload.encode()), binance.Malformed)
 
 
 def test_a_full_connection_is_subscribed_within_the_message_limit():
