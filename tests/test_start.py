@@ -1,0 +1,278 @@
+"""`ingester start`, from a websocket to SQL: the real command, a real QuestDB, the simulator's real sockets."""
+
+import gzip
+import json
+import signal
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from recorder import Recorder, at, rows_of
+
+from ingester.exchange.books import book
+from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
+from ingester.exchange.simulator import Simulator
+from ingester.snapshot import level_columns
+from ingester.store.questdb import QuestDB
+
+RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
+COINS44 = symbols_of(DEFAULT_COINS, "USDT")
+
+
+def flat(bids, asks, depth):
+    """Levels in the table's order of columns, NULL where there is none."""
+    numbers = []
+    for side in (bids, asks):
+        for level in range(depth):
+            numbers += map(float, side[level]) if level < len(side) else (None, None)
+    return numbers
+
+
+def recorded():
+    with gzip.open(RECORDING) as lines:
+        return [json.loads(line.split(b" ", 1)[1])["data"] for line in lines]
+
+
+@pytest.mark.parametrize("depth", [5, 10, 20])
+def test_a_real_recording_arrives_complete_and_exact(questdb, depth):
+    collector = f"recording-{depth}"
+    columns = ", ".join(["last_update_id", *level_columns(depth)])
+    with (
+        Simulator(files=[RECORDING], speed=40) as simulator,
+        Recorder("--pairs", "BTCUSDT", "--depth", depth, "--collector", collector, *at(simulator, questdb)) as recorder,
+    ):
+        assert simulator.wait_finished(60)
+        code, output = recorder.stop()
+    assert code == 0, output
+    assert "3,433 rows stored, 0 not stored" in output
+    expected = [[line["lastUpdateId"], *flat(line["bids"], line["asks"], depth)] for line in recorded()]
+    assert len(expected) == 3433
+    assert rows_of(questdb, collector, columns) == expected
+
+
+@pytest.mark.slow
+def test_44_pairs_for_20_seconds_every_row_recomputed(questdb):
+    columns = ", ".join(["timestamp", "symbol", "last_update_id", *level_columns(5)])
+    with (
+        Simulator(pairs=COINS44, seed=7, ledger=True) as simulator,
+        Recorder("--collector", "coins44", "--for", "20s", *at(simulator, questdb)) as recorder,
+    ):
+        recorder.process.wait(90)
+        code, output = recorder.stop()
+        sent = simulator.sent
+    assert code == 0, output
+    ids = defaultdict(list)
+    first = {}
+    for timestamp, symbol, update_id, *levels in rows_of(questdb, "coins44", columns):
+        assert levels == flat(*book(7, symbol, update_id, 5), 5)
+        ids[symbol].append(update_id)
+        first.setdefault(symbol, timestamp)
+    assert ids == {symbol: numbers[: len(ids[symbol])] for symbol, numbers in sent.items()}
+    assert all(len(sent[symbol]) - len(ids[symbol]) <= 1 for symbol in COINS44)  # one may leave after the goodbye
+    assert all(150 <= len(numbers) <= 200 for numbers in ids.values())
+    assert len({timestamp[:19] for timestamp in first.values()}) == 1  # all pairs begin in the same second
+
+
+def test_starting_again_appends_and_duplicates_nothing(questdb):
+    with Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator:
+        options = ("--pairs", "BTCUSDT,ETHUSDT", "--collector", "again", *at(simulator, questdb))
+        counts = []
+        for _ in range(2):
+            with Recorder(*options, "--for", "3s") as recorder:
+                recorder.process.wait(60)
+                assert recorder.stop()[0] == 0
+            rows = rows_of(questdb, "again")
+            counts.append(len(rows))
+            assert len({tuple(row) for row in rows}) == len(rows)
+        sent = simulator.sent
+    assert 0 < counts[0] < counts[1]
+    assert {(s, i) for s, i in rows} <= {(s, i) for s, numbers in sent.items() for i in numbers}
+    kinds = [kind for (kind,) in events(questdb, "again", "kind")]
+    assert kinds.count("started") == kinds.count("stopped") == 2
+
+
+def test_thin_books_have_null_levels(questdb):
+    columns = ", ".join(["last_update_id", *level_columns(5)])
+    with (
+        Simulator(pairs=["ONTUSDT"], thin={"ONTUSDT": 2}) as simulator,
+        Recorder("--pairs", "ONTUSDT", "--collector", "thin", "--for", "3s", *at(simulator, questdb)) as recorder,
+    ):
+        recorder.process.wait(60)
+        assert recorder.stop()[0] == 0
+    rows = rows_of(questdb, "thin", columns)
+    assert rows
+    for update_id, *levels in rows:
+        bids, asks = book(0, "ONTUSDT", update_id, 5)
+        assert levels == flat(bids[:2], asks[:2], 5)
+
+
+def test_down_sampling_keeps_every_third_snapshot(questdb):
+    with (
+        Simulator(pairs=["BTCUSDT"], ledger=True) as simulator,
+        Recorder(
+            "--pairs", "BTCUSDT", "--interval", "300ms", "--collector", "third", "--for", "4s", *at(simulator, questdb)
+        ) as recorder,
+    ):
+        recorder.process.wait(60)
+        assert recorder.stop()[0] == 0
+        sent = simulator.sent["BTCUSDT"]
+    ids = [update_id for _, update_id in rows_of(questdb, "third")]
+    assert ids == sent[::3][: len(ids)]
+    assert len(ids) >= 6
+
+
+def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
+    with (
+        Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator,
+        Recorder("--pairs", "BTCUSDT,ETHUSDT", "--collector", "faults", *at(simulator, questdb)) as recorder,
+    ):
+        recorder.wait_for("stands")
+        for kind in ("malformed", "crossed", "duplicate", "out_of_order"):
+            simulator.fault(kind, symbol="BTCUSDT", count=2)
+        recorder.wait_for("frame not stored")
+        simulator.fault("drop")
+        recorder.wait_for("delivers again")
+        code, output = recorder.stop(signal.SIGINT)
+    assert code == 0, output
+    rows = [tuple(row) for row in rows_of(questdb, "faults")]
+    assert len(set(rows)) == len(rows)
+    assert {symbol for symbol, _ in rows} == {"BTCUSDT", "ETHUSDT"}
+    assert set(rows) <= {(symbol, i) for symbol, numbers in simulator.sent.items() for i in numbers}
+    kinds = {kind for (kind,) in events(questdb, "faults", "kind")}
+    assert kinds >= {"started", "connected", "malformed", "disconnected", "gap", "stopped"}
+
+
+def events(questdb, collector, columns):
+    db = QuestDB(questdb.endpoint)
+    db.sql("SELECT wait_wal_table('collector_events')")
+    return db.sql(f"SELECT {columns} FROM collector_events WHERE collector = '{collector}' ORDER BY timestamp").rows
+
+
+def failed(*options):
+    """Runs `ingester start` to its refusal; gives (exit code, output)."""
+    with Recorder(*options) as recorder:
+        recorder.process.wait(60)
+        return recorder.stop()
+
+
+def test_a_pair_that_does_not_exist_is_an_error_with_the_nearest_names(questdb):
+    with Simulator(pairs=COINS44) as simulator:
+        code, output = failed("--pairs", "BTCUSTD", *at(simulator, questdb))
+    assert code == 2
+    assert "'BTCUSTD'" in output
+    assert "BTCUSDT" in output
+    assert "Traceback" not in output
+
+
+def test_default_pairs_that_do_not_trade_are_skipped_with_one_line(questdb):
+    with (
+        Simulator(pairs=COINS44[:40], statuses={"ADAUSDT": "BREAK"}) as simulator,
+        Recorder("--for", "2s", "--collector", "skip", *at(simulator, questdb)) as recorder,
+    ):
+        recorder.process.wait(60)
+        code, output = recorder.stop()
+    assert code == 0
+    (line,) = [line for line in output.splitlines() if "skipped" in line]
+    assert all(symbol in line for symbol in ["ADAUSDT", *COINS44[40:]])
+    assert "recorded 39 pairs" in output
+
+
+def test_without_rest_recording_starts_all_the_same_and_says_so(questdb):
+    with (
+        Simulator(pairs=["BTCUSDT"]) as simulator,
+        Recorder(
+            *("--pairs", "BTCUSDT", "--collector", "no-rest", "--for", "3s", *at(simulator, questdb)),
+            *("--rest-url", "http://127.0.0.1:9"),
+        ) as recorder,
+    ):
+        recorder.process.wait(60)
+        code, output = recorder.stop()
+    assert code == 0
+    assert "pairs could not be checked, recording starts all the same" in output
+    assert rows_of(questdb, "no-rest")
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_a_refused_region_is_told_in_words(questdb, rest):
+    with Simulator(pairs=["BTCUSDT"]) as simulator:
+        simulator.fault("refuse", seconds=60, status=451)
+        options = ["--pairs", "BTCUSDT", *at(simulator, questdb)]
+        if not rest:
+            options += ["--rest-url", "http://127.0.0.1:9"]
+        code, output = failed(*options)
+    assert code == 1
+    assert "HTTP 451" in output
+    assert "--exchange binance-us" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--depth", "7"], "Choose 5, 10 or 20"),
+        (["--interval", "250ms"], "'250ms'"),
+        (["--for", "soon"], "'soon'"),
+        (["--connections", "0"], "--connections 0"),
+        (["--coins", "BTC", "--pairs", "BTCUSDT"], "give one of them"),
+        (["--pairs", "BTC$"], "'BTC$'"),
+        (["--pairs", ","], "--pairs"),
+        (["--exchange", "mtgox"], "mtgox"),
+        (["--collector", "a b"], "'a b'"),
+        (["--questdb", "ftp://host"], "http://host:9000"),
+        (["--questdb", "http://host:99999"], "http://host:9000"),
+        (["--stream-url", "http://host"], "ws://"),
+        (["--rest-url", "host"], "http"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_by_name(options, words):
+    code, output = failed(*options)
+    assert code == 2
+    assert words in output
+    assert "Traceback" not in output
+
+
+def test_an_unreachable_questdb_is_named(questdb):
+    with Simulator(pairs=["BTCUSDT"]) as simulator:
+        options = at(simulator, questdb)[:4]
+        code, output = failed("--pairs", "BTCUSDT", *options, "--questdb", "http://admin:hush@127.0.0.1:9")
+    assert code == 1
+    assert "http://127.0.0.1:9" in output
+    assert "hush" not in output
+    assert "Traceback" not in output
+
+
+def test_a_table_that_does_not_fit_is_refused_at_the_start(questdb):
+    db = QuestDB(questdb.endpoint)
+    db.sql("DROP TABLE IF EXISTS orderbook")
+    db.sql("CREATE TABLE orderbook (timestamp TIMESTAMP, symbol STRING) TIMESTAMP(timestamp) PARTITION BY DAY WAL")
+    try:
+        with Simulator(pairs=["BTCUSDT"]) as simulator:
+            code, output = failed("--pairs", "BTCUSDT", *at(simulator, questdb))
+    finally:
+        db.sql("DROP TABLE orderbook")
+    assert code == 1
+    assert "symbol is STRING, expected SYMBOL" in output
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_on_a_fresh_data_folder(tmp_path):
+    """The managed server is started, kept, adopted by a second command, and stopped."""
+    from click.testing import CliRunner
+
+    from ingester.cli import cli
+
+    data_dir = ["--data-dir", str(tmp_path / "data")]
+    try:
+        with Recorder("--exchange", "simulator", "--for", "5s", "--collector", "fresh", *data_dir) as recorder:
+            recorder.process.wait(120)
+            code, output = recorder.stop()
+        assert code == 0, output
+        answer = CliRunner().invoke(cli, ["sql", "SELECT count() n FROM orderbook", "--format", "json", *data_dir])
+        assert answer.exit_code == 0
+        assert json.loads(answer.stdout)[0]["n"] > 1000
+        status = CliRunner().invoke(cli, ["server", "status", "--json", *data_dir])
+        assert json.loads(status.stdout)["running"] is True
+    finally:
+        CliRunner().invoke(cli, ["server", "stop", *data_dir])
+    status = CliRunner().invoke(cli, ["server", "status", "--json", *data_dir])
+    assert status.exit_code == 1
+    assert json.loads(status.stdout)["running"] is False
