@@ -4,6 +4,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 
@@ -52,6 +53,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.symbols:
             raise SettingsError("No pair is left to record. Name some with --coins BTC,ETH or --pairs BTCUSDT,ETHUSDT.")
+        _check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.binance.com:9443")
+        _check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.binance.com")
         if self.depth not in binance.DEPTHS:
             raise SettingsError(f"--depth {self.depth} is not offered by Binance. Choose 5, 10 or 20.")
         if not 1 <= self.connections <= 8:
@@ -60,6 +63,17 @@ class Settings:
             raise SettingsError(
                 f"--collector {self.collector!r} is no name of 1 to 64 letters, digits, dots, dashes and underscores."
             )
+
+
+def _check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and parts.hostname and (parts.port or 1)
+    except ValueError:
+        usable = False
+    if not usable:
+        expected = " or ".join(f"{scheme}://host[:port]" for scheme in schemes)
+        raise SettingsError(f"{option} {url!r} is not an address of the form {expected}, such as {example}.")
 
 
 def default_collector() -> str:

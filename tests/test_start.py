@@ -127,9 +127,12 @@ def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
         Recorder("--pairs", "BTCUSDT,ETHUSDT", "--collector", "faults", *at(simulator, questdb)) as recorder,
     ):
         recorder.wait_for("stands")
-        for kind in ("malformed", "crossed", "duplicate", "out_of_order"):
-            simulator.fault(kind, symbol="BTCUSDT", count=2)
+        simulator.fault("malformed", symbol="BTCUSDT", count=1)
         recorder.wait_for("frame not stored")
+        simulator.fault("crossed", symbol="BTCUSDT", count=1)
+        recorder.wait_for("crossed")
+        simulator.fault("duplicate", symbol="BTCUSDT", count=2)
+        simulator.fault("out_of_order", symbol="ETHUSDT", count=2)
         simulator.fault("drop")
         recorder.wait_for("delivers again")
         code, output = recorder.stop(signal.SIGINT)

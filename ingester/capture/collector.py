@@ -62,9 +62,10 @@ class Collector:
         self._pump.start()
         self.feed.start()
 
-    def record_event(self, kind: str, detail: str) -> None:
-        """Adds something that happened outside, such as a restart of the server, to `collector_events`."""
-        self._events.append(Event(self.clock.now(), kind, detail=detail))
+    def server_restarted(self) -> None:
+        """Puts on record that the managed server died and was started again."""
+        self.metrics.server_restarts += 1
+        self._events.append(Event(self.clock.now(), "server_restarted"))
 
     def summary(self) -> str:
         """What was recorded, in one line."""

@@ -250,10 +250,11 @@ class Feed:
         metrics = self._metrics
         metrics.malformed += 1
         if metrics.malformed & (metrics.malformed - 1) == 0:  # at 1, 2, 4, 8, … so that a bad day does not fill the log
+            connection = frames.stream.name
             log.warning(
-                "connection %s: frame %d not stored: %s %s", frames.stream.name, metrics.malformed, symbol, reason
+                "connection %s: frame not stored (the %d.): %s %s", connection, metrics.malformed, symbol, reason
             )
-            self._on_event(Event(frames.receive_ns, "malformed", symbol, frames.stream.name, reason))
+            self._on_event(Event(frames.receive_ns, "malformed", symbol, connection, reason))
 
 
 def split(names: list[str], at_most: int) -> list[list[str]]:

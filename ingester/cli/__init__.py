@@ -15,10 +15,12 @@ from ingester.cli.start import start
 from ingester.errors import IngesterError, UsageError
 
 
+class _WrongUsage(click.ClickException):
+    exit_code = 2
+
+
 class _Failure(click.ClickException):
-    def __init__(self, error: IngesterError) -> None:
-        super().__init__(str(error))
-        self.exit_code = 2 if isinstance(error, UsageError) else 1
+    exit_code = 1
 
 
 class _Commands(click.Group):
@@ -26,7 +28,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except IngesterError as error:
-            raise _Failure(error) from error
+            raise (_WrongUsage if isinstance(error, UsageError) else _Failure)(str(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which a newcomer needs them
