@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -16,12 +16,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from ingester.errors import SettingsError
-from ingester.exchange.broadcast import Broadcast, Player
-from ingester.exchange.faults import FRAME_KINDS, Fault, FaultBoard, FaultRequest, PlannedFault, fault_request
-from ingester.exchange.ledger import Ledger
-from ingester.exchange.limits import AttemptRate, Limits
-from ingester.exchange.listing import Answer, Listing, error_answer, json_answer, rest_answer
-from ingester.exchange.session import GOING_AWAY, POLICY_VIOLATION, Connection, Session, answer_request, frame
+from ingester.exchange.simulated.broadcast import Broadcast, Player
+from ingester.exchange.simulated.faults import FRAME_KINDS, Fault, FaultBoard, FaultRequest, PlannedFault, fault_request
+from ingester.exchange.simulated.ledger import Ledger
+from ingester.exchange.simulated.limits import AttemptRate, Limits
+from ingester.exchange.simulated.listing import Answer, Listing, error_answer, json_answer, rest_answer
+from ingester.exchange.simulated.session import GOING_AWAY, POLICY_VIOLATION, Connection, Session, answer_request, frame
 
 CARE_SECONDS = 0.05
 """How often pings, life times and closings are looked after."""
@@ -149,7 +149,7 @@ class Venue:
         if combined:
             names = parse_qs(url.query).get("streams", [""])[0].split("/")
         else:
-            names = url.path.removeprefix("/ws").split("/")
+            names = unquote(url.path).removeprefix("/ws").split("/")
         self._session_count += 1
         session = Session(self._session_count, connection, combined, self._limits, self._loop.time)
         session.subscribed.update(dict.fromkeys(name for name in names if name))
@@ -181,7 +181,7 @@ class Venue:
     async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """The answer to an HTTP request, None where it is a websocket handshake that may go on."""
         url = urlsplit(request.path)
-        if url.path.split("/")[1] in ("ws", "stream"):
+        if url.path.strip("/").partition("/")[0] in ("ws", "stream"):
             answer = self._refusal(str(connection.remote_address[0]))
         elif url.path == "/simulator/stats":
             answer = json_answer(self.stats())

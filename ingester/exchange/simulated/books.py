@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ingester.exchange.markets import UNITS, market
+from ingester.exchange.simulated.markets import UNITS, market
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -93,7 +93,7 @@ class BookBatch:
     """
 
     def __init__(self, seed: int, symbols: Sequence[str], depth: int, thin: Mapping[str, int] | None = None) -> None:
-        """`symbols`: at least one. `thin` maps symbols to the number of levels their books have where that is less than `depth`."""
+        """`symbols`: at least one. `thin`: levels of symbols whose books have fewer than `depth`."""
         self.symbols = list(symbols)
         self.depth = depth
         markets = [market(seed, symbol) for symbol in symbols]

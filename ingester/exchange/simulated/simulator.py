@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingester.errors import OperationError, SettingsError
-from ingester.exchange.broadcast import Player
-from ingester.exchange.faults import FaultRequest, PlannedFault
-from ingester.exchange.ledger import Ledger
-from ingester.exchange.limits import Limits
-from ingester.exchange.listing import Listing
-from ingester.exchange.recording import recorded_symbols
-from ingester.exchange.venue import Venue
+from ingester.exchange.simulated.broadcast import Player
+from ingester.exchange.simulated.faults import FaultRequest, PlannedFault
+from ingester.exchange.simulated.ledger import Ledger
+from ingester.exchange.simulated.limits import Limits
+from ingester.exchange.simulated.listing import Listing
+from ingester.exchange.simulated.recording import recorded_symbols
+from ingester.exchange.simulated.venue import Venue
 
 
 class Simulator:
@@ -160,7 +160,7 @@ class Simulator:
         connection: int | None = None,
         **options: float,
     ) -> None:
-        """Commit a fault (see `ingester.exchange.faults`); it is in force when this returns. Raises SettingsError.
+        """Commit a fault (see `ingester.exchange.simulated.faults`); it is in force when this returns. Raises SettingsError.
 
         `symbol`, `connection`: None means all. `seconds`: how long; `count`: how many frames.
         """

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.exchange.books import MOST_LEVELS, BookBatch, book, update_id
-from ingester.exchange.markets import market, split_symbol
+from ingester.exchange.simulated.books import MOST_LEVELS, BookBatch, book, update_id
+from ingester.exchange.simulated.markets import market, split_symbol
 
 TICK = 17_300_000_000
 """Somewhere in 2024."""

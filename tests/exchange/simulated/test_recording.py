@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingester.errors import SettingsError
-from ingester.exchange.recording import RecordedBook, read_recording, recorded_symbols
+from ingester.exchange.simulated.recording import RecordedBook, read_recording, recorded_symbols
 
 PAYLOAD = b'{"lastUpdateId":7,"bids":[["2.10","1"],["1.00","1e3"]],"asks":[["3.0","5"]]}'
 LINE = b'12 {"stream":"adausdt@depth20@100ms","data":' + PAYLOAD + b"}\n"

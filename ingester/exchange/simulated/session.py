@@ -10,7 +10,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
-from ingester.exchange.limits import Limits, MessageRate
+from ingester.exchange.simulated.limits import Limits, MessageRate
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001
 

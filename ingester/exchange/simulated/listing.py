@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from ingester.exchange.books import book, update_id
-from ingester.exchange.markets import UNITS, market, split_symbol
+from ingester.exchange.simulated.books import book, update_id
+from ingester.exchange.simulated.markets import UNITS, market, split_symbol
 
 TICKS_PER_DAY = 864_000
 

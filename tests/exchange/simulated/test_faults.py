@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ingester.errors import SettingsError
-from ingester.exchange.faults import Fault, FaultBoard, FaultRequest, PlannedFault, parse_fault, spoil
+from ingester.exchange.simulated.faults import Fault, FaultBoard, FaultRequest, PlannedFault, parse_fault, spoil
 
 BOOK = b'{"lastUpdateId":7,"bids":[["2.0","1"],["1.0","1"]],"asks":[["3.0","5"],["4.0","1"]]}'
 

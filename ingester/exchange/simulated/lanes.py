@@ -4,8 +4,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ingester.exchange.books import BookBatch
-from ingester.exchange.session import Session, header, parse_stream
+from ingester.exchange.simulated.books import BookBatch
+from ingester.exchange.simulated.session import Session, header, parse_stream
 
 HEADERS = [header(length) for length in range(4096)]
 """Frame heads by length; a wrapped book of 20 levels has some 1,800 bytes."""

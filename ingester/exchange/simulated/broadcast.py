@@ -7,11 +7,11 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ingester.exchange.faults import FaultBoard
-from ingester.exchange.lanes import Lane, lanes_of
-from ingester.exchange.ledger import Ledger
-from ingester.exchange.recording import RecordedBook, read_recording
-from ingester.exchange.session import Session, frame, parse_stream
+from ingester.exchange.simulated.faults import FaultBoard
+from ingester.exchange.simulated.lanes import Lane, lanes_of
+from ingester.exchange.simulated.ledger import Ledger
+from ingester.exchange.simulated.recording import RecordedBook, read_recording
+from ingester.exchange.simulated.session import Session, frame, parse_stream
 
 TICK_SECONDS = 0.1
 SLOT_SECONDS = 0.005
