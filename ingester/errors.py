@@ -11,7 +11,9 @@ IngesterError
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
-        └── SchemaMismatch     an existing table does not fit
+        ├── AccessRefused      QuestDB does not accept the user and password
+        ├── SchemaMismatch     an existing table does not fit
+        └── SpoolError         the folder of rows that wait on disk cannot be used
 
 The message of each names the value that was wrong, what was expected, and the next step.
 """
@@ -61,5 +63,13 @@ class Unreachable(StoreError):
     """QuestDB did not answer."""
 
 
+class AccessRefused(StoreError):
+    """QuestDB does not accept the user and password."""
+
+
 class SchemaMismatch(StoreError):
     """An existing table does not fit what would be written into it."""
+
+
+class SpoolError(StoreError):
+    """The folder of rows that wait on disk cannot be used."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from recorder import Recorder, at, rows_of
 
-from ingester.exchange.books import book
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
-from ingester.exchange.simulator import Simulator
+from ingester.exchange.simulated.books import book
+from ingester.exchange.simulated.simulator import Simulator
 from ingester.snapshot import level_columns
 from ingester.store.questdb import QuestDB
 

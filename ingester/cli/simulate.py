@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ingester.cli.options import named_symbols, pair_options
-from ingester.exchange.faults import parse_fault
-from ingester.exchange.simulator import Simulator
+from ingester.exchange.simulated.faults import parse_fault
+from ingester.exchange.simulated.simulator import Simulator
 
 
 @click.command(short_help="Run an artificial exchange that speaks Binance's protocol.")

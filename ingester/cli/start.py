@@ -19,7 +19,7 @@ from ingester.cli.options import data_options, named_symbols, open_questdb, pair
 from ingester.errors import ExchangeError, OperationError, RegionRefused
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
-from ingester.exchange.simulator import Simulator
+from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
 from ingester.store.questdb import QuestDB

@@ -25,12 +25,12 @@ class Endpoint:
 
         Raises SettingsError naming what was wrong; the password never appears in it.
         """
+        shown = url.rsplit("@", 1)[-1]  # never the password
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise SettingsError(f"The QuestDB address is not a URL: {error}. {EXPECTED}") from None
-        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        except ValueError:
+            raise SettingsError(f"The QuestDB address {shown!r} has no usable host and port. {EXPECTED}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError(f"The QuestDB address {shown!r} has no http(s) scheme or no host. {EXPECTED}")
         if parts.path not in ("", "/") or parts.query or parts.fragment:

