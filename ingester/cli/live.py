@@ -96,6 +96,7 @@ class Live:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.show()  # with what the end has stored
         self._live.stop()
         self._logger.handlers[:] = self._handlers
 

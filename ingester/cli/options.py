@@ -23,6 +23,8 @@ data_dir_option = click.option(
 )
 questdb_option = click.option(
     "--questdb",
+    envvar="INGESTER_QUESTDB",
+    show_envvar=True,
     metavar="URL",
     help="Use this QuestDB, http(s)://[user:password@]host:port, instead of the managed one.",
 )

@@ -16,7 +16,14 @@ MOST_TABLE_ROWS = 1000
 
 @click.command(short_help="Ask the recorded tables in SQL.")
 @click.argument("statement")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How rows are printed.",
+)
 @data_options
 def sql(statement: str, form: str, data_dir: Path, questdb: str | None) -> None:
     """Runs one SQL statement and prints its rows.

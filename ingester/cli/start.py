@@ -126,7 +126,6 @@ def _record(settings: Settings, db: QuestDB, server: ManagedServer | None, lasti
                 collector.stop()
                 raise RegionRefused(binance.region_refused(settings.exchange.name, settings.exchange.stream_url))
         stop.set()
-        view.show()
         complete = collector.stop()
     click.echo(collector.summary())
     if not complete:

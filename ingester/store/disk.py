@@ -1,9 +1,11 @@
 """The disk under the spool: who holds the folder, how much room is left, and files that are whole or not there."""
 
+import contextlib
 import errno
 import fcntl
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,11 +43,15 @@ def replace_durably(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def lock(folder: Path) -> int:
-    """Claims a folder for this process until the descriptor is closed or the process ends, however it ends.
+def claim(folder: Path) -> int:
+    """Makes a folder where there is none, and locks it until the descriptor is closed or this process ends, however.
 
-    Raises SpoolError where another process holds it.
+    Raises OSError, and SpoolError where another process holds it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (folder, folder.parent, folder.parent.parent):
+        with contextlib.suppress(OSError):  # a parent may be unreadable for us; then it is not new either
+            sync_folder(name)
     path = folder / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -84,6 +90,9 @@ class Disk:
         self._checked = -float("inf")
         self._reserved = False
         self._path = folder / "reserve"
+        self._restoring = threading.Lock()
+        self.out = False
+        """Whether a write failed for lack of space since the last look at what is free."""
 
     @property
     def reserved(self) -> bool:
@@ -93,9 +102,12 @@ class Disk:
     def room(self) -> int:
         """Bytes that may be written; below zero where less is free than has to be."""
         if self._now() - self._checked >= CHECK_SECONDS:
-            state = os.statvfs(self._folder)
-            self._free, self._total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
+            self._free = 0
+            with contextlib.suppress(OSError):
+                state = os.statvfs(self._folder)
+                self._free, self._total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
             self._checked = self._now()
+            self.out = False
         return self._free - self._keep - (0 if self._reserved else self._reserve_bytes)
 
     def margin(self, at_most: int) -> int:
@@ -110,15 +122,20 @@ class Disk:
         """A write failed for lack of space: believe that rather than the last look, and give up the reserve."""
         self._free = 0
         self._checked = self._now()
+        self.out = True
         self._reserved = False
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def restore(self) -> None:
         """Takes the reserve where it is not held and there is room for it."""
         if self._reserved or not self._reserve_bytes:
             self._reserved = True
             return
-        temporary = self._path.with_name("reserve.new")
+        with self._restoring:
+            self._restore(self._path.with_name("reserve.new"))
+
+    def _restore(self, temporary: Path) -> None:
         try:
             if self._path.exists() and self._path.stat().st_blocks * 512 >= self._reserve_bytes:
                 self._reserved = True
@@ -133,4 +150,5 @@ class Disk:
                 self._free -= self._reserve_bytes
         except OSError as error:
             log.debug("no reserve of %d bytes: %s", self._reserve_bytes, error)
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -1,14 +1,17 @@
 """One file of the spool: a header, then records, each framed by its length and guarded by a CRC32."""
 
+import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ingester.errors import SpoolError
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".seg"
 
@@ -50,8 +53,8 @@ class Segment:
     size: int = FILE_HEADER_BYTES
     """Bytes on disk: more than `end` where something damaged follows."""
     rows: int = 0
-    bytes: int = 0
-    """Length of all bodies."""
+    payload: int = 0
+    """Bytes of all bodies."""
     last_ns: int | None = None
     """Receive time of the end of the last record; None where the file was not read yet."""
     acknowledged_at: float | None = None
@@ -78,7 +81,7 @@ class Segment:
         self.size = self.end
         self.next = sequence + 1
         self.rows += rows
-        self.bytes += len(body)
+        self.payload += len(body)
         self.last_ns = last_ns if self.last_ns is None else max(self.last_ns, last_ns)
         return added
 
@@ -90,13 +93,13 @@ class Segment:
 
 
 class Mark(NamedTuple):
-    """A place between two records of a segment; `rows` and `bytes` count what lies before it in this segment."""
+    """A place between two records of a segment; `rows` and `payload` count what lies before it in this segment."""
 
     segment: Segment
     offset: int
     sequence: int
     rows: int = 0
-    bytes: int = 0
+    payload: int = 0
 
     def after(self, record: Record) -> "Mark":
         """The place behind the record that follows here."""
@@ -105,7 +108,7 @@ class Mark(NamedTuple):
             self.offset + RECORD_HEADER_BYTES + len(record.body),
             record.sequence + 1,
             self.rows + record.rows,
-            self.bytes + len(record.body),
+            self.payload + len(record.body),
         )
 
 
@@ -164,20 +167,46 @@ def walk(mark: Mark, end: int) -> Iterator[tuple[Mark, Record]]:
             mark = mark.after(record)
 
 
+def read(places: Iterable[tuple[Mark, int]], at_most_bytes: int) -> tuple[list[Record], str]:
+    """Records from each mark to the byte beside it: bodies of at most so many bytes together, but at least one record.
+
+    Ends early before a damaged record. Where that is the first one, the list is empty and the text says what is wrong.
+    """
+    chosen: list[Record] = []
+    size = 0
+    for mark, end in places:
+        offset = mark.offset
+        try:
+            for here, record in walk(mark, end):
+                size += len(record.body)
+                if chosen and size > at_most_bytes:
+                    return chosen, ""
+                chosen.append(record)
+                offset = here.after(record).offset
+        except OSError as error:
+            return chosen, error.strerror or str(error)
+        if offset < end:
+            return chosen, "checksum"
+    return chosen, ""
+
+
 def scan(segment: Segment, before: int | None = None) -> None:
     """Reads a segment file and notes in `segment` what is good in it: records with sequences below `before`.
 
-    Raises OSError, and SpoolError where a newer version has written the file.
+    What the disk does not give back counts as damaged. Raises SpoolError where a newer version has written the file.
     """
-    _check_header(segment)
     mark = start_of(segment)
     last_ns: int | None = None
-    for here, record in walk(mark, segment.size):
-        if before is not None and record.sequence >= before:
-            break
-        mark = here.after(record)
-        last_ns = record.last_ns if last_ns is None else max(last_ns, record.last_ns)
-    segment.end, segment.next, segment.rows, segment.bytes = mark.offset, mark.sequence, mark.rows, mark.bytes
+    try:
+        _check_header(segment)
+        for here, record in walk(mark, segment.size):
+            if before is not None and record.sequence >= before:
+                break
+            mark = here.after(record)
+            last_ns = record.last_ns if last_ns is None else max(last_ns, record.last_ns)
+    except OSError as error:
+        log.error("cannot read %s: %s", segment.path, error)
+    segment.end, segment.next, segment.rows, segment.payload = mark.offset, mark.sequence, mark.rows, mark.payload
     segment.last_ns = last_ns
 
 
@@ -187,7 +216,7 @@ def _check_header(segment: Segment) -> None:
     if len(header) < FILE_HEADER_BYTES:
         return
     magic, version, first, _ = _FILE.unpack(header)
-    # A header that does not match its own checksum is damaged and says nothing; the records have checksums of their own.
+    # A header that does not match its own checksum is damaged and says nothing; records have checksums of their own.
     if magic == _MAGIC and version != _VERSION and header == _file_header(first, version):
         raise SpoolError(
             f"{segment.path} has format {version}, this version of ingester reads format {_VERSION}: run the version "

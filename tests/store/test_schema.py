@@ -52,8 +52,8 @@ def test_a_deeper_recorder_adds_its_levels_and_a_shallower_one_takes_none_away(d
     db.sql("INSERT INTO orderbook (timestamp, symbol, bid_5) VALUES ('2024-01-01', 'BTCUSDT', 7.0)")
     schema.ensure(db, 10)
     schema.ensure(db, 5)
-    assert {name for name, _, _ in columns(db)} >= set(level_columns(10))
     db.sql("SELECT wait_wal_table('orderbook')")
+    assert {name for name, _, _ in columns(db)} >= set(level_columns(10))
     assert db.sql("SELECT bid_5, bid_6 FROM orderbook").rows == [[7.0, None]]
 
 

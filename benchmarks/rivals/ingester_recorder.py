@@ -1,0 +1,48 @@
+"""The project's own recorder, wired as `ingester start` wires it when no terminal is attached."""
+
+import json
+import logging
+import sys
+
+from control import answer, tell
+
+import ingester.cli.start  # noqa: F401 (what the command imports counts as its memory)
+from ingester.capture.collector import Collector
+from ingester.cli.live import LogLines
+from ingester.exchange import binance
+from ingester.metrics import Histogram
+from ingester.settings import Settings
+from ingester.store import schema
+from ingester.store.endpoint import Endpoint
+from ingester.store.questdb import QuestDB
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO)
+    exchange = binance.Exchange("simulator", task["stream_url"], task["rest_url"])
+    endpoint = Endpoint(task["http_url"], task["user"], task["password"])
+    settings = Settings(tuple(task["symbols"]), exchange, depth=task["depth"], collector=task["name"])
+    db = QuestDB(endpoint)
+    schema.ensure(db, settings.depth)
+    collector = Collector(settings, db)
+    store = collector.metrics.store
+
+    def begin() -> None:
+        store.lag = Histogram()
+
+    def report() -> dict[str, object]:
+        lag = [store.lag.quantile(0.5), store.lag.quantile(0.99)] if store.lag.total else None
+        return {"lag": lag, "received": store.received, "stored": store.stored, "refused": store.refused}
+
+    stop = answer(report, begin)
+    collector.start()
+    with LogLines(collector) as view:
+        while not stop.wait(view.seconds):
+            view.show()
+    collector.stop()
+    tell(**report())
+
+
+if __name__ == "__main__":
+    main()

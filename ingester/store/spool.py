@@ -1,0 +1,320 @@
+"""What waits on disk between the pump and the writer, and survives both: gone only when acknowledged."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ingester.errors import SpoolError
+from ingester.store import segment as segments
+from ingester.store.disk import Disk, claim, is_full
+from ingester.store.ledger import Ledger
+from ingester.store.position import Position, PositionFile
+from ingester.store.recovery import Recovery, find_since, read_back, set_aside
+from ingester.store.segment import Mark, Record
+from ingester.store.syncer import Syncer
+
+log = logging.getLogger(__name__)
+
+POSITION_SECONDS = 1.0
+"""How often the position is written: what a crash makes the writer send again, which DEDUP absorbs."""
+LIMIT_SEGMENTS = 8
+"""The limit holds at least so many segments, for only whole acknowledged ones can be dropped to make room."""
+
+
+class Spool:
+    """A queue in a folder: one thread appends, one reads and acknowledges, an own one syncs.
+
+    All state is guarded by one lock, under which nothing is synced or read; the appending thread waits for no disk
+    except for the page cache to take its bytes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int = 8 << 30,
+        reserve_bytes: int = 64 << 20,
+        free_bytes: int = 256 << 20,
+        segment_bytes: int = 64 << 20,
+        sync_seconds: float = 0.05,
+        keep_seconds: float = 900.0,
+        now: Callable[[], float] = time.monotonic,
+        sync: Callable[[int], None] = os.fdatasync,
+    ) -> None:
+        self.folder = folder
+        self._limit = limit_bytes
+        self._segment_bytes = max(1, min(segment_bytes, limit_bytes // LIMIT_SEGMENTS))
+        self._keep_seconds = keep_seconds
+        self._now = now
+        self._disk = Disk(folder, free_bytes, reserve_bytes, now)
+        self._position = PositionFile(folder, self._disk)
+        self._syncer = Syncer(folder, sync_seconds, sync, self._chore, POSITION_SECONDS)
+        self._lock = threading.Lock()
+        self._something = threading.Condition(self._lock)
+        self._ledger = Ledger()
+        self._lock_file = -1
+        self._closed = True
+        self._acknowledged_ns = 0  # never goes back, also not when records are put back
+        self._tidied_at = -float("inf")
+        self.size = 0
+        """Bytes on disk, retained records included: what the limit is about."""
+        self.full_since: int | None = None
+        """Receive time of the first record refused since the spool is full; None while it takes records."""
+        self.rows_damaged = 0
+        """Rows that were good when they were appended, and could not be read back since `open`."""
+
+    def open(self) -> Recovery:
+        """Claims the folder, reads what waits in it, starts to sync.
+
+        Raises SpoolError where another recorder holds the folder, or it cannot be used.
+        """
+        try:
+            self._lock_file = claim(self.folder)
+            position = self._position.load()
+            self._ledger, self.size, recovery = read_back(self.folder, position, self._now())
+        except BaseException as error:
+            self._release()
+            if not isinstance(error, OSError):
+                raise
+            raise SpoolError(
+                f"cannot use {self.folder}: {error.strerror or error}. Make room, or give another --data-dir"
+            ) from error
+        self._closed = False
+        self._acknowledged_ns = position.last_ns if position else 0
+        self._disk.restore()
+        self._position.save(self._current)
+        self._syncer.start(recovery.last_ns or 0)
+        return recovery
+
+    def close(self) -> None:
+        """Syncs, writes the position, frees the folder. Nothing is taken afterwards."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._something.notify_all()
+            self._retire()
+        self._syncer.stop()
+        self._position.save(self._current)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+    # The appending side.
+
+    def append(self, body: bytes, rows: int, first_ns: int, last_ns: int) -> bool:
+        """Adds rows at the end; False, and nothing added, where there is no room or the disk fails.
+
+        When it returns True, the rows survive the end of this process; `synced_ns` tells what survives a power cut.
+        """
+        need = segments.RECORD_HEADER_BYTES + len(body)
+        with self._lock:
+            if self._closed:
+                return False
+            while (reason := self._make_room(need) or self._write(body, rows, first_ns, last_ns)) is not None:
+                if self._disk.out and self._ledger.droppable(self._position.durable):
+                    continue  # something retained can go
+                if self.full_since is None:
+                    self.full_since = first_ns
+                    log.error("the spool takes no more rows, those received are lost: %s", reason)
+                return False
+            if self.full_since is not None:
+                log.warning("the spool takes rows again after %.1f s", (last_ns - self.full_since) / 1e9)
+                self.full_since = None
+            self._something.notify_all()
+        return True
+
+    def _make_room(self, need: int) -> str | None:
+        """Drops the oldest retained segments where room is needed; or says why there is none."""
+        ledger = self._ledger
+        while True:
+            extra = self._segment_bytes if self.full_since is not None else 0  # or it would flap
+            if self.size + need + extra > self._limit:
+                reason = f"{self.size:,} of {self._limit:,} bytes are used in {self.folder}"
+            elif (room := self._disk.room()) < need + self._disk.margin(extra):
+                reason = f"too little is free on the disk of {self.folder}, {max(0, need - room):,} bytes are missing"
+            else:
+                return None
+            if ledger.active is not None and ledger.acknowledged >= ledger.active.next:
+                self._retire()
+            if not ledger.droppable(self._position.durable):
+                return reason
+            self._remove(ledger.drop())
+
+    def _write(self, body: bytes, rows: int, first_ns: int, last_ns: int) -> str | None:
+        """Appends a record; or says why that failed."""
+        ledger = self._ledger
+        try:
+            if ledger.active is not None and ledger.active.end >= self._segment_bytes:
+                self._retire()
+            if ledger.active is None:
+                segment = segments.create(self.folder, ledger.next)
+                ledger.activate(segment)
+                self._syncer.created(segment)
+                self._count(segment.size)
+            active = ledger.active
+            assert active is not None
+            self._count(active.write(ledger.next, body, rows, first_ns, last_ns))
+        except OSError as error:
+            if ledger.active is not None:
+                self._count(ledger.active.size - ledger.active.end)
+                self._retire()
+            if is_full(error):
+                self._disk.ran_out()
+            return f"{error.strerror or error} ({self.folder})"
+        ledger.next += 1
+        self._syncer.appended(active, last_ns)
+        return None
+
+    def _retire(self) -> None:
+        segment = self._ledger.retire(self._now())
+        if segment is not None:
+            self._syncer.finished(segment)
+            if segment.next == segment.first:
+                self._remove(segment)  # the next one has its name
+
+    def _remove(self, segment: segments.Segment) -> None:
+        try:
+            segment.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot remove %s: %s", segment.path, error)
+        self._count(-segment.size)
+
+    def _count(self, added: int) -> None:
+        self.size += added
+        self._disk.changed(added)
+
+    # The reading side.
+
+    def wait(self, timeout: float) -> bool:
+        """Waits at most so many seconds until something is there; whether it is."""
+        with self._lock:
+            self._something.wait_for(lambda: self._closed or self._ledger.head() is not None, timeout)
+            return not self._closed and self._ledger.head() is not None
+
+    def peek(self, at_most_bytes: int) -> list[Record]:
+        """The oldest records, their bodies together at most so many bytes but at least one; empty where none waits."""
+        while True:
+            with self._lock:
+                head = self._ledger.head()
+                if head is None:
+                    return []
+                places = self._ledger.places(head)
+            chosen, reason = segments.read(places, at_most_bytes)
+            if chosen:
+                return chosen
+            self._cut(head, reason)
+
+    def _cut(self, head: Mark, reason: str) -> None:
+        """Gives up what follows in a segment, for the record at `head` cannot be read any more."""
+        segment = head.segment
+        with self._lock:
+            if self._ledger.head() != head:
+                return
+            if segment is self._ledger.active:
+                self._retire()
+            lost = self._ledger.cut(head, self._now())
+            self.rows_damaged += lost
+        log.error("%s is damaged at byte %d (%s): %d rows are lost", segment.path, head.offset, reason, lost)
+        set_aside(segment)
+
+    def acknowledge(self, records: Sequence[Record]) -> None:
+        """Moves on behind the records that `peek` gave, for they are stored.
+
+        Ignored where `resend` has moved the position meanwhile: they come again.
+        """
+        with self._lock:
+            head = self._ledger.head()
+            if not records or head is None or head.sequence != records[0].sequence:
+                return
+            completed = [self._ledger.acknowledge(record, self._now()) for record in records]
+            self._acknowledged_ns = max(self._acknowledged_ns, *(record.last_ns for record in records))
+        if any(completed) or self._now() - self._tidied_at >= POSITION_SECONDS:
+            self.tidy()
+
+    def resend(self, since_ns: int) -> int:
+        """Puts acknowledged records back whose end was received at `since_ns` or later; returns their rows.
+
+        Goes back to the oldest of them, so everything after it comes again too. What was dropped cannot come back.
+        """
+        while True:
+            with self._lock:
+                before = self._ledger.acknowledged
+                retained = [(segment, segment.end) for segment in self._ledger.segments if segment.first < before]
+            found = find_since(retained, since_ns)
+            if found is None or found.sequence >= before:
+                return 0
+            with self._lock:
+                if found.segment not in self._ledger.segments or self._ledger.acknowledged != before:
+                    continue  # it was dropped, or more was acknowledged: look again
+                was = self._ledger.waiting()[1]
+                self._ledger.rewind(found)
+                rows = self._ledger.waiting()[1] - was
+                self._something.notify_all()
+            self._position.save(self._current)
+            log.warning("%d rows that were acknowledged are sent again", rows)
+            return rows
+
+    # What is done about once a second.
+
+    def _chore(self) -> None:
+        if self._now() - self._tidied_at >= POSITION_SECONDS:
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Writes the position where it has moved, drops segments acknowledged long ago, takes the reserve again.
+
+        `acknowledge` and the sync thread call it. Raises nothing.
+        """
+        self._tidied_at = self._now()
+        if self._current().sequence != self._position.durable:
+            self._position.save(self._current)
+        with self._lock:
+            while self._ledger.droppable(self._position.durable):
+                at = self._ledger.segments[0].acknowledged_at
+                if at is None or self._now() - at < self._keep_seconds:
+                    break
+                self._remove(self._ledger.drop())
+        self._disk.restore()
+
+    def _current(self) -> Position:
+        with self._lock:
+            return Position(self._ledger.acknowledged, self._acknowledged_ns)
+
+    # What metrics show.
+
+    @property
+    def synced_ns(self) -> int:
+        """Everything received up to here would survive a power cut."""
+        return self._syncer.synced_ns
+
+    @property
+    def sync_failing(self) -> bool:
+        """Whether the last sync failed."""
+        return self._syncer.failing
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows not acknowledged."""
+        with self._lock:
+            return self._ledger.waiting()[1]
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes of all bodies not acknowledged."""
+        with self._lock:
+            return self._ledger.waiting()[2]
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """Receive time of the oldest row that waits; None where none does."""
+        with self._lock:
+            head = self._ledger.head()
+            places = [(head, head.segment.end)] if head else []
+        records, _ = segments.read(places, 0)  # none where they were acknowledged and dropped meanwhile
+        return records[0].first_ns if records else None

@@ -1,0 +1,27 @@
+-- How did mid and spread move, second by second? Open, high, low and close of the mid, mean spread, number of books.
+-- Copies from several collectors are merged as in `books`; open and close go by update id. A book with an empty side
+-- counts in `rows` but not in the prices. Seconds without a book have no bar.
+-- A WHERE does not reach below the bars; name range and pair (or a pattern: '%USDT') first, or all rows are read:
+--     DECLARE @during := '2024-08-08T12', @pair := 'BTCUSDT' SELECT * FROM bars_1s
+-- Two collectors, 10 pairs at 100 ms, 2 cores: 0.1 s for an hour of one pair, 0.5 s of all; 1 s for a day of one pair,
+-- 11 s of all (without merging 1 s).
+CREATE OR REPLACE VIEW bars_1s AS (
+    -- ingester: sql/views/bars_1s.sql
+    DECLARE OVERRIDABLE @during := '1970;300y', OVERRIDABLE @pair := '%'
+    SELECT timestamp_floor('1s', timestamp) AS timestamp, symbol,
+           arg_min(mid, priced_id) AS open, max(mid) AS high, min(mid) AS low, arg_max(mid, priced_id) AS close,
+           avg(spread) AS spread, count() AS rows
+    FROM (
+        SELECT timestamp, symbol, (bid_1 + ask_1) / 2 AS mid, ask_1 - bid_1 AS spread,
+               CASE WHEN bid_1 IS NOT NULL AND ask_1 IS NOT NULL THEN last_update_id END AS priced_id
+        FROM (
+            SELECT timestamp, symbol, last_update_id, bid_1, ask_1,
+                   lag(timestamp) OVER (PARTITION BY symbol, last_update_id ORDER BY timestamp) AS copy_of
+            FROM orderbook
+            WHERE timestamp IN @during AND symbol LIKE @pair
+        )
+        WHERE copy_of IS NULL OR timestamp - copy_of > 60000000
+    )
+    GROUP BY timestamp_floor('1s', timestamp), symbol
+    ORDER BY timestamp
+);
