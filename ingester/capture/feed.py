@@ -27,6 +27,8 @@ from ingester.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 RESTART_AFTER = 20
+STEP_SNAPSHOTS = 100
+"""So many are decoded, then encoded, at a time: fewer objects in flight than the processor's cache holds."""
 START_PATIENCE_NS = 5 * SECOND
 """How long the first subscriptions wait for all connections to stand, so that all pairs begin at the same second."""
 RESOLUTION_NS = 1_000
@@ -116,10 +118,10 @@ class Feed:
             stream.start()
 
     def poll(self) -> list[Snapshot]:
-        """Takes all that has arrived, in the order of arrival, and gives the snapshots that pass."""
+        """Takes what has arrived, in its order, and gives the snapshots that pass; `pending` tells of more."""
         snapshots: list[Snapshot] = []
         inbox = self._inbox
-        while inbox:
+        while inbox and len(snapshots) < STEP_SNAPSHOTS:
             arrival = inbox.popleft()
             if isinstance(arrival, Frames):
                 self._take(arrival, snapshots)
@@ -132,6 +134,11 @@ class Feed:
             for stream in self._opened:
                 self._request("SUBSCRIBE", stream)
         return snapshots
+
+    @property
+    def pending(self) -> bool:
+        """Whether more has arrived than `poll` took."""
+        return bool(self._inbox)
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""

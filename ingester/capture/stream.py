@@ -18,7 +18,7 @@ from ingester.exchange import binance
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 15
 HANDSHAKE_SECONDS = 10.0
 READ_SECONDS = 1.0
 SETTLED_SECONDS = 30.0
