@@ -3,9 +3,11 @@
 import gzip
 import json
 import signal
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 
+import psutil
 import pytest
 from recorder import Recorder, at, rows_of
 
@@ -143,6 +145,25 @@ def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
     assert set(rows) <= {(symbol, i) for symbol, numbers in simulator.sent.items() for i in numbers}
     kinds = {kind for (kind,) in events(questdb, "faults", "kind")}
     assert kinds >= {"started", "connected", "malformed", "disconnected", "gap", "stopped"}
+
+
+def test_a_second_ctrl_c_ends_at_once_where_questdb_hangs(questdb):
+    process = psutil.Process(questdb.status().pid)
+    with (
+        Simulator(pairs=["BTCUSDT"]) as simulator,
+        Recorder("--pairs", "BTCUSDT", "--collector", "twice", *at(simulator, questdb)) as recorder,
+    ):
+        recorder.wait_for("stands")
+        process.suspend()
+        try:
+            recorder.process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                recorder.process.wait(3)
+            code, output = recorder.stop(signal.SIGINT, timeout=5)
+        finally:
+            process.resume()
+    assert code == 130
+    assert "ended at once" in output
 
 
 def events(questdb, collector, columns):

@@ -143,7 +143,7 @@ class Stream:
                     headers = error.resp_headers or {}
                     retry_after = _seconds(headers.get("retry-after"))
                     reason, status = f"upgrade refused with HTTP {error.status_code}", error.status_code
-                except (OSError, websocket.WebSocketException, frames.ProtocolError) as error:
+                except Exception as error:  # whatever it was, this thread has to try again
                     reason, status = f"{type(error).__name__}: {error}", None
                 self._outbox.clear()
                 if self._stopping.is_set():

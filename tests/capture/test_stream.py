@@ -2,11 +2,13 @@
 
 import itertools
 import queue
+import ssl
 import threading
 import time
 from collections import deque
 
 import pytest
+import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
@@ -87,6 +89,28 @@ def test_frames_are_stamped_between_sending_and_seeing_and_pings_are_answered(ex
         payloads += frames.payloads
     assert payloads == [b"one", b"two"]
     assert ponged.wait(5)
+
+
+def test_over_tls_every_frame_arrives_however_the_records_are_cut(exchange, connect, monkeypatch, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    sent = [str(number) * (number % 50_000 + 1) for number in (1, 20_000, 3, 49_999, 5, *range(300))]
+
+    def handler(connection):
+        for text in sent:
+            connection.send(text)
+        assert connection.ping().wait(5)
+        connection.send("after the pong")
+        connection.recv()
+
+    _, inbox = connect(exchange(handler, ssl=context).replace("ws://", "wss://"))
+    received = []
+    while len(received) <= len(sent):
+        received += inbox.next(Frames).payloads
+    assert received == [text.encode() for text in [*sent, "after the pong"]]
 
 
 def test_requests_stay_below_five_a_second(exchange, connect):
