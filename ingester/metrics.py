@@ -77,7 +77,7 @@ class StoreMetrics:
     """Rows handed over by the pump."""
     received_bytes: int = 0
     refused: int = 0
-    """Rows lost because the backlog was full."""
+    """Rows lost because the spool was full."""
     stored: int = 0
     """Rows that QuestDB has acknowledged."""
     failures: int = 0

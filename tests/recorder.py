@@ -66,6 +66,8 @@ def at(simulator, questdb):
         simulator.rest_url,
         "--questdb",
         url_of(questdb.endpoint),
+        "--data-dir",
+        str(questdb.data_dir),
     )
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import signal
 import subprocess
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_a_real_recording_arrives_complete_and_exact(questdb, depth):
         assert simulator.wait_finished(60)
         code, output = recorder.stop()
     assert code == 0, output
-    assert "3,433 rows stored, 0 not stored" in output
+    assert "3,433 rows stored, 0 in the spool" in output
     expected = [[line["lastUpdateId"], *flat(line["bids"], line["asks"], depth)] for line in recorded()]
     assert len(expected) == 3433
     assert rows_of(questdb, collector, columns) == expected
@@ -147,6 +148,54 @@ def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
     assert kinds >= {"started", "connected", "malformed", "disconnected", "gap", "stopped"}
 
 
+@pytest.mark.slow
+def test_after_a_kill_what_waited_is_stored_and_the_gap_is_on_record(questdb):
+    """QuestDB hangs, the recorder is killed, both come back: only the last moment before the kill may be missing."""
+    process = psutil.Process(questdb.status().pid)
+    with Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator:
+        options = ("--pairs", "BTCUSDT,ETHUSDT", "--collector", "killed", *at(simulator, questdb))
+        with Recorder(*options) as recorder:
+            recorder.wait_for("stands")
+            process.suspend()
+            try:
+                while len(simulator.sent.get("BTCUSDT", [])) < 40:
+                    time.sleep(0.05)
+                recorder.process.kill()
+                before = {symbol: list(numbers) for symbol, numbers in simulator.sent.items()}
+                recorder.process.wait(10)
+            finally:
+                process.resume()
+        with Recorder(*options, "--for", "3s") as recorder:
+            recorder.process.wait(60)
+            code, output = recorder.stop()
+        sent = simulator.sent
+    assert code == 0, output
+    assert "rows of an earlier run wait in the spool" in output
+    rows = [tuple(row) for row in rows_of(questdb, "killed")]
+    assert len(set(rows)) == len(rows)
+    for symbol, numbers in before.items():
+        stored = [update_id for name, update_id in rows if name == symbol]
+        assert set(stored) <= set(sent[symbol])
+        missing = [update_id for update_id in numbers if update_id not in stored]
+        assert missing == numbers[len(numbers) - len(missing) :]  # nothing but the end
+        assert len(missing) <= 4
+    ((detail, since, until),) = events(questdb, "killed", "detail, timestamp, until", "kind = 'gap'")
+    assert detail == "restart"
+    assert since < until
+
+
+def test_a_second_recorder_of_the_same_name_is_refused_with_the_pid_of_the_first(questdb):
+    with Simulator(pairs=["BTCUSDT"]) as simulator:
+        options = ("--pairs", "BTCUSDT", "--collector", "one", *at(simulator, questdb))
+        with Recorder(*options) as recorder:
+            recorder.wait_for("stands")
+            code, output = failed(*options)
+    assert code == 1
+    assert str(recorder.process.pid) in output
+    assert "--collector" in output
+    assert "Traceback" not in output
+
+
 def test_a_second_ctrl_c_ends_at_once_where_questdb_hangs(questdb):
     process = psutil.Process(questdb.status().pid)
     with (
@@ -166,10 +215,12 @@ def test_a_second_ctrl_c_ends_at_once_where_questdb_hangs(questdb):
     assert "ended at once" in output
 
 
-def events(questdb, collector, columns):
+def events(questdb, collector, columns, condition="true"):
     db = QuestDB(questdb.endpoint)
     db.sql("SELECT wait_wal_table('collector_events')")
-    return db.sql(f"SELECT {columns} FROM collector_events WHERE collector = '{collector}' ORDER BY timestamp").rows
+    return db.sql(
+        f"SELECT {columns} FROM collector_events WHERE collector = '{collector}' AND {condition} ORDER BY timestamp"
+    ).rows
 
 
 def failed(*options):

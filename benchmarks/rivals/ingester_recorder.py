@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import tempfile
+from pathlib import Path
 
 from control import answer, tell
 
@@ -25,7 +27,8 @@ def main() -> None:
     settings = Settings(tuple(task["symbols"]), exchange, depth=task["depth"], collector=task["name"])
     db = QuestDB(endpoint)
     schema.ensure(db, settings.depth)
-    collector = Collector(settings, db)
+    spool = tempfile.TemporaryDirectory()
+    collector = Collector(settings, db, Path(spool.name))
     store = collector.metrics.store
 
     def begin() -> None:
@@ -41,6 +44,7 @@ def main() -> None:
         while not stop.wait(view.seconds):
             view.show()
     collector.stop()
+    spool.cleanup()
     tell(**report())
 
 

@@ -1,10 +1,11 @@
-"""One running recorder: wires feed, backlog and writer, and brings them to an orderly end."""
+"""One running recorder: wires feed, spool and writer, and brings them to an orderly end."""
 
 import gc
 import logging
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 from ingester.capture.feed import Event, Feed
 from ingester.capture.stream import Arrival, AttemptLimit, Stream
@@ -13,9 +14,9 @@ from ingester.exchange import binance
 from ingester.metrics import Metrics
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
-from ingester.store.backlog import Backlog, Record
 from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder
+from ingester.store.spool import Spool
 from ingester.store.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -25,24 +26,27 @@ LINGER_SECONDS = 0.1
 MOST_PORTIONS = 1000
 GOODBYE_SECONDS = 2.0
 """How long to wait for the exchange to confirm an unsubscription."""
-DRAIN_SECONDS = 30.0
+DRAIN_SECONDS = 10.0
+"""How long the end waits for QuestDB; what it has not taken by then waits in the spool for the next start."""
 
 
 class Collector:
     """Records until `stop`. All state of the feed belongs to the pump thread."""
 
-    def __init__(self, settings: Settings, db: QuestDB) -> None:
+    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.clock = Clock()
         self.started_ns = self.clock.now()
-        self.backlog = Backlog()
+        self.spool = Spool(data_dir / "spool" / settings.collector)
         self._encoder = RowEncoder(settings.depth, settings.collector)
-        self._writer = Writer(db, self.backlog, self.clock.now, self.metrics.store)
+        self._writer = Writer(db, self.spool, self.clock.now, self.metrics.store)
         self._limit = AttemptLimit(time.monotonic)
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._events: list[Event] = []
+        self._full_since_ns: int | None = None  # since when the spool refuses rows
+        self._silent_since_ns: int | None = None  # when an earlier run received its last, until this one's first
         self.feed = Feed(
             settings.symbols,
             settings.depth,
@@ -56,7 +60,16 @@ class Collector:
         self._pump = threading.Thread(target=self._run, name="pump", daemon=True)
 
     def start(self) -> None:
-        """Starts recording."""
+        """Starts recording, and sends first what an earlier run left in the spool.
+
+        Raises SpoolError where another recorder of this name uses the data folder.
+        """
+        recovery = self.spool.open()
+        self._silent_since_ns = recovery.last_ns
+        if recovery.rows_waiting:
+            log.info("%d rows of an earlier run wait in the spool; they are sent first", recovery.rows_waiting)
+        if recovery.cut:
+            log.warning("%d bytes of the spool were unreadable and are set aside", recovery.cut_bytes)
         # What exists now stays; of what follows nearly everything dies at once, so that looking often is in vain.
         gc.collect()
         gc.freeze()
@@ -77,18 +90,20 @@ class Collector:
         """What was recorded, in one line."""
         feed, store = self.metrics.feed, self.metrics.store
         lasted = (self.clock.now() - self.started_ns) / SECOND
-        waiting = store.received - store.stored
+        waiting = self.spool.rows_waiting
         return (
             f"recorded {len(self.settings.symbols)} pairs for {lasted:.0f} s: {store.stored:,} rows stored, "
-            f"{waiting:,} not stored, {feed.reconnects} reconnects, last gap: {feed.last_gap or 'none'}"
+            f"{waiting:,} in the spool, {feed.reconnects} reconnects, last gap: {feed.last_gap or 'none'}"
         )
 
     def stop(self) -> bool:
-        """Unsubscribes, takes what is still on the way, stores it all; False where QuestDB did not take it in time."""
+        """Unsubscribes, takes what is on the way, stores all; False where some waits in the spool instead."""
         self._stopping.set()
         self._arrived.set()
         self._pump.join()
-        return self._writer.drain(DRAIN_SECONDS)
+        complete = self._writer.drain(DRAIN_SECONDS)
+        self.spool.close()
+        return complete
 
     def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:
         url = binance.combined_url(self.settings.exchange.stream_url)
@@ -127,6 +142,10 @@ class Collector:
             log.exception("a frame could not be taken in")
             return
         if snapshots:
+            if self._silent_since_ns is not None:
+                since, until = self._silent_since_ns, snapshots[0].receive_ns
+                self._events.append(Event(since, "gap", detail="restart", until_ns=until))
+                self._silent_since_ns = None
             self._store(self._encoder.snapshots(snapshots), len(snapshots), snapshots)
         if self._events:
             events, self._events[:] = self._events[:], []
@@ -136,10 +155,12 @@ class Collector:
         now = self.clock.now()
         first, last = (snapshots[0].receive_ns, snapshots[-1].receive_ns) if snapshots else (now, now)
         metrics = self.metrics.store
-        if self.backlog.append(Record(body, rows, first, last)):
+        if self.spool.append(body, rows, first, last):
             metrics.received += rows
             metrics.received_bytes += len(body)
-            return
-        if not metrics.refused:
-            log.error("the backlog is full (%d bytes): rows are lost until QuestDB takes some", self.backlog.bytes)
-        metrics.refused += rows
+            if self._full_since_ns is not None and rows:
+                self._events.append(Event(self._full_since_ns, "gap", detail="spool full", until_ns=first))
+                self._full_since_ns = None
+        elif rows:
+            metrics.refused += rows
+            self._full_since_ns = self._full_since_ns or first

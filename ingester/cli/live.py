@@ -67,7 +67,7 @@ class LogLines:
             len(self._collector.settings.symbols),
             self._rate.update(feed.snapshots),
             store.stored,
-            store.received - store.stored,
+            self._collector.spool.rows_waiting,
             seconds_text(store.lag.quantile(0.5)),
             seconds_text(store.lag.quantile(0.99)),
             feed.reconnects,
@@ -119,7 +119,7 @@ class Live:
         def number(count: int) -> str:
             return f"{count:,}"
 
-        waiting = store.received - store.stored
+        waiting = collector.spool.rows_waiting
         what = f"{settings.exchange.name}, depth {settings.depth}, every {settings.interval_ms} ms"
         row("recording", f"{len(settings.symbols)} pairs from {what}, for {running}")
         row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")

@@ -16,7 +16,7 @@ import click
 from ingester.capture.collector import Collector
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.errors import ExchangeError, OperationError, RegionRefused
+from ingester.errors import ExchangeError, RegionRefused
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
 from ingester.exchange.simulated.simulator import Simulator
@@ -80,7 +80,7 @@ def start(
         settings = Settings(tuple(symbols), source, depth, settings.interval_ms, connections, collector)
         db, server = open_questdb(data_dir, questdb)
         schema.ensure(db, depth)
-        _record(settings, db, server, lasting)
+        _record(Collector(settings, db, data_dir), db, server, lasting)
 
 
 def _exchange(
@@ -112,8 +112,8 @@ def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
     return choice.symbols
 
 
-def _record(settings: Settings, db: QuestDB, server: ManagedServer | None, lasting: float | None) -> None:
-    collector = Collector(settings, db)
+def _record(collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None) -> None:
+    exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
     with _signals() as stop, view:
         if server is not None:
@@ -124,12 +124,16 @@ def _record(settings: Settings, db: QuestDB, server: ManagedServer | None, lasti
             view.show()
             if collector.metrics.feed.region_refused and not collector.metrics.feed.snapshots:
                 collector.stop()
-                raise RegionRefused(binance.region_refused(settings.exchange.name, settings.exchange.stream_url))
+                raise RegionRefused(binance.region_refused(exchange.name, exchange.stream_url))
         stop.set()
         complete = collector.stop()
     click.echo(collector.summary())
     if not complete:
-        raise OperationError(f"QuestDB did not take the last rows: {collector.metrics.store.last_failure}")
+        log.warning(
+            "QuestDB did not take the last rows (%s); they wait in %s for the next start",
+            collector.metrics.store.last_failure or "no answer yet",
+            collector.spool.folder,
+        )
 
 
 @contextlib.contextmanager
@@ -139,7 +143,10 @@ def _signals() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set() and number == signal.SIGINT and asked:
-            os.write(2, b"\x1b[?25h\nended at once; what QuestDB had not yet acknowledged is gone\n")
+            os.write(
+                2,
+                b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n",
+            )
             os._exit(130)
         asked.append(number)
         stop.set()

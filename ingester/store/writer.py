@@ -1,4 +1,4 @@
-"""Brings what waits in the backlog to QuestDB, in order, again and again until each batch is acknowledged."""
+"""Brings what waits in the spool to QuestDB, in order, again and again until each batch is acknowledged."""
 
 import logging
 import threading
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import StoreError
 from ingester.metrics import StoreMetrics
-from ingester.store.backlog import Backlog
 from ingester.store.questdb import QuestDB
+from ingester.store.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +25,13 @@ class Writer:
     def __init__(
         self,
         db: QuestDB,
-        backlog: Backlog,
+        spool: Spool,
         now: Now,
         metrics: StoreMetrics,
         waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
     ) -> None:
         self._db = db
-        self._backlog = backlog
+        self._spool = spool
         self._now = now
         self._metrics = metrics
         self._waits = waits
@@ -56,14 +56,14 @@ class Writer:
             if not self._send():
                 if self._draining.is_set():
                     return
-            elif self._backlog.bytes > BATCH_BYTES:
+            elif self._spool.bytes_waiting > BATCH_BYTES:
                 continue  # catching up: no rest between full batches
             due = max(due + BATCH_SECONDS, time.monotonic())
             self._draining.wait(due - time.monotonic())
 
     def _send(self) -> bool:
         """Sends one batch until it is acknowledged; False where there was none, or sending was given up."""
-        records = self._backlog.peek(BATCH_BYTES)
+        records = self._spool.peek(BATCH_BYTES)
         if not records:
             return False
         body = b"".join(record.body for record in records)
@@ -85,7 +85,7 @@ class Writer:
             metrics.failing = False
             log.info("QuestDB takes rows again")
         now = self._now()
-        self._backlog.acknowledge(records)
+        self._spool.acknowledge(records)
         for record in records:
             metrics.stored += record.rows
             metrics.lag.add_range((now - record.last_ns) / SECOND, (now - record.first_ns) / SECOND, record.rows)
