@@ -62,7 +62,6 @@ class FeedMetrics:
     """Connections that stand again after a loss."""
     losses: int = 0
     """Connections lost, failed attempts included."""
-    last_loss: str = ""
     region_refused: bool = False
     """Whether a connection was refused with HTTP 451."""
     last_gap: str = ""

@@ -76,7 +76,6 @@ class Feed:
         on_event: Callable[[Event], None],
     ) -> None:
         """`keep_every`: keep each k-th snapshot of a symbol. `copies`: connections that receive the same pairs."""
-        self._depth = depth
         self._keep_every = keep_every
         self._now = now
         self._metrics = metrics
@@ -95,11 +94,6 @@ class Feed:
             for number, names in enumerate(groups):
                 label = f"{number + 1}{chr(ord('a') + copy)}" if copies > 1 else str(number + 1)
                 self._streams[make_stream(label, self._inbox)] = names
-
-    @property
-    def symbols(self) -> list[str]:
-        """The pairs of this feed."""
-        return [book.symbol for book in self._books.values()]
 
     @property
     def connected(self) -> int:
@@ -177,7 +171,6 @@ class Feed:
     def _on_lost(self, lost: Lost) -> None:
         stream = lost.stream
         self._metrics.losses += 1
-        self._metrics.last_loss = lost.reason
         self._metrics.region_refused |= lost.status == 451
         self._asked = {request: asked for request, asked in self._asked.items() if asked is not stream}
         if stream in self._opened:

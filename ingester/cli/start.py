@@ -1,6 +1,7 @@
 """`ingester start`: the main job."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -76,8 +77,8 @@ def start(
     with contextlib.ExitStack() as closing:
         source = _exchange(exchange, stream_url, rest_url, wanted, closing)
         settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, collector)
-        symbols = _listed(settings, by_user, told=stream_url is not None)
-        settings = Settings(tuple(symbols), source, depth, settings.interval_ms, connections, collector)
+        listed = _listed(settings, by_user, told=stream_url is not None)
+        settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = open_questdb(data_dir, questdb)
         schema.ensure(db, depth)
         _record(Collector(settings, db, data_dir), db, server, lasting)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -69,8 +69,9 @@ def ensure(db: QuestDB, depth: int) -> None:
     for statement in statements(depth):
         db.sql(statement)
     for table in (ORDERBOOK, EVENTS):
-        existing, wanted = _existing_types(db, table), column_types(table, depth)
-        problems = differences(existing, wanted) + _table_problems(db, table)
+        columns = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
+        existing, wanted = {name: type_ for name, type_, _ in columns}, column_types(table, depth)
+        problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in columns if key})
         if problems:
             raise SchemaMismatch(
                 f"The table {table!r} at {db.endpoint.http_url} does not fit: {'; '.join(problems)}. "
@@ -121,12 +122,7 @@ def differences(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[
     return problems
 
 
-def _existing_types(db: QuestDB, table: str) -> dict[str, str]:
-    rows = db.sql(f'SELECT "column", "type" FROM table_columns(\'{table}\')').rows
-    return dict(rows)
-
-
-def _table_problems(db: QuestDB, table: str) -> list[str]:
+def _table_problems(db: QuestDB, table: str, keys: set[str]) -> list[str]:
     columns = "designatedTimestamp, partitionBy, walEnabled, dedup"
     result = db.sql(f"SELECT {columns} FROM tables() WHERE table_name = '{table}'")
     designated, partitioned, wal, dedup = result.rows[0]
@@ -137,12 +133,6 @@ def _table_problems(db: QuestDB, table: str) -> list[str]:
         problems.append("it is not partitioned, expected PARTITION BY DAY")
     if not wal:
         problems.append("it is not a WAL table")
-    keys = _dedup_keys(db, table)
     if not dedup or keys != set(DEDUP_KEYS[table]):
         problems.append(f"its dedup keys are ({', '.join(sorted(keys))}), expected ({', '.join(DEDUP_KEYS[table])})")
     return problems
-
-
-def _dedup_keys(db: QuestDB, table: str) -> set[str]:
-    rows: Sequence[Sequence[object]] = db.sql(f"SELECT \"column\" FROM table_columns('{table}') WHERE upsertKey").rows
-    return {str(name) for (name,) in rows}

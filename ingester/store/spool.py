@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 POSITION_SECONDS = 1.0
 """How often the position is written: what a crash makes the writer send again, which DEDUP absorbs."""
-FILE_SYNC: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 LIMIT_SEGMENTS = 8
 """The limit holds at least so many segments, for only whole acknowledged ones can be dropped to make room."""
 
@@ -42,7 +41,7 @@ class Spool:
         sync_seconds: float = 0.05,
         keep_seconds: float = 900.0,
         now: Callable[[], float] = time.monotonic,
-        sync: Callable[[int], None] = FILE_SYNC,
+        sync: Callable[[int], None] = os.fdatasync,
     ) -> None:
         self.folder = folder
         self._limit = limit_bytes
