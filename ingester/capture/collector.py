@@ -44,7 +44,7 @@ class Collector:
         self._limit = AttemptLimit(time.monotonic)
         self._arrived = threading.Event()
         self._stopping = threading.Event()
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque()  # other threads add to it, only the pump takes
         self._full_since_ns: int | None = None  # since when the spool refuses rows
         self._silent_since_ns: int | None = None  # when an earlier run received its last, until this one's first
         self.feed = Feed(
@@ -137,30 +137,33 @@ class Collector:
 
     def _take_portion(self) -> None:
         try:
-            snapshots = self.feed.poll()
+            self._take_in(self.feed.poll())
         except Exception:  # a bug must not end the recording: say it and go on with the next arrival
-            log.exception("a frame could not be taken in")
-            return
+            log.exception("what arrived could not be taken in")
+
+    def _take_in(self, snapshots: list[Snapshot]) -> None:
         if snapshots:
             if self._silent_since_ns is not None:
                 since, until = self._silent_since_ns, snapshots[0].receive_ns
                 self._events.append(Event(since, "gap", detail="restart", until_ns=until))
                 self._silent_since_ns = None
-            self._store(self._encoder.snapshots(snapshots), len(snapshots), snapshots)
+            self._store(snapshots)
         if self._events:
-            events, self._events[:] = self._events[:], []
-            self._store(self._encoder.events(events), 0, [])
+            events = [self._events.popleft() for _ in range(len(self._events))]
+            now = self.clock.now()
+            if not self.spool.append(self._encoder.events(events), 0, now, now):
+                self._events.extendleft(reversed(events))  # for when there is room
 
-    def _store(self, body: bytes, rows: int, snapshots: list[Snapshot]) -> None:
-        now = self.clock.now()
-        first, last = (snapshots[0].receive_ns, snapshots[-1].receive_ns) if snapshots else (now, now)
+    def _store(self, snapshots: list[Snapshot]) -> None:
+        body, rows = self._encoder.snapshots(snapshots), len(snapshots)
+        first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
         metrics = self.metrics.store
         if self.spool.append(body, rows, first, last):
             metrics.received += rows
             metrics.received_bytes += len(body)
-            if self._full_since_ns is not None and rows:
+            if self._full_since_ns is not None:
                 self._events.append(Event(self._full_since_ns, "gap", detail="spool full", until_ns=first))
                 self._full_since_ns = None
-        elif rows:
+        else:
             metrics.refused += rows
             self._full_since_ns = self._full_since_ns or first

@@ -96,7 +96,8 @@ class Live:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.show()  # with what the end has stored
+        if exception[0] is None:
+            self.show()  # with what the end has stored
         self._live.stop()
         self._logger.handlers[:] = self._handlers
 

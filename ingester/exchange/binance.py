@@ -48,13 +48,14 @@ EXCHANGES = {
 }
 
 
+UpdateId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # what the table's LONG holds
 Positive = Annotated[float, msgspec.Meta(gt=0.0, lt=1e300)]  # refuses NaN and infinity as well
 
 
 class PartialBook(msgspec.Struct, gc=False):
     """The payload of a partial book stream: levels are (price, quantity), best first, as many as the frame held."""
 
-    update_id: int = msgspec.field(name="lastUpdateId")
+    update_id: UpdateId = msgspec.field(name="lastUpdateId")
     bids: list[tuple[Positive, Positive]]
     asks: list[tuple[Positive, Positive]]
 

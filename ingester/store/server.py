@@ -280,8 +280,8 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[],
                 server.ensure()
                 on_restart()
                 log.info("QuestDB runs again")
-            except StoreError as error:
-                log.error("%s", error)
+            except Exception as error:  # whatever it was, the next try may succeed
+                log.error("QuestDB could not be started: %s", error)
             since = time.monotonic()
             stop.wait(next(waits))
 

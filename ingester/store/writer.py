@@ -47,13 +47,20 @@ class Writer:
         """Sends all that waits and ends; False where QuestDB did not take it within `timeout` seconds."""
         self._draining.set()
         self._thread.join(timeout)
+        complete = not self._thread.is_alive()
         self._abandon.set()
-        return not self._thread.is_alive()
+        return complete
 
     def _run(self) -> None:
         due = time.monotonic()
         while not self._abandon.is_set():
-            if not self._send():
+            try:
+                sent = self._send()
+            except Exception:  # a bug must not end the thread: what was not acknowledged is sent again
+                log.exception("rows could not be sent")
+                self._abandon.wait(BATCH_SECONDS)
+                continue
+            if not sent:
                 if self._draining.is_set():
                     return
             elif self._spool.bytes_waiting > BATCH_BYTES:

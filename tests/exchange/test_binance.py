@@ -42,6 +42,8 @@ def test_answers_are_told_from_data(payload, expected):
         b"[]",
         b"\xff\xfe",
         b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":160,"bids":[["1.0","2.0"',
+        b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":9223372036854775808,"bids":[],"asks":[]}}',
+        b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":-1,"bids":[],"asks":[]}}',
         b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":"x","bids":[],"asks":[]}}',
         b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":1,"bids":[["1.0"]],"asks":[]}}',
         b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":1,"bids":[["abc","1"]],"asks":[]}}',
