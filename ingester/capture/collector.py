@@ -7,9 +7,10 @@ import time
 from collections import deque
 from pathlib import Path
 
-from ingester.capture.feed import Event, Feed
+from ingester.capture.feed import Feed
 from ingester.capture.stream import Arrival, AttemptLimit, Stream
 from ingester.clock import SECOND, Clock
+from ingester.events import Event
 from ingester.exchange import binance
 from ingester.metrics import Metrics
 from ingester.settings import Settings

@@ -16,10 +16,10 @@ Receive times rise strictly per symbol, by at least the table's resolution of a 
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
 from ingester.clock import SECOND, Now, next_full_second
+from ingester.events import Event
 from ingester.exchange import binance
 from ingester.metrics import FeedMetrics
 from ingester.snapshot import Snapshot
@@ -32,17 +32,6 @@ STEP_SNAPSHOTS = 100
 START_PATIENCE_NS = 5 * SECOND
 """How long the first subscriptions wait for all connections to stand, so that all pairs begin at the same second."""
 RESOLUTION_NS = 1_000
-
-
-class Event(NamedTuple):
-    """Something that happened to the recording; becomes a row of `collector_events`."""
-
-    at_ns: int
-    kind: str
-    symbol: str = ""
-    connection: str = ""
-    detail: str = ""
-    until_ns: int | None = None
 
 
 MakeStream = Callable[[str, deque[Arrival]], Stream]

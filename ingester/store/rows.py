@@ -6,6 +6,7 @@ from typing import Any
 
 from questdb import Sender, TimestampMicros, TimestampNanos
 
+from ingester.events import Event
 from ingester.snapshot import Snapshot, level_columns
 from ingester.store.schema import EVENTS, ORDERBOOK
 
@@ -43,8 +44,8 @@ class RowEncoder:
             )
         return bytes(buffer)
 
-    def events(self, events: Iterable[tuple[int, str, str, str, str, int | None]]) -> bytes:
-        """ILP rows of `collector_events` from (time in ns, kind, symbol, connection, detail, until in ns or None)."""
+    def events(self, events: Iterable[Event]) -> bytes:
+        """ILP rows of `collector_events`."""
         buffer = self._buffer
         buffer.clear()  # type: ignore[no-untyped-call]
         for at_ns, kind, symbol, connection, detail, until_ns in events:

@@ -1,0 +1,42 @@
+"""What happens to a recording besides its rows: each event becomes a row of `collector_events`.
+
+| kind | when | detail |
+|---|---|---|
+| started, stopped | a recorder begins, ends in order | what it records; how much it received |
+| connected, disconnected | a websocket stands, is lost | why it was lost |
+| rotated | a connection was replaced by a younger one that delivers everything | why |
+| exchange_shutdown | the exchange announced that it will close a connection | |
+| refused | the exchange answered a request with an error | code and text |
+| gap | a symbol had no snapshots from `timestamp` to `until` (NULL: not over yet) | the reason, one of `REASONS` |
+| resubscribed | a symbol was silent on a connection for longer than its own rhythm allows | for how long |
+| status | the exchange says that a symbol does not trade, or trades again | TRADING, HALT, BREAK, … or `not listed` |
+| quarantined | frames were not stored, at the 1., 2., 4., 8., … | what was wrong |
+| update_ids_restarted | the exchange began to count update ids anew | from, to |
+| clock_step | the wall clock was set | by how much |
+| server_restarted | the managed QuestDB died and runs again | |
+| dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
+| table_suspended, table_resumed | QuestDB no longer applies, applies again what it acknowledges | QuestDB's words |
+| rows_missing | fewer rows are visible than were acknowledged; they are sent again | the numbers |
+"""
+
+from typing import NamedTuple
+
+CONNECTION_LOST = "connection lost"
+EXCHANGE_SILENT = "exchange silent"
+RESTART = "restart"
+SPOOL_FULL = "spool full"
+SPOOL_DAMAGED = "spool damaged"
+QUARANTINED = "quarantined"
+REASONS = (CONNECTION_LOST, EXCHANGE_SILENT, RESTART, SPOOL_FULL, SPOOL_DAMAGED, QUARANTINED)
+"""Why a gap came about: the `detail` of `gap` events begins with one of these."""
+
+
+class Event(NamedTuple):
+    """Something that happened to the recording. Times are nanoseconds since 1970, UTC."""
+
+    at_ns: int
+    kind: str
+    symbol: str = ""
+    connection: str = ""
+    detail: str = ""
+    until_ns: int | None = None
