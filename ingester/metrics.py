@@ -62,6 +62,10 @@ class FeedMetrics:
     """Connections that stand again after a loss."""
     losses: int = 0
     """Connections lost, failed attempts included."""
+    rotations: int = 0
+    """Connections replaced by younger ones, make before break."""
+    gaps: int = 0
+    """Gaps that ended, over all symbols."""
     region_refused: bool = False
     """Whether a connection was refused with HTTP 451."""
     last_gap: str = ""
@@ -70,7 +74,7 @@ class FeedMetrics:
 
 @dataclass
 class StoreMetrics:
-    """Written by the writer thread, `received` and `received_bytes` by the pump."""
+    """Written by the writer; `received` to `refused` by the pump, `suspended` and what follows by the auditor."""
 
     received: int = 0
     """Rows handed over by the pump."""
@@ -84,8 +88,24 @@ class StoreMetrics:
     last_failure: str = ""
     failing: bool = False
     """Whether rows wait because QuestDB does not take them."""
+    failing_since_ns: int = 0
+    """Since when that is, or was the last time; 0 for never."""
+    failing_seconds: float = 0.0
+    """How long the last such time took."""
+    dead_letters: int = 0
+    """Rows that QuestDB refused for good, each set aside in a file."""
     lag: Histogram = field(default_factory=Histogram)
     """From receive to acknowledged, per row."""
+    suspended: bool = False
+    """Whether QuestDB acknowledges rows and does not apply them."""
+    rows_missing: int = 0
+    """Rows acknowledged and not visible when they were last looked for; those sent again are looked for again."""
+    rows_surplus: int = 0
+    """Rows visible beyond those that were sent: not one, ever."""
+    rows_resent: int = 0
+    """Rows sent again because some of them, or before them, were missing; `stored` counts them each time."""
+    reconciled_ns: int = 0
+    """Rows received before were looked for, symbol by symbol."""
 
 
 @dataclass

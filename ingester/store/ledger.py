@@ -1,6 +1,6 @@
 """Which records of the spool wait and which are acknowledged and retained: bookkeeping without files or clocks."""
 
-from ingester.store.segment import Mark, Record, Segment, start_of
+from ingester.store.segment import Hole, Mark, Record, Segment, start_of
 
 
 class Ledger:
@@ -12,6 +12,10 @@ class Ledger:
         """Takes records; always the last one."""
         self.next = 0
         """Sequence of the next record."""
+        self.inherited = 0
+        """The sequence up to which earlier runs had it acknowledged."""
+        self.verified: int | None = None
+        """Up to this sequence all was seen in the tables; None where nobody looks."""
         self._head: Mark | None = None  # None where there is no segment for it; may be at the end of one
 
     @property
@@ -45,6 +49,11 @@ class Ledger:
         later = self.segments[self.segments.index(head.segment) + 1 :]
         return [(head, head.segment.end), *((start_of(segment), segment.end) for segment in later)]
 
+    def retained(self) -> tuple[list[tuple[Segment, int]], int]:
+        """The segments with acknowledged records, each up to a byte; and the first sequence that waits."""
+        before = self.acknowledged
+        return [(segment, segment.end) for segment in self.segments if segment.first < before], before
+
     def activate(self, segment: Segment) -> None:
         """A new segment takes the records from now on."""
         self.active = segment
@@ -75,27 +84,39 @@ class Ledger:
         head.segment.acknowledged_at = now
         return True
 
-    def rewind(self, mark: Mark) -> None:
-        """Lets everything from `mark` on wait again."""
+    def rewind(self, mark: Mark) -> int:
+        """Lets everything from `mark` on wait again; returns the rows that had not."""
+        before = self.waiting()[1]
         self._head = mark
+        if self.verified is not None:
+            self.verified = min(self.verified, mark.sequence)
         for segment in self.segments:
             if segment.next > mark.sequence:
                 segment.acknowledged_at = None
+        return self.waiting()[1] - before
 
-    def cut(self, head: Mark, now: float) -> int:
-        """Forgets what follows the head in its segment; returns the rows lost."""
+    def cut(self, head: Mark, now: float, acknowledged_ns: int) -> Hole:
+        """Forgets what follows the head in its segment; `acknowledged_ns` is the latest receive time before, if any."""
         segment = head.segment
-        lost = segment.rows - head.rows
+        until = segment.last_ns or 0
+        index = self.segments.index(segment)
+        since = head.last_ns or (self.segments[index - 1].last_ns if index else None) or acknowledged_ns or until
+        lost = Hole(min(since, until), until, segment.rows - head.rows)
         segment.end, segment.next = head.offset, head.sequence
         segment.rows, segment.payload = head.rows, head.payload
         segment.acknowledged_at = now
         return lost
 
+    def verify(self, sequence: int) -> None:
+        """All up to `sequence` was seen in the tables."""
+        self.verified = max(self.verified or 0, min(sequence, self.acknowledged))
+
     def droppable(self, durable: int) -> bool:
-        """Whether the oldest segment is acknowledged, also by the `durable` position."""
+        """Whether the oldest segment is acknowledged, also by the `durable` position, and seen where somebody looks."""
         if not self.segments or self.segments[0] is self.active:
             return False
-        return self.segments[0].next <= min(durable, self.acknowledged)
+        verified = self.acknowledged if self.verified is None else self.verified
+        return self.segments[0].next <= min(durable, self.acknowledged, verified)
 
     def drop(self) -> Segment:
         """Forgets the oldest segment, which is droppable."""

@@ -48,13 +48,19 @@ class QuestDB:
             headers["authorization"] = f"Basic {token}"
         # Repeating is the callers' decision: a failure never proves that nothing happened.
         self._pool = urllib3.PoolManager(headers=headers, retries=False, maxsize=4)
+        # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
+        # connection. So each write has its own, for about a millisecond.
+        self._writes = urllib3.PoolManager(headers=headers, retries=False)
 
     def write(self, body: bytes) -> None:
         """Stores ILP rows with times in nanoseconds; on return they are in the table's write-ahead log.
 
         Raises RowsRefused when a row is bad, and Unreachable when it is not known whether the rows landed.
         """
-        answer = self._request("POST", "/write", WRITE_TIMEOUT, {"precision": "n"}, body)
+        try:
+            answer = self._request("POST", "/write", WRITE_TIMEOUT, {"precision": "n"}, body)
+        finally:
+            self._writes.clear()
         if answer.status in (200, 204):
             return
         text = _error_text(answer)
@@ -105,8 +111,9 @@ class QuestDB:
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         url = f"{self.endpoint.http_url}{path}?{urlencode(fields)}"
+        pool = self._writes if method == "POST" else self._pool
         try:
-            return self._pool.request(method, url, body=body, timeout=timeout, preload_content=not stream)
+            return pool.request(method, url, body=body, timeout=timeout, preload_content=not stream)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"QuestDB at {self.endpoint.http_url} does not answer: {error}") from error
 

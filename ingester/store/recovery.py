@@ -7,10 +7,11 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position
-from ingester.store.segment import Mark, Segment, find, scan, start_of, walk
+from ingester.store.segment import Hole, Mark, Segment, find, scan, start_of, walk
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,16 @@ class Recovery:
     """Whether the position was lost, so that everything retained is sent again."""
     last_ns: int | None
     """Receive time of the last good record; None where there never was one."""
+    holes: tuple[Hole, ...] = ()
+    """What is missing between good records; what is missing after the last one begins at `last_ns`."""
+
+
+class Retained(NamedTuple):
+    """Rows acknowledged in earlier runs that are still there, and the receive times of the first and the last."""
+
+    rows: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
 
 
 def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledger, int, Recovery]:
@@ -72,6 +83,7 @@ def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledg
             marks = (mark for mark, _ in walk(start_of(segment), segment.end) if mark.sequence >= sequence)
             ledger.rewind(next(marks, start_of(segment)))
             break
+    ledger.inherited = ledger.acknowledged
     damaged = folder / "damaged"
     if damaged.is_dir():
         size += sum(path.stat().st_size for path in damaged.iterdir())
@@ -81,7 +93,37 @@ def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledg
         log.warning("the position in %s is lost: everything retained is sent again", folder)
     if cut:
         log.warning("%d bytes in %d files of %s are damaged", cut_bytes, cut, folder)
-    return ledger, size, Recovery(*ledger.waiting(), cut, cut_bytes, missing, last_ns or None)
+    holes = () if missing else _holes(ledger.segments, *(position or (FIRST_SEQUENCE, 0)))
+    return ledger, size, Recovery(*ledger.waiting(), cut, cut_bytes, missing, last_ns or None, holes)
+
+
+def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, ...]:
+    """Where sequences that wait are missing: `sequence` and `last_ns` tell what is acknowledged."""
+    holes = []
+    for segment in segments:
+        if segment.next <= sequence:
+            continue
+        if segment.first > sequence:
+            first = next((record for _, record in walk(start_of(segment), segment.end)), None)
+            until = first.first_ns if first else segment.last_ns or 0
+            holes.append(Hole(min(last_ns or until, until), until, 0))
+        sequence, last_ns = segment.next, max(last_ns, segment.last_ns or 0)
+    return tuple(holes)
+
+
+def count_retained(places: list[tuple[Segment, int]], before: int) -> Retained:
+    """The rows of records with sequences below `before`, in segments up to the byte beside."""
+    rows, first_ns, last_ns = 0, 0, 0
+    for segment, end in places:
+        with contextlib.suppress(OSError):  # dropped meanwhile, or unreadable
+            for mark, record in walk(start_of(segment), end):
+                if mark.sequence >= before:
+                    break
+                if record.rows:
+                    rows += record.rows
+                    first_ns = min(first_ns or record.first_ns, record.first_ns)
+                    last_ns = max(last_ns, record.last_ns)
+    return Retained(rows, first_ns, last_ns)
 
 
 def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> Mark | None:

@@ -60,11 +60,19 @@ def column_types(table: str, depth: int) -> dict[str, str]:
 
 
 def ensure(db: QuestDB, depth: int) -> None:
+    """Makes the tables ready as `ensure_tables` does, and the views over them.
+
+    A view that the server does not take is logged, for recording goes on without it.
+    """
+    ensure_tables(db, depth)
+    _apply_views(db)
+
+
+def ensure_tables(db: QuestDB, depth: int) -> None:
     """Makes both tables ready for a recorder of this depth; a deeper one adds its columns to an existing table.
 
-    The views over them follow; a view that the server does not take is logged, for recording goes on without it.
-
-    Raises SchemaMismatch, with every difference named, where a table of that name cannot take the rows.
+    A few milliseconds where they are ready. Raises SchemaMismatch, with every difference named, where a table of that
+    name cannot take the rows.
     """
     for statement in statements(depth):
         db.sql(statement)
@@ -80,7 +88,6 @@ def ensure(db: QuestDB, depth: int) -> None:
         missing = [name for name in wanted if name not in existing]
         for name in missing:
             db.sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {wanted[name]}")
-    _apply_views(db)
 
 
 def _apply_views(db: QuestDB) -> None:

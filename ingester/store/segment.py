@@ -1,5 +1,6 @@
 """One file of the spool: a header, then records, each framed by its length and guarded by a CRC32."""
 
+import contextlib
 import logging
 import os
 import struct
@@ -92,6 +93,15 @@ class Segment:
             self.size = os.fstat(self.descriptor).st_size
 
 
+class Hole(NamedTuple):
+    """Rows that cannot be read any more, received after `since_ns` and not after `until_ns`."""
+
+    since_ns: int
+    until_ns: int
+    rows: int
+    """0 where nobody knows."""
+
+
 class Mark(NamedTuple):
     """A place between two records of a segment; `rows` and `payload` count what lies before it in this segment."""
 
@@ -100,6 +110,8 @@ class Mark(NamedTuple):
     sequence: int
     rows: int = 0
     payload: int = 0
+    last_ns: int | None = None
+    """Receive time of the end of the record before it in this segment."""
 
     def after(self, record: Record) -> "Mark":
         """The place behind the record that follows here."""
@@ -109,6 +121,7 @@ class Mark(NamedTuple):
             record.sequence + 1,
             self.rows + record.rows,
             self.payload + len(record.body),
+            record.last_ns,
         )
 
 
@@ -129,6 +142,13 @@ def create(folder: Path, first: int) -> Segment:
         path.unlink(missing_ok=True)
         raise
     return segment
+
+
+def remove(segment: Segment) -> None:
+    """Deletes its file, and frees its room also where somebody has yet to close it. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(segment.path, 0)
+        segment.path.unlink()
 
 
 def find(folder: Path) -> list[Segment]:

@@ -83,6 +83,11 @@ class ManagedServer:
                     break  # else someone took the port between our look at it and the start
             raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{words}")
 
+    def last_endpoint(self) -> Endpoint | None:
+        """Where the server was when it was last started; None where it never was."""
+        state = self._state()
+        return self._endpoint(state) if state else None
+
     def alive(self) -> bool:
         """Whether the process runs; cheap."""
         state = self._state()
@@ -182,6 +187,7 @@ class ManagedServer:
             "PG_PASSWORD": password,
             "LINE_TCP_ENABLED": "false",
             "LINE_UDP_ENABLED": "false",
+            "LINE_AUTO_CREATE_NEW_TABLES": "false",  # they would lack the DEDUP keys
             "HTTP_MIN_ENABLED": "false",
             "TELEMETRY_ENABLED": "false",
             "POSTHOG_ENABLED": "false",
@@ -261,8 +267,8 @@ class ManagedServer:
             yield
 
 
-def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[], None]) -> threading.Thread:
-    """Starts a server that dies again, with backoff, until `stop` is set; calls `on_restart` after each time.
+def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[Endpoint], None]) -> threading.Thread:
+    """Starts a server that dies again, with backoff, until `stop` is set; tells `on_restart` each time where it is.
 
     One that was asked to stop is left alone: rows wait until someone starts it.
     """
@@ -277,8 +283,7 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[],
                 continue
             log.error("QuestDB is gone; it is started again, rows wait meanwhile")
             try:
-                server.ensure()
-                on_restart()
+                on_restart(server.ensure())
                 log.info("QuestDB runs again")
             except Exception as error:  # whatever it was, the next try may succeed
                 log.error("QuestDB could not be started: %s", error)

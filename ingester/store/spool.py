@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from ingester.store import segment as segments
 from ingester.store.disk import Disk, claim, is_full
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position, PositionFile
-from ingester.store.recovery import Recovery, find_since, read_back, set_aside
-from ingester.store.segment import Mark, Record
+from ingester.store.recovery import Recovery, Retained, count_retained, find_since, read_back, set_aside
+from ingester.store.segment import Hole, Mark, Record
 from ingester.store.syncer import Syncer
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ class Spool:
         keep_seconds: float = 900.0,
         now: Callable[[], float] = time.monotonic,
         sync: Callable[[int], None] = os.fdatasync,
+        audited: bool = False,
     ) -> None:
+        """With `audited`, what was acknowledged stays until `verify` says that it was seen in the tables."""
         self.folder = folder
         self._limit = limit_bytes
         self._segment_bytes = max(1, min(segment_bytes, limit_bytes // LIMIT_SEGMENTS))
@@ -52,8 +55,9 @@ class Spool:
         self._position = PositionFile(folder, self._disk)
         self._syncer = Syncer(folder, sync_seconds, sync, self._chore, POSITION_SECONDS)
         self._lock = threading.Lock()
-        self._something = threading.Condition(self._lock)
         self._ledger = Ledger()
+        self._audited = audited
+        self._holes: deque[Hole] = deque()
         self._lock_file = -1
         self._closed = True
         self._acknowledged_ns = 0  # never goes back, also not when records are put back
@@ -62,8 +66,6 @@ class Spool:
         """Bytes on disk, retained records included: what the limit is about."""
         self.full_since: int | None = None
         """Receive time of the first record refused since the spool is full; None while it takes records."""
-        self.rows_damaged = 0
-        """Rows that were good when they were appended, and could not be read back since `open`."""
 
     def open(self) -> Recovery:
         """Claims the folder, reads what waits in it, starts to sync.
@@ -82,6 +84,7 @@ class Spool:
                 f"cannot use {self.folder}: {error.strerror or error}. Make room, or give another --data-dir"
             ) from error
         self._closed = False
+        self._ledger.verified = 0 if self._audited else None
         self._acknowledged_ns = position.last_ns if position else 0
         self._disk.restore()
         self._position.save(self._current)
@@ -94,7 +97,6 @@ class Spool:
             if self._closed:
                 return
             self._closed = True
-            self._something.notify_all()
             self._retire()
         self._syncer.stop()
         self._position.save(self._current)
@@ -126,7 +128,6 @@ class Spool:
             if self.full_since is not None:
                 log.warning("the spool takes rows again after %.1f s", (last_ns - self.full_since) / 1e9)
                 self.full_since = None
-            self._something.notify_all()
         return True
 
     def _make_room(self, need: int) -> str | None:
@@ -180,7 +181,7 @@ class Spool:
 
     def _remove(self, segment: segments.Segment) -> None:
         try:
-            segment.path.unlink(missing_ok=True)
+            segments.remove(segment)
         except OSError as error:
             log.warning("cannot remove %s: %s", segment.path, error)
         self._count(-segment.size)
@@ -190,12 +191,6 @@ class Spool:
         self._disk.changed(added)
 
     # The reading side.
-
-    def wait(self, timeout: float) -> bool:
-        """Waits at most so many seconds until something is there; whether it is."""
-        with self._lock:
-            self._something.wait_for(lambda: self._closed or self._ledger.head() is not None, timeout)
-            return not self._closed and self._ledger.head() is not None
 
     def peek(self, at_most_bytes: int) -> list[Record]:
         """The oldest records, their bodies together at most so many bytes but at least one; empty where none waits."""
@@ -218,9 +213,9 @@ class Spool:
                 return
             if segment is self._ledger.active:
                 self._retire()
-            lost = self._ledger.cut(head, self._now())
-            self.rows_damaged += lost
-        log.error("%s is damaged at byte %d (%s): %d rows are lost", segment.path, head.offset, reason, lost)
+            hole = self._ledger.cut(head, self._now(), self._acknowledged_ns)
+            self._holes.append(hole)
+        log.error("%s is damaged at byte %d (%s): %d rows are lost", segment.path, head.offset, reason, hole.rows)
         set_aside(segment)
 
     def acknowledge(self, records: Sequence[Record]) -> None:
@@ -237,6 +232,21 @@ class Spool:
         if any(completed) or self._now() - self._tidied_at >= POSITION_SECONDS:
             self.tidy()
 
+    def take_holes(self) -> list[Hole]:
+        """What was lost in damaged segments since the last call."""
+        return [self._holes.popleft() for _ in range(len(self._holes))]
+
+    def verify(self, sequence: int) -> None:
+        """Records up to `sequence` were seen in the tables, so they may go when it is time."""
+        with self._lock:
+            self._ledger.verify(sequence)
+
+    def retained(self) -> Retained:
+        """The rows acknowledged in earlier runs that `resend` could bring back. Reads all of them."""
+        with self._lock:
+            places, _ = self._ledger.retained()
+        return count_retained(places, self._ledger.inherited)
+
     def resend(self, since_ns: int) -> int:
         """Puts acknowledged records back whose end was received at `since_ns` or later; returns their rows.
 
@@ -244,18 +254,14 @@ class Spool:
         """
         while True:
             with self._lock:
-                before = self._ledger.acknowledged
-                retained = [(segment, segment.end) for segment in self._ledger.segments if segment.first < before]
+                retained, before = self._ledger.retained()
             found = find_since(retained, since_ns)
-            if found is None or found.sequence >= before:
+            if self._closed or found is None or found.sequence >= before:
                 return 0
             with self._lock:
                 if found.segment not in self._ledger.segments or self._ledger.acknowledged != before:
                     continue  # it was dropped, or more was acknowledged: look again
-                was = self._ledger.waiting()[1]
-                self._ledger.rewind(found)
-                rows = self._ledger.waiting()[1] - was
-                self._something.notify_all()
+                rows = self._ledger.rewind(found)
             self._position.save(self._current)
             log.warning("%d rows that were acknowledged are sent again", rows)
             return rows
@@ -286,8 +292,6 @@ class Spool:
         with self._lock:
             return Position(self._ledger.acknowledged, self._acknowledged_ns)
 
-    # What metrics show.
-
     @property
     def synced_ns(self) -> int:
         """Everything received up to here would survive a power cut."""
@@ -297,6 +301,12 @@ class Spool:
     def sync_failing(self) -> bool:
         """Whether the last sync failed."""
         return self._syncer.failing
+
+    @property
+    def acknowledged(self) -> int:
+        """The sequence up to which all is acknowledged."""
+        with self._lock:
+            return self._ledger.acknowledged
 
     @property
     def rows_waiting(self) -> int:

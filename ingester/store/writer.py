@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import StoreError
+from ingester.events import Event
 from ingester.metrics import StoreMetrics
-from ingester.store.questdb import QuestDB
+from ingester.store import ilp
+from ingester.store.dead_letters import DeadLetters
+from ingester.store.questdb import QuestDB, RowsRefused
 from ingester.store.spool import Spool
+from ingester.store.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +21,16 @@ BATCH_SECONDS = 0.5
 """Rows of so long go in one request: many small commits slow QuestDB down, and no row may wait longer than a second."""
 BATCH_BYTES = 16 << 20
 """Largest request while catching up; about 40,000 rows of depth 5."""
+SUSPICIOUS_ROWS = 64
+"""Where so many rows of a batch are refused and none is taken, the rows are not to blame."""
 
 
 class Writer:
-    """One thread that sends. Batches repeated after a failure are absorbed by the tables' DEDUP keys."""
+    """One thread that sends. Batches repeated after a failure are absorbed by the tables' DEDUP keys.
+
+    `prepare` makes the tables ready; it raises StoreError where they cannot take rows. It is called before the first
+    batch and after each failure, for the server may have come back with another disk.
+    """
 
     def __init__(
         self,
@@ -28,13 +38,22 @@ class Writer:
         spool: Spool,
         now: Now,
         metrics: StoreMetrics,
+        prepare: Callable[[], None],
+        dead_letters: DeadLetters,
+        on_event: Callable[[Event], None],
         waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
+        tally: Tally | None = None,
     ) -> None:
         self._db = db
         self._spool = spool
         self._now = now
         self._metrics = metrics
+        self._prepare = prepare
+        self._dead_letters = dead_letters
+        self._on_event = on_event
         self._waits = waits
+        self._tally = tally
+        self._prepared = False
         self._draining = threading.Event()
         self._abandon = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -73,27 +92,91 @@ class Writer:
         records = self._spool.peek(BATCH_BYTES)
         if not records:
             return False
-        body = b"".join(record.body for record in records)
+        bodies = [record.body for record in records]
         waits = self._waits()
-        metrics = self._metrics
         while True:
             try:
-                self._db.write(body)
+                self._store(bodies)
                 break
             except StoreError as error:
-                metrics.failures += 1
-                metrics.last_failure = str(error)
-                if not metrics.failing:
-                    log.warning("rows wait, QuestDB does not take them: %s", error)
-                metrics.failing = True
+                self._failed(error)
             if self._abandon.wait(next(waits)):
                 return False
+        metrics, now = self._metrics, self._now()
         if metrics.failing:
             metrics.failing = False
-            log.info("QuestDB takes rows again")
-        now = self._now()
+            metrics.failing_seconds = (now - metrics.failing_since_ns) / SECOND
+            log.info("QuestDB takes rows again after %.1f s", metrics.failing_seconds)
         self._spool.acknowledge(records)
         for record in records:
             metrics.stored += record.rows
             metrics.lag.add_range((now - record.last_ns) / SECOND, (now - record.first_ns) / SECOND, record.rows)
         return True
+
+    def _failed(self, error: StoreError) -> None:
+        self._prepared = False
+        metrics = self._metrics
+        metrics.failures += 1
+        metrics.last_failure = str(error)
+        if not metrics.failing:
+            metrics.failing_since_ns = self._now()
+            log.warning("rows wait, QuestDB does not take them: %s", error)
+        metrics.failing = True
+
+    def _store(self, bodies: list[bytes]) -> None:
+        """Stores all rows but those that are bad. Raises StoreError; what was stored is absorbed the next time."""
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+        try:
+            self._db.write(b"".join(bodies))
+        except RowsRefused:
+            self._prepare()  # where the table does not fit, this says so, and no row is to blame
+            for row, error in _Sieve(self._db).bad_rows(bodies):
+                self._set_aside(row, error)
+
+    def _set_aside(self, row: bytes, error: str) -> None:
+        now = self._now()
+        if self._dead_letters.put(row, error, now):
+            tags = ilp.tags(row)
+            name = self._dead_letters.path(now).name
+            self._metrics.dead_letters += 1
+            log.error("QuestDB refuses a row of %s, it is set aside in %s: %s", tags.symbol, name, error)
+            self._on_event(Event(now, "dead_letter", symbol=tags.symbol or "", detail=f"{name}: {error}"))
+            if self._tally is not None and tags.symbol is not None and tags.at_ns is not None:
+                self._tally.remove(tags.symbol, tags.at_ns)
+
+
+class _Sieve:
+    """Stores what is good in one batch, and keeps what is bad."""
+
+    def __init__(self, db: QuestDB) -> None:
+        self._db = db
+        self._bad: list[tuple[bytes, str]] = []
+        self._any_taken = False
+
+    def bad_rows(self, bodies: list[bytes]) -> list[tuple[bytes, str]]:
+        """Bisects down to the rows that are refused each on its own, and gives them with QuestDB's reason.
+
+        Raises RowsRefused where nothing but refusals comes back, and Unreachable.
+        """
+        self._bisect(bodies)
+        return self._bad
+
+    def _bisect(self, pieces: list[bytes]) -> None:
+        try:
+            self._db.write(b"".join(pieces))
+            self._any_taken = True
+            return
+        except RowsRefused as refused:
+            reason = str(refused)
+        if len(pieces) == 1:
+            pieces = ilp.rows(pieces[0])
+        if len(pieces) > 1:
+            half = len(pieces) // 2
+            self._bisect(pieces[:half])
+            self._bisect(pieces[half:])
+            return
+        self._bad.append((pieces[0], reason))
+        if len(self._bad) >= SUSPICIOUS_ROWS and not self._any_taken:
+            raise RowsRefused(f"the table fits, and yet {len(self._bad)} rows one by one were refused: {reason}")

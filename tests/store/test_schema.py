@@ -87,3 +87,15 @@ def test_other_dedup_keys_are_refused(db):
     db.sql(re.sub(r"KEYS\(.*\)", "KEYS(timestamp, symbol)", statement))
     with pytest.raises(SchemaMismatch, match=r"dedup keys are \(symbol, timestamp\)"):
         schema.ensure(db, 5)
+
+
+def test_tables_can_be_had_without_the_views(db):
+    schema.ensure(db, 5)
+    for name, _ in schema.views():
+        db.sql(f"DROP VIEW {name}")
+    schema.ensure_tables(db, 10)
+    db.sql("SELECT wait_wal_table('orderbook')")
+    assert {name for name, _, _ in columns(db)} >= set(level_columns(10))
+    assert db.sql("SELECT count() FROM views()").rows == [[0]]
+    schema.ensure(db, 10)
+    assert db.sql("SELECT count() FROM views()").rows == [[len(schema.views())]]

@@ -187,7 +187,7 @@ def test_watched_it_comes_back_after_a_kill(server, caplog):
     caplog.set_level(logging.INFO)
     server.ensure()
     stop, back = threading.Event(), threading.Event()
-    watching = watch(server, stop, back.set)
+    watching = watch(server, stop, lambda endpoint: back.set())
     victim = server.status().pid
     psutil.Process(victim).kill()
     assert back.wait(60)
@@ -208,7 +208,7 @@ def test_watched_it_stays_stopped_when_someone_stops_it(server):
             looks.append(super().stopped())
             return looks[-1]
 
-    watching = watch(Watched(server.data_dir), stop, lambda: None)
+    watching = watch(Watched(server.data_dir), stop, lambda endpoint: None)
     server.stop()
     while looks.count(True) < 3 and watching.is_alive():
         stop.wait(0.05)

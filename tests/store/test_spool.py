@@ -190,15 +190,6 @@ def test_the_same_batch_acknowledged_twice_counts_once(tmp_path, opened):
     assert numbers(take_all(spool)) == list(range(len(records), 10))
 
 
-def test_the_writer_is_woken_by_a_record(tmp_path, opened):
-    spool = opened(tmp_path)
-    assert not spool.wait(0)
-    threading.Timer(0.05, append, (spool, 1)).start()
-    started = time.monotonic()
-    assert spool.wait(10)
-    assert time.monotonic() - started < 5
-
-
 def test_reading_holds_no_more_than_was_asked_for(tmp_path, opened):
     spool = opened(tmp_path, limit_bytes=1 << 30, segment_bytes=8 << 20)
     body = bytes(500_000)
@@ -228,8 +219,7 @@ def test_pump_and_writer_together_lose_and_reorder_nothing(tmp_path, opened):
     taken = []
     until = time.monotonic() + 3
     while time.monotonic() < until:
-        if spool.wait(0.1):
-            records = spool.peek(20_000)
+        if records := spool.peek(20_000):
             taken += numbers(records)
             if random.random() < 0.8:
                 spool.acknowledge(records)
@@ -290,7 +280,7 @@ def test_a_second_recorder_is_refused_with_the_first_ones_process_id_until_that_
     child.send_signal(signal.SIGKILL)
     child.stdout.close()
     child.wait()
-    assert opened(tmp_path).wait(0)
+    assert opened(tmp_path).rows_waiting
 
 
 def test_two_spools_of_one_process_do_not_share_a_folder_either(tmp_path, opened):
@@ -409,7 +399,12 @@ def test_damage_while_it_runs_costs_the_rest_of_that_segment_only(tmp_path, open
     got += numbers(take_all(spool))
     kept_of_last = int(last.stem) - 1
     assert got == [0, 1, *range(int(second.stem) - 1, kept_of_last + 2), 100]
-    assert spool.rows_damaged == sum(n % 7 for n in set(range(101)) - set(got))
+    holes = spool.take_holes()
+    assert sum(hole.rows for hole in holes) == sum(n % 7 for n in set(range(101)) - set(got))
+    first_lost, last_of_last = 2, 99
+    assert [(holes[0].since_ns, holes[0].until_ns)] == [(first_lost * 10 - 1, int(second.stem) * 10 - 11)]
+    assert (holes[1].since_ns, holes[1].until_ns) == ((kept_of_last + 1) * 10 + 9, last_of_last * 10 + 9)
+    assert spool.take_holes() == []
     assert (spool.rows_waiting, spool.bytes_waiting) == (0, 0)
     assert len(list((tmp_path / "damaged").iterdir())) == 2
     assert caplog.text.count("is damaged at byte") == 2
@@ -564,6 +559,87 @@ def test_what_is_sent_again_is_not_dropped_meanwhile(tmp_path, opened):
     clock.seconds += 100
     spool.tidy()
     assert numbers(take_all(spool)) == list(range(50, 200))
+
+
+def test_what_nobody_has_seen_in_the_table_stays_whatever_happens(tmp_path, opened):
+    clock = Clock()
+    spool = opened(tmp_path, limit_bytes=50_000, audited=True, keep_seconds=10, now=clock)
+    count = fill(spool)
+    files = segment_files(tmp_path)
+    taken = take_all(spool)
+    assert spool.acknowledged == taken[-1].sequence + 1
+    clock.seconds += 100
+    spool.tidy()
+    assert not append(spool, count)
+    assert segment_files(tmp_path) == files
+    spool.verify(taken[count // 2].sequence)
+    spool.tidy()
+    gone = set(files) - set(segment_files(tmp_path))
+    assert gone
+    assert all(int(path.stem) <= taken[count // 2].sequence for path in gone)
+    assert append(spool, count)
+    rest = numbers(taken)[count // 2 :]
+    assert spool.resend(rest[0] * 10) == sum(n % 7 for n in rest)
+    spool.verify(1 << 40)  # what waits again cannot have been seen
+    clock.seconds += 100
+    spool.tidy()
+    assert numbers(take_all(spool)) == [*rest, count]
+
+
+def test_after_a_restart_nothing_counts_as_seen(tmp_path, opened):
+    clock = Clock()
+    spool = opened(tmp_path, audited=True, keep_seconds=10, now=clock)
+    for number in range(200):
+        append(spool, number)
+    take_all(spool)
+    spool.verify(spool.acknowledged)
+    spool.close()
+    files = segment_files(tmp_path)
+    spool = opened(tmp_path, audited=True, keep_seconds=10, now=clock)
+    clock.seconds += 100
+    spool.tidy()
+    assert segment_files(tmp_path) == files
+    spool.verify(spool.acknowledged)
+    spool.tidy()
+    assert segment_files(tmp_path) == []
+
+
+def test_what_earlier_runs_had_acknowledged_can_be_counted(tmp_path, opened):
+    spool = opened(tmp_path)
+    for number in range(100):
+        append(spool, number)
+    assert spool.retained() == (0, 0, 0)
+    while spool.peek(1)[0].first_ns < 600:
+        spool.acknowledge(spool.peek(1))
+    assert spool.retained() == (0, 0, 0)  # this run's own
+    spool.close()
+    spool = opened(tmp_path)
+    take_all(spool)
+    assert spool.retained() == (sum(n % 7 for n in range(60)), 10, 599)  # record 0 has no rows
+
+
+def test_holes_found_when_opening_are_said_with_their_ends(tmp_path, opened):
+    spool = opened(tmp_path)
+    for number in range(150):
+        append(spool, number)
+    for _ in range(5):
+        spool.acknowledge(spool.peek(1))
+    spool.close()
+    paths = segment_files(tmp_path)
+    firsts = [int(path.stem) - 1 for path in paths]
+    os.truncate(paths[1], paths[1].stat().st_size - 10)  # its last record
+    paths[2].unlink()
+    os.truncate(paths[-1], paths[-1].stat().st_size - 10)  # covered by the gap until the restart
+    spool = Spool(tmp_path, **SMALL)
+    found = spool.open()
+    assert found.holes == ((firsts[2] * 10 - 11, firsts[3] * 10, 0),)
+    assert found.last_ns == 148 * 10 + 9
+    lost = {firsts[2] - 1, *range(firsts[2], firsts[3]), 149}
+    assert numbers(take_all(spool)) == [n for n in range(5, 150) if n not in lost]
+    spool.close()
+    spool = Spool(tmp_path, **SMALL)
+    assert spool.open().holes == ()
+    spool.close()
 
 
 # --- syncing
@@ -812,6 +888,5 @@ def test_nothing_is_taken_after_the_end_and_descriptors_are_closed(tmp_path):
     spool.close()
     spool.close()
     assert not append(spool, 1)
-    assert not spool.wait(0)
     assert len(os.listdir("/proc/self/fd")) == before
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".seg"} == {"lock", "position", "reserve"}

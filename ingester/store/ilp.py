@@ -1,0 +1,56 @@
+"""Reads ILP as the questdb client writes it (protocol version 2): where a row ends, and which book it holds."""
+
+import re
+from typing import NamedTuple
+
+_HEAD = rb"(?:[^\\ \n]|\\.)++"  # table and symbols: up to a space that is not escaped
+_VALUE = rb'(?:=\x10.{8}|"(?:[^"\\]|\\.)*+"|[^",= \n]++)'  # a double in eight bytes, a string, or what is plain text
+_FIELD = rb"(?:[^\\=, \n]|\\.)++=" + _VALUE
+_ROW = re.compile(
+    rb"(?P<head>%b)(?: (?P<fields>%b(?:,%b)*+))?(?: (?P<at>-?\d+)[a-z]*)?\n" % (_HEAD, _FIELD, _FIELD), re.DOTALL
+)
+_TABLE = re.compile(rb"(?:[^\\,]|\\.)++", re.DOTALL)
+_SYMBOL = re.compile(rb",symbol=((?:[^\\,]|\\.)*+)", re.DOTALL)
+_FIELDS = re.compile(rb"(?P<name>(?:[^\\=,]|\\.)++)=(?P<value>%b)" % _VALUE, re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+
+class Tags(NamedTuple):
+    """What a row is about; None for what it does not say."""
+
+    table: str | None
+    symbol: str | None
+    update_id: int | None
+    at_ns: int | None
+
+
+def rows(body: bytes) -> list[bytes]:
+    """The rows of a body, each with its newline; what cannot be read as a row ends the list as if it were one."""
+    found, at = [], 0
+    while at < len(body):
+        match = _ROW.match(body, at)
+        end = match.end() if match else len(body)
+        found.append(body[at:end])
+        at = end
+    return found
+
+
+def tags(row: bytes) -> Tags:
+    """Table, symbol, update id and time (ns) of a row."""
+    match = _ROW.fullmatch(row)
+    if match is None:
+        return Tags(None, None, None, None)
+    head = match["head"]
+    table, symbol = _TABLE.match(head), _SYMBOL.search(head)
+    fields = {field["name"]: field["value"] for field in _FIELDS.finditer(match["fields"] or b"")}
+    update_id = re.fullmatch(rb"(-?\d+)i", fields.get(b"last_update_id", b""))
+    return Tags(
+        _text(table[0]) if table else None,
+        _text(symbol[1]) if symbol else None,
+        int(update_id[1]) if update_id else None,
+        int(match["at"]) if match["at"] else None,
+    )
+
+
+def _text(escaped: bytes) -> str:
+    return _ESCAPED.sub(rb"\1", escaped).decode(errors="replace")
