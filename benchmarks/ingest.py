@@ -146,11 +146,11 @@ def measure(name: str, rate: int, mode: str, options: argparse.Namespace, python
         subscribed = await_subscribed(simulator, child, len(pairs))
         time.sleep(options.warmup)
         names = child.try_to_ask("begin").get("threads", {})
-        before = sample(simulator, child, database, names)
+        before = sample(simulator, child, database, names, len(pairs))
         if options.profile:
             profile(child.pid, options.seconds, python, options.profile / f"{name}-{rate}-{mode}.txt")
         time.sleep(max(0.0, options.seconds - (time.time_ns() - before.at_ns) / 1e9))
-        after = sample(simulator, child, database, names)
+        after = sample(simulator, child, database, names, len(pairs))
         report, peak = child.try_to_ask("report"), peak_mb(child.pid)
         rows = stored_rows(QuestDB(database.endpoint), recorder, before, after)
         result = figures(before, after, rows) | {"recorder": name, "rate": rate, "mode": mode, "depth": options.depth}
@@ -170,12 +170,13 @@ def await_subscribed(simulator: Child, child: Child, count: int) -> int:
         time.sleep(0.2)
 
 
-def sample(simulator: Child, child: Child, database: Database, names: dict[str, str]) -> Sample:
+def sample(simulator: Child, child: Child, database: Database, names: dict[str, str], pairs: int) -> Sample:
+    """What was sent and spent so far; a recorder that has several connections receive each pair is sent it once."""
     time.sleep((0.19 - time.time() % 0.1) % 0.1)  # bursts are sent at full tenths: the last one has arrived
     sent = simulator.ask("report")
     return Sample(
         sent["at_ns"],
-        sent["frames"],
+        sent["frames"] // max(1, round(sent["subscriptions"] / pairs)),
         sent["skipped_ticks"],
         cpu_seconds(child.pid),
         cpu_seconds(simulator.pid),

@@ -10,13 +10,23 @@ Now = Callable[[], int]
 SECOND = 1_000_000_000
 
 
+STEP_NS = SECOND // 10
+"""From this size on a change of the wall clock is a step."""
+FOLLOW_NS = 5_000_000
+"""So much a call of `follow` moves the clock at most."""
+
+
 class Clock:
-    """The monotonic clock, anchored once to the wall clock, so that a step of the wall clock cannot reorder rows."""
+    """The monotonic clock, anchored to the wall clock, so that a step of the wall clock cannot reorder rows.
+
+    After a step it draws near to the wall clock again, slowly enough that no interval is bent by more than 0.5 %.
+    """
 
     def __init__(self, wall_ns: Now = time.time_ns, monotonic_ns: Now = time.monotonic_ns) -> None:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._anchor = wall_ns() - monotonic_ns()
+        self._known = 0  # how far the wall clock was away at the last look
 
     def now(self) -> int:
         """Nanoseconds since 1970, UTC."""
@@ -25,6 +35,15 @@ class Clock:
     def step(self) -> int:
         """By how many nanoseconds the wall clock has moved away from this one; positive where it is ahead."""
         return self._wall_ns() - self.now()
+
+    def follow(self) -> int:
+        """To be called once a second; returns by how many ns the wall clock was set since, 0 where it was not."""
+        away = self.step()
+        stepped = away - self._known
+        given = max(-FOLLOW_NS, min(FOLLOW_NS, away))
+        self._anchor += given
+        self._known = away - given
+        return stepped if abs(stepped) >= STEP_NS else 0
 
 
 def next_full_second(now: int) -> int:

@@ -46,8 +46,10 @@ class Settings:
     exchange: binance.Exchange
     depth: int = 5
     interval_ms: int = binance.INTERVAL_MS
-    connections: int = 1
+    connections: int = 2
     """How many connections receive each pair."""
+    rotate_seconds: float = 23 * 3600.0
+    """How old a connection may become before it is replaced; the exchange ends it at 24 h."""
     collector: str = field(default_factory=lambda: default_collector())
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class Settings:
             raise SettingsError(f"--depth {self.depth} is not offered by Binance. Choose 5, 10 or 20.")
         if not 1 <= self.connections <= 8:
             raise SettingsError(f"--connections {self.connections} is not between 1 and 8.")
+        if not 2 <= self.rotate_seconds <= 24 * 3600:
+            raise SettingsError(f"--rotate-every {self.rotate_seconds:g}s is not between 2s and 24h.")
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.collector):
             raise SettingsError(
                 f"--collector {self.collector!r} is no name of 1 to 64 letters, digits, dots, dashes and underscores."

@@ -2,6 +2,8 @@
 
 from itertools import islice
 
+import pytest
+
 from ingester.clock import SECOND, Clock, backoff, next_full_second
 
 
@@ -13,6 +15,23 @@ def test_a_step_of_the_wall_clock_does_not_move_receive_times():
     monotonic[0] += 1
     assert clock.now() == 1_000 * SECOND + 1
     assert clock.step() == -3600 * SECOND - 1
+
+
+@pytest.mark.parametrize("set_by", [-30 * SECOND, 30 * SECOND])
+def test_a_step_is_told_once_and_followed_slowly_until_the_clocks_agree(set_by):
+    wall, monotonic = [1_000 * SECOND], [5 * SECOND]
+    clock = Clock(lambda: wall[0], lambda: monotonic[0])
+    wall[0] += set_by
+    told, before = [], clock.now()
+    for _ in range(7_000):
+        wall[0] += SECOND
+        monotonic[0] += SECOND
+        told.append(clock.follow())
+        assert 0.99 * SECOND < clock.now() - before < 1.01 * SECOND
+        before = clock.now()
+    assert told[0] == set_by
+    assert not any(told[1:])
+    assert clock.step() == 0
 
 
 def test_the_next_full_second_lies_after_now():

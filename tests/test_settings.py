@@ -32,6 +32,7 @@ def test_intervals_are_multiples_of_what_the_exchange_sends():
         ({"symbols": ()}, "--coins"),
         ({"depth": 7}, "5, 10 or 20"),
         ({"connections": 0}, "--connections 0"),
+        ({"rotate_seconds": 25 * 3600}, "--rotate-every 90000s"),
         ({"collector": "with space"}, "'with space'"),
         ({"collector": ""}, "--collector"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from recorder import Recorder, at, rows_of
+from recorder import Recorder, at, rows_of, url_of
 
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.simulated.books import book
@@ -145,7 +145,7 @@ def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
     assert {symbol for symbol, _ in rows} == {"BTCUSDT", "ETHUSDT"}
     assert set(rows) <= {(symbol, i) for symbol, numbers in simulator.sent.items() for i in numbers}
     kinds = {kind for (kind,) in events(questdb, "faults", "kind")}
-    assert kinds >= {"started", "connected", "malformed", "disconnected", "gap", "stopped"}
+    assert kinds >= {"started", "connected", "quarantined", "disconnected", "gap", "stopped"}
 
 
 @pytest.mark.slow
@@ -179,9 +179,9 @@ def test_after_a_kill_what_waited_is_stored_and_the_gap_is_on_record(questdb):
         missing = [update_id for update_id in numbers if update_id not in stored]
         assert missing == numbers[len(numbers) - len(missing) :]  # nothing but the end
         assert len(missing) <= 4
-    ((detail, since, until),) = events(questdb, "killed", "detail, timestamp, until", "kind = 'gap'")
-    assert detail == "restart"
-    assert since < until
+    gaps = events(questdb, "killed", "symbol, detail, timestamp, until", "kind = 'gap'")
+    assert {(symbol, detail) for symbol, detail, _, _ in gaps} == {("BTCUSDT", "restart"), ("ETHUSDT", "restart")}
+    assert all(since < until for _, _, since, until in gaps)
 
 
 def test_a_second_recorder_of_the_same_name_is_refused_with_the_pid_of_the_first(questdb):
@@ -313,6 +313,26 @@ def test_an_unreachable_questdb_is_named(questdb):
     assert "http://127.0.0.1:9" in output
     assert "hush" not in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_later_start_records_into_the_spool_while_questdb_is_away(questdb, tmp_path):
+    with Simulator(pairs=["BTCUSDT"], ledger=True) as simulator:
+        options = ("--pairs", "BTCUSDT", "--collector", "away", *at(simulator, questdb)[:4], "--data-dir", tmp_path)
+        away = ("--questdb", "http://127.0.0.1:9")
+        here = ("--questdb", url_of(questdb.endpoint))
+        code, output = failed(*options, *away, "--for", "2s")
+        assert code == 1, output
+        for questdb_option in (here, away, here):
+            with Recorder(*options, *questdb_option, "--for", "3s") as recorder:
+                recorder.process.wait(60)
+                code, output = recorder.stop()
+            assert code == 0, output
+            assert ("rows wait in the spool until it is" in output) == (questdb_option is away)
+        sent = simulator.sent["BTCUSDT"]
+    stored = [update_id for _, update_id in rows_of(questdb, "away")]
+    assert len(stored) == len(set(stored)) > 60
+    assert set(stored) <= set(sent)
 
 
 def test_a_table_that_does_not_fit_is_refused_at_the_start(questdb):

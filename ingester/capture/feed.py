@@ -1,22 +1,19 @@
 """All connections together: splits pairs among them, subscribes, decodes what comes, lets each snapshot pass once.
 
-Everything here runs in the pump's thread, so nothing needs a lock.
+Everything here runs in the pump's thread, so nothing needs a lock. `track.py` has the rule by which snapshots pass and
+what counts as a gap, `link.py` how connections are watched and replaced.
 
-What passes, per symbol, by update id:
-
-* greater than the last one: passes.
-* equal: a copy (from another connection, or the exchange repeating itself). It is counted, not passed on.
-* smaller: late. It is counted, not passed on, except that `RESTART_AFTER` of them in a row on a symbol mean that the
-  exchange has begun to count anew; then the last one passes and the count goes on from it.
-
-A frame that is no book, or a crossed one, is counted as malformed and not passed on; it never ends a thread.
-Receive times rise strictly per symbol, by at least the table's resolution of a microsecond.
+What is not stored is quarantined: a frame that is no book, a crossed book, a book of a stream nobody asked for. It is
+counted, it is an event, it never ends a thread, and its symbol has a gap unless a sound copy comes. Thin and empty
+books are stored: halted pairs have them.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ingester.capture.continuity import Continuity
+from ingester.capture.link import SILENT_NS, Leg, Link, split
 from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
 from ingester.clock import SECOND, Now, next_full_second
 from ingester.events import Event
@@ -26,28 +23,17 @@ from ingester.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-RESTART_AFTER = 20
 STEP_SNAPSHOTS = 100
 """So many are decoded, then encoded, at a time: fewer objects in flight than the processor's cache holds."""
 START_PATIENCE_NS = 5 * SECOND
 """How long the first subscriptions wait for all connections to stand, so that all pairs begin at the same second."""
-RESOLUTION_NS = 1_000
+TICK_NS = SECOND
+"""How often connections and symbols are looked after."""
+GARBLED_PER_TICK = 20
+"""A frame of an unknown symbol puts all symbols of its connection in doubt; of a flood of them only the first do."""
 
 
 MakeStream = Callable[[str, deque[Arrival]], Stream]
-
-
-class _Book:
-    """What the feed remembers of one symbol."""
-
-    __slots__ = ("backward", "count", "receive_ns", "symbol", "update_id")
-
-    def __init__(self, symbol: str) -> None:
-        self.symbol = symbol
-        self.update_id = -1
-        self.receive_ns = 0
-        self.backward = 0  # late snapshots in a row
-        self.count = 0  # passed snapshots, for down-sampling
 
 
 class Feed:
@@ -55,49 +41,64 @@ class Feed:
 
     def __init__(
         self,
-        symbols: Sequence[str],
-        depth: int,
+        continuity: Continuity,
         keep_every: int,
         copies: int,
+        life_ns: Callable[[], int],
         make_stream: MakeStream,
         now: Now,
         metrics: FeedMetrics,
         on_event: Callable[[Event], None],
     ) -> None:
-        """`keep_every`: keep each k-th snapshot of a symbol. `copies`: connections that receive the same pairs."""
+        """`keep_every`: keep each k-th snapshot of a symbol. `copies`: connections that receive the same pairs.
+
+        `life_ns`: how old a connection may become, in ns.
+        """
         self._keep_every = keep_every
+        self._make_stream = make_stream
         self._now = now
         self._metrics = metrics
         self._on_event = on_event
-        self._books = {binance.stream_name(symbol, depth): _Book(symbol) for symbol in symbols}
+        self.continuity = continuity
         self._inbox: deque[Arrival] = deque()
         self._requests = 0  # ids given to requests so far
         self._asked: dict[int, Stream] = {}  # requests not yet answered
         self._begun = False  # whether the common first second has come
         self._begin_ns = 0  # when the first subscriptions go out, once known
-        self._opened: set[Stream] = set()  # connections that stand
-        self._lost: dict[Stream, int] = {}  # since when a connection delivers nothing, from its loss to its next frame
-        self._streams: dict[Stream, list[str]] = {}
-        groups = split(list(self._books), binance.STREAMS_PER_CONNECTION)
-        for copy in range(copies):
-            for number, names in enumerate(groups):
-                label = f"{number + 1}{chr(ord('a') + copy)}" if copies > 1 else str(number + 1)
-                self._streams[make_stream(label, self._inbox)] = names
+        self._ended = False
+        self._tick_ns = 0  # when the next look after connections and symbols is due
+        self._lost_ns: dict[Link, int] = {}  # links that deliver nothing, since when
+        self._legs: dict[Stream, Leg] = {}
+        self._links: list[Link] = []
+        tracks = continuity.tracks
+        for number, group in enumerate(split(list(tracks)), 1):
+            twins = []
+            for copy in range(copies):
+                label = f"{number}{chr(ord('a') + copy)}" if copies > 1 else str(number)
+                twins.append(Link(label, group, tracks, self._open_leg, self._request, life_ns, metrics, on_event))
+            for link in twins:
+                link.twins = twins
+            self._links += twins
 
     @property
     def connected(self) -> int:
         """Connections that stand now."""
-        return len(self._opened)
+        return sum(link.leg.opened_ns is not None for link in self._links)
 
     @property
     def connections(self) -> int:
         """Connections there should be."""
-        return len(self._streams)
+        return len(self._links)
+
+    @property
+    def pending(self) -> bool:
+        """Whether more has arrived than `poll` took."""
+        return bool(self._inbox)
 
     def start(self) -> None:
         """Opens all connections; they subscribe together at a full second."""
         self._begin_ns = next_full_second(self._now() + START_PATIENCE_NS)
-        for stream in self._streams:
+        for stream in self._legs:
             stream.start()
 
     def poll(self) -> list[Snapshot]:
@@ -112,114 +113,136 @@ class Feed:
                 self._on_opened(arrival)
             else:
                 self._on_lost(arrival)
-        if not self._begun and self._now() >= self._begin_ns:
-            self._begun = True
-            for stream in self._opened:
-                self._request("SUBSCRIBE", stream)
+        now = self._now()
+        if not self._begun and now >= self._begin_ns:
+            self._begin(now)
+        if now >= self._tick_ns and not self._ended:
+            self._tick_ns = now + TICK_NS
+            self._tick(now)
         return snapshots
-
-    @property
-    def pending(self) -> bool:
-        """Whether more has arrived than `poll` took."""
-        return bool(self._inbox)
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
-        for stream in self._opened:
-            self._request("UNSUBSCRIBE", stream)
+        for leg in self._legs.values():
+            if leg.subscribed_ns is not None:
+                self._request("UNSUBSCRIBE", leg.stream, leg.link.names)
+        self._ended = True
 
     def unanswered(self) -> bool:
         """Whether a standing connection still owes an answer to a request."""
-        return any(stream in self._opened for stream in self._asked.values())
+        standing = {leg.stream for leg in self._legs.values() if leg.opened_ns is not None}
+        return any(stream in standing for stream in self._asked.values())
 
     def stop(self, timeout: float) -> None:
-        """Closes all connections and waits for their threads."""
-        for stream in self._streams:
+        """Closes all connections, waits for their threads, and records the gaps that are not over."""
+        self._ended = True
+        streams = list(self._legs)
+        for stream in streams:
             stream.stop()
-        for stream in self._streams:
+        for stream in streams:
             stream.join(timeout)
 
-    def _request(self, method: str, stream: Stream) -> None:
-        for request, text in binance.requests(method, self._streams[stream], self._requests + 1):
+    def _open_leg(self, link: Link) -> Leg:
+        stream = self._make_stream(link.label, self._inbox)
+        self._legs[stream] = leg = Leg(link, stream)
+        if self._begin_ns:  # else `start` does it
+            stream.start()
+        return leg
+
+    def _request(self, method: str, stream: Stream, names: Sequence[bytes]) -> None:
+        texts = [name.decode() for name in names]
+        for request, text in binance.requests(method, texts, self._requests + 1):
             self._requests = request
             self._asked[request] = stream
             stream.send(text)
 
+    def _begin(self, now: int) -> None:
+        self._begun = True
+        self.continuity.begin(now)
+        for leg in self._legs.values():
+            if leg.opened_ns is not None:
+                leg.link.subscribe(leg, now)
+
     def _on_opened(self, opened: Opened) -> None:
-        stream = opened.stream
-        self._opened.add(stream)
+        leg = self._legs[opened.stream]
+        link = leg.link
+        link.opened(leg, opened.at_ns)
         self._metrics.connects += 1
-        self._metrics.reconnects += stream in self._lost
-        log.info("connection %s stands", stream.name)
-        self._on_event(Event(opened.at_ns, "connected", connection=stream.name))
+        self._metrics.reconnects += link in self._lost_ns
+        log.info("connection %s stands", link.label)
+        self._on_event(Event(opened.at_ns, "connected", connection=link.label))
         if self._begun:
-            self._request("SUBSCRIBE", stream)
-        elif len(self._opened) == len(self._streams):
+            link.subscribe(leg, self._now())
+        elif self.connected == self.connections:
             self._begin_ns = min(self._begin_ns, next_full_second(self._now()))
 
     def _on_lost(self, lost: Lost) -> None:
-        stream = lost.stream
+        leg = self._legs[lost.stream]
+        link, stood = leg.link, leg.opened_ns is not None
+        self._asked = {request: asked for request, asked in self._asked.items() if asked is not lost.stream}
+        if lost.final:
+            del self._legs[lost.stream]
+            return
+        if self._ended:
+            return
         self._metrics.losses += 1
         self._metrics.region_refused |= lost.status == 451
-        self._asked = {request: asked for request, asked in self._asked.items() if asked is not stream}
-        if stream in self._opened:
-            self._opened.remove(stream)
-            self._lost.setdefault(stream, lost.at_ns)
-            log.warning("connection %s lost: %s", stream.name, lost.reason)
-            self._on_event(Event(lost.at_ns, "disconnected", connection=stream.name, detail=lost.reason))
-        else:
-            log.warning("connection %s: attempt failed: %s", stream.name, lost.reason)
+        if not stood:
+            log.warning("connection %s: attempt failed: %s", link.label, lost.reason)
+            return
+        log.warning("connection %s lost: %s", link.label, lost.reason)
+        self._on_event(Event(lost.at_ns, "disconnected", connection=link.label, detail=lost.reason))
+        serving = leg is link.leg
+        link.lost(leg, lost.at_ns)
+        if serving and link.leg is leg:
+            self._lost_ns.setdefault(link, lost.at_ns)
 
     def _take(self, frames: Frames, snapshots: list[Snapshot]) -> None:
-        books, metrics = self._books, self._metrics
-        receive_ns = frames.receive_ns
+        tracks, metrics, head_of = self.continuity.tracks, self._metrics, binance.head
+        leg = self._legs[frames.stream]
+        ids, receive_ns = leg.ids, frames.receive_ns
         for payload in frames.payloads:
+            head = head_of(payload)
+            if head is not None:
+                name, update_id = head[1], int(head[2])
+                track = tracks.get(name)
+                if track is not None and update_id <= track.update_id:  # most copies end here, not decoded
+                    ids[name] = update_id
+                    if not track.restarted(update_id):
+                        metrics.copies += 1
+                        continue
             message = binance.decode(payload)
             if not isinstance(message, binance.Book):
-                self._answer(message, frames)
+                self._answer(message, leg, receive_ns, payload)
                 continue
-            book = books.get(message.stream)
-            if book is None:
-                self._malformed(frames, f"a stream nobody asked for: {message.stream}")
+            name = message.stream.encode()
+            track = tracks.get(name)
+            if track is None:
+                self._quarantine(leg, receive_ns, f"a stream nobody asked for: {message.stream}")
                 continue
             partial = message.data
             update_id = partial.update_id
-            if update_id <= book.update_id and not self._restarted(book, update_id):
-                metrics.copies += 1
-                continue
+            ids[name] = update_id
+            if update_id <= track.update_id:
+                if head is None and not track.restarted(update_id):
+                    metrics.copies += 1
+                    continue
+                self.continuity.restarted(track, update_id, receive_ns)
             if binance.is_crossed(partial):
-                self._malformed(frames, f"crossed: {partial.bids[0]} {partial.asks[0]}", book.symbol)
+                track.quarantine(update_id)
+                self._quarantine(leg, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", track.symbol)
                 continue
-            if frames.stream in self._lost:
-                self._close_gap(frames.stream, receive_ns)
-            book.update_id, book.backward = update_id, 0
-            book.receive_ns = max(receive_ns, book.receive_ns + RESOLUTION_NS)
-            book.count += 1
-            if (book.count - 1) % self._keep_every:
+            gap = track.accept(receive_ns, update_id)
+            if gap is not None:
+                self.continuity.record(gap, track)
+            if (track.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue
             metrics.snapshots += 1
-            snapshots.append(Snapshot(book.symbol, book.receive_ns, update_id, partial.bids, partial.asks))
+            snapshots.append(Snapshot(track.symbol, track.receive_ns, update_id, partial.bids, partial.asks))
 
-    def _close_gap(self, stream: Stream, until_ns: int) -> None:
-        since_ns = self._lost.pop(stream)
-        length = (until_ns - since_ns) / SECOND
-        self._metrics.last_gap = f"{length:.1f} s on connection {stream.name}"
-        log.warning("connection %s delivers again after %.1f s", stream.name, length)
-        self._on_event(Event(since_ns, "gap", connection=stream.name, detail="connection lost", until_ns=until_ns))
-
-    def _restarted(self, book: _Book, update_id: int) -> bool:
-        if update_id == book.update_id:
-            return False
-        book.backward += 1
-        if book.backward < RESTART_AFTER:
-            return False
-        log.warning("%s: update ids began anew at %d after %d", book.symbol, update_id, book.update_id)
-        detail = f"from {book.update_id} to {update_id}"
-        self._on_event(Event(self._now(), "update_ids_restarted", symbol=book.symbol, detail=detail))
-        return True
-
-    def _answer(self, message: binance.Message, frames: Frames) -> None:
+    def _answer(self, message: binance.Message, leg: Leg, receive_ns: int, payload: bytes) -> None:
+        label = leg.link.label
         if isinstance(message, binance.Acknowledged):
             self._asked.pop(message.id, None)
         elif isinstance(message, binance.Refused):
@@ -227,26 +250,29 @@ class Feed:
             if message.id is not None:
                 self._asked.pop(message.id, None)
             detail = f"{message.code} {message.message}"
-            log.error("connection %s: the exchange refused a request: %s", frames.stream.name, detail)
-            self._on_event(Event(frames.receive_ns, "refused", connection=frames.stream.name, detail=detail))
+            log.error("connection %s: the exchange refused a request: %s", label, detail)
+            self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, binance.ShuttingDown):
-            log.warning("connection %s: the exchange announces its shutdown", frames.stream.name)
-            self._on_event(Event(frames.receive_ns, "exchange_shutdown", connection=frames.stream.name))
+            log.warning("connection %s: the exchange announces its shutdown", label)
+            self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
+            leg.link.shutdown_announced(leg, receive_ns)
         elif isinstance(message, binance.Malformed):
-            self._malformed(frames, message.reason)
+            names = leg.link.names if leg.garbled < GARBLED_PER_TICK else ()
+            leg.garbled += not self.continuity.doubt(payload, names)
+            self._quarantine(leg, receive_ns, message.reason)
 
-    def _malformed(self, frames: Frames, reason: str, symbol: str = "") -> None:
-        metrics = self._metrics
+    def _quarantine(self, leg: Leg, receive_ns: int, reason: str, symbol: str = "") -> None:
+        metrics, label = self._metrics, leg.link.label
         metrics.malformed += 1
         if metrics.malformed & (metrics.malformed - 1) == 0:  # at 1, 2, 4, 8, … so that a bad day does not fill the log
-            connection = frames.stream.name
-            log.warning(
-                "connection %s: frame not stored (the %d.): %s %s", connection, metrics.malformed, symbol, reason
-            )
-            self._on_event(Event(frames.receive_ns, "malformed", symbol, connection, reason))
+            log.warning("connection %s: frame not stored (the %d.): %s %s", label, metrics.malformed, symbol, reason)
+            self._on_event(Event(receive_ns, "quarantined", symbol, label, reason))
 
-
-def split(names: list[str], at_most: int) -> list[list[str]]:
-    """As few groups as possible of at most `at_most` names, all of nearly the same size."""
-    groups = -(-len(names) // at_most)
-    return [names[group::groups] for group in range(groups)]
+    def _tick(self, now: int) -> None:
+        for link in self._links:
+            link.tick(now)
+        doubtful = any(True for link in self._links for _ in link.doubtful())
+        self.continuity.tick(now, self._begun and now > self._begin_ns + SILENT_NS, doubtful)
+        for link in [link for link in self._lost_ns if link.leg.ids]:
+            after = (now - self._lost_ns.pop(link)) / SECOND
+            log.warning("connection %s delivers again after %.1f s", link.label, after)

@@ -43,12 +43,16 @@ class Frames(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A connection ended, or an attempt failed; `status` is the HTTP status where the upgrade was refused with one."""
+    """A connection ended, or an attempt failed; `status` is the HTTP status where the upgrade was refused with one.
+
+    `final`: the thread was told to stop, and this is the last that is heard of it.
+    """
 
     stream: "Stream"
     at_ns: int
     reason: str
-    status: int | None
+    status: int | None = None
+    final: bool = False
 
 
 Arrival = Opened | Frames | Lost
@@ -99,6 +103,7 @@ class Stream:
         self._waits = waits
         self._outbox: deque[str] = deque()
         self._last_sent_ns = 0
+        self._renewal = ""  # why the connection that stands is to be closed
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_write.setblocking(False)
@@ -116,6 +121,11 @@ class Stream:
     def idle(self) -> bool:
         """Whether everything queued has been sent."""
         return not self._outbox
+
+    def renew(self, reason: str) -> None:
+        """Closes the connection that stands and connects anew; nothing where none stands."""
+        self._renewal = reason
+        self._wake()
 
     def stop(self) -> None:
         """Ends the connection for good; returns at once."""
@@ -153,6 +163,7 @@ class Stream:
                     waits = self._waits()
                 self._stopping.wait(max(next(waits), retry_after))
         finally:
+            self._put(Lost(self, self._now(), "stopped", final=True))
             self._wake_read.close()
             self._wake_write.close()
 
@@ -165,6 +176,7 @@ class Stream:
             sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         try:
+            self._renewal = ""
             self._put(Opened(self, self._now()))
             return self._read(connection)
         finally:
@@ -190,6 +202,8 @@ class Stream:
                         self._flush(connection)
                         connection.send_close()
                         return "stopped"
+                    if self._renewal:
+                        return self._renewal
                 if not ready - {wake_read}:
                     continue
             try:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ingester.capture.collector import Collector
 from ingester.clock import SECOND
+from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
 
 log = logging.getLogger("ingester.start")
@@ -63,14 +64,17 @@ class LogLines:
         """Logs the line."""
         feed, store = self._collector.metrics.feed, self._collector.metrics.store
         log.info(
-            "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, %d reconnects, %d malformed",
+            "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
+            "%d of %d connections, %d gaps, %d bad frames",
             len(self._collector.settings.symbols),
             self._rate.update(feed.snapshots),
             store.stored,
             self._collector.spool.rows_waiting,
             seconds_text(store.lag.quantile(0.5)),
             seconds_text(store.lag.quantile(0.99)),
-            feed.reconnects,
+            self._collector.feed.connected,
+            self._collector.feed.connections,
+            feed.gaps,
             feed.malformed,
         )
 
@@ -129,19 +133,35 @@ class Live:
         missing = collector.feed.connections - collector.feed.connected
         row(
             "connections",
-            f"{collector.feed.connected} of {collector.feed.connections} stand, {number(feed.reconnects)} reconnects",
+            f"{collector.feed.connected} of {collector.feed.connections} stand, "
+            f"{number(feed.reconnects)} lost and back, {number(feed.rotations)} replaced in time",
             missing > 0,
         )
-        row("last gap", feed.last_gap or "none")
+        row("gaps", f"{number(feed.gaps)}, the last {feed.last_gap}" if feed.gaps else "none")
         if feed.malformed or feed.refused:
             row(
                 "not stored",
                 f"{number(feed.malformed)} bad frames, {number(feed.refused)} refused requests",
                 True,
             )
-        row("server", f"rows wait: {store.last_failure}" if store.failing else "takes rows", store.failing)
+        row("server", _server_text(store), store.failing or store.suspended)
+        if store.dead_letters or store.rows_missing or store.rows_surplus:
+            row(
+                "trouble",
+                f"{number(store.dead_letters)} rows refused and set aside, {number(store.rows_missing)} missing, "
+                f"{number(store.rows_surplus)} too many",
+                True,
+            )
         row("console", f"{self._endpoint.http_url}  (ingester server console tells the password)")
         return table
+
+
+def _server_text(store: StoreMetrics) -> str:
+    if store.failing:
+        return f"rows wait: {store.last_failure}"
+    if store.suspended:
+        return "the table is suspended: rows are acknowledged, kept, and not visible yet"
+    return "takes rows"
 
 
 def seconds_text(seconds: float) -> str:

@@ -14,15 +14,16 @@ from types import FrameType
 
 import click
 
-from ingester.capture.collector import Collector
+from ingester.capture.collector import Collector, spool_folder
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.errors import ExchangeError, RegionRefused
+from ingester.errors import ExchangeError, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
 
@@ -45,7 +46,13 @@ SIMULATOR = "simulator"
 @click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
 @click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")
 @data_options
-@click.option("--connections", type=int, default=1, show_default=True, help="Connections that receive each pair.")
+@click.option("--connections", type=int, default=2, show_default=True, help="Connections that receive each pair.")
+@click.option(
+    "--rotate-every",
+    default="23h",
+    show_default=True,
+    help="Replace each connection at this age, without a gap; Binance ends it at 24h.",
+)
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
@@ -60,6 +67,7 @@ def start(
     data_dir: Path,
     questdb: str | None,
     connections: int,
+    rotate_every: str,
     collector: str,
     duration: str | None,
 ) -> None:
@@ -73,14 +81,14 @@ def start(
       ingester start --questdb http://admin:secret@db:9000
     """
     wanted, by_user = named_symbols(coins, quote, pairs)
+    rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     with contextlib.ExitStack() as closing:
         source = _exchange(exchange, stream_url, rest_url, wanted, closing)
-        settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, collector)
+        settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, rotating, collector)
         listed = _listed(settings, by_user, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
-        db, server = open_questdb(data_dir, questdb)
-        schema.ensure(db, depth)
+        db, server = _reach(data_dir, questdb, depth, collector)
         _record(Collector(settings, db, data_dir), db, server, lasting)
 
 
@@ -93,6 +101,21 @@ def _exchange(
     else:
         preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
     return binance.Exchange(preset.name, stream_url or preset.stream_url, rest_url or preset.rest_url)
+
+
+def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> tuple[QuestDB, ManagedServer | None]:
+    """The QuestDB to record into. A first start needs it to be ready; any later one records, and waits for it."""
+    try:
+        db, server = open_questdb(data_dir, questdb)
+        schema.ensure(db, depth)
+        return db, server
+    except StoreError as error:
+        server = ManagedServer(data_dir) if questdb is None else None
+        endpoint = server.last_endpoint() if server else Endpoint.parse(questdb or "")
+        if endpoint is None or not spool_folder(data_dir, collector).is_dir():
+            raise
+        log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
+        return QuestDB(endpoint), server
 
 
 def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
@@ -131,8 +154,8 @@ def _record(collector: Collector, db: QuestDB, server: ManagedServer | None, las
     click.echo(collector.summary())
     if not complete:
         log.warning(
-            "QuestDB did not take the last rows (%s); they wait in %s for the next start",
-            collector.metrics.store.last_failure or "no answer yet",
+            "QuestDB has not shown all rows (%s); %s keeps them, the next start sends what is missing",
+            collector.metrics.store.last_failure or "it has not applied them yet",
             collector.spool.folder,
         )
 

@@ -15,6 +15,7 @@ The rules obeyed here, numbered as comments refer to them (source: Binance's "We
 9. HTTP 451 means that this exchange serves no customers in the caller's region; 429 and 418 carry `Retry-After`.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -97,6 +98,12 @@ class Malformed(NamedTuple):
 Message = Book | Acknowledged | Refused | ShuttingDown | Malformed
 
 
+head = re.compile(rb'\{"stream":"([^"\\]+)","data":\{"lastUpdateId":(\d{1,18}),').match
+"""Stream and update id of a book as Binance writes it, without decoding the rest; None for anything else."""
+
+_STREAM_OF = re.compile(rb'"stream":"([a-z0-9]+@[a-z0-9@]+)"')
+_ID_OF = re.compile(rb'"lastUpdateId":(\d{1,18})[,}]')
+
 _decode_book = msgspec.json.Decoder(Book, strict=False).decode  # strict=False: prices are strings of digits
 
 
@@ -130,6 +137,12 @@ def _decode_other(payload: bytes, problem: str) -> Message:
 def _request_id(rest: dict[Any, Any]) -> int | None:
     request = rest.get("id")
     return request if isinstance(request, int) else None
+
+
+def salvage(payload: bytes) -> tuple[bytes | None, int | None]:
+    """Stream and update id of a frame that cannot be read, as far as they are there."""
+    stream, update_id = _STREAM_OF.search(payload), _ID_OF.search(payload)
+    return (stream[1] if stream else None), (int(update_id[1]) if update_id else None)
 
 
 def is_crossed(book: PartialBook) -> bool:

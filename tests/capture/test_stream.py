@@ -113,6 +113,21 @@ def test_over_tls_every_frame_arrives_however_the_records_are_cut(exchange, conn
     assert received == [text.encode() for text in [*sent, "after the pong"]]
 
 
+def test_a_renewed_stream_connects_again_at_once_and_a_stopped_one_says_so_last(exchange, connect):
+    def handler(connection):
+        connection.recv()
+
+    stream, inbox = connect(exchange(handler))
+    inbox.next(Opened)
+    stream.renew("nothing came")
+    assert inbox.next(Lost).reason == "nothing came"
+    inbox.next(Opened)
+    stream.stop()
+    assert inbox.next(Lost).final
+    stream.join(5)
+    assert not inbox
+
+
 def test_requests_stay_below_five_a_second(exchange, connect):
     times = queue.SimpleQueue()
 

@@ -5,6 +5,7 @@
 | drop | TCP connections are aborted | at once |
 | half_open | connections stay open, but nothing is sent or answered any more, not even pongs | for ever |
 | silence | no frames of one symbol, or of all while pings go on | for ever |
+| halt | no frames of one symbol, and `exchangeInfo` gives its state as HALT | for ever |
 | malformed | frames are cut in the middle | one frame |
 | garbage | frames hold text that is no JSON | one frame |
 | duplicate | frames are sent twice | one frame |
@@ -21,14 +22,16 @@
 import json
 import math
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from ingester.errors import SettingsError
 
-FRAME_KINDS = frozenset({"silence", "malformed", "garbage", "duplicate", "out_of_order", "crossed", "empty", "repeat"})
-ONE_FRAME_KINDS = FRAME_KINDS - {"silence", "repeat"}
+FRAME_KINDS = frozenset(
+    {"silence", "halt", "malformed", "garbage", "duplicate", "out_of_order", "crossed", "empty", "repeat"}
+)
+ONE_FRAME_KINDS = FRAME_KINDS - {"silence", "halt", "repeat"}
 KINDS = FRAME_KINDS | {"drop", "half_open", "shutdown", "refuse", "slow", "clear"}
 NUMBERS = ("seconds", "count", "connection")
 OPTIONS = frozenset({"status", "retry_after", "rate", "after"})
@@ -197,13 +200,18 @@ class FaultBoard:
                 return fault
         return None
 
+    def halted(self, now: float, symbols: Iterable[str]) -> list[str]:
+        """Those of the symbols that do not trade."""
+        halts = [each for each in self._frame_faults if each.kind == "halt" and now < each.until]
+        return [symbol for symbol in symbols if any(each.symbol in (None, symbol) for each in halts)]
+
     def apply(self, connection: int, symbol: str, stream: str, tick: int, text: bytes, update_id: int) -> list[Sent]:
         """What is sent in place of a frame, in order: nothing, it, or something else."""
         place = (connection, stream)
         frames: list[Sent] = [(text, update_id)]
         for kind in [each.kind for each in self._frame_faults if each.claims(connection, symbol, tick)]:
             match kind:
-                case "silence":
+                case "silence" | "halt":
                     return []
                 case "out_of_order" if place not in self._held:
                     self._held[place] = (text, update_id)

@@ -188,9 +188,11 @@ class Venue:
         elif url.path == "/simulator/fault":
             answer = self._asked_fault(dict(parse_qsl(url.query)))
         else:
+            halted = dict.fromkeys(self._board.halted(self._loop.time(), self._listing.symbols), "HALT")
+            listing = self._listing._replace(statuses={**self._listing.statuses, **halted})
             # In a thread: making 1,500 tickers takes longer than a slot.
             answer = await asyncio.to_thread(
-                rest_answer, self._listing, request.path, self._broadcast.tick(), self._broadcast.latest
+                rest_answer, listing, request.path, self._broadcast.tick(), self._broadcast.latest
             )
         return None if answer is None else _response(answer)
 

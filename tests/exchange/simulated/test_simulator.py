@@ -440,6 +440,19 @@ def test_silence_takes_one_symbol_and_leaves_the_rest(fast: Simulator) -> None:
         assert expected("BTCUSDT", client.next_of(BTC))
 
 
+def test_a_halted_symbol_is_silent_and_listed_as_such_until_it_trades_again(fast: Simulator) -> None:
+    def status() -> str:
+        return get(fast, "/api/v3/exchangeInfo?symbol=BTCUSDT")[1]["symbols"][0]["status"]
+
+    assert status() == "TRADING"
+    fast.fault("halt", "BTCUSDT")
+    assert status() == "HALT"
+    with listen(fast, BTC, ETH) as client:
+        assert {message["stream"] for message in client.take(10)} == {ETH}
+    fast.fault("clear")
+    assert status() == "TRADING"
+
+
 def test_silence_of_all_symbols_leaves_pings_and_ends_by_itself(fast: Simulator) -> None:
     with listen(fast, BTC) as client:
         client.next()

@@ -1,0 +1,119 @@
+"""All symbols together: puts their gaps and states on record, has the exchange asked about those that stay silent."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ingester.capture.track import TRADING, Gap, Track
+from ingester.clock import SECOND
+from ingester.events import Event
+from ingester.exchange import binance
+from ingester.metrics import FeedMetrics
+
+log = logging.getLogger(__name__)
+
+OPEN_AFTER_NS = 5 * SECOND
+"""A gap that lasts this long is put on record before its end is known."""
+ASK_NS, ASK_HALTED_NS = 60 * SECOND, 300 * SECOND
+"""How often the exchange is asked about silent symbols, and about those of which it said that they do not trade."""
+
+
+class Continuity:
+    """What is known of each symbol, by the name of its stream. Belongs to the pump's thread, but for `answer`."""
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        depth: int,
+        metrics: FeedMetrics,
+        on_event: Callable[[Event], None],
+        ask: Callable[[], None],
+    ) -> None:
+        """`ask` has the exchange asked; see `answer`."""
+        names = {binance.stream_name(symbol, depth).encode(): symbol for symbol in symbols}
+        self.tracks = {name: Track(symbol) for name, symbol in names.items()}
+        self._metrics = metrics
+        self._on_event = on_event
+        self._ask = ask
+        self._ask_ns = 0  # when the exchange may be asked again
+        self._answers: deque[Mapping[str, str]] = deque()  # other threads add to it
+        self._ended: list[Gap] = []  # gaps since the last tick
+
+    def resume(self, last_ns: int) -> None:
+        """An earlier run received until `last_ns`."""
+        for track in self.tracks.values():
+            track.resume(last_ns)
+
+    def begin(self, now: int) -> None:
+        """The first subscriptions go out."""
+        for track in self.tracks.values():
+            track.begin(now)
+
+    def answer(self, statuses: Mapping[str, str]) -> None:
+        """Takes the state of each symbol that the exchange lists. May be called from any thread."""
+        self._answers.append(statuses)
+
+    def record(self, gap: Gap, track: Track) -> None:
+        """A gap has ended."""
+        self._ended.append(gap)
+        self._on_event(gap.event())
+        if track.status != TRADING:
+            self._set_status(track, TRADING, gap.until_ns or gap.since_ns)
+
+    def restarted(self, track: Track, update_id: int, at_ns: int) -> None:
+        """The exchange has begun to count a symbol's update ids anew."""
+        log.warning("%s: update ids began anew at %d after %d", track.symbol, update_id, track.update_id)
+        detail = f"from {track.update_id} to {update_id}"
+        self._on_event(Event(at_ns, "update_ids_restarted", symbol=track.symbol, detail=detail))
+
+    def doubt(self, payload: bytes, names: Iterable[bytes]) -> bool:
+        """A frame that cannot be read was a snapshot of its symbol; False where it may have been of any of `names`."""
+        name, update_id = binance.salvage(payload)
+        track = self.tracks.get(name) if name is not None else None
+        if track is not None:
+            track.quarantine(update_id)
+            return True
+        for each in names:
+            self.tracks[each].doubt()
+        return False
+
+    def tick(self, now: int, watched: bool, doubtful: bool) -> None:
+        """What time demands, about once a second; `doubtful`: some stay silent though subscribed anew."""
+        while self._answers:
+            statuses = self._answers.popleft()
+            for track in self.tracks.values():
+                status = statuses.get(track.symbol, "not listed")
+                if status != track.status:
+                    self._set_status(track, status, now)
+        halted = False
+        for track in self.tracks.values():
+            track.measure()
+            halted |= track.status != TRADING
+            if watched and track.silent(now, OPEN_AFTER_NS) and (gap := track.open()):
+                self._on_event(gap.event())
+        if (doubtful or halted) and now >= self._ask_ns:
+            self._ask_ns = now + (ASK_NS if doubtful else ASK_HALTED_NS)
+            self._ask()
+        self._tell()
+
+    def close(self, now: int) -> None:
+        """Records the gaps that last while recording ends."""
+        for track in self.tracks.values():
+            if gap := track.end(now):
+                self._on_event(gap.event())
+
+    def _set_status(self, track: Track, status: str, at_ns: int) -> None:
+        log.warning("%s: %s (before: %s)", track.symbol, status, track.status)
+        track.status = status
+        self._on_event(Event(at_ns, "status", symbol=track.symbol, detail=status))
+
+    def _tell(self) -> None:
+        """Logs the gaps that ended, all of a reason in one line."""
+        gaps, self._ended = self._ended, []
+        self._metrics.gaps += len(gaps)
+        for reason in dict.fromkeys(gap.reason for gap in gaps):
+            alike = sorted((gap for gap in gaps if gap.reason == reason), key=Gap.length, reverse=True)
+            more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+            symbols = ", ".join(gap.symbol for gap in alike[:3]) + more
+            self._metrics.last_gap = f"{alike[0].length():.1f} s on {symbols}: {reason}"
+            log.warning("gap of %s", self._metrics.last_gap)

@@ -1,0 +1,227 @@
+"""What the feed remembers of one symbol: which snapshots pass, in which rhythm they come, and when one was missing.
+
+Which snapshots pass, by update id:
+
+* greater than the last one: passes.
+* equal: a copy (from another connection, or the exchange repeating itself). It is counted, not passed on.
+* smaller: late, from a connection that lags. It is counted, not passed on, except that `RESTART_AFTER` in a row which
+  are smaller than anything of the last `FLOOR_NS` mean that the exchange has begun to count anew; then the last one
+  passes and the count goes on from it.
+
+Receive times of what passes rise strictly, by at least the table's resolution of a microsecond.
+
+What is a gap: the time between two snapshots that passed, where
+
+* it is longer than `limit_ns`, which follows the symbol's own rhythm (reason: exchange silent), or
+* meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood), or
+* a frame in between was quarantined and no sound copy of it came, or
+* the recorder did not run (restart).
+"""
+
+from typing import NamedTuple
+
+from ingester.clock import SECOND
+from ingester.events import EXCHANGE_SILENT, QUARANTINED, RESTART, Event
+
+RESTART_AFTER = 20
+FLOOR_NS = 300 * SECOND
+"""So far (to twice so far) a connection may lag behind another without being taken for a new count."""
+RESOLUTION_NS = 1_000
+UNKNOWN_LIMIT_NS = 5 * SECOND
+"""Before a symbol's rhythm is known."""
+SHORTEST_LIMIT_NS, LONGEST_LIMIT_NS = SECOND, 600 * SECOND
+LIMIT_INTERVALS = 10
+"""A silence of so many mean intervals is a gap: of independent arrivals one in 20,000 comes later than that."""
+UNKNOWN_MEAN_NS = 60 * SECOND
+"""What a symbol whose first interval is a gap may come to be taken for."""
+LATE_INTERVALS = 1.6
+"""A snapshot that comes after so many mean intervals is late: one may be missing before it."""
+MEMORY_NS = 60 * SECOND
+"""Over about so long the mean interval is taken."""
+TRADING = "TRADING"
+
+
+class Gap(NamedTuple):
+    """A time without snapshots of one symbol: between the receive times of the last one before and the first after."""
+
+    symbol: str
+    since_ns: int
+    until_ns: int | None
+    reason: str
+
+    def length(self) -> float:
+        """Seconds; infinite where it is not over."""
+        return float("inf") if self.until_ns is None else (self.until_ns - self.since_ns) / SECOND
+
+    def event(self) -> Event:
+        """As it is recorded; a gap that is still open has no end yet, and the same key once it has."""
+        return Event(self.since_ns, "gap", self.symbol, detail=self.reason, until_ns=self.until_ns)
+
+
+class Track:
+    """The continuity of one symbol. `receive_ns` is the time of the last snapshot that passed, or of the begin."""
+
+    __slots__ = (
+        "_backward",
+        "_counted",
+        "_doubtful",
+        "_floor",
+        "_floor_ns",
+        "_known_ns",
+        "_mean_ns",
+        "_measured_ns",
+        "_missing_id",
+        "_next_floor",
+        "_open",
+        "_reason",
+        "count",
+        "limit_ns",
+        "receive_ns",
+        "status",
+        "symbol",
+        "update_id",
+    )
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.update_id = -1
+        self.receive_ns = 0
+        self.count = 0
+        """Snapshots that passed."""
+        self.limit_ns = UNKNOWN_LIMIT_NS
+        """How long after the last one the next is no gap; negative where something is known to be missing."""
+        self.status = TRADING
+        """What the exchange said last, where it was asked."""
+        self._backward = 0  # ids in a row that are smaller than all of late
+        self._floor = -1  # first id of late
+        self._next_floor = -1  # the floor from `_floor_ns` on
+        self._floor_ns = 0
+        self._reason = ""  # why something is missing
+        self._missing_id = -1  # of a quarantined frame
+        self._doubtful = False  # whether that frame may have been of another symbol
+        self._open = False  # whether the present gap is on record already
+        self._known_ns = 0  # over how long the mean interval was taken
+        self._mean_ns = 0.0  # mean interval; 0 where unknown
+        self._counted = 0  # snapshots that the mean interval tells of
+        self._measured_ns = 0  # up to when it does
+
+    def resume(self, last_ns: int) -> None:
+        """An earlier run received until `last_ns`: this one begins with a gap."""
+        self.receive_ns = last_ns
+        self.miss(RESTART)
+
+    def begin(self, now: int) -> None:
+        """From now on snapshots may come."""
+        if not self._reason or self.receive_ns > now:  # the clock was set back between two runs
+            self.receive_ns = now
+        self._measured_ns = now
+
+    def restarted(self, update_id: int) -> bool:
+        """Whether an id not greater than the last one begins a new count."""
+        if update_id >= self._floor:
+            return False
+        self._backward += 1
+        return self._backward >= RESTART_AFTER
+
+    def accept(self, receive_ns: int, update_id: int) -> Gap | None:
+        """Takes in a snapshot that passes; returns the gap that it ends, if there is one."""
+        if receive_ns < self.receive_ns + RESOLUTION_NS:
+            receive_ns = self.receive_ns + RESOLUTION_NS
+        gap = self._end(receive_ns, update_id) if receive_ns - self.receive_ns > self.limit_ns else None
+        if receive_ns > self._floor_ns or update_id < self.update_id:
+            self._raise_floor(receive_ns, update_id)
+        self.update_id, self.receive_ns, self._backward = update_id, receive_ns, 0
+        self.count += 1
+        return gap
+
+    def miss(self, reason: str) -> None:
+        """From the last snapshot to the next one something is missing, however shortly, for this reason."""
+        if not self._reason or self._reason == QUARANTINED:
+            self._reason = reason
+        self._missing_id, self._doubtful = -1, False
+        self.limit_ns = -1
+
+    def quarantine(self, update_id: int | None) -> None:
+        """A frame (of this update id, where that could be read) was not stored: missing unless a sound copy comes."""
+        if (self._reason and not self._doubtful) or (update_id is not None and update_id <= self.update_id):
+            return
+        self._reason, self._doubtful, self.limit_ns = QUARANTINED, False, -1
+        self._missing_id = -1 if update_id is None else update_id
+
+    def doubt(self) -> None:
+        """A frame that was not stored may have been of this symbol: missing if the next one comes late."""
+        if not self._reason:
+            self.quarantine(None)
+            self._doubtful = True
+
+    def silent(self, now: int, patience_ns: int) -> bool:
+        """Whether nothing passed for longer than both the symbol's rhythm and `patience_ns` allow."""
+        return now - self.receive_ns > max(patience_ns, self.longest_ns())
+
+    def open(self) -> Gap | None:
+        """The gap that lasts, once: for the record before its end is known."""
+        if self._open:
+            return None
+        self._open, self.limit_ns = True, -1
+        self._reason = self._reason or EXCHANGE_SILENT
+        return Gap(self.symbol, self.receive_ns, None, self._why())
+
+    def end(self, now: int) -> Gap | None:
+        """The gap that lasts while recording ends."""
+        if not self.receive_ns or (self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns):
+            return None
+        return Gap(self.symbol, self.receive_ns, now, self._why())
+
+    def measure(self) -> None:
+        """Learns the rhythm from what passed since the last time; called about once a second."""
+        arrived, span = self.count - self._counted, self.receive_ns - self._measured_ns
+        if arrived <= 0 or span <= 0:
+            return
+        interval = span / arrived
+        self._known_ns = min(MEMORY_NS, self._known_ns + span)
+        self._mean_ns += (interval - self._mean_ns) * min(1.0, span / self._known_ns)
+        self._counted, self._measured_ns = self.count, self.receive_ns
+        if self.limit_ns >= 0:
+            self.limit_ns = self.longest_ns()
+
+    def interval_ns(self) -> float:
+        """Mean time between two snapshots; infinite where it is not known."""
+        return self._mean_ns or float("inf")
+
+    def longest_ns(self) -> int:
+        """How long a pause its rhythm allows."""
+        if not self._mean_ns:
+            return UNKNOWN_LIMIT_NS
+        return min(LONGEST_LIMIT_NS, max(SHORTEST_LIMIT_NS, int(LIMIT_INTERVALS * self._mean_ns)))
+
+    def _raise_floor(self, receive_ns: int, update_id: int) -> None:
+        anew = update_id < self.update_id or self._next_floor < 0
+        if not self.count:  # the rhythm begins with the first one, not with the subscription
+            self._counted, self._measured_ns = 1, receive_ns
+        self._floor = update_id if anew else self._next_floor
+        self._next_floor, self._floor_ns = update_id, receive_ns + FLOOR_NS
+
+    def _why(self) -> str:
+        reason = self._reason or EXCHANGE_SILENT
+        return reason if self.status == TRADING else f"{reason} ({self.status})"
+
+    def _end(self, until_ns: int, update_id: int) -> Gap | None:
+        if not self.receive_ns:
+            return None
+        if self._reason == QUARANTINED and update_id <= self._missing_id:
+            if update_id == self._missing_id:  # the sound copy
+                self._whole()
+            return None
+        if self._doubtful and until_ns - self.receive_ns < LATE_INTERVALS * self._mean_ns:
+            self._whole()
+            return None
+        gap = Gap(self.symbol, self.receive_ns, until_ns, self._why())
+        if self._reason in ("", EXCHANGE_SILENT):  # perhaps the pair has become slower
+            self._mean_ns = min(2 * self._mean_ns or UNKNOWN_MEAN_NS, until_ns - self.receive_ns)
+        self._counted, self._measured_ns = self.count + 1, until_ns
+        self._whole()
+        return gap
+
+    def _whole(self) -> None:
+        self._reason, self._missing_id, self._doubtful, self._open = "", -1, False, False
+        self.limit_ns = self.longest_ns()
