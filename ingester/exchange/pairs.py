@@ -16,6 +16,12 @@ DEFAULT_COINS = tuple(
     "KAVA LINK LTC MASK MATIC SAND SHIB SOL STX SUI TRX UNI VET WAVES XMR XRP ZEC".split()
 )
 
+QUOTES = tuple(
+    "USDT USDC FDUSD TUSD BUSD USDP USD1 AEUR EURI DAI VAI BTC ETH BNB XRP TRX DOGE SOL DOT TRY EUR GBP AUD BRL RUB "
+    "UAH NGN ARS MXN PLN RON ZAR JPY COP CZK BIDR IDRT IDR BVND USD".split()
+)
+"""Assets that Binance has used to price others in; a longer one before its own ending."""
+
 
 class Listing(msgspec.Struct, frozen=True):
     """One pair as the exchange lists it; `status` is TRADING, HALT, BREAK, END_OF_DAY or CANCEL_ONLY."""
@@ -40,6 +46,14 @@ class Choice(NamedTuple):
 def symbols_of(coins: Iterable[str], quote: str) -> list[str]:
     """`BTC`, `ETH` with quote `USDT` are `BTCUSDT`, `ETHUSDT`."""
     return [f"{normal(coin)}{normal(quote)}" for coin in coins]
+
+
+def assets(symbol: str) -> tuple[str, str]:
+    """(base asset, quote asset) of a symbol by the known quote assets: ADAUSDT is (ADA, USDT)."""
+    for quote in QUOTES:
+        if symbol.endswith(quote) and len(symbol) > len(quote):
+            return symbol[: -len(quote)], quote
+    return symbol[:-3] or symbol, symbol[-3:]
 
 
 def normal(name: str) -> str:

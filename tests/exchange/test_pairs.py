@@ -3,7 +3,7 @@
 import pytest
 
 from ingester.errors import UnknownPair
-from ingester.exchange.pairs import DEFAULT_COINS, Listing, choose, normal, symbols_of
+from ingester.exchange.pairs import DEFAULT_COINS, Listing, assets, choose, normal, symbols_of
 
 LISTED = {
     symbol: Listing(symbol, status, symbol[:-4], "USDT")
@@ -42,3 +42,16 @@ def test_from_the_default_list_what_does_not_trade_is_skipped_with_one_line():
 
 def test_a_pair_named_twice_is_recorded_once():
     assert choose(["BTCUSDT", "BTCUSDT"], True, LISTED).symbols == ["BTCUSDT"]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "both"),
+    [
+        ("ADAUSDT", ("ADA", "USDT")),
+        ("ETHBTC", ("ETH", "BTC")),
+        ("BTCFDUSD", ("BTC", "FDUSD")),
+        ("USDCTRY", ("USDC", "TRY")),
+    ],
+)
+def test_a_symbol_splits_into_its_assets(symbol, both):
+    assert assets(symbol) == both

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from ingester.exchange.pairs import assets
 from ingester.exchange.simulated.books import book, update_id
-from ingester.exchange.simulated.markets import UNITS, market, split_symbol
+from ingester.exchange.simulated.markets import UNITS, market
 
 TICKS_PER_DAY = 864_000
 
@@ -17,7 +18,7 @@ class Listing(NamedTuple):
     seed: int
     symbols: tuple[str, ...]
     assets: Mapping[str, tuple[str, str]]
-    """(base, quote) of symbols that `split_symbol` would not guess."""
+    """(base, quote) of symbols that `pairs.assets` would not guess."""
     statuses: Mapping[str, str]
     """States of symbols other than TRADING: HALT, BREAK, …"""
     thin: Mapping[str, int]
@@ -102,7 +103,7 @@ def _exchange_info(listing: Listing, symbols: list[str], tick: int) -> dict[str,
 
 
 def _symbol(listing: Listing, symbol: str) -> dict[str, Any]:
-    base, quote = listing.assets.get(symbol) or split_symbol(symbol)
+    base, quote = listing.assets.get(symbol) or assets(symbol)
     this = market(listing.seed, symbol)
     tick_size, step_size = _text(this.tick_units), _text(this.lot_units)
     return {

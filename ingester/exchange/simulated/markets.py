@@ -4,10 +4,10 @@ import hashlib
 from functools import lru_cache
 from typing import NamedTuple
 
+from ingester.exchange.pairs import assets
+
 UNITS = 10**8
 """Prices and quantities are counted in units of 1e-8, the eight decimals that Binance's spot market writes."""
-
-QUOTES = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "BNB", "TRY", "EUR", "USD")
 
 DOLLARS = {
     "USDT": 1.0, "USDC": 1.0, "FDUSD": 1.0, "USD": 1.0, "EUR": 1.09, "TRY": 0.03,
@@ -41,19 +41,11 @@ class Market(NamedTuple):
     """Largest quantity of a level."""
 
 
-def split_symbol(symbol: str) -> tuple[str, str]:
-    """(base asset, quote asset) of a symbol by the usual quote assets: ADAUSDT is (ADA, USDT)."""
-    for quote in QUOTES:
-        if symbol.endswith(quote) and len(symbol) > len(quote):
-            return symbol[: -len(quote)], quote
-    return symbol[:-3] or symbol, symbol[-3:]
-
-
 @lru_cache(maxsize=8192)
 def market(seed: int, symbol: str) -> Market:
     """The constants of a pair."""
     key = _number(f"{seed}:{symbol}")
-    base, quote = split_symbol(symbol)
+    base, quote = assets(symbol)
     dollars = _dollars(base)
     price_units = max(LEAST_START_TICKS, round(dollars / _dollars(quote) * UNITS))
     tick_units = 10 ** min(6, max(0, len(str(price_units)) - 5))

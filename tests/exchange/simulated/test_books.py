@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.exchange.simulated.books import MOST_LEVELS, BookBatch, book, update_id
-from ingester.exchange.simulated.markets import market, split_symbol
+from ingester.exchange.simulated.markets import market
 
 TICK = 17_300_000_000
 """Somewhere in 2024."""
@@ -112,16 +112,3 @@ def test_known_coins_cost_about_what_they_cost(symbol: str, low: float, high: fl
 def test_a_book_is_the_same_in_every_version() -> None:
     """Rows stored by an older version are recomputed by this one; who changes the function breaks them."""
     assert (update_id(0, "BTCUSDT", TICK), book(0, "BTCUSDT", 10**12, 2)) == GOLDEN
-
-
-@pytest.mark.parametrize(
-    ("symbol", "assets"),
-    [
-        ("ADAUSDT", ("ADA", "USDT")),
-        ("ETHBTC", ("ETH", "BTC")),
-        ("BTCFDUSD", ("BTC", "FDUSD")),
-        ("USDCTRY", ("USDC", "TRY")),
-    ],
-)
-def test_a_symbol_splits_into_its_assets(symbol: str, assets: tuple[str, str]) -> None:
-    assert split_symbol(symbol) == assets

@@ -1,0 +1,146 @@
+"""What a data set is: names of folders and files, columns, times and the common grid. Pure functions.
+
+A data set covers the half-open range [from, to) in UTC. Its frames have the index `Request Time` (datetime64[ns], UTC,
+no zone attached) and the columns `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV_1, … Ask_N, AskV_N`, all float64. A level
+that a thin book lacks is NaN.
+
+The grid: a row at time t holds the last snapshot received at or before t, never a later one. Where that is older than
+`max_age`, the row is NaN, or with `fill="forward"` that snapshot all the same.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingester.clock import SECOND
+from ingester.errors import SettingsError
+from ingester.exchange.pairs import assets
+
+Floats = npt.NDArray[np.float64]
+Nanoseconds = npt.NDArray[np.int64]
+
+ROOT = "hft data"
+EXTRACTED = "extracted datasets"
+RAW = "raw fetched data"
+INDEX = "Request Time"
+COLON = "\ua789"
+"""Stands in for a colon in file names, which some file systems do not allow."""
+MILLISECOND = SECOND // 1000
+FORMATS = ("pkl", "csv", "parquet", "npz")
+FILLS = ("none", "forward")
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d:?\d\d)?)?", re.IGNORECASE
+)
+
+
+def columns(levels: int) -> list[str]:
+    """Column names in order: `Bid_1, BidV_1, … Ask_1, AskV_1, …`."""
+    return [
+        f"{name}_{level}"
+        for names in (("Bid", "BidV"), ("Ask", "AskV"))
+        for level in range(1, levels + 1)
+        for name in names
+    ]
+
+
+def parse_time(text: str, what: str = "time") -> int:
+    """`2023-06-01`, `2023-06-01 12:00`, or ISO with or without a zone, in ns since 1970; UTC where no zone is given.
+
+    Raises SettingsError naming `what`.
+    """
+    match = _TIME.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
+        zone = datetime.strptime((match[8] or "Z").replace(":", "").upper(), "%z").tzinfo
+        at = datetime(year, month, day, hour, minute, second, tzinfo=zone)
+    except ValueError:
+        raise SettingsError(
+            f"{what} {text!r} is not a time. Write 2023-06-01, '2023-06-01 12:00' or 2023-06-01T12:00:00Z; "
+            "without a zone it is UTC."
+        ) from None
+    return int(at.timestamp()) * SECOND + int((match[7] or "0").ljust(9, "0"))
+
+
+def time_text(ns: int) -> str:
+    """`2023-06-01 12:00`, with seconds and their fraction where they are not zero."""
+    at = datetime.fromtimestamp(ns // SECOND, UTC)
+    text = f"{at:%Y-%m-%d %H:%M}"
+    if ns % (60 * SECOND):
+        text += f"{at:\\:%S}"
+    fraction = ns % SECOND
+    return text + f".{fraction:09d}".rstrip("0") if fraction else text
+
+
+def frequency_text(ns: int) -> str:
+    """`100ms`, `250ms`, `1s`."""
+    return f"{ns // SECOND}s" if ns % SECOND == 0 else f"{ns // MILLISECOND}ms"
+
+
+def folder_name(start_ns: int, end_ns: int) -> str:
+    """`from_(2023-06-01 12꞉00)_to_(2023-06-03 00꞉00)`."""
+    return f"from_({_name(start_ns)})_to_({_name(end_ns)})"
+
+
+def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str) -> str:
+    """`ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).pkl`."""
+    base, quote = assets(symbol)
+    return f"{base}_{quote}_{frequency_text(frequency_ns)}_({_name(start_ns)})_({_name(end_ns)}).{suffix}"
+
+
+def raw_folder_name(since_ns: int) -> str:
+    """`since_2023-06-01 08꞉31`: of one run's raw backups."""
+    return f"since_{_name(since_ns)}"
+
+
+def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, suffix: str) -> str:
+    """`ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl`: the `number`-th interval of a run."""
+    base, quote = assets(symbol)
+    return f"{base}_{quote}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
+
+
+def _name(ns: int) -> str:
+    return time_text(ns).replace(":", COLON)
+
+
+def grid(start_ns: int, end_ns: int, every_ns: int) -> Nanoseconds:
+    """The grid times from `start_ns` until before `end_ns`."""
+    return np.arange(start_ns, end_ns, every_ns, dtype=np.int64)
+
+
+class Sampler:
+    """Puts one pair's snapshots on a grid, piece by piece in the order of time; the only place that knows the rule."""
+
+    def __init__(self, width: int, max_age_ns: int, fill: str = "none") -> None:
+        """`width`: values of a snapshot."""
+        self._max_age_ns = max_age_ns if fill == "none" else np.iinfo(np.int64).max
+        self._time = np.empty(0, np.int64)  # of the last snapshot so far
+        self._values = np.empty((0, width))
+
+    def take(self, times: Nanoseconds, values: Floats, grid_times: Nanoseconds) -> Floats:
+        """Values (len(grid_times), width) at the next grid times, after `times` (n,) and `values` (n, width) came.
+
+        All snapshots up to the last of the grid times have to be there, and none before those of the last call.
+        """
+        times, values = np.concatenate([self._time, times]), np.concatenate([self._values, values])
+        place = np.searchsorted(times, grid_times, side="right") - 1
+        if len(times):
+            sampled: Floats = values[np.maximum(place, 0)]
+            sampled[(place < 0) | (grid_times - times[np.maximum(place, 0)] > self._max_age_ns)] = np.nan
+            self._time, self._values = times[-1:], values[-1:]
+        else:
+            sampled = np.full((len(grid_times), values.shape[1]), np.nan)
+        return sampled
+
+
+def as_frame(times: Nanoseconds, values: Floats) -> Any:
+    """The DataFrame of a data set from receive or grid times (n,) in ns and values (n, 4 x levels)."""
+    import pandas as pd
+
+    index = pd.DatetimeIndex(times.view("datetime64[ns]"), name=INDEX)
+    return pd.DataFrame(values, index=index, columns=columns(values.shape[1] // 4), copy=False)
