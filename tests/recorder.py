@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 from ingester.store.questdb import QuestDB
 
@@ -12,43 +12,68 @@ from ingester.store.questdb import QuestDB
 class Recorder:
     """A running `ingester start`; what it logs can be waited for."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, environment=None):
+        """`environment`: variables that it has beyond ours."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ingester", "start", *map(str, options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {}),
         )
         self.lines = []
+        self._looked_at = 0  # lines that were waited for already
+        self._ended = False
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line)
+                self._news.notify_all()
+        self.process.stdout.close()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
     def wait_for(self, words, timeout=60):
-        """Reads what it prints until a line holds `words`."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            line = self.process.stdout.readline()
-            if not line:
-                break
-            self.lines.append(line)
-            if words in line:
+        """Waits until it prints a line that holds `words`, after the one that was waited for last."""
+        with self._news:
+            if self._news.wait_for(lambda: self._find(words) or self._ended, timeout) and (line := self._find(words)):
+                self._looked_at = self.lines.index(line, self._looked_at) + 1
                 return line
-        raise AssertionError(f"{words!r} never came:\n{''.join(self.lines)}")
+        raise AssertionError(f"{words!r} never came:\n{self.output}")
+
+    def _find(self, words):
+        return next((line for line in self.lines[self._looked_at :] if words in line), None)
+
+    @property
+    def output(self):
+        """Everything it has printed."""
+        return "".join(self.lines)
 
     def stop(self, number=signal.SIGTERM, timeout=60):
         """Ends it; gives (exit code, everything it printed)."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=timeout)
-        return self.process.returncode, "".join(self.lines) + rest
+        self.process.wait(timeout)
+        self._reader.join(timeout)
+        return self.process.returncode, self.output
+
+    def kill(self):
+        """Ends it as a power cut would."""
+        self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        self.kill()
 
 
 def url_of(endpoint):

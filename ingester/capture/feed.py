@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from ingester.capture.continuity import Continuity
 from ingester.capture.link import SILENT_NS, Leg, Link, split
 from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
+from ingester.capture.track import Track
 from ingester.clock import SECOND, Now, next_full_second
 from ingester.events import Event
 from ingester.exchange import binance
@@ -209,7 +210,7 @@ class Feed:
                 if track is not None and update_id <= track.update_id:  # most copies end here, not decoded
                     ids[name] = update_id
                     if not track.restarted(update_id):
-                        metrics.copies += 1
+                        self._drop(track, update_id)
                         continue
             message = binance.decode(payload)
             if not isinstance(message, binance.Book):
@@ -222,24 +223,34 @@ class Feed:
                 continue
             partial = message.data
             update_id = partial.update_id
+            joins = name not in ids
             ids[name] = update_id
             if update_id <= track.update_id:
                 if head is None and not track.restarted(update_id):
-                    metrics.copies += 1
+                    self._drop(track, update_id)
                     continue
                 self.continuity.restarted(track, update_id, receive_ns)
             if binance.is_crossed(partial):
                 track.quarantine(update_id)
                 self._quarantine(leg, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", track.symbol)
                 continue
+            before = track.update_id, track.receive_ns
             gap = track.accept(receive_ns, update_id)
             if gap is not None:
                 self.continuity.record(gap, track)
+            elif joins and track.count > 1:
+                track.join(*before)
             if (track.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue
             metrics.snapshots += 1
             snapshots.append(Snapshot(track.symbol, track.receive_ns, update_id, partial.bids, partial.asks))
+
+    def _drop(self, track: Track, update_id: int) -> None:
+        """A copy, or one that comes too late."""
+        self._metrics.copies += 1
+        if update_id < track.joint_id and (gap := track.late(update_id)):
+            self.continuity.record(gap, track)
 
     def _answer(self, message: binance.Message, leg: Leg, receive_ns: int, payload: bytes) -> None:
         label = leg.link.label

@@ -158,8 +158,11 @@ class Link:
         others = [other for twin in self.twins for other in twin.legs() if other is not leg]
         if leg.subscribed_ns is not None:
             for name in self.names:
+                track, reached = self._tracks[name], leg.ids.get(name)
                 if not any(name in other.ids for other in others):
-                    self._tracks[name].miss(reason)
+                    track.miss(reason)
+                elif reached is not None and (gap := track.left(reached)):
+                    self._on_event(gap.event())
         leg.reset()
         if leg is self.leg and self.successor is not None and self.successor.opened_ns is not None:
             self._promote("the old one was lost", now)

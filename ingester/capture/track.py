@@ -16,12 +16,17 @@ What is a gap: the time between two snapshots that passed, where
 * meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood), or
 * a frame in between was quarantined and no sound copy of it came, or
 * the recorder did not run (restart).
+
+Connections lag behind each other. Where one joins that is ahead of those that deliver already, its first snapshot
+passes, and what they have not brought by then comes too late. So the time between the last snapshot before and that
+first one, the joint, turns out to be a gap if something late comes that lies in between, or a connection ends before it
+has come so far.
 """
 
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.events import EXCHANGE_SILENT, QUARANTINED, RESTART, Event
+from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, QUARANTINED, RESTART, Event
 
 RESTART_AFTER = 20
 FLOOR_NS = 300 * SECOND
@@ -67,6 +72,9 @@ class Track:
         "_doubtful",
         "_floor",
         "_floor_ns",
+        "_joint_before",
+        "_joint_since_ns",
+        "_joint_until_ns",
         "_known_ns",
         "_mean_ns",
         "_measured_ns",
@@ -75,6 +83,7 @@ class Track:
         "_open",
         "_reason",
         "count",
+        "joint_id",
         "limit_ns",
         "receive_ns",
         "status",
@@ -92,6 +101,10 @@ class Track:
         """How long after the last one the next is no gap; negative where something is known to be missing."""
         self.status = TRADING
         """What the exchange said last, where it was asked."""
+        self.joint_id = -1
+        """The first update id that a connection brought which joined the others."""
+        self._joint_before = -1  # the last id before it
+        self._joint_since_ns = self._joint_until_ns = 0  # receive times of both
         self._backward = 0  # ids in a row that are smaller than all of late
         self._floor = -1  # first id of late
         self._next_floor = -1  # the floor from `_floor_ns` on
@@ -133,6 +146,23 @@ class Track:
         self.update_id, self.receive_ns, self._backward = update_id, receive_ns, 0
         self.count += 1
         return gap
+
+    def join(self, update_id: int, receive_ns: int) -> None:
+        """What passed last was the first of a connection; before it came `update_id`, at `receive_ns`."""
+        self.joint_id, self._joint_before = self.update_id, update_id
+        self._joint_since_ns, self._joint_until_ns = receive_ns, self.receive_ns
+
+    def late(self, update_id: int) -> Gap | None:
+        """The joint, where it is a gap because this one came too late."""
+        return self._disjoint() if self._joint_before < update_id < self.joint_id else None
+
+    def left(self, reached: int) -> Gap | None:
+        """The joint, where it is a gap because a connection ended that had come only so far."""
+        return self._disjoint() if self._joint_before <= reached < self.joint_id else None
+
+    def _disjoint(self) -> Gap:
+        self.joint_id = -1
+        return Gap(self.symbol, self._joint_since_ns, self._joint_until_ns, CONNECTION_LOST)
 
     def miss(self, reason: str) -> None:
         """From the last snapshot to the next one something is missing, however shortly, for this reason."""

@@ -509,3 +509,34 @@ def test_every_pair_of_the_exchange_fits_on_few_connections_of_equal_size():
     groups = split(names, 1024)
     assert [len(group) for group in groups] == [750, 750]
     assert sorted(name for group in groups for name in group) == sorted(names)
+
+
+def test_what_a_lagging_connection_did_not_bring_before_another_joined_is_a_gap():
+    for late in (True, False):  # it comes too late, or not at all
+        bench = Bench(copies=2)
+        bench.begin()
+        bench.book("BTCUSDT", 1, 0)
+        bench.feed.poll()
+        since = bench.now_ns
+        bench.now_ns += 300_000_000
+        bench.book("BTCUSDT", 5, 1)
+        bench.feed.poll()
+        until = bench.now_ns
+        if late:
+            bench.book("BTCUSDT", 3, 0)
+        else:
+            bench.lose(0)
+        bench.feed.poll()
+        assert bench.gaps() == [("BTCUSDT", since, until, "connection lost")]
+
+
+def test_where_a_connection_joins_that_is_not_ahead_nothing_is_missing():
+    bench = Bench(copies=2)
+    bench.begin()
+    bench.book("BTCUSDT", 1, 0)
+    bench.book("BTCUSDT", 3, 1)
+    bench.book("BTCUSDT", 3, 0)
+    bench.lose(0)
+    bench.book("BTCUSDT", 5, 1)
+    bench.feed.poll()
+    assert bench.gaps() == []

@@ -1,0 +1,28 @@
+"""Python runs this before a recorder whose PYTHONPATH holds this folder: names and time are then as files say.
+
+In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which time is off.
+"""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+_folder = Path(os.environ["TAMPERED"])
+_getaddrinfo, _time_ns = socket.getaddrinfo, time.time_ns
+
+
+def getaddrinfo(host, *arguments, **options):
+    if host == "localhost" and (_folder / "dns").exists():
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return _getaddrinfo(host, *arguments, **options)
+
+
+def time_ns():
+    try:
+        return _time_ns() + int((_folder / "clock").read_text())
+    except (OSError, ValueError):
+        return _time_ns()
+
+
+socket.getaddrinfo, time.time_ns = getaddrinfo, time_ns

@@ -1,0 +1,254 @@
+"""The recorder, its machine's clock and its names break: nothing is lost but the last moment before a kill."""
+
+import itertools
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from evidence import due_of, tick
+from recorder import Recorder
+from trial import COINS44, FEW, Trial, eventually
+
+from ingester.events import Event
+from ingester.exchange.simulated.books import book
+from ingester.exchange.simulated.broadcast import SLOT_SECONDS, TICK_SECONDS, hash_slot
+from ingester.exchange.simulated.simulator import Simulator
+from ingester.snapshot import Snapshot
+from ingester.store import ilp
+from ingester.store.rows import RowEncoder
+from ingester.store.spool import Spool
+
+pytestmark = pytest.mark.slow
+
+TAMPERED = Path(__file__).parent / "tampered"
+SLOTS = round(TICK_SECONDS / SLOT_SECONDS)
+KILLS = 8
+
+
+def sent_at(symbol, number):
+    """When the simulator sends a book, seconds since 1970."""
+    return tick(0, symbol, number) * TICK_SECONDS + hash_slot(symbol, SLOTS) * SLOT_SECONDS
+
+
+def before_kill(at, kills):
+    """Seconds from a time until the next kill; what the simulator sends a little late may still be due before it."""
+    return min(kill - at for kill in kills if kill > at - 0.5)
+
+
+def test_kill_9_in_a_loop_costs_the_last_moment_only(place, report):
+    kills, chance, starts = [], random.Random(5), []
+    with Simulator(COINS44, ledger=True) as simulator:
+        trial = Trial(simulator, place, "kill-9")
+        for _ in range(KILLS):
+            begin = time.time()
+            with trial:
+                starts.append(time.time() - begin)
+                trial.flows(ticks=5)
+                time.sleep(chance.uniform(0, 0.3))  # at any moment of the pump's rhythm
+                kills.append(time.time())
+                trial.recorder.kill()
+        with trial:
+            trial.flows(ticks=5)
+            evidence = trial.end()
+    assert not evidence.lost
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    for symbol in COINS44:
+        restarts = [gap for gap in evidence.gaps if gap.symbol == symbol and gap.reason == "restart"]
+        assert len(restarts) == KILLS
+        assert all(gap.since < kill * 1e6 < gap.until for gap, kill in zip(restarts, kills, strict=True))
+    sent = {(symbol, number) for symbol, numbers in evidence.sent.items() for number in numbers}
+    ages = [
+        min(kill - at for kill in kills if kill > at - 0.5)
+        for at in (sent_at(*each) for each in evidence.missing & sent)
+    ]
+    oldest = max(ages, default=0.0)
+    assert oldest < 0.25
+    done = f"kill -9, {KILLS} times, 44 pairs"
+    remark = f"of what was sent, only the last {oldest * 1000:.0f} ms before a kill are missing, within gaps “restart”"
+    report(8, "recorder killed", done, evidence, max(starts), remark + "; recovery: from start to recording")
+
+
+def test_sigterm_under_load_loses_nothing(place, report):
+    pairs = [f"{letters}USDT" for letters in map("".join, itertools.product("ABCDEFG", repeat=3))][:320]
+    with Simulator(pairs, ledger=True) as simulator, Trial(simulator, place, "sigterm") as trial:
+        trial.flows(ticks=30)
+        evidence = trial.end()
+    assert not evidence.lost
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    assert not evidence.gaps
+    report(
+        9, "SIGTERM", f"SIGTERM while {len(pairs)} pairs run", evidence, None, "all that was sent before it is stored"
+    )
+
+
+def tampered(folder):
+    paths = [str(TAMPERED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "TAMPERED": str(folder)}
+
+
+def test_names_that_do_not_resolve_for_a_while(place, tmp_path, report):
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(
+            *(simulator, place, "dns"),
+            stream_url=f"ws://localhost:{simulator.port}",
+            environment=tampered(tmp_path),
+        ) as trial,
+    ):
+        (tmp_path / "dns").touch()
+        simulator.fault("drop")
+        dropped = time.time()
+        trial.recorder.wait_for("name resolution")
+        eventually(lambda: time.time() > dropped + 4)
+        (tmp_path / "dns").unlink()
+        back = time.time()
+        seconds = trial.recovered(back)
+        evidence = trial.end()
+    assert not evidence.lost
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    assert {gap.symbol for gap in evidence.gaps} == set(FEW)
+    assert evidence.reasons() == {"connection lost"}
+    done = "connections cut while the exchange's name does not resolve for 4 s"
+    report(18, "DNS failure", done, evidence, seconds, "from the return of the name")
+
+
+def test_a_step_of_the_clock_neither_reorders_nor_overwrites(place, tmp_path, report):
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(simulator, place, "clock", environment=tampered(tmp_path)) as trial,
+    ):
+        for number, step in enumerate((90, -60), 1):
+            clock.write_text(str(step * 10**9))
+            statement = "SELECT count() FROM collector_events WHERE collector = 'clock' AND kind = 'clock_step'"
+            eventually(lambda: trial.db.sql(statement).rows[0][0] == number, what="the event")  # noqa: B023
+            trial.flows(ticks=10)
+        evidence = trial.end()
+    assert not evidence.lost
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    assert not evidence.gaps
+    for rows in evidence.stored.values():
+        times, numbers = zip(*rows, strict=True)
+        assert all(a < b for a, b in itertools.pairwise(times))
+        assert list(numbers) == sorted(numbers)
+    done = "the wall clock is set 90 s ahead, then 150 s back"
+    report(19, "clock step", done, evidence, None, "events; receive times rise strictly")
+
+
+def test_a_second_recorder_on_one_folder_is_refused(place, report):
+    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "folder") as trial:
+        with Recorder(*trial.options) as refused:
+            refused.process.wait(60)
+            code, output = refused.stop()
+        trial.flows()
+        evidence = trial.end()
+    assert code == 1
+    assert str(trial.recorder.process.pid) in output
+    assert "Traceback" not in output
+    assert not evidence.lost
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    report(20, "two on one folder", "a second recorder is started", evidence, None, "refused with the first one's pid")
+
+
+def test_two_recorders_fill_each_others_gaps(place, report):
+    pairs = ["TWINAUSDT", "TWINBUSDT"]  # nobody else's, for the view knows no collector
+    with Simulator(pairs, ledger=True) as simulator:
+        trials = [Trial(simulator, place, name) for name in ("twin-a", "twin-b")]
+        with trials[0], trials[1]:
+            for trial in trials:
+                trial.flows(ticks=10)
+                trial.recorder.kill()
+                trial.flows(ticks=30)
+                trial.start().recovered(time.time())
+            sent = simulator.sent
+            evidences = [trial.end() for trial in trials]
+        db = trials[0].db
+        rows = db.sql("DECLARE @pair := 'TWIN%' SELECT symbol, last_update_id FROM books ORDER BY timestamp").rows
+    assert not any(evidence.duplicated or evidence.foreign for evidence in evidences)
+    for symbol in pairs:
+        seen = [number for name, number in rows if name == symbol]
+        assert len(set(seen)) == len(seen)
+        first = tick(0, symbol, sent[symbol][0])
+        assert not [tick(0, symbol, each) - first for each in due_of(sent, 0)[symbol] if each not in set(seen)]
+    counts = [sum(map(len, sent.values())), len(rows), 0, 0, sum(len(evidence.in_gaps) for evidence in evidences)]
+    done = "two recorders of the same pairs, killed in turn for 3 s"
+    report(
+        21,
+        "two recorders",
+        done,
+        None,
+        0.0,
+        "stored: rows of the view `books`; gaps of one are filled by the other",
+        counts,
+    )
+
+
+def test_damaged_spool_files_never_give_a_wrong_row(tmp_path, report):
+    """Real rows in small segments; each time one file is cut or one bit is turned, and everything is read back."""
+    encoder, rows = RowEncoder(5, "damaged"), []
+    spool = Spool(tmp_path / "spool", limit_bytes=1 << 30, reserve_bytes=0, free_bytes=0, segment_bytes=3_000)
+    spool.open()
+    for number in range(150):
+        symbol = FEW[number % 4]
+        bids, asks = (
+            [(float(price), float(quantity)) for price, quantity in side] for side in book(0, symbol, number * 50, 5)
+        )
+        body = encoder.snapshots([Snapshot(symbol, number + 1, number * 50, bids, asks)])
+        rows.append(body)
+        assert spool.append(body, 1, number + 1, number + 1)
+    event = encoder.events([Event(151, "stopped")])
+    assert spool.append(event, 0, 151, 151)
+    spool.close()
+    files = sorted((tmp_path / "spool").glob("*.seg"))
+    assert len(files) > 10
+    known, chance, lost, read = {*rows, event}, random.Random(1), 0, 0
+    for _ in range(500):
+        path = chance.choice(files)
+        sound, place = path.read_bytes(), chance.randrange(path.stat().st_size)
+        if chance.random() < 0.5:
+            path.write_bytes(sound[:place])
+        else:
+            path.write_bytes(sound[:place] + bytes([sound[place] ^ 1 << chance.randrange(8)]) + sound[place + 1 :])
+        found = read_back(tmp_path / "spool")
+        path.write_bytes(sound)
+        assert set(found) <= known
+        assert len(set(found)) == len(found)
+        lost += len(known) - len(found)
+        read += len(found)
+    done = "500 times a spool file is cut short or one bit is turned"
+    remark = f"no wrong row; what follows in the damaged file of 3 kB is lost ({lost / 500:.0f} rows at a time)"
+    report(22, "damaged spool", done, None, None, remark, counts=[500 * len(known), read, lost, 0, 0])
+
+
+def read_back(folder):
+    """All rows that a spool gives, in a copy of its folder."""
+    copy = folder.with_name("copy")
+    copy.mkdir()
+    try:
+        for path in folder.glob("*.seg"):
+            os.link(path, copy / path.name)
+        spool = Spool(copy, limit_bytes=1 << 30, reserve_bytes=0, free_bytes=0)
+        spool.open()
+        try:
+            return [row for record in spool.peek(1 << 30) for row in ilp.rows(record.body)]
+        finally:
+            spool.close()
+    finally:
+        remove(copy)
+
+
+def remove(folder):
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
