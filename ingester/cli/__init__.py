@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ingester import __version__
+from ingester.cli.export import export
 from ingester.cli.server import server
 from ingester.cli.simulate import simulate
 from ingester.cli.sql import sql
@@ -59,7 +60,7 @@ def log_to_stderr() -> None:
     root.setLevel(logging.INFO)
 
 
-for command in (start, sql, simulate, server):
+for command in (start, export, sql, simulate, server):
     cli.add_command(command)
 
 

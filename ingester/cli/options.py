@@ -35,12 +35,16 @@ def data_options(command: Command) -> Command:
     return data_dir_option(questdb_option(command))
 
 
-def pair_options(command: Command) -> Command:
-    """`--coins`, `--quote` and `--pairs`."""
-    pairs = click.option("--pairs", metavar="PAIR,…", help="Pairs as Binance writes them: BTCUSDT,ETHBTC.")
-    quote = click.option("--quote", default=DEFAULT_QUOTE, show_default=True, help="What the coins are priced in.")
-    coins = click.option("--coins", metavar="COIN,…", help="Coins: BTC,ETH.  [default: 44 well-known ones]")
-    return coins(quote(pairs(command)))
+def pair_options(default: str) -> Callable[[Command], Command]:
+    """`--coins`, `--quote` and `--pairs`; `default` says which pairs are meant where none is named."""
+
+    def decorate(command: Command) -> Command:
+        pairs = click.option("--pairs", metavar="PAIR,…", help="Pairs as Binance writes them: BTCUSDT,ETHBTC.")
+        quote = click.option("--quote", default=DEFAULT_QUOTE, show_default=True, help="What the coins are priced in.")
+        coins = click.option("--coins", metavar="COIN,…", help=f"Coins: BTC,ETH.  [default: {default}]")
+        return coins(quote(pairs(command)))
+
+    return decorate
 
 
 def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[list[str], bool]:

@@ -12,7 +12,7 @@ from ingester.exchange.simulated.simulator import Simulator
 
 
 @click.command(short_help="Run an artificial exchange that speaks Binance's protocol.")
-@pair_options
+@pair_options("44 well-known ones")
 @click.option("--port", type=click.IntRange(0, 65535), default=9443, show_default=True, help="0 takes a free one.")
 @click.option(
     "--file",

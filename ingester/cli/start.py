@@ -33,7 +33,7 @@ SIMULATOR = "simulator"
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
-@pair_options
+@pair_options("44 well-known ones")
 @click.option("--depth", type=int, default=5, show_default=True, help="Levels a side: 5, 10 or 20.")
 @click.option("--interval", default="100ms", show_default=True, help="Keep a snapshot this often: 100ms, 200ms, 1s, …")
 @click.option(

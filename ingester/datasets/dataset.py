@@ -72,7 +72,7 @@ def time_text(ns: int) -> str:
     at = datetime.fromtimestamp(ns // SECOND, UTC)
     text = f"{at:%Y-%m-%d %H:%M}"
     if ns % (60 * SECOND):
-        text += f"{at:\\:%S}"
+        text += at.strftime(":%S")
     fraction = ns % SECOND
     return text + f".{fraction:09d}".rstrip("0") if fraction else text
 

@@ -1,6 +1,7 @@
 """QuestDB over HTTP: rows in (`/write`), statements and their answers (`/exec`), text out (`/exp`)."""
 
 import base64
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -8,6 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
+from ingester.clock import backoff
 from ingester.errors import AccessRefused, QueryError, Unreachable
 from ingester.store.endpoint import Endpoint
 
@@ -87,6 +89,18 @@ class QuestDB:
             yield from answer.stream(1 << 16)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{self.endpoint.http_url} broke off its answer: {error}") from error
+
+    def parquet(self, statement: str) -> bytes:
+        """The rows of a query as a Parquet file; waits while all the server's exports are in use. Raises as `sql`."""
+        fields = {"query": statement, "fmt": "parquet", "compression_codec": "snappy"}
+        waits = backoff(0.05, 1.0)
+        while True:
+            answer = self._request("GET", "/exp", QUERY_TIMEOUT, fields)
+            if answer.status != 429:
+                break
+            time.sleep(next(waits))
+        self._check(answer, statement)
+        return answer.data
 
     def _check(self, answer: urllib3.BaseHTTPResponse, statement: str) -> None:
         if answer.status == 200:

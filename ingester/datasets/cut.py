@@ -1,0 +1,118 @@
+"""Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ingester.datasets import dataset
+from ingester.datasets.merging import WINDOW_NS, Merger
+from ingester.datasets.request import Progress, Request
+from ingester.datasets.spill import Spill
+from ingester.store.query import Reader, Rows, Slice
+from ingester.store.questdb import QuestDB
+
+AHEAD = 2
+"""Slices that are read while others are split: more would only wait, and take memory."""
+
+
+def collect(
+    db: QuestDB,
+    request: Request,
+    folder: Path,
+    counts: Mapping[str, int],
+    progress: Progress,
+    done: tuple[int, Mapping[str, int]] | None = None,
+    note: Callable[[int, Mapping[str, Spill]], None] = lambda until_ns, spills: None,
+) -> dict[str, Spill]:
+    """Reads the rows of a request and splits them by pair into spills in `folder`.
+
+    `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
+    in the spills then.
+    """
+    pairs = {symbol: _Pair(request, Spill(folder, symbol, request.width)) for symbol in request.symbols}
+    spills = {symbol: pair.spill for symbol, pair in pairs.items()}
+    from_ns = done[0] if done else request.start_ns
+    if done is not None:
+        for symbol, pair in pairs.items():
+            pair.spill.cut(done[1].get(symbol, 0))
+            pair.resume(from_ns)
+    if from_ns >= request.end_ns:
+        return spills
+    reader = Reader(db, request.symbols, request.levels, dict(counts))
+    before = max(WINDOW_NS, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
+    slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
+    nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
+    for part, rows in _read_ahead(reader, slices):
+        ranges = dict(zip(rows.symbols, zip(rows.bounds, rows.bounds[1:], strict=False), strict=True))
+        for symbol, pair in pairs.items():
+            if symbol in ranges:
+                piece = slice(*ranges[symbol])
+                pair.take(part, rows.times[piece], rows.ids[piece], rows.values[piece])
+            else:
+                pair.take(part, *nothing)
+        if part.start_ns >= from_ns:
+            progress.rows_read += len(rows.times)
+            note(part.end_ns, spills)
+    return spills
+
+
+class _Pair:
+    """One pair on its way from slices to its spill."""
+
+    def __init__(self, request: Request, spill: Spill) -> None:
+        self.spill = spill
+        self._request = request
+        self._merger = Merger()
+        self._sampler = dataset.Sampler(request.width, request.max_age_ns, request.fill)
+        self._from_ns = request.start_ns  # nothing before goes into the spill
+
+    def resume(self, from_ns: int) -> None:
+        """The spill holds all before `from_ns`."""
+        self._from_ns = from_ns
+        last = self.spill.last()
+        if last is not None and self._request.fill == "forward":
+            self._sampler.take(np.array([last[0]]), last[1], np.empty(0, np.int64))
+
+    def take(self, part: Slice, times: dataset.Nanoseconds, ids: Any, values: dataset.Floats) -> None:
+        """The pair's rows of the next slice."""
+        request = self._request
+        kept = self._merger.take(times, ids)
+        if not kept.all():
+            times, values = times[kept], values[kept]
+        start = max(part.start_ns, self._from_ns)
+        if request.every_ns is None:
+            early = int(np.searchsorted(times, start))
+            self.spill.append(times[early:], values[early:])
+            return
+        first = request.start_ns + -(-(start - request.start_ns) // request.every_ns) * request.every_ns
+        grid_times = dataset.grid(first, max(first, part.end_ns), request.every_ns)
+        self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
+
+
+def _read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[tuple[Slice, Rows]]:
+    """The slices in order, some read while the caller works on another."""
+    with ThreadPoolExecutor(AHEAD, "export") as pool:
+        waiting: list[tuple[Slice, Future[Rows]]] = []
+        stop = threading.Event()
+
+        def read(part: Slice) -> Rows:
+            if stop.is_set():
+                raise InterruptedError
+            return reader.read(part)
+
+        try:
+            remaining = iter(slices)
+            for part in remaining:
+                waiting.append((part, pool.submit(read, part)))
+                if len(waiting) > AHEAD:
+                    first, rows = waiting.pop(0)
+                    yield first, rows.result()
+            while waiting:
+                first, rows = waiting.pop(0)
+                yield first, rows.result()
+        finally:
+            stop.set()

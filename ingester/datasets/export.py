@@ -1,0 +1,216 @@
+"""Writes data sets: slices of all pairs are read and split by pair, then each pair gets its file.
+
+Everything happens in a folder beside the final one, which is renamed when all is there, so that nothing half written is
+ever seen. `progress.json` in it says how far an export has come, for one that is to be resumed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ingester.datasets import dataset
+from ingester.datasets.cut import collect
+from ingester.datasets.formats import WRITERS
+from ingester.datasets.request import Progress, Request
+from ingester.datasets.spill import Spill
+from ingester.errors import OperationError, SettingsError
+from ingester.store.disk import replace_durably
+from ingester.store.questdb import QuestDB
+
+log = logging.getLogger(__name__)
+
+CSV_GROWTH = 1.4
+"""A CSV row is at most about so much larger than the same row in binary."""
+SPARE_BYTES = 256 << 20
+
+
+class PairFile(msgspec.Struct, frozen=True):
+    """A file of a data set. Times are of the rows that hold data, in ns; None where none does."""
+
+    symbol: str
+    name: str
+    rows: int
+    rows_without_data: int
+    first_ns: int | None
+    last_ns: int | None
+    bytes: int
+    sha256: str
+
+
+class _Done(msgspec.Struct):
+    """What `progress.json` holds."""
+
+    request: Request
+    until_ns: int
+    """All before was split."""
+    rows: dict[str, int]
+    """In the spills."""
+    files: list[PairFile]
+
+
+def export(
+    db: QuestDB,
+    request: Request,
+    target: Path,
+    counts: Mapping[str, int],
+    progress: Progress,
+    finish: Callable[[Path, Sequence[PairFile]], None],
+    overwrite: bool = False,
+    resume: bool = False,
+) -> list[PairFile]:
+    """Writes a data set to the folder `target`; `counts` are the rows of all symbols in its range.
+
+    `finish` is called with the folder before it gets its name, for what else belongs into it. Raises SettingsError
+    where there is such a data set already, OperationError where the disk would not hold it, StoreError.
+    """
+    if target.exists() and not overwrite:
+        raise SettingsError(f"{target} exists already. Give --overwrite to replace it, or another --root.")
+    folder = target.with_name(f".{target.name}.partial")
+    with _claimed(folder):
+        done = _done(folder, request) if resume else None
+        if done is None:
+            _empty(folder)
+        progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
+        check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
+        try:
+            files = _write(db, request, folder, counts, progress, done)
+            finish(folder, files)
+            for path in folder.glob("*.json"):
+                if path.name == "progress.json":
+                    path.unlink()
+            _publish(folder, target)
+        except BaseException:
+            if not resume:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return files
+
+
+def write_file(spill: Spill, path: Path, format: str) -> PairFile:
+    """Writes a pair's rows durably."""
+    times, values = spill.arrays()
+    WRITERS[format](path, times, values)
+    digest = hashlib.sha256()
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        while block := file.read(1 << 20):
+            digest.update(block)
+    first, last, empty = _filled(times, values)
+    return PairFile(spill.symbol, path.name, len(times), empty, first, last, path.stat().st_size, digest.hexdigest())
+
+
+def check_room(folder: Path, request: Request, counts: Mapping[str, int], held: int = 0) -> None:
+    """Raises OperationError where the disk would not hold the data set; `held` bytes of it are there already."""
+    rows = {symbol: counts.get(symbol, 0) for symbol in request.symbols}
+    if request.every_ns is not None:
+        rows = dict.fromkeys(rows, -(-(request.end_ns - request.start_ns) // request.every_ns))
+    row_bytes = 8 * (1 + request.width)
+    growth = CSV_GROWTH if request.format == "csv" else 1.0
+    need = int((sum(rows.values()) + max(rows.values(), default=0)) * row_bytes * growth) + SPARE_BYTES - held
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise OperationError(
+            f"The data set needs about {need / 1e9:.1f} GB while it is written, and {free / 1e9:.1f} GB are free in "
+            f"{folder.parent}. Make room, choose another --root, fewer pairs or a shorter range."
+        )
+
+
+def _write(
+    db: QuestDB,
+    request: Request,
+    folder: Path,
+    counts: Mapping[str, int],
+    progress: Progress,
+    done: _Done | None,
+) -> list[PairFile]:
+    state = done or _Done(request, request.start_ns, {}, [])
+    files = {file.symbol: file for file in state.files}
+
+    def remember() -> None:
+        state.files = list(files.values())
+        replace_durably(folder / "progress.json", msgspec.json.encode(state))
+
+    def note(until_ns: int, spills: Mapping[str, Spill]) -> None:
+        state.until_ns, state.rows = until_ns, {symbol: spill.rows for symbol, spill in spills.items()}
+        remember()
+
+    if done is not None and done.files:  # all was split before the first file was written
+        spills = {symbol: Spill(folder, symbol, request.width) for symbol in request.symbols if symbol not in files}
+        for symbol, spill in spills.items():
+            spill.rows = state.rows.get(symbol, 0)
+    else:
+        spills = collect(db, request, folder, counts, progress, (done.until_ns, done.rows) if done else None, note)
+    progress.rows_read, progress.files_written = progress.rows, len(files)
+    for symbol, spill in spills.items():
+        progress.pair = symbol
+        files[symbol] = write_file(spill, folder / request.file_name(symbol), request.format)
+        progress.files_written += 1
+        remember()
+        spill.remove()
+    return [files[symbol] for symbol in request.symbols]
+
+
+def _filled(times: dataset.Nanoseconds, values: dataset.Floats) -> tuple[int | None, int | None, int]:
+    """First and last time of rows that hold data, and how many hold none."""
+    empty = np.concatenate(
+        [np.isnan(values[at : at + 100_000]).all(axis=1) for at in range(0, len(times), 100_000)] or [np.empty(0, bool)]
+    )
+    filled = np.flatnonzero(~empty)
+    if not len(filled):
+        return None, None, len(times)
+    return int(times[filled[0]]), int(times[filled[-1]]), int(empty.sum())
+
+
+def _done(folder: Path, request: Request) -> _Done | None:
+    try:
+        done = msgspec.json.decode((folder / "progress.json").read_bytes(), type=_Done)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    if done.request != request:
+        raise SettingsError(
+            f"The interrupted export in {folder} was asked for other pairs, levels, format or grid. Ask for the same, "
+            "or leave --resume out to begin anew."
+        )
+    return done
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Makes the folder, and lets one export at a time work in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OperationError(f"{folder.parent} cannot be written ({error.strerror}). Choose another --root.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise OperationError(f"Another export is writing {folder}. Wait for it.") from None
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where nothing is left in it
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Gives a finished folder its name; one that is there goes afterwards."""
+    before = target.with_name(f".{target.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if target.exists():
+        target.rename(before)
+    folder.rename(target)
+    shutil.rmtree(before, ignore_errors=True)

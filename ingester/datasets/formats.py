@@ -1,0 +1,85 @@
+"""The forms in which a pair's rows are written: pickle, CSV, Parquet and npz. The same rows give the same bytes.
+
+A pickle holds one DataFrame, so one pair's rows are in memory; the others are written piece by piece.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ingester.datasets.dataset import INDEX, Floats, Nanoseconds, as_frame, columns
+
+PIECE_ROWS = 100_000
+_WHOLE_BELOW = 1e15
+"""Larger numbers are written with an exponent, from which a reader knows that they are no integers."""
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+Write = Callable[[Path, Nanoseconds, Floats], None]
+
+
+def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
+    """One DataFrame, for `pandas.read_pickle`."""
+    with path.open("wb") as file:
+        pickle.dump(as_frame(times, values), file, protocol=5)
+
+
+def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
+    """Full precision: each number in the shortest form that reads back as the same float64; NaN is empty."""
+    with path.open("wb") as file:
+        file.write(",".join([INDEX, *columns(values.shape[1] // 4)]).encode() + b"\n")
+        options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
+        for piece_times, piece_values in _pieces(times, values):
+            arrays = [pa.array(piece_times.view("datetime64[ns]"))]
+            arrays += [_decimal(piece_values[:, place]) for place in range(values.shape[1])]
+            pa.csv.write_csv(pa.table(arrays, [str(place) for place in range(len(arrays))]), file, options)
+
+
+def _decimal(column: Floats) -> pa.Array:
+    """A column whose whole numbers are to be read as floats too: `12.0`, not `12`."""
+    numbers = pa.array(column, from_pandas=True)
+    whole = (column == np.floor(column)) & (np.abs(column) < _WHOLE_BELOW)
+    if not whole.any():
+        return numbers
+    text = numbers.cast(pa.string())
+    return pc.if_else(pa.array(whole), pc.binary_join_element_wise(text, "0", "."), text)
+
+
+def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:
+    """zstd; `Request Time` is the index that pandas finds."""
+    schema = pa.Schema.from_pandas(as_frame(times[:0], values[:0]))
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3) as writer:
+        for piece_times, piece_values in _pieces(times, values):
+            frame = as_frame(piece_times, piece_values)
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema))
+
+
+def write_npz(path: Path, times: Nanoseconds, values: Floats) -> None:
+    """Not compressed, to be mapped: `request_time` (n,) datetime64[ns], `values` (n, 4 x levels), `columns`."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        _store(archive, "request_time", times.view("datetime64[ns]"))
+        _store(archive, "values", values)
+        _store(archive, "columns", np.array(columns(values.shape[1] // 4)))
+
+
+def _store(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
+    with archive.open(entry, "w", force_zip64=True) as member:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(member, header)
+        for start in range(0, max(1, len(array)), PIECE_ROWS):
+            member.write(np.ascontiguousarray(array[start : start + PIECE_ROWS]).tobytes())
+
+
+def _pieces(times: Nanoseconds, values: Floats) -> Iterator[tuple[Nanoseconds, Floats]]:
+    for start in range(0, len(times), PIECE_ROWS):
+        yield times[start : start + PIECE_ROWS], values[start : start + PIECE_ROWS]
+
+
+WRITERS: dict[str, Write] = {"pkl": write_pickle, "csv": write_csv, "parquet": write_parquet, "npz": write_npz}

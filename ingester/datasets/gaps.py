@@ -1,0 +1,319 @@
+"""When a pair was not recorded, and why: what the collectors reported, and the silences that nobody reported.
+
+A collector was absent from a pair in the gaps that it reported (`collector_events`), while two of its rows lie further
+apart than the pair's rhythm allows, and before its first and after its last row of the range. A gap of the pair is the
+time in which every collector that recorded it was absent. All ranges are half open, all times in ns since 1970, UTC.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from ingester.clock import SECOND
+from ingester.store.questdb import QuestDB
+from ingester.store.schema import EVENTS, ORDERBOOK
+
+DAY = 86400 * SECOND
+SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 10
+"""A silence is longer than so many median intervals, and than a second."""
+UNEXPLAINED = "unexplained"
+NOT_RECORDED = "not recorded"
+Progress = Callable[[float], None]
+"""Is told the share that is done, up to 1."""
+
+
+class Gap(NamedTuple):
+    """A time without rows of a pair. `collector` is whose gap it is, or whose report gives a pair's gap its reason."""
+
+    symbol: str
+    since_ns: int
+    until_ns: int
+    reason: str
+    collector: str
+
+    @property
+    def length_ns(self) -> int:
+        return self.until_ns - self.since_ns
+
+
+class Span(NamedTuple):
+    """What one collector recorded of one pair in one piece of the range."""
+
+    symbol: str
+    collector: str
+    first_ns: int
+    last_ns: int
+    rows: int
+    interval_ns: int
+    """Median time between two rows; 0 where there is only one."""
+    longest_ns: int
+    """Longest time between two rows."""
+
+
+def pair_gaps(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+    collectors: Sequence[str] | None = None,
+    progress: Progress = lambda share: None,
+) -> dict[str, list[Gap]]:
+    """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given."""
+    spans = recorded_spans(db, start_ns, end_ns, DAY, symbols, collectors, lambda share: progress(share * 0.7))
+    gaps = collector_gaps(db, spans, start_ns, end_ns, symbols, collectors, lambda share: progress(0.7 + share * 0.3))
+    return coverage_gaps(gaps, spans, start_ns, end_ns, symbols)
+
+
+def collector_gaps(
+    db: QuestDB,
+    spans: Sequence[Span],
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+    collectors: Sequence[str] | None = None,
+    progress: Progress = lambda share: None,
+) -> list[Gap]:
+    """Every absence of every collector: the reported gaps, the silences, the time before and after its rows."""
+    return [
+        *recorded_gaps(db, start_ns, end_ns, symbols, collectors),
+        *silences(db, spans, start_ns, end_ns, progress),
+        *_edges(spans, start_ns, end_ns),
+    ]
+
+
+def recorded_gaps(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+    collectors: Sequence[str] | None = None,
+) -> list[Gap]:
+    """The gaps that collectors reported, cut to the range.
+
+    One that is still open ends with the next row of its pair and collector. One without a pair is a gap of each pair
+    that its collector recorded in the range.
+    """
+    if not tables(db) >= {EVENTS, ORDERBOOK}:
+        return []
+    wanted = [f"collector IN ({_list(collectors)})"] if collectors is not None else []
+    if symbols is not None:
+        wanted.append(f"(symbol IS NULL OR symbol IN ({_list(symbols)}))")
+    events = db.sql(
+        "SELECT symbol, cast(timestamp AS LONG), cast(until AS LONG), detail, collector "
+        f"FROM {EVENTS} WHERE kind = 'gap' AND timestamp < {_us(end_ns)} "
+        f"AND (until IS NULL OR until > {_us(start_ns)}){''.join(f' AND {condition}' for condition in wanted)}"
+    ).rows
+    gaps = []
+    for symbol, since_us, until_us, reason, collector in events:
+        for each in [symbol] if symbol is not None else _pairs_of(db, collector, start_ns, end_ns, symbols):
+            until_ns = _next_row(db, each, collector, since_us, end_ns) if until_us is None else until_us * 1000
+            gap = Gap(each, max(since_us * 1000, start_ns), min(until_ns, end_ns), reason or UNEXPLAINED, collector)
+            if gap.length_ns > 0:
+                gaps.append(gap)
+    return gaps
+
+
+def _pairs_of(db: QuestDB, collector: str, start_ns: int, end_ns: int, symbols: Sequence[str] | None) -> list[str]:
+    condition = where(start_ns, end_ns, symbols, [collector])
+    return [symbol for (symbol,) in db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK} WHERE {condition}").rows]
+
+
+def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: int) -> int:
+    condition = where((since_us + 1) * 1000, end_ns, [symbol], [collector])
+    rows = db.sql(f"SELECT cast(timestamp AS LONG) FROM {ORDERBOOK} WHERE {condition} LIMIT 1").rows
+    return rows[0][0] * 1000 if rows else end_ns
+
+
+def recorded_spans(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    piece_ns: int,
+    symbols: Sequence[str] | None = None,
+    collectors: Sequence[str] | None = None,
+    progress: Progress = lambda share: None,
+) -> list[Span]:
+    """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970)."""
+    if ORDERBOOK not in tables(db):
+        return []
+    spans = []
+    for since_ns, until_ns in days(start_ns, end_ns):
+        rows = db.sql(
+            "SELECT symbol, collector, cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG), count(), "
+            "cast(approx_percentile(step, 0.5, 3) AS LONG), cast(max(step) AS LONG), "
+            f"cast(timestamp AS LONG) / {piece_ns // 1000} AS piece "
+            f"FROM (SELECT timestamp, symbol, collector, cast({_STEP} AS DOUBLE) AS step "
+            f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors)})"
+        ).rows
+        for symbol, collector, first, last, count, interval, longest, _ in sorted(rows):
+            interval_ns, longest_ns = 1000 * (interval or 0), 1000 * (longest or 0)
+            spans.append(Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns))
+        progress((until_ns - start_ns) / (end_ns - start_ns))
+    return spans
+
+
+_STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp))"
+
+
+def silences(
+    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, progress: Progress = lambda share: None
+) -> list[Gap]:
+    """Times between two rows of a pair and collector that are longer than its rhythm allows."""
+    gaps = []
+    limits = {}
+    for (symbol, collector), series in _series(spans).items():
+        limits[symbol, collector] = limit = limit_ns(series)
+        for before, after in pairwise(series):
+            if after.first_ns - before.last_ns > limit:
+                gaps.append(Gap(symbol, before.last_ns, after.first_ns, UNEXPLAINED, collector))
+    for since_ns, until_ns in days(start_ns, end_ns):
+        here = [span for span in spans if since_ns <= span.first_ns < until_ns]
+        silent = {span[:2] for span in here if span.longest_ns > limits[span[:2]]}
+        if silent:
+            gaps += _silences_between_rows(db, since_ns, until_ns, {key: limits[key] for key in silent})
+        progress((until_ns - start_ns) / (end_ns - start_ns))
+    return gaps
+
+
+def _silences_between_rows(
+    db: QuestDB, start_ns: int, end_ns: int, limits: dict[tuple[str, str], int]
+) -> Iterator[Gap]:
+    alike: dict[int, list[str]] = defaultdict(list)  # pairs by the power of two below their limit
+    for symbol in sorted({symbol for symbol, _ in limits}):
+        limit = min(ns for (name, _), ns in limits.items() if name == symbol)
+        alike[1 << (limit // SECOND).bit_length() - 1].append(symbol)
+    long = " OR ".join(f"(step > {seconds}000000 AND symbol IN ({_list(names)}))" for seconds, names in alike.items())
+    rows = db.sql(
+        "SELECT symbol, collector, cast(timestamp AS LONG), cast(step AS LONG) "
+        f"FROM (SELECT timestamp, symbol, collector, {_STEP} AS step "
+        f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns)}) WHERE step > 1000000 AND ({long})"
+    ).rows
+    for symbol, collector, until_us, step_us in rows:
+        if step_us * 1000 > limits.get((symbol, collector), DAY):
+            yield Gap(symbol, (until_us - step_us) * 1000, until_us * 1000, UNEXPLAINED, collector)
+
+
+def _edges(spans: Sequence[Span], start_ns: int, end_ns: int) -> Iterator[Gap]:
+    for (symbol, collector), series in _series(spans).items():
+        limit, first_ns, last_ns = limit_ns(series), series[0].first_ns, series[-1].last_ns
+        if first_ns - start_ns > limit:
+            yield Gap(symbol, start_ns, first_ns, NOT_RECORDED, collector)
+        if end_ns - last_ns > limit:
+            yield Gap(symbol, last_ns, end_ns, NOT_RECORDED, collector)
+
+
+def coverage_gaps(
+    gaps: Iterable[Gap],
+    spans: Sequence[Span],
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+) -> dict[str, list[Gap]]:
+    """The gaps of each pair, whoever recorded it, from those of each of its collectors, in the order of time.
+
+    The reason is that of the longest part. A pair of `symbols` without rows has one gap, the range.
+    """
+    series = _series(spans)
+    absences: dict[str, list[Gap]] = defaultdict(list)
+    for gap in gaps:
+        if (gap.symbol, gap.collector) in series:
+            absences[gap.symbol].append(gap)
+    result = {symbol: [Gap(symbol, start_ns, end_ns, NOT_RECORDED, "")] for symbol in symbols or ()}
+    for symbol in sorted({span.symbol for span in spans}):
+        limits = [limit_ns(each) for (name, _), each in series.items() if name == symbol]
+        result[symbol] = [
+            gap
+            for gap in _common(absences[symbol], len(limits))
+            if gap.reason not in (UNEXPLAINED, NOT_RECORDED) or gap.length_ns > min(limits)
+        ]
+    return result
+
+
+def _common(gaps: Sequence[Gap], collectors: int) -> Iterator[Gap]:
+    """The times in which as many collectors are absent at once; of gaps of one pair."""
+    ends = [(gap.until_ns, 0, gap) for gap in gaps]  # before a begin at the same time: a row lies between them
+    begins = [(gap.since_ns, 1, gap) for gap in gaps]
+    absent: Counter[Gap] = Counter()
+    since_ns = previous_ns = 0
+    parts: Counter[tuple[str, str]] = Counter()  # ns by (reason, collector) of the present common gap
+    for at_ns, begins_here, gap in sorted(ends + begins):
+        if parts or len({each.collector for each in absent}) == collectors:
+            if not parts:
+                since_ns = previous_ns
+            parts.update(dict.fromkeys(_explanations(absent), at_ns - previous_ns))
+        previous_ns = at_ns
+        absent[gap] += 1 if begins_here else -1
+        absent += Counter()
+        if parts and len({each.collector for each in absent}) < collectors:
+            reason, collector = max(parts, key=lambda part: parts[part])
+            if at_ns > since_ns:
+                yield Gap(gap.symbol, since_ns, at_ns, reason, collector)
+            parts.clear()
+
+
+def _explanations(absent: Iterable[Gap]) -> set[tuple[str, str]]:
+    said = {(gap.reason, gap.collector) for gap in absent if gap.reason not in (UNEXPLAINED, NOT_RECORDED)}
+    return said or {(gap.reason, gap.collector) for gap in absent}
+
+
+def percent_covered(gaps: Iterable[Gap], start_ns: int, end_ns: int) -> float:
+    """The share of the range outside of a pair's gaps, in percent."""
+    missing = sum(max(0, min(gap.until_ns, end_ns) - max(gap.since_ns, start_ns)) for gap in gaps)
+    return 100 * (1 - missing / (end_ns - start_ns))
+
+
+def limit_ns(series: Sequence[Span]) -> int:
+    """From when on a silence of one pair and collector is a gap."""
+    return max(SHORTEST_LIMIT_NS, LIMIT_INTERVALS * median_interval_ns(series))
+
+
+def median_interval_ns(series: Sequence[Span]) -> int:
+    """The median interval over several spans; 0 where none has one."""
+    known = sorted((span.interval_ns, span.rows) for span in series if span.interval_ns)
+    half = sum(rows for _, rows in known) / 2
+    for interval_ns, rows in known:
+        half -= rows
+        if half <= 0:
+            return interval_ns
+    return 0
+
+
+def _series(spans: Sequence[Span]) -> dict[tuple[str, str], list[Span]]:
+    series: dict[tuple[str, str], list[Span]] = defaultdict(list)
+    for span in sorted(spans):
+        series[span.symbol, span.collector].append(span)
+    return series
+
+
+def days(start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
+    """The range in pieces, cut at midnight UTC."""
+    while start_ns < end_ns:
+        midnight = (start_ns // DAY + 1) * DAY
+        yield start_ns, min(midnight, end_ns)
+        start_ns = midnight
+
+
+def where(
+    start_ns: int, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
+) -> str:
+    """The condition for rows of a range, of these pairs and collectors."""
+    conditions = [f"timestamp >= {_us(start_ns)} AND timestamp < {_us(end_ns)}"]
+    for name, values in (("symbol", symbols), ("collector", collectors)):
+        if values is not None:
+            conditions.append(f"{name} IN ({_list(values)})")
+    return " AND ".join(conditions)
+
+
+def tables(db: QuestDB) -> set[str]:
+    """The names of all tables of the server."""
+    names: list[Any] = [name for (name,) in db.sql("SELECT table_name FROM tables()").rows]
+    return set(names)
+
+
+def _us(ns: int) -> int:
+    return -(-ns // 1000)  # up: the table's times are cut to whole microseconds
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
