@@ -126,13 +126,14 @@ class Reader:
     def read(self, part: Slice) -> Rows:
         """The rows of a slice. Raises StoreError."""
         where = between(*part) + self._filter
-        return self._sorted(parquet(self._db, f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}"))
+        data = self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}")
+        # Not by `read_dictionary`: QuestDB's dictionaries hold every unused symbol as an empty string, and pyarrow
+        # counts these as one.
+        columns = ["timestamp", "symbol", "last_update_id", *self._names]
+        return self._sorted(pq.read_table(io.BytesIO(data), columns=columns))
 
     def _sorted(self, table: pa.Table) -> Rows:
-        column = table.column("symbol").combine_chunks()
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks() if encoded.num_chunks != 1 else encoded.chunk(0)
+        encoded = table.column("symbol").dictionary_encode().unify_dictionaries().combine_chunks()
         present = encoded.dictionary.to_pylist()
         wanted = {symbol: place for place, symbol in enumerate(self._symbols)}
         places = np.array([wanted.get(symbol, -1) for symbol in present] or [-1], np.int16)
@@ -152,25 +153,6 @@ class Reader:
             _numpy(table.column("last_update_id"))[order],
             values,
         )
-
-
-def parquet(db: QuestDB, statement: str) -> pa.Table:
-    """The answer to a query as an Arrow table. Raises StoreError."""
-    data = io.BytesIO(db.parquet(statement))
-    file = pq.ParquetFile(data)
-    kept = [
-        name
-        for place, name in enumerate(file.schema.names)
-        if name in ("symbol", "collector") and _by_code(file, place)
-    ]
-    data.seek(0)
-    return pq.read_table(data, read_dictionary=kept)
-
-
-def _by_code(file: pq.ParquetFile, place: int) -> bool:
-    """Whether a column of strings is stored as codes, as it is where no row filter was needed."""
-    groups = (file.metadata.row_group(group).column(place) for group in range(file.metadata.num_row_groups))
-    return all("RLE_DICTIONARY" in group.encodings for group in groups)
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -1,0 +1,79 @@
+"""dataset.py: the contract to the letter, times as people write them, and the grid."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingester.clock import SECOND
+from ingester.datasets import dataset
+from ingester.errors import SettingsError
+
+NOON = 1_685_620_800 * SECOND  # 2023-06-01 12:00
+
+
+def test_names_are_those_of_the_contract():
+    end = dataset.parse_time("2023-06-03")
+    assert dataset.folder_name(NOON, end) == "from_(2023-06-01 12\ua78900)_to_(2023-06-03 00\ua78900)"
+    name = "ADA_USDT_100ms_(2023-06-01 12\ua78900)_(2023-06-03 00\ua78900).pkl"
+    assert dataset.file_name("ADAUSDT", SECOND // 10, NOON, end, "pkl") == name
+    assert dataset.file_name("ETHBTC", SECOND // 4, NOON, end, "csv").startswith("ETH_BTC_250ms_(")
+    since = dataset.parse_time("2023-06-01 08:31")
+    assert dataset.raw_folder_name(since) == "since_2023-06-01 08\ua78931"
+    assert dataset.raw_file_name("ADAUSDT", SECOND // 10, since, 1, "pkl") == (
+        "ADA_USDT_100ms_(2023-06-01 08\ua78931)_(1).pkl"
+    )
+
+
+def test_columns_go_bid_by_bid_then_ask_by_ask():
+    assert dataset.columns(2) == ["Bid_1", "BidV_1", "Bid_2", "BidV_2", "Ask_1", "AskV_1", "Ask_2", "AskV_2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("2023-06-01", NOON - 12 * 3600 * SECOND),
+        ("2023-06-01 12:00", NOON),
+        ("2023-06-01T12:00:00Z", NOON),
+        ("2023-06-01T12:00", NOON),
+        ("2023-06-01T14:00:00.25+02:00", NOON + SECOND // 4),
+        ("2023-06-01 07:00-0500", NOON),
+        (" 2023-06-01 12:00:00.000000001 ", NOON + 1),
+    ],
+)
+def test_times_are_utc_unless_they_say_otherwise(text, ns):
+    assert dataset.parse_time(text) == ns
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2023-13-01", "2023-06-31", "12:00", "2023-06-01 25:00", "", "2023-6-1"])
+def test_what_is_no_time_is_named(text):
+    with pytest.raises(SettingsError, match="--from"):
+        dataset.parse_time(text, "--from")
+
+
+@given(st.integers(0, 4_000_000_000 * SECOND))
+def test_a_time_reads_back_as_what_it_was(ns):
+    assert dataset.parse_time(dataset.time_text(ns)) == ns
+
+
+rows = st.lists(st.integers(0, 100), min_size=0, max_size=40, unique=True).map(sorted)
+
+
+@given(rows, st.integers(1, 7), st.integers(1, 30), st.sampled_from(dataset.FILLS), st.sets(st.integers(1, 99)))
+def test_the_grid_holds_the_last_snapshot_at_or_before_and_never_a_later_one(times, every, max_age, fill, cuts):
+    sampler = dataset.Sampler(4, max_age, fill)
+    sampled = []
+    edges = [0, *sorted(cuts), 100]
+    grid = dataset.grid(0, 100, every)
+    for start, end in pairwise(edges):
+        piece = np.array([t for t in times if start <= t < end], np.int64)
+        values = np.repeat(piece[:, None].astype(float), 4, axis=1)
+        sampled.append(sampler.take(piece, values, grid[(grid >= start) & (grid < end)]))
+    expected = []
+    for at in grid:
+        before = [t for t in times if t <= at]
+        fresh = before and (fill == "forward" or at - before[-1] <= max_age)
+        expected.append(float(before[-1]) if fresh else np.nan)
+    assert np.array_equal(np.concatenate(sampled)[:, 0], expected, equal_nan=True)

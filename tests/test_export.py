@@ -1,0 +1,347 @@
+"""`ingester export`: a real table in, a data set out, held against what went in."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from recorder import url_of
+
+from ingester.cli import cli
+from ingester.clock import SECOND
+from ingester.datasets.dataset import as_frame, columns
+from ingester.events import Event
+from ingester.snapshot import Snapshot
+from ingester.store import schema
+from ingester.store.questdb import QuestDB
+from ingester.store.rows import RowEncoder
+
+RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
+DAY = 1_600_041_600 * SECOND  # 2020-09-14, which no other test writes to
+
+
+def snapshots_of(path, symbol):
+    with gzip.open(path, "rt") as lines:
+        for line in lines:
+            receive_ns, _, text = line.partition(" ")
+            book = json.loads(text)["data"]
+            sides = [[(float(price), float(size)) for price, size in book[side][:5]] for side in ("bids", "asks")]
+            yield Snapshot(symbol, int(receive_ns), book["lastUpdateId"], *sides)
+
+
+def flat(snapshot):
+    return [number for side in (snapshot.bids, snapshot.asks) for level in side for number in level]
+
+
+@pytest.fixture(scope="module")
+def db(questdb):
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 5)
+    return db
+
+
+def store(db, snapshots, collector="export-test", events=()):
+    encoder = RowEncoder(5, collector)
+    for start in range(0, len(snapshots), 1000):
+        db.write(encoder.snapshots(snapshots[start : start + 1000]))
+    if events:
+        db.write(encoder.events(events))
+    db.sql("SELECT wait_wal_table('orderbook')")
+    db.sql("SELECT wait_wal_table('collector_events')")
+
+
+@pytest.fixture(scope="module")
+def recorded(db):
+    """The recorded books as rows of a pair of its own; their receive times and values as they went in."""
+    snapshots = list(snapshots_of(RECORDING, "XRECUSDT"))
+    store(db, snapshots)
+    times = np.array([snapshot.receive_ns // 1000 * 1000 for snapshot in snapshots])  # the table has microseconds
+    return times, np.array([flat(snapshot) for snapshot in snapshots])
+
+
+@pytest.fixture(scope="module")
+def made(db):
+    """An hour of three made pairs with holes of all lengths, recorded by two collectors."""
+    chance = np.random.default_rng(11)
+    rows = {}
+    for place, symbol in enumerate(("XAUSDT", "XBUSDT", "XCUSDT")):
+        steps = chance.choice([100, 110, 250, 1700, 60_000], 2000, p=[0.5, 0.3, 0.15, 0.04, 0.01]) * 1_000_000
+        times = DAY + place * 1000 + np.cumsum(steps)
+        times = times[times < DAY + 3600 * SECOND]
+        snapshots = []
+        for number, at in enumerate(times.tolist()):
+            price = 100.0 + number
+            levels = [(price - level, 1.0 + number) for level in range(5)]
+            snapshots.append(Snapshot(symbol, at, 1000 + 3 * number, levels, [(p + 10, q) for p, q in levels]))
+        copies = [each._replace(receive_ns=each.receive_ns + 7_000_000) for each in snapshots[::2]]
+        first, second = snapshots[: len(snapshots) // 2], snapshots[len(snapshots) // 2 - 5 :]
+        gap = Event(times[10].item(), "gap", symbol, detail="connection lost", until_ns=times[11].item())
+        store(db, first, "export-a", [gap])
+        store(db, second, "export-b")
+        store(db, copies, "export-c")
+        rows[symbol] = (times, np.array([flat(each) for each in snapshots]))
+    return rows
+
+
+def run(questdb, tmp_path, *options):
+    where = ("--questdb", url_of(questdb.endpoint), "--root", str(tmp_path))
+    return CliRunner().invoke(cli, ["export", *map(str, options), *where])
+
+
+def exported(questdb, tmp_path, *options):
+    result = run(questdb, tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "extracted datasets").iterdir()
+    return folder
+
+
+def read(path):
+    if path.suffix == ".pkl":
+        return pd.read_pickle(path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix == ".csv":
+        return pd.read_csv(path, index_col="Request Time", parse_dates=True)
+    with np.load(path) as archive:
+        return as_frame(archive["request_time"].view(np.int64), archive["values"])
+
+
+def times_of(frame):
+    return frame.index.to_numpy("datetime64[ns]").view(np.int64)
+
+
+@pytest.mark.parametrize("form", ["pkl", "csv", "parquet", "npz"])
+def test_the_recorded_books_come_out_to_the_last_bit(questdb, recorded, tmp_path, form):
+    folder = exported(
+        questdb, tmp_path, "--from", "2024-08-08", "--to", "2024-08-09", "--pairs", "XRECUSDT", "--format", form
+    )
+    assert folder.name == "from_(2024-08-08 00\ua78900)_to_(2024-08-09 00\ua78900)"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"XREC_USDT_100ms_(2024-08-08 00\ua78900)_(2024-08-09 00\ua78900).{form}", "manifest.json"]
+    frame = read(folder / names[0])
+    times, values = recorded
+    assert list(frame.columns) == columns(5)
+    assert (frame.dtypes == "float64").all()
+    assert np.array_equal(times_of(frame), times)
+    assert np.array_equal(frame.to_numpy(), values)
+
+
+def brute_grid(times, values, start, end, every, max_age):
+    grid = np.arange(start, end, every)
+    rows = np.full((len(grid), values.shape[1]), np.nan)
+    for place, at in enumerate(grid):
+        before = np.flatnonzero(times <= at)
+        if len(before) and at - times[before[-1]] <= max_age:
+            rows[place] = values[before[-1]]
+    return grid, rows
+
+
+@pytest.mark.parametrize(("every", "max_age"), [("250ms", "1s"), ("1s", "30s"), ("70ms", "70ms")])
+def test_a_grid_is_the_same_for_all_pairs_and_never_looks_ahead(questdb, made, tmp_path, every, max_age):
+    start, end = DAY + 60 * SECOND, DAY + 600 * SECOND
+    options = ("--from", "2020-09-14 00:01", "--to", "2020-09-14 00:10", "--every", every, "--max-age", max_age)
+    folder = exported(questdb, tmp_path, *options, "--pairs", "XAUSDT,XBUSDT,XCUSDT", "--format", "npz")
+    step, age = (int(pd.Timedelta(text).value) for text in (every, max_age))
+    for symbol, (times, values) in made.items():
+        name = f"{symbol[:2]}_USDT_{every}_(2020-09-14 00\ua78901)_(2020-09-14 00\ua78910).npz"
+        frame = read(folder / name)
+        grid, rows = brute_grid(times, values, start, end, step, age)
+        assert np.array_equal(times_of(frame), grid)
+        assert np.array_equal(frame.to_numpy(), rows, equal_nan=True)
+
+
+def test_copies_of_several_collectors_are_merged_and_the_manifest_tells_everything(questdb, made, tmp_path):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT,XBUSDT,XCUSDT", "--levels", 2)
+    folder = exported(questdb, tmp_path, *options)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["from"], manifest["to"]) == ("2020-09-14T00:00Z", "2020-09-14T01:00Z")
+    assert manifest["source"] == {"table": "orderbook", "collectors": ["export-a", "export-b", "export-c"]}
+    assert manifest["levels"] == 2
+    for symbol, (times, values) in made.items():
+        pair = manifest["pairs"][symbol]
+        path = folder / pair["file"]
+        assert pair["sha256"] == sha256(path.read_bytes()).hexdigest()
+        frame = pd.read_pickle(path)
+        assert np.array_equal(times_of(frame), times)
+        kept = [name in columns(2) for name in columns(5)]
+        assert np.array_equal(frame.to_numpy(), values[:, kept])
+        assert pair["rows"] == len(times) == len(frame)
+        assert pd.Timestamp(pair["first_row"]).value == times[0]
+        assert pd.Timestamp(pair["last_row"]).value == times[-1]
+        assert 0 < pair["coverage_percent"] < 100
+        assert all(set(gap) >= {"from", "to", "reason"} for gap in pair["gaps"])
+
+
+def test_the_same_command_gives_the_same_bytes_and_needs_overwrite(questdb, made, tmp_path):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT", "--every", "500ms")
+    folder = exported(questdb, tmp_path, *options)
+    (path,) = folder.glob("*.pkl")
+    before = path.read_bytes()
+    again = run(questdb, tmp_path, *options)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.output
+    assert run(questdb, tmp_path, *options, "--overwrite").exit_code == 0
+    assert path.read_bytes() == before
+    assert [each.name for each in folder.parent.iterdir()] == [folder.name]
+
+
+def test_adjacent_ranges_together_hold_each_row_once(questdb, made, tmp_path):
+    parts = []
+    for number, (start, end) in enumerate([("00:00", "00:10"), ("00:10", "01:00")]):
+        options = ("--from", f"2020-09-14 {start}", "--to", f"2020-09-14 {end}", "--pairs", "XBUSDT")
+        (path,) = exported(questdb, tmp_path / str(number), *options).glob("*.pkl")
+        parts.append(times_of(pd.read_pickle(path)))
+    assert np.array_equal(np.concatenate(parts), made["XBUSDT"][0])
+
+
+def test_fill_forward_carries_on_what_is_too_old(questdb, made, tmp_path):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT", "--every", "1s")
+    (path,) = exported(questdb, tmp_path / "a", *options).glob("*.pkl")
+    (filled,) = exported(questdb, tmp_path / "b", *options, "--fill", "forward").glob("*.pkl")
+    holes, whole = pd.read_pickle(path), pd.read_pickle(filled)
+    assert holes.isna().any(axis=1).sum() > 10
+    assert whole.iloc[1:].notna().all(axis=None)
+    known = holes.notna().all(axis=1)
+    assert holes[known].equals(whole[known])
+
+
+@pytest.mark.parametrize("where", ["none", "some", "all"])
+@pytest.mark.parametrize("levels", [2, 5])
+def test_partitions_in_parquet_read_like_native_ones(questdb, db, tmp_path, where, levels):
+    day = 1_601_251_200 * SECOND  # 2020-09-28
+    symbol = f"XP{where.upper()}{levels}USDT"
+    snapshots = [
+        Snapshot(symbol, day + n * 600 * SECOND, n + 1, [(2.0 + n, 1.0)] * 5, [(9.0 + n, 1.0)] * 5) for n in range(300)
+    ]
+    store(db, snapshots)
+    some = {"none": None, "some": "2020-09-28", "all": "2020-09"}[where]
+    when = ("--from", "2020-09-28", "--to", "2020-10-01", "--levels", levels)
+    try:
+        if some:
+            db.sql(f"ALTER TABLE orderbook CONVERT PARTITION TO PARQUET WHERE timestamp IN '{some}'")
+            converted(db, "2020-09-28")
+        folder = exported(questdb, tmp_path, *when, "--pairs", symbol)
+        everything = exported(questdb, tmp_path / "all", *when)
+    finally:
+        if some:
+            db.sql(f"ALTER TABLE orderbook CONVERT PARTITION TO NATIVE WHERE timestamp IN '{some}'")
+    for each in (folder, everything):
+        (path,) = each.glob(f"XP{where.upper()}{levels}_*.pkl")
+        frame = pd.read_pickle(path)
+        assert times_of(frame).tolist() == [snapshot.receive_ns for snapshot in snapshots]
+        assert frame["Bid_1"].tolist() == [2.0 + n for n in range(300)]
+
+
+def converted(db, day):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        partitions = dict(db.sql("SELECT name, isParquet FROM table_partitions('orderbook')").rows)
+        if partitions.get(day):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{day} is not in Parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--from", "2020-09-14", "--to", "2020-09-14"], 2, "is empty"),
+        (["--from", "2020-09-15", "--to", "2020-09-14"], 2, "lies after --to"),
+        (["--from", "2020-09-14", "--to", "2099-01-01"], 2, "lies in the future"),
+        (["--from", "noon", "--to", "2020-09-14"], 2, "'noon'"),
+        (["--from", "2020-09-14", "--to", "2020-09-15", "--pairs", "XAUSDTT"], 2, "XAUSDT"),
+        (["--from", "2001-01-01", "--to", "2001-01-02"], 1, "no rows"),
+        (["--from", "2001-01-01", "--to", "2001-01-02", "--pairs", "XAUSDT"], 1, "no rows"),
+        (["--from", "2020-09-14", "--to", "2020-09-15", "--levels", "21"], 2, "--levels 21"),
+        (["--from", "2020-09-14", "--to", "2020-09-15", "--every", "0.5ms"], 2, "'0.5ms'"),
+        (["--from", "2020-09-14", "--to", "2020-09-15", "--format", "xls"], 2, "xls"),
+        (["--from", "2020-09-14", "--to", "2020-09-15", "--questdb", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_one_sentence_and_leaves_nothing(
+    questdb, made, tmp_path, options, code, words
+):
+    where = [] if "--questdb" in options else ["--questdb", url_of(questdb.endpoint)]
+    result = CliRunner().invoke(cli, ["export", *options, *where, "--root", str(tmp_path / "root")])
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_root_that_cannot_be_written_is_named(questdb, made, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(questdb, tmp_path / "file" / "x", "--from", "2020-09-14", "--to", "2020-09-15", "--pairs", "XAUSDT")
+    assert result.exit_code == 1
+    assert "--root" in result.output
+
+
+class Interrupted:
+    """A child that exports and is interrupted after so many slices, by a signal to itself."""
+
+    CODE = """
+import os, sys, time
+from ingester.store import query
+query.SLICE_ROWS = 50
+read, slices, number = query.Reader.read, 0, int(sys.argv[1])
+def counted(self, part):
+    global slices
+    slices += 1
+    if slices == 6:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    return read(self, part)
+query.Reader.read = counted
+sys.argv[1:] = sys.argv[2:]
+from ingester.cli import main
+main()
+"""
+
+    def run(self, number, *options):
+        return subprocess.run(
+            [sys.executable, "-c", self.CODE, str(int(number)), "export", *map(str, options)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ,
+        )
+
+
+def test_ctrl_c_leaves_nothing_and_a_killed_export_is_resumed_to_the_same_bytes(questdb, made, tmp_path):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT,XBUSDT", "--every", "100ms")
+    (tmp_path / "plain").mkdir()
+    plain = exported(questdb, tmp_path / "plain", *options, "--fill", "forward")
+    where = ("--questdb", url_of(questdb.endpoint), "--root", tmp_path / "killed")
+    pressed = Interrupted().run(signal.SIGINT, *options, "--fill", "forward", *where)
+    assert pressed.returncode != 0
+    extracted = tmp_path / "killed" / "extracted datasets"
+    assert list(extracted.iterdir()) == []
+    killed = Interrupted().run(signal.SIGKILL, *options, "--fill", "forward", *where)
+    assert killed.returncode == -signal.SIGKILL
+    (partial,) = extracted.iterdir()
+    assert json.loads((partial / "progress.json").read_text())["rows"]
+    other = run(questdb, tmp_path / "killed", *options, "--resume")
+    assert other.exit_code == 2
+    assert "--resume" in other.output
+    resumed = exported(questdb, tmp_path / "killed", *options, "--fill", "forward", "--resume")
+    for path in plain.iterdir():
+        assert (resumed / path.name).read_bytes() == path.read_bytes()
+    assert len(list(resumed.iterdir())) == len(list(plain.iterdir())) == 3
+
+
+def test_a_disk_that_would_not_hold_it_is_noticed_before(questdb, made, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    result = run(questdb, tmp_path, "--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT")
+    assert result.exit_code == 1
+    assert "needs about" in result.output
+    assert list((tmp_path / "extracted datasets").iterdir()) == []
