@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.5
 """Rows of so long go in one request: many small commits slow QuestDB down, and no row may wait longer than a second."""
-BATCH_BYTES = 16 << 20
-"""Largest request while catching up; about 40,000 rows of depth 5."""
+BATCH_BYTES = 4 << 20
+"""Largest request while catching up; about 17,000 rows of depth 5. It is in memory two or three times for a moment."""
 SUSPICIOUS_ROWS = 64
 """Where so many rows of a batch are refused and none is taken, the rows are not to blame."""
 
