@@ -1,7 +1,10 @@
 """What README shows is true: its commands exist, its SQL runs, its pictures are there."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -34,7 +37,10 @@ def test_the_two_commands_stand_first():
 
 
 @pytest.mark.parametrize("line", shell_commands())
-def test_every_command_that_is_shown_is_understood(line):
+def test_every_command_that_is_shown_is_understood(line, tmp_path, monkeypatch):
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "hft data" / "raw fetched data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)  # where the files that it names are
     words = shlex.split(line)[1:]
     command, context = cli, click.Context(cli)
     while isinstance(command, click.Group):
@@ -58,6 +64,27 @@ def test_the_sql_that_is_shown_runs_on_recorded_books(questdb):
     assert len(shown) >= 3
     for statement in shown:
         assert db.sql(statement).rows, statement
+
+
+@pytest.mark.slow
+def test_the_first_data_set_is_made_as_it_is_told(tmp_path):
+    """The tour with its own data folder and server, recording for seconds instead of a minute."""
+    chapter = README.split("## A first data set")[1].split("\n## ")[0]
+    script, python = (re.search(rf"```{language}\n(.*?)```", chapter, re.DOTALL)[1] for language in ("sh", "python"))
+    environment = os.environ | {"XDG_DATA_HOME": str(tmp_path / "data"), "MPLBACKEND": "agg", "COLUMNS": "120"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    assert "--for 60s" in script
+    told = ["set -e", script.replace("--for 60s", "--for 5s"), f"python - <<'END'\n{python}\nEND"]
+    try:
+        tour = subprocess.run(
+            ["bash", "-c", "\n".join(told)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        )
+    finally:
+        subprocess.run([sys.executable, "-m", "ingester", "server", "stop"], env=environment, timeout=60)
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    assert "BTCUSDT" in tour.stdout
+    assert "Bid_1" in tour.stdout
+    assert (tmp_path / "book.png").stat().st_size > 5_000
 
 
 def test_pictures_and_links_lead_somewhere():

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from ingester import __version__
+from ingester.cli.coverage import coverage
 from ingester.cli.export import export
+from ingester.cli.import_ import import_
 from ingester.cli.server import server
 from ingester.cli.simulate import simulate
 from ingester.cli.sql import sql
@@ -60,7 +62,7 @@ def log_to_stderr() -> None:
     root.setLevel(logging.INFO)
 
 
-for command in (start, export, sql, simulate, server):
+for command in (start, coverage, export, import_, sql, simulate, server):
     cli.add_command(command)
 
 

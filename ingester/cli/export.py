@@ -28,8 +28,8 @@ from ingester.store.questdb import QuestDB
 
 
 @click.command(short_help="Write a range of time as a data set.")
-@click.option("--from", "start", required=True, metavar="TIME", help="2023-06-01, '2023-06-01 12:00' or ISO; UTC.")
-@click.option("--to", "end", required=True, metavar="TIME", help="The first moment that is no longer in it.")
+@click.option("--from", "start", required=True, metavar="TIME", help="2023-06-01, '2023-06-01 12:00', ISO, today; UTC.")
+@click.option("--to", "end", required=True, metavar="TIME", help="The first moment no longer in it, or now.")
 @pair_options("all that have rows in the range")
 @click.option(
     "--format", "form", type=click.Choice(dataset.FORMATS), default="pkl", show_default=True, help="Of files."
@@ -138,17 +138,14 @@ def _shown(progress: requests.Progress) -> Iterator[None]:
     def follow() -> None:
         reading = bars.add_task("reading", total=None, detail="")
         writing = bars.add_task("writing", total=None, detail="")
-        began = time.monotonic()
+        began, rate = time.monotonic(), 0.0
         while not stop.wait(0.2):
-            rate = progress.rows_read / (time.monotonic() - began)
-            bars.update(
-                reading,
-                total=progress.rows or None,
-                completed=progress.rows_read,
-                detail=f"{progress.rows_read:,} rows, {rate:,.0f}/s",
-            )
-            detail = f"{progress.files_written} of {progress.files} files  {progress.pair}"
-            bars.update(writing, total=progress.files or None, completed=progress.files_written, detail=detail)
+            if progress.rows_read < progress.rows or not rate:
+                rate = progress.rows_read / (time.monotonic() - began)
+            detail = f"{progress.rows_read:,} rows, {rate:,.0f}/s"
+            bars.update(reading, total=progress.rows or None, completed=progress.rows_read, detail=f"{detail:38}")
+            detail = f"{progress.files_written} of {progress.files} files, {progress.pair}"
+            bars.update(writing, total=progress.files or None, completed=progress.files_written, detail=f"{detail:38}")
 
     thread = threading.Thread(target=follow, name="progress", daemon=True)
     with bars:

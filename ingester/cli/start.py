@@ -15,8 +15,10 @@ from types import FrameType
 import click
 
 from ingester.capture.collector import Collector, spool_folder
+from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.datasets.backup import Backup
 from ingester.errors import ExchangeError, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
@@ -54,6 +56,7 @@ SIMULATOR = "simulator"
     help="Replace each connection at this age, without a gap; Binance ends it at 24h.",
 )
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
+@backup_options
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
     coins: str | None,
@@ -69,6 +72,9 @@ def start(
     connections: int,
     rotate_every: str,
     collector: str,
+    backup_every: int | None,
+    backup_format: str,
+    backup_root: Path,
     duration: str | None,
 ) -> None:
     """Records order books until Ctrl-C, into a QuestDB that it fetches and starts itself.
@@ -79,6 +85,7 @@ def start(
       ingester start --coins BTC,ETH --quote USDC --depth 20
       ingester start --exchange simulator --for 60s      without the internet
       ingester start --questdb http://admin:secret@db:9000
+      ingester start --backup-every 30                   files of the rows as well
     """
     wanted, by_user = named_symbols(coins, quote, pairs)
     rotating = seconds(rotate_every, "--rotate-every")
@@ -89,7 +96,9 @@ def start(
         listed = _listed(settings, by_user, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = _reach(data_dir, questdb, depth, collector)
-        _record(Collector(settings, db, data_dir), db, server, lasting)
+        recorder = Collector(settings, db, data_dir)
+        backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
+        _record(recorder, db, server, lasting, backup)
 
 
 def _exchange(
@@ -136,13 +145,17 @@ def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
     return choice.symbols
 
 
-def _record(collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None) -> None:
+def _record(
+    collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None, backup: Backup | None
+) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
     with _signals() as stop, view:
         if server is not None:
             watch(server, stop, collector.server_restarted)
         collector.start()
+        if backup is not None:
+            backup.start()
         ends = time.monotonic() + lasting if lasting is not None else float("inf")
         while time.monotonic() < ends and not stop.wait(min(view.seconds, max(0.0, ends - time.monotonic()))):
             view.show()
@@ -151,6 +164,8 @@ def _record(collector: Collector, db: QuestDB, server: ManagedServer | None, las
                 raise RegionRefused(binance.region_refused(exchange.name, exchange.stream_url))
         stop.set()
         complete = collector.stop()
+        if backup is not None:
+            backup.stop()
     click.echo(collector.summary())
     if not complete:
         log.warning(

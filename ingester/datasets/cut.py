@@ -27,11 +27,12 @@ def collect(
     progress: Progress,
     done: tuple[int, Mapping[str, int]] | None = None,
     note: Callable[[int, Mapping[str, Spill]], None] = lambda until_ns, spills: None,
+    collector: str | None = None,
 ) -> dict[str, Spill]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
     `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
-    in the spills then.
+    in the spills then. With `collector`, only what it has recorded, which holds no copies.
     """
     pairs = {symbol: _Pair(request, Spill(folder, symbol, request.width)) for symbol in request.symbols}
     spills = {symbol: pair.spill for symbol, pair in pairs.items()}
@@ -42,8 +43,9 @@ def collect(
             pair.resume(from_ns)
     if from_ns >= request.end_ns:
         return spills
-    reader = Reader(db, request.symbols, request.levels, dict(counts))
-    before = max(WINDOW_NS, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
+    reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
+    copies_ns = WINDOW_NS if collector is None else 0
+    before = max(copies_ns, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
     slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
     nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
     for part, rows in _read_ahead(reader, slices):

@@ -9,6 +9,7 @@ The grid: a row at time t holds the last snapshot received at or before t, never
 """
 
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,8 @@ _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d:?\d\d)?)?", re.IGNORECASE
 )
 
+_WHOLE = {"now": SECOND, "today": 86_400 * SECOND}
+
 
 def columns(levels: int) -> list[str]:
     """Column names in order: `Bid_1, BidV_1, … Ask_1, AskV_1, …`."""
@@ -50,8 +53,10 @@ def columns(levels: int) -> list[str]:
 def parse_time(text: str, what: str = "time") -> int:
     """`2023-06-01`, `2023-06-01 12:00`, or ISO with or without a zone, in ns since 1970; UTC where no zone is given.
 
-    Raises SettingsError naming `what`.
+    `today` is its midnight, `now` the last full second. Raises SettingsError naming `what`.
     """
+    if text.strip().lower() in ("now", "today"):
+        return time.time_ns() // _WHOLE[text.strip().lower()] * _WHOLE[text.strip().lower()]
     match = _TIME.fullmatch(text.strip())
     try:
         if match is None:
@@ -61,8 +66,8 @@ def parse_time(text: str, what: str = "time") -> int:
         at = datetime(year, month, day, hour, minute, second, tzinfo=zone)
     except ValueError:
         raise SettingsError(
-            f"{what} {text!r} is not a time. Write 2023-06-01, '2023-06-01 12:00' or 2023-06-01T12:00:00Z; "
-            "without a zone it is UTC."
+            f"{what} {text!r} is not a time. Write 2023-06-01, '2023-06-01 12:00', 2023-06-01T12:00:00Z, today or "
+            "now; without a zone it is UTC."
         ) from None
     return int(at.timestamp()) * SECOND + int((match[7] or "0").ljust(9, "0"))
 

@@ -119,7 +119,7 @@ def check_room(folder: Path, request: Request, counts: Mapping[str, int], held: 
     if free < need:
         raise OperationError(
             f"The data set needs about {need / 1e9:.1f} GB while it is written, and {free / 1e9:.1f} GB are free in "
-            f"{folder.parent}. Make room, choose another --root, fewer pairs or a shorter range."
+            f"{folder.parent}. Make room, choose another folder, fewer pairs or a shorter range."
         )
 
 
@@ -191,14 +191,17 @@ def _claimed(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OperationError(f"{folder.parent} cannot be written ({error.strerror}). Choose another --root.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise OperationError(f"Another export is writing {folder}. Wait for it.") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperationError(f"Another export is writing {folder}. Wait for it.") from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where nothing is left in it
     finally:
         os.close(descriptor)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only where nothing is left in it
 
 
 def _empty(folder: Path) -> None:

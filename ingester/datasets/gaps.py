@@ -8,9 +8,10 @@ time in which every collector that recorded it was absent. All ranges are half o
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ingester.clock import SECOND
+from ingester.store.query import between, quoted
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 
@@ -46,7 +47,7 @@ class Span(NamedTuple):
     last_ns: int
     rows: int
     interval_ns: int
-    """Median time between two rows; 0 where there is only one."""
+    """Median time between two rows, to about 6 %; 0 where there is only one."""
     longest_ns: int
     """Longest time between two rows."""
 
@@ -96,13 +97,13 @@ def recorded_gaps(
     """
     if not tables(db) >= {EVENTS, ORDERBOOK}:
         return []
-    wanted = [f"collector IN ({_list(collectors)})"] if collectors is not None else []
+    wanted = [f"collector IN ({quoted(collectors)})"] if collectors is not None else []
     if symbols is not None:
-        wanted.append(f"(symbol IS NULL OR symbol IN ({_list(symbols)}))")
+        wanted.append(f"(symbol IS NULL OR symbol IN ({quoted(symbols)}))")
     events = db.sql(
         "SELECT symbol, cast(timestamp AS LONG), cast(until AS LONG), detail, collector "
-        f"FROM {EVENTS} WHERE kind = 'gap' AND timestamp < {_us(end_ns)} "
-        f"AND (until IS NULL OR until > {_us(start_ns)}){''.join(f' AND {condition}' for condition in wanted)}"
+        f"FROM {EVENTS} WHERE kind = 'gap' AND timestamp < {end_ns // 1000} "
+        f"AND (until IS NULL OR until > {start_ns // 1000}){''.join(f' AND {condition}' for condition in wanted)}"
     ).rows
     gaps = []
     for symbol, since_us, until_us, reason, collector in events:
@@ -138,22 +139,23 @@ def recorded_spans(
     if ORDERBOOK not in tables(db):
         return []
     spans = []
-    for since_ns, until_ns in days(start_ns, end_ns):
+    for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
+        # More digits of the median than one take so much memory that 1,500 pairs kill a server.
         rows = db.sql(
             "SELECT symbol, collector, cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG), count(), "
-            "cast(approx_percentile(step, 0.5, 3) AS LONG), cast(max(step) AS LONG), "
-            f"cast(timestamp AS LONG) / {piece_ns // 1000} AS piece "
-            f"FROM (SELECT timestamp, symbol, collector, cast({_STEP} AS DOUBLE) AS step "
+            "cast(approx_percentile(step, 0.5) AS LONG), cast(max(step) AS LONG) "
+            f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS DOUBLE) AS step "
             f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors)})"
         ).rows
-        for symbol, collector, first, last, count, interval, longest, _ in sorted(rows):
-            interval_ns, longest_ns = 1000 * (interval or 0), 1000 * (longest or 0)
+        for symbol, collector, first, last, count, median, longest in sorted(rows, key=lambda row: row[:2]):
+            interval_ns, longest_ns = 1000 * (median or 0), 1000 * (longest or 0)
             spans.append(Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns))
         progress((until_ns - start_ns) / (end_ns - start_ns))
     return spans
 
 
-_STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp))"
+STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp))"
+"""Of a row: microseconds since the one before of its pair and collector."""
 
 
 def silences(
@@ -167,7 +169,7 @@ def silences(
         for before, after in pairwise(series):
             if after.first_ns - before.last_ns > limit:
                 gaps.append(Gap(symbol, before.last_ns, after.first_ns, UNEXPLAINED, collector))
-    for since_ns, until_ns in days(start_ns, end_ns):
+    for since_ns, until_ns in pieces(start_ns, end_ns, DAY):
         here = [span for span in spans if since_ns <= span.first_ns < until_ns]
         silent = {span[:2] for span in here if span.longest_ns > limits[span[:2]]}
         if silent:
@@ -183,10 +185,10 @@ def _silences_between_rows(
     for symbol in sorted({symbol for symbol, _ in limits}):
         limit = min(ns for (name, _), ns in limits.items() if name == symbol)
         alike[1 << (limit // SECOND).bit_length() - 1].append(symbol)
-    long = " OR ".join(f"(step > {seconds}000000 AND symbol IN ({_list(names)}))" for seconds, names in alike.items())
+    long = " OR ".join(f"(step > {seconds}000000 AND symbol IN ({quoted(names)}))" for seconds, names in alike.items())
     rows = db.sql(
         "SELECT symbol, collector, cast(timestamp AS LONG), cast(step AS LONG) "
-        f"FROM (SELECT timestamp, symbol, collector, {_STEP} AS step "
+        f"FROM (SELECT timestamp, symbol, collector, {STEP} AS step "
         f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns)}) WHERE step > 1000000 AND ({long})"
     ).rows
     for symbol, collector, until_us, step_us in rows:
@@ -286,34 +288,25 @@ def _series(spans: Sequence[Span]) -> dict[tuple[str, str], list[Span]]:
     return series
 
 
-def days(start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
-    """The range in pieces, cut at midnight UTC."""
+def pieces(start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
+    """The range in pieces, cut at multiples of `piece_ns` since 1970."""
     while start_ns < end_ns:
-        midnight = (start_ns // DAY + 1) * DAY
-        yield start_ns, min(midnight, end_ns)
-        start_ns = midnight
+        cut_ns = (start_ns // piece_ns + 1) * piece_ns
+        yield start_ns, min(cut_ns, end_ns)
+        start_ns = cut_ns
 
 
 def where(
     start_ns: int, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
 ) -> str:
     """The condition for rows of a range, of these pairs and collectors."""
-    conditions = [f"timestamp >= {_us(start_ns)} AND timestamp < {_us(end_ns)}"]
+    conditions = [between(start_ns, end_ns)]
     for name, values in (("symbol", symbols), ("collector", collectors)):
         if values is not None:
-            conditions.append(f"{name} IN ({_list(values)})")
+            conditions.append(f"{name} IN ({quoted(values)})")
     return " AND ".join(conditions)
 
 
 def tables(db: QuestDB) -> set[str]:
     """The names of all tables of the server."""
-    names: list[Any] = [name for (name,) in db.sql("SELECT table_name FROM tables()").rows]
-    return set(names)
-
-
-def _us(ns: int) -> int:
-    return -(-ns // 1000)  # up: the table's times are cut to whole microseconds
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}

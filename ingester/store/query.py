@@ -86,8 +86,13 @@ def collectors(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
 class Reader:
     """Reads a range slice by slice. May be used by several threads."""
 
-    def __init__(self, db: QuestDB, symbols: Sequence[str], levels: int, counts: dict[str, int]) -> None:
-        """`counts`: rows of all symbols in the range, which decides how to ask for those of `symbols`."""
+    def __init__(
+        self, db: QuestDB, symbols: Sequence[str], levels: int, counts: dict[str, int], collector: str | None = None
+    ) -> None:
+        """`counts`: rows of all symbols in the range, which decides how to ask for those of `symbols`.
+
+        With `collector`, only what it has recorded.
+        """
         self._db = db
         self._symbols = sorted(symbols)
         self._names = level_columns(levels)
@@ -95,6 +100,8 @@ class Reader:
         self._chosen = ""
         if wanted < SELECTIVE * sum(counts.values()):
             self._chosen = f" AND symbol IN ({quoted(self._symbols)})"
+        if collector is not None:
+            self._chosen += f" AND collector = {quoted([collector])}"
         # A projection over partitions in Parquet needs a row filter (a bug of QuestDB 9.3.4): one that is always true.
         self._filter = self._chosen or " AND last_update_id IS NOT NULL"
         all_columns = levels == depth(db) and not self._chosen

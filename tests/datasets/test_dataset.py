@@ -1,5 +1,6 @@
 """dataset.py: the contract to the letter, times as people write them, and the grid."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -45,6 +46,13 @@ def test_columns_go_bid_by_bid_then_ask_by_ask():
 )
 def test_times_are_utc_unless_they_say_otherwise(text, ns):
     assert dataset.parse_time(text) == ns
+
+
+def test_now_is_a_full_second_and_today_a_midnight():
+    now = dataset.parse_time("now")
+    assert now % SECOND == 0
+    assert 0 <= time.time_ns() - now < 60 * SECOND
+    assert dataset.parse_time("Today") == now // (86_400 * SECOND) * 86_400 * SECOND
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2023-13-01", "2023-06-31", "12:00", "2023-06-01 25:00", "", "2023-6-1"])

@@ -1,0 +1,217 @@
+"""`ingester coverage`: how completely pairs were recorded."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.clock import SECOND
+from ingester.datasets import gaps as gap_search
+from ingester.datasets import heatmap
+from ingester.datasets.coverage import PIECES, Coverage, PairCoverage, as_mapping, pair_coverages, recorded_range
+from ingester.datasets.dataset import parse_time, time_text
+from ingester.datasets.selection import check_range, choose_symbols
+from ingester.errors import OperationError, SettingsError
+from ingester.store import query
+from ingester.store.disk import replace_durably
+from ingester.store.questdb import QuestDB
+
+MANY_DAYS = 31
+
+
+@click.command(short_help="Show what was recorded, and what is missing.")
+@click.option(
+    "--from", "start", metavar="TIME", help="2023-06-01, '2023-06-01 12:00' or ISO; UTC.  [default: first row]"
+)
+@click.option(
+    "--to", "end", metavar="TIME", help="The first moment that is no longer in it.  [default: after the last]"
+)
+@pair_options("all that have rows in the range")
+@click.option("--by", type=click.Choice(list(PIECES)), help="A line for each pair and day or hour.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, with every gap, for programs.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw a heat map.")
+@data_options
+def coverage(
+    start: str | None,
+    end: str | None,
+    coins: str | None,
+    quote: str,
+    pairs: str | None,
+    by: str | None,
+    as_json: bool,
+    plot: Path | None,
+    data_dir: Path,
+    questdb: str | None,
+) -> None:
+    """Shows how completely each pair was recorded: rows, covered time, gaps and their reasons.
+
+    Expected rows are the covered time over the pair's median interval. A gap is what recorders reported, or a silence
+    of more than a second and ten such intervals; with several recorders, only what all of them lack. The time before a
+    pair's first row of the range and after its last one counts as not recorded.
+
+    \b
+    --json prints {from, to, pairs: [{symbol, interval_ms, rows, expected_rows, percent, largest_gap_seconds,
+    reasons: {reason: seconds}, gaps: [{from, to, seconds, reason}], days (or hours, with --by): [...]}]}.
+
+    \b
+    Examples:
+      ingester coverage
+      ingester coverage --from 2024-08-01 --to 2024-09-01 --plot august.png
+      ingester coverage --from 2024-08-08 --to 2024-08-09 --coins BTC,ETH --by hour
+    """
+    start_ns = parse_time(start, "--from") if start else None
+    end_ns = parse_time(end, "--to") if end else None
+    if start_ns is not None or end_ns is not None:
+        check_range(start_ns or 0, (start_ns or 0) + 1 if end_ns is None else end_ns)
+    named, by_user = named_symbols(coins, quote, pairs)
+    if plot:
+        _check_plot(plot)
+    db, _ = open_questdb(data_dir, questdb)
+    symbols, start_ns, end_ns = _chosen(db, named if by_user else None, start_ns, end_ns)
+    days = (end_ns - start_ns) / gap_search.DAY
+    if days > MANY_DAYS:
+        click.echo(f"the range is {days:.0f} days; --from and --to make it shorter", err=True)
+    with _bar() as progress:
+        coverages = pair_coverages(db, start_ns, end_ns, symbols, PIECES[by or "day"], progress)
+    if plot:
+        _write(plot, heatmap.draw(coverages, start_ns, end_ns, plot.suffix[1:].lower()))
+    if as_json:
+        mapping = as_mapping(coverages, start_ns, end_ns, by)
+        click.echo(msgspec.json.format(msgspec.json.encode(mapping), indent=2))
+        return
+    if by:
+        _print_pieces(coverages, by)
+    else:
+        _print_pairs(coverages)
+    _print_end(coverages, start_ns, end_ns, plot)
+
+
+def _chosen(
+    db: QuestDB, named: Sequence[str] | None, start_ns: int | None, end_ns: int | None
+) -> tuple[list[str], int, int]:
+    """Pairs and range: what was asked for, else what there is."""
+    everything = recorded_range(db) if query.table_exists(db) else None
+    if everything is None:
+        raise OperationError(
+            "Nothing was recorded yet. `ingester start` records, `ingester import` brings earlier recordings."
+        )
+    known = query.all_symbols(db)
+    if named is not None and set(named) <= set(known):
+        everything = recorded_range(db, named) or everything
+    first_ns, last_ns = everything
+    start_ns = first_ns if start_ns is None else start_ns
+    end_ns = max(last_ns, start_ns + 1000) if end_ns is None else end_ns
+    rows = query.rows_by_symbol(db, start_ns, end_ns) if start_ns < end_ns else {}
+    if not rows:
+        raise OperationError(
+            f"There are no rows from {time_text(start_ns)} to {time_text(end_ns)}; what was recorded lies between "
+            f"{time_text(first_ns)} and {time_text(last_ns)}."
+        )
+    return choose_symbols(named, rows, known), start_ns, end_ns
+
+
+def _check_plot(path: Path) -> None:
+    if path.suffix[1:].lower() not in heatmap.FORMATS:
+        raise SettingsError(f"--plot {str(path)!r} does not end in .{', .'.join(heatmap.FORMATS)}.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OperationError(f"The folder {str(path.parent)!r} of --plot is not there, or must not be written to.")
+    heatmap.require_matplotlib()
+
+
+def _write(path: Path, picture: bytes) -> None:
+    try:
+        replace_durably(path, picture)
+    except OSError as error:
+        raise OperationError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+@contextmanager
+def _bar() -> Iterator[gap_search.Progress]:
+    columns = (
+        TextColumn("looking for gaps"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _print_pairs(coverages: Sequence[PairCoverage]) -> None:
+    several = max(len(each.pieces) for each in coverages) > 1
+    table = _table("pair", *_NUMBERS, *(["worst day"] if several else []), "reasons")
+    for whole, pieces in coverages:
+        worst = min(pieces, key=lambda piece: piece.percent)
+        day = f"{time_text(worst.start_ns)[:10]} {_percent(worst.percent)}" if worst.gaps else ""
+        table.add_row(whole.symbol, *_cells(whole), *([day] if several else []), _reasons(whole))
+    _print(table)
+
+
+def _print_pieces(coverages: Sequence[PairCoverage], by: str) -> None:
+    table = _table("pair", by, *_NUMBERS, "reasons")
+    for whole, pieces in coverages:
+        for piece in pieces:
+            table.add_row(
+                whole.symbol, time_text(piece.start_ns)[: 10 if by == "day" else 16], *_cells(piece), _reasons(piece)
+            )
+    _print(table)
+
+
+_NUMBERS = ("rows", "expected", "covered", "gaps", "missing", "largest")
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "reasons")
+    return table
+
+
+def _cells(coverage: Coverage) -> tuple[str, ...]:
+    return (
+        f"{coverage.rows:,}",
+        f"{coverage.expected_rows:,}",
+        _percent(coverage.percent),
+        f"{len(coverage.gaps):,}",
+        _time(coverage.missing_ns) if coverage.gaps else "",
+        _time(coverage.largest.length_ns) if coverage.largest else "",
+    )
+
+
+def _percent(percent: float) -> str:
+    """Rounded down: only what has no gap is 100 %."""
+    return f"{int(percent * 1000) / 1000:.3f} %"
+
+
+def _time(ns: int) -> str:
+    """`3.2 s`, `12 min`, `5.3 h` or `2.1 d`."""
+    for unit, name in ((86400 * SECOND, "d"), (3600 * SECOND, "h"), (60 * SECOND, "min")):
+        if ns >= 2 * unit:
+            return f"{ns / unit:.1f} {name}"
+    return f"{ns / SECOND:.1f} s"
+
+
+def _reasons(coverage: Coverage) -> str:
+    return ", ".join(coverage.reasons)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+
+
+def _print_end(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, plot: Path | None) -> None:
+    mean = sum(each.whole.percent for each in coverages) / len(coverages)
+    rows = sum(each.whole.rows for each in coverages)
+    where = f"from {time_text(start_ns)} to {time_text(end_ns)}"
+    click.echo(f"{len(coverages)} pairs {where}: {rows:,} rows, {_percent(mean)} of the time covered")
+    if plot:
+        click.echo(str(plot))

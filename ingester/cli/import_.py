@@ -1,0 +1,104 @@
+"""`ingester import`: earlier recordings into the table."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ingester.cli.options import data_options, open_questdb
+from ingester.datasets.dataset import time_text
+from ingester.datasets.importer import Imported, Importer
+from ingester.datasets.recordings import SUFFIXES, find
+from ingester.errors import SettingsError
+
+MOST_FILES = 40
+"""Of more files than this, the summary has a line per pair instead of one per file."""
+
+
+@click.command("import", short_help="Bring earlier recordings into the table.")
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@data_options
+@click.pass_context
+def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: str | None) -> None:
+    """Brings earlier recordings into the table: files (.pkl, .csv, also .gz) or folders of them.
+
+    A file holds the books of one pair, which its name tells: ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl. Its columns are
+    Bid_1, BidV_1, … Ask_1, AskV_1, … with the times as index or in a column `Request Time`, in UTC unless they say
+    otherwise. Rows get the collector `import`; importing again changes nothing. Nothing in a pickle is executed.
+
+    \b
+    Examples:
+      ingester import "hft data/raw fetched data"
+      ingester import "ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).csv"
+    """
+    files = find(paths)
+    if not files:
+        raise SettingsError(f"There is no file that ends in {', '.join(SUFFIXES)} in {', '.join(map(str, paths))}.")
+    db, _ = open_questdb(data_dir, questdb)
+    importer, taken = Importer(db), list[Imported]()
+    try:
+        with _bar(len(files)) as bar:
+            for path in files:
+                taken.append(importer.take(path))
+                bar.advance(bar.task_ids[0])
+            taken = importer.check(taken)
+    except KeyboardInterrupt:
+        click.echo(f"stopped after {len(taken)} of {len(files)} files; their rows stay. The same command completes it.")
+        ctx.exit(1)
+    _report(taken)
+    ctx.exit(1 if any(file.failure for file in taken) else 0)
+
+
+@contextmanager
+def _bar(files: int) -> Iterator[Progress]:
+    columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        bar.add_task("", total=files)
+        yield bar
+
+
+def _report(taken: Sequence[Imported]) -> None:
+    stored = [file for file in taken if not file.failure]
+    failed = [file for file in taken if file.failure]
+    if stored:
+        _print(
+            ("file", "pair", "rows", "from", "to"),
+            _per_file(stored) if len(stored) <= MOST_FILES else _per_pair(stored),
+        )
+    if failed:
+        _print(("not imported", "why"), [(str(file.path), file.failure) for file in failed])
+    pairs = {file.symbol for file in stored if file.rows}
+    left_out = f"; {len(failed)} of {len(taken)} files were left out" if failed else ""
+    click.echo(f"{sum(file.rows for file in stored):,} rows of {len(pairs)} pairs from {len(stored)} files{left_out}")
+
+
+def _per_file(files: Sequence[Imported]) -> Iterator[Sequence[str]]:
+    for file in files:
+        yield (file.path.name, file.symbol, f"{file.rows:,}", *_range(file.rows, file.first_ns, file.last_ns))
+
+
+def _per_pair(files: Sequence[Imported]) -> Iterator[Sequence[str]]:
+    for symbol in sorted({file.symbol for file in files}):
+        own = [file for file in files if file.symbol == symbol and file.rows]
+        rows = sum(file.rows for file in own)
+        first_ns = min((file.first_ns for file in own), default=0)
+        last_ns = max((file.last_ns for file in own), default=0)
+        yield (f"{len(own)} files", symbol, f"{rows:,}", *_range(rows, first_ns, last_ns))
+
+
+def _range(rows: int, first_ns: int, last_ns: int) -> tuple[str, str]:
+    return (time_text(first_ns), time_text(last_ns)) if rows else ("", "")
+
+
+def _print(names: Sequence[str], lines: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)

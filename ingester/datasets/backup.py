@@ -1,0 +1,282 @@
+"""Raw backups: while a recorder runs, the rows of each interval of time go into files of their own, one for each pair.
+
+They are cut from the table, by one thread for which nothing waits, as soon as all rows of an interval are there to be
+read. Intervals follow each other in order and none is left out: where QuestDB is away or the disk is full, they wait.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ingester.clock import SECOND, Now
+from ingester.datasets import dataset
+from ingester.datasets.cut import collect
+from ingester.datasets.export import check_room, write_file
+from ingester.datasets.request import Progress, Request
+from ingester.datasets.spill import Spill
+from ingester.errors import OperationError, StoreError
+from ingester.settings import Settings
+from ingester.store.audit import SLACK_NS
+from ingester.store.disk import sync_folder
+from ingester.store.query import rows_by_symbol
+from ingester.store.questdb import QuestDB
+from ingester.store.schema import ORDERBOOK
+from ingester.store.spool import Spool
+from ingester.store.tally import MINUTE
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("pkl", "csv")
+DAY = 24 * 60 * MINUTE
+LOOK_SECONDS = 1.0
+"""How often it looks whether the rows of an interval are in the table."""
+STOP_SECONDS = 10.0
+"""How long the end waits for QuestDB, before the first and after each interval that is written then."""
+
+_STATE = f"SELECT suspended, writerTxn, sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'"
+
+
+class Interval(NamedTuple):
+    """A part of a run, in ns: [start, end); the first one has number 1."""
+
+    number: int
+    start_ns: int
+    end_ns: int
+
+
+def interval_ends(start_ns: int, every_minutes: float) -> Iterator[int]:
+    """The ends of a run's intervals, in ns: started at 10:49 with 30 minutes, they are 11:00, 11:30, …
+
+    They lie on multiples of so many minutes of the day, in UTC, and a day's last one on midnight.
+    """
+    every_ns = round(every_minutes * MINUTE)
+    end = start_ns
+    while True:
+        midnight = end // DAY * DAY
+        end = min(midnight + ((end - midnight) // every_ns + 1) * every_ns, midnight + DAY)
+        yield end
+
+
+@contextlib.contextmanager
+def run_folder(root: Path, started_ns: int) -> Iterator[Path]:
+    """The folder for the raw backups of a run, made and held; at the end it is removed where it stayed empty.
+
+    Raises OperationError where another recorder holds it, or it cannot be made.
+    """
+    folder = root / dataset.RAW / dataset.raw_folder_name(_minute(started_ns))
+    ours = [folder, *(each for each in folder.parents if not each.exists())]
+    held = _claim(folder)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # from the first one that is not empty
+            for each in ours:
+                each.rmdir()
+        os.close(held)
+
+
+def _claim(folder: Path) -> int:
+    """Makes and locks a folder until the descriptor is closed or this process ends, however."""
+    descriptor = -1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    except OSError as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise OperationError(
+                f"{folder} is in use by another recorder, started in the same minute. "
+                "Start this one in the next minute, or give it another --backup-root."
+            ) from None
+        raise OperationError(
+            f"{folder} cannot be used for raw backups ({error.strerror}). Choose another --backup-root."
+        ) from error
+
+
+class Backup:
+    """One thread that writes the intervals of a run. No error in it ends the recording."""
+
+    def __init__(
+        self,
+        db: QuestDB,
+        spool: Spool,
+        settings: Settings,
+        started_ns: int,
+        now: Now,
+        folder: Path,
+        every_minutes: float,
+        format: str,
+    ) -> None:
+        """`started_ns`: when the run began, on the clock `now` of its receive times; `folder`: of this run."""
+        self._db = db
+        self._spool = spool
+        self._settings = settings
+        self._started_ns = started_ns
+        self._now = now
+        self._folder = folder
+        self._every_minutes = every_minutes
+        self._format = format
+        self._first_number = _last_number(folder) + 1
+        self._over: deque[Interval] = deque()  # not written yet
+        self._written_ns = started_ns  # all before is backed up
+        self._writing = False
+        self._mark: int | None = None  # what the table has to apply, before the oldest interval can be read
+        self._until_ns = 0  # when the recording ended
+        self._patience = float("inf")  # until when QuestDB is waited for
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
+
+    def start(self) -> None:
+        """Starts writing what is received from now on."""
+        log.info("raw backups go to %s", self._folder)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Writes what is left, after all was sent; tells what cannot be written, and how to get it."""
+        self._until_ns = self._now()
+        self._patience = time.monotonic() + STOP_SECONDS
+        self._stopping.set()
+        while self._thread.is_alive() and (self._writing or time.monotonic() < self._patience):
+            self._thread.join(0.1)
+        if self._written_ns < self._until_ns:
+            since, until = map(dataset.time_text, _seconds(self._written_ns, self._until_ns))
+            log.error(
+                "not in the raw backup is what was received from %s to %s. The table gives it, once it is there: "
+                "ingester export --from '%s' --to '%s' --levels %d --format %s",
+                *(since, until, since, until, self._settings.depth, self._format),
+            )
+
+    def _run(self) -> None:
+        for interval in self._intervals():
+            self._over.append(interval)
+            while self._over and self._backed_up(self._over[0]):
+                self._written_ns = self._over.popleft().end_ns
+
+    def _intervals(self) -> Iterator[Interval]:
+        """Each interval when it is over; the last one ends with the recording."""
+        start = self._started_ns
+        for number, end in enumerate(interval_ends(start, self._every_minutes), self._first_number):
+            while (left := end - self._now()) > 0 and not self._stopping.wait(left / SECOND):
+                pass
+            if self._stopping.is_set() and end >= self._until_ns:
+                yield Interval(number, start, self._until_ns)
+                return
+            yield Interval(number, start, end)
+            start = end
+
+    def _backed_up(self, interval: Interval) -> bool:
+        """Waits for the interval's rows and writes them; False where that has to be tried again later."""
+        self._mark = None
+        told = False
+        while True:
+            try:
+                if self._is_visible(interval.end_ns):
+                    self._write(interval)
+                    return True
+            except StoreError as error:
+                if not told:
+                    log.warning("raw backup %d waits for QuestDB: %s", interval.number, error)
+                told = True
+            except (OperationError, OSError) as error:
+                log.error("raw backup %d is not written, the next one tries again: %s", interval.number, error)
+                return False
+            except Exception:  # a bug must not end the thread
+                log.exception("raw backup %d is not written, the next one tries again", interval.number)
+                return False
+            if not self._rest():
+                return False
+
+    def _rest(self) -> bool:
+        """Waits a moment; False where the end of the recording waits no longer."""
+        if self._stopping.wait(LOOK_SECONDS):
+            time.sleep(0.1)
+        return time.monotonic() < self._patience
+
+    def _is_visible(self, end_ns: int) -> bool:
+        """Whether the table shows all rows received before. Raises StoreError."""
+        if not self._is_sent(end_ns):
+            self._mark = None
+            return False
+        rows = self._db.sql(_STATE).rows
+        if not rows:
+            return False
+        suspended, applied, acknowledged = rows[0]
+        if self._mark is None or acknowledged < self._mark:  # fewer: it is another table
+            self._mark = acknowledged
+        return not suspended and applied >= self._mark
+
+    def _is_sent(self, end_ns: int) -> bool:
+        """Whether QuestDB has acknowledged all rows received before."""
+        waiting, oldest = self._spool.rows_waiting, self._spool.oldest_ns
+        if self._stopping.is_set() and not waiting:
+            return True
+        if oldest is None and waiting:
+            return False  # they are being acknowledged, look again
+        return (self._now() if oldest is None else oldest) >= end_ns + SLACK_NS
+
+    def _write(self, interval: Interval) -> None:
+        """Writes a file for each pair that has rows. Raises StoreError, OperationError and OSError."""
+        self._writing = True
+        cut = self._folder / ".cut"
+        try:
+            shutil.rmtree(cut, ignore_errors=True)
+            cut.mkdir(parents=True)
+            files = [self._publish(spill, interval.number) for spill in self._collect(interval, cut) if spill.rows]
+            sync_folder(self._folder)
+        finally:
+            shutil.rmtree(cut, ignore_errors=True)
+            self._patience = max(self._patience, time.monotonic() + STOP_SECONDS)
+            self._writing = False
+        until = dataset.time_text(interval.end_ns)
+        log.info("raw backup %d: %d rows of %d pairs, until %s", interval.number, sum(files), len(files), until)
+
+    def _collect(self, interval: Interval, cut: Path) -> list[Spill]:
+        chosen, (_, start_ns, end_ns) = self._settings, interval
+        request = Request(start_ns, end_ns, chosen.symbols, chosen.depth, self._format, interval_ns=self._interval_ns)
+        counts = rows_by_symbol(self._db, start_ns, end_ns)
+        check_room(cut, request, counts)
+        return list(collect(self._db, request, cut, counts, Progress(), collector=chosen.collector).values())
+
+    def _publish(self, spill: Spill, number: int) -> int:
+        """Writes a pair's file, which has its name when it is whole; returns its rows."""
+        since = _minute(self._started_ns)
+        name = dataset.raw_file_name(spill.symbol, self._interval_ns, since, number, self._format)
+        new = self._folder / f".{name}.new"
+        try:
+            write_file(spill, new, self._format)
+            new.replace(self._folder / name)
+        finally:
+            new.unlink(missing_ok=True)
+        spill.remove()
+        return spill.rows
+
+    @property
+    def _interval_ns(self) -> int:
+        return self._settings.interval_ms * dataset.MILLISECOND
+
+
+def _minute(ns: int) -> int:
+    return ns // MINUTE * MINUTE
+
+
+def _seconds(start_ns: int, end_ns: int) -> tuple[int, int]:
+    """The range in whole seconds that holds another."""
+    return start_ns // SECOND * SECOND, -(-end_ns // SECOND) * SECOND
+
+
+def _last_number(folder: Path) -> int:
+    """Of the intervals in a folder: a run that ended in the minute in which it had begun may have left some."""
+    found = (re.search(r"_\((\d+)\)\.\w+$", path.name) for path in folder.iterdir())
+    return max((int(match[1]) for match in found if match), default=0)

@@ -1,0 +1,207 @@
+"""How completely pairs were recorded: rows, covered time and gaps of each, in the whole and by day or hour."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ingester.clock import SECOND
+from ingester.datasets.gaps import (
+    DAY,
+    STEP,
+    Gap,
+    Progress,
+    Span,
+    collector_gaps,
+    coverage_gaps,
+    median_interval_ns,
+    percent_covered,
+    pieces,
+    recorded_spans,
+    where,
+)
+from ingester.datasets.manifest import iso
+from ingester.store.questdb import QuestDB
+from ingester.store.schema import ORDERBOOK
+
+HOUR = 3600 * SECOND
+PIECES = {"day": DAY, "hour": HOUR}
+
+
+class Coverage(NamedTuple):
+    """Of one pair in one range of time."""
+
+    symbol: str
+    start_ns: int
+    end_ns: int
+    rows: int
+    """Books; one that several collectors recorded counts once."""
+    interval_ns: int
+    """About the median time between two rows of the pair in the whole range; 0 where there is none."""
+    gaps: list[Gap]
+    """In the order of time, cut to this range."""
+
+    @property
+    def percent(self) -> float:
+        """The share of time outside of gaps."""
+        return percent_covered(self.gaps, self.start_ns, self.end_ns)
+
+    @property
+    def missing_ns(self) -> int:
+        return sum(gap.length_ns for gap in self.gaps)
+
+    @property
+    def expected_rows(self) -> int:
+        """As many as the pair's interval gives in the time outside of gaps."""
+        return round((self.end_ns - self.start_ns - self.missing_ns) / self.interval_ns) if self.interval_ns else 0
+
+    @property
+    def largest(self) -> Gap | None:
+        return max(self.gaps, key=lambda gap: gap.length_ns, default=None)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Missing ns by reason, the greatest first."""
+        lengths: Counter[str] = Counter()
+        for gap in self.gaps:
+            lengths[gap.reason] += gap.length_ns
+        return dict(lengths.most_common())
+
+
+class PairCoverage(NamedTuple):
+    """Of one pair: in the whole range, and in each of its days or hours (the first and last cut to the range)."""
+
+    whole: Coverage
+    pieces: list[Coverage]
+
+
+def recorded_range(db: QuestDB, symbols: Sequence[str] | None = None) -> tuple[int, int] | None:
+    """From the first row (of these pairs) to just after the last one; None where there is none."""
+    condition = "" if symbols is None else f" WHERE {where(0, 1 << 62, symbols)}"
+    ((first, last),) = db.sql(
+        f"SELECT cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK}{condition}"
+    ).rows
+    return None if first is None else (first * 1000, (last + 1) * 1000)
+
+
+def pair_coverages(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str],
+    piece_ns: int = DAY,
+    progress: Progress = lambda share: None,
+) -> list[PairCoverage]:
+    """The coverage of each of the pairs, in their order; `piece_ns` is one of `PIECES`."""
+    spans = recorded_spans(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.6))
+    found = collector_gaps(db, spans, start_ns, end_ns, symbols, None, lambda share: progress(0.6 + share * 0.3))
+    gaps = coverage_gaps(found, spans, start_ns, end_ns, symbols)
+    rows = _books(db, spans, start_ns, end_ns, piece_ns)
+    progress(1.0)
+    intervals = _intervals(db, spans, start_ns, end_ns)
+    answer = []
+    for symbol in symbols:
+        interval_ns = intervals.get(symbol, 0)
+        parts = []
+        for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
+            count = rows[symbol, since_ns // piece_ns]
+            inside = list(_cut(gaps[symbol], since_ns, until_ns))
+            parts.append(Coverage(symbol, since_ns, until_ns, count, interval_ns, inside))
+        total = sum(piece.rows for piece in parts)
+        whole = Coverage(symbol, start_ns, end_ns, total, interval_ns, gaps[symbol])
+        answer.append(PairCoverage(whole, parts))
+    return answer
+
+
+def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[str, int]:
+    """Of each pair, the median interval of the collector that was the fastest: exact where it is regular."""
+    series: dict[tuple[str, str], list[Span]] = defaultdict(list)
+    for span in spans:
+        series[span.symbol, span.collector].append(span)
+    found = {key: median_interval_ns(own) for key, own in series.items()}
+    found |= _exact_intervals(db, spans, start_ns, end_ns)
+    intervals: dict[str, int] = {}
+    for (symbol, _), interval_ns in found.items():
+        if interval_ns:
+            intervals[symbol] = min(interval_ns, intervals.get(symbol, interval_ns))
+    return intervals
+
+
+def _exact_intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[tuple[str, str], int]:
+    """The mean of the steps around the rough median, by pair and collector, from an hour in the middle of the rows."""
+    if not spans:
+        return {}
+    fullest = max(spans, key=lambda span: span.rows)
+    middle_ns = (fullest.first_ns + fullest.last_ns) // 2
+    symbols = sorted({span.symbol for span in spans})
+    condition = where(max(start_ns, middle_ns - HOUR // 2), min(end_ns, middle_ns + HOUR // 2), symbols)
+    rows = db.sql(
+        f"WITH steps AS (SELECT symbol, collector, cast({STEP} AS DOUBLE) AS step FROM {ORDERBOOK} WHERE {condition}), "
+        "medians AS (SELECT symbol, collector, approx_percentile(step, 0.5) AS median FROM steps) "
+        "SELECT steps.symbol, steps.collector, avg(step) FROM steps "
+        "JOIN medians ON steps.symbol = medians.symbol AND steps.collector = medians.collector "
+        "WHERE step > 0.93 * median AND step < 1.07 * median"
+    ).rows
+    return {(symbol, collector): round(mean * 1000) for symbol, collector, mean in rows if mean}
+
+
+def _books(
+    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, piece_ns: int
+) -> Mapping[tuple[str, int], int]:
+    """Books by pair and number of the piece since 1970."""
+    collectors: dict[tuple[str, int], set[str]] = defaultdict(set)  # by pair and hour
+    for span in spans:
+        for hour in range(span.first_ns // HOUR, span.last_ns // HOUR + 1):
+            collectors[span.symbol, hour].add(span.collector)
+    several = {symbol for (symbol, _), names in collectors.items() if len(names) > 1}
+    rows: Counter[tuple[str, int]] = Counter()
+    for span in spans:
+        if span.symbol not in several:
+            rows[span.symbol, span.first_ns // piece_ns] += span.rows
+    for hour in sorted({hour for symbol, hour in collectors if symbol in several}):
+        shared = sorted(symbol for symbol in several if (symbol, hour) in collectors)
+        since_ns, until_ns = max(start_ns, hour * HOUR), min(end_ns, (hour + 1) * HOUR)
+        condition = where(since_ns, until_ns, shared)
+        # An hour at a time, for the server holds all ids of a question in memory.
+        counted = db.sql(f"SELECT symbol, count_distinct(last_update_id) FROM {ORDERBOOK} WHERE {condition}").rows
+        for symbol, count in counted:
+            rows[symbol, since_ns // piece_ns] += count
+    return rows
+
+
+def _cut(gaps: Sequence[Gap], start_ns: int, end_ns: int) -> Iterator[Gap]:
+    for gap in gaps:
+        if gap.since_ns < end_ns and gap.until_ns > start_ns:
+            yield gap._replace(since_ns=max(gap.since_ns, start_ns), until_ns=min(gap.until_ns, end_ns))
+
+
+def as_mapping(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, by: str | None) -> dict[str, Any]:
+    """For programs: everything, with the days or hours where `by` names them. Times are ISO 8601 in UTC."""
+    pairs = []
+    for whole, parts in coverages:
+        pair: dict[str, Any] = {"symbol": whole.symbol, "interval_ms": whole.interval_ns / 1e6, **_numbers(whole)}
+        pair["gaps"] = [
+            {
+                "from": iso(gap.since_ns),
+                "to": iso(gap.until_ns),
+                "seconds": gap.length_ns / SECOND,
+                "reason": gap.reason,
+            }
+            for gap in whole.gaps
+        ]
+        if by:
+            pair[f"{by}s"] = [
+                {"from": iso(piece.start_ns), "to": iso(piece.end_ns), **_numbers(piece), "gaps": len(piece.gaps)}
+                for piece in parts
+            ]
+        pairs.append(pair)
+    return {"from": iso(start_ns), "to": iso(end_ns), "pairs": pairs}
+
+
+def _numbers(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "rows": coverage.rows,
+        "expected_rows": coverage.expected_rows,
+        "percent": round(coverage.percent, 4),
+        "largest_gap_seconds": coverage.largest.length_ns / SECOND if coverage.largest else 0.0,
+        "reasons": {reason: ns / SECOND for reason, ns in coverage.reasons.items()},
+    }

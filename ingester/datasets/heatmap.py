@@ -1,0 +1,145 @@
+"""Coverage as a picture: pairs over time, calm where all was recorded, glaring where something is missing."""
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ingester.clock import SECOND
+from ingester.datasets.coverage import PairCoverage
+from ingester.datasets.dataset import Floats, time_text
+from ingester.datasets.gaps import NOT_RECORDED, Gap
+from ingester.errors import OperationError
+
+FORMATS = ("png", "svg", "pdf")
+MOST_BINS = 300
+_MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
+WIDTHS_NS = (
+    *(SECOND * n for n in (1, 2, 5, 10, 15, 30)),
+    *(_MINUTE * n for n in (1, 2, 5, 10, 15, 30)),
+    *(_HOUR * n for n in (1, 2, 3, 4, 6, 12)),
+    *(_DAY * n for n in (1, 2, 4, 7, 14, 28, 56)),
+)
+CLASSES = (
+    ("complete", "#d7e5e8", 0.0),
+    ("up to 0.1 % missing", "#ffd24d", 0.001),
+    ("up to 1 %", "#ff9a1f", 0.01),
+    ("up to 10 %", "#f2571b", 0.1),
+    ("up to 50 %", "#d3152b", 0.5),
+    ("more", "#7d0025", 1.0),
+)
+"""Name, colour and greatest share that is missing."""
+UNRECORDED = ("not recorded", "#8d949c")
+
+
+def require_matplotlib() -> None:
+    """Raises OperationError, with what to install, where there is no matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise OperationError(
+            "A plot needs matplotlib, which is not installed: pip install 'ingester[plot]' brings it."
+        ) from error
+
+
+def bin_edges(start_ns: int, end_ns: int) -> list[int]:
+    """Edges of bins of a round width, as many as `MOST_BINS` at most; the first and last may reach over the range."""
+    width = next((ns for ns in WIDTHS_NS if (end_ns - start_ns) / ns <= MOST_BINS - 1), 365 * _DAY)
+    return list(range(start_ns // width * width, -(-end_ns // width) * width + 1, width))
+
+
+def missing_shares(gaps: Sequence[Gap], edges: Sequence[int], start_ns: int, end_ns: int) -> Floats:
+    """The share of each bin (within the range) that lies in gaps, (len(edges) - 1,)."""
+    bounds = np.clip(np.array(edges, np.int64), start_ns, end_ns)
+    missing = np.zeros(len(edges) - 1)
+    for gap in gaps:
+        first, last = np.searchsorted(bounds, (gap.since_ns, gap.until_ns), side="right") - 1
+        here = slice(max(0, first), last + 1)
+        ends = np.minimum(bounds[1:][here], gap.until_ns)
+        missing[here] += np.maximum(0, ends - np.maximum(bounds[:-1][here], gap.since_ns))
+    shares: Floats = missing / np.maximum(1, np.diff(bounds))
+    return shares
+
+
+def classes(gaps: Sequence[Gap], edges: Sequence[int], start_ns: int, end_ns: int) -> Any:
+    """Of each bin the place of its class in `CLASSES`, or len(CLASSES) where most of it was not recorded at all."""
+    unrecorded = missing_shares([gap for gap in gaps if gap.reason == NOT_RECORDED], edges, start_ns, end_ns)
+    lost = missing_shares([gap for gap in gaps if gap.reason != NOT_RECORDED], edges, start_ns, end_ns)
+    limits = [most for _, _, most in CLASSES]
+    found = np.searchsorted(limits, np.minimum(lost + unrecorded, 1.0) - 1e-9)
+    return np.where((unrecorded > 0.5) & (lost < unrecorded), len(CLASSES), found)
+
+
+def draw(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, form: str = "png") -> bytes:
+    """The picture, in one of `FORMATS`. Raises OperationError where there is no matplotlib."""
+    require_matplotlib()
+    from matplotlib import dates as untyped_dates
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    dates: Any = untyped_dates
+    edges = bin_edges(start_ns, end_ns)
+    cells = np.array([classes(each.whole.gaps, edges, start_ns, end_ns) for each in coverages])
+    count = len(coverages)
+    height = min(60.0, max(0.24 * count, 0.5))
+    top, bottom = 0.95, 0.45
+    figure = Figure(figsize=(13, height + top + bottom), facecolor="white")
+    total = height + top + bottom
+    axes = figure.add_axes((0.1, bottom / total, 0.83, height / total))
+    kinds = [(name, colour) for name, colour, _ in CLASSES] + [UNRECORDED]
+    times = dates.date2num([datetime.fromtimestamp(edge / SECOND, UTC) for edge in edges])
+    colours = ListedColormap([colour for _, colour in kinds])
+    axes.pcolormesh(times, np.arange(count + 1), cells, cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5)
+    axes.hlines(np.arange(1, count), times[0], times[-1], colors="white", linewidth=1.2 if count <= 100 else 0.3)
+    axes.set_xlim(*dates.date2num([datetime.fromtimestamp(ns / SECOND, UTC) for ns in (start_ns, end_ns)]))
+    axes.set_ylim(count, 0)
+    step = -(-count // 250)
+    axes.set_yticks(np.arange(0, count, step) + 0.5, [each.whole.symbol for each in coverages[::step]], fontsize=8)
+    locator = dates.AutoDateLocator(minticks=4, maxticks=14)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(np.arange(0, count, step) + 0.5, [_percent(each.whole.percent) for each in coverages[::step]])
+    for axis in (axes, right):
+        axis.tick_params(length=0, labelsize=8, colors="#3c4248")
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    axes.tick_params(axis="x", length=3)
+    figure.text(
+        0.1,
+        1 - 0.22 / total,
+        f"Recorded from {time_text(start_ns)} to {time_text(end_ns)} UTC",
+        fontsize=11,
+        va="center",
+    )
+    width = _width_text(edges[1] - edges[0])
+    figure.text(0.985, 1 - 0.22 / total, f"a cell is {width}; right: time covered", fontsize=8, ha="right", va="center")
+    figure.legend(
+        handles=[Patch(facecolor=colour, label=name) for name, colour in kinds],
+        loc="center left",
+        bbox_to_anchor=(0.094, 1 - 0.62 / total),
+        ncols=len(kinds),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.2,
+        handleheight=1.2,
+        columnspacing=1.4,
+    )
+    picture = io.BytesIO()
+    figure.savefig(picture, format=form, dpi=130)
+    return picture.getvalue()
+
+
+def _percent(percent: float) -> str:
+    """Rounded down: only what has no gap is 100 %."""
+    return f"{int(percent * 100) / 100:.2f} %"
+
+
+def _width_text(ns: int) -> str:
+    for unit, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+        if ns % unit == 0:
+            return f"{ns // unit} {name}"
+    return f"{ns // SECOND} s"

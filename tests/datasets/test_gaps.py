@@ -1,0 +1,166 @@
+"""gaps.py: rows and events in a real table, and what is found missing."""
+
+import pytest
+
+from ingester.clock import SECOND
+from ingester.datasets.dataset import parse_time
+from ingester.datasets.gaps import (
+    NOT_RECORDED,
+    UNEXPLAINED,
+    Gap,
+    Span,
+    coverage_gaps,
+    pair_gaps,
+    percent_covered,
+    recorded_gaps,
+)
+from ingester.events import Event
+from ingester.snapshot import Snapshot
+from ingester.store import schema
+from ingester.store.questdb import QuestDB
+from ingester.store.rows import RowEncoder
+
+START = parse_time("2019-05-01 23:59")
+END = START + 120 * SECOND
+"""Midnight lies in the middle."""
+
+
+@pytest.fixture
+def db(questdb):
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 20)
+    return db
+
+
+def at(second):
+    return START + round(second * 10) * SECOND // 10
+
+
+def record(db, collector, symbol, seconds, events=()):
+    """Stores a row at each of the seconds; events are (symbol, since, until, reason), `until` None: still open."""
+    encoder = RowEncoder(5, collector)
+    rows = [Snapshot(symbol, at(second), number, [(1.0, 1.0)], [(2.0, 1.0)]) for number, second in enumerate(seconds)]
+    db.write(encoder.snapshots(rows))
+    if events:
+        db.write(
+            encoder.events(
+                Event(at(since), "gap", name, "", reason, None if until is None else at(until))
+                for name, since, until, reason in events
+            )
+        )
+    for table in (schema.ORDERBOOK, schema.EVENTS):
+        db.sql(f"SELECT wait_wal_table('{table}')")
+
+
+def every(step, *ranges):
+    """Seconds in steps, in each of the half-open ranges."""
+    return [begin + n * step for begin, end in ranges for n in range(round((end - begin) / step))]
+
+
+def told(gaps):
+    return [((gap.since_ns - START) / SECOND, (gap.until_ns - START) / SECOND, gap.reason) for gap in gaps]
+
+
+def test_a_reported_gap_keeps_its_reason_and_a_silence_that_nobody_reported_is_found(db):
+    seconds = every(0.1, (0, 20.1), (40, 60.1), (62, 120))
+    record(db, "gap-1", "GAPAUSDT", seconds, [("GAPAUSDT", 20, 40, "connection lost")])
+    gaps = pair_gaps(db, START, END, ["GAPAUSDT"])["GAPAUSDT"]
+    assert told(gaps) == [(20, 40, "connection lost"), (60, 62, UNEXPLAINED)]
+    assert percent_covered(gaps, START, END) == pytest.approx(100 * 98 / 120)
+
+
+def test_a_silence_over_midnight_is_one_gap(db):
+    record(db, "gap-2", "GAPBUSDT", every(0.1, (0, 50.1), (70, 120)))
+    assert told(pair_gaps(db, START, END, ["GAPBUSDT"])["GAPBUSDT"]) == [(50, 70, UNEXPLAINED)]
+
+
+def test_a_slow_pair_has_no_gap_where_its_rhythm_allows_the_silence(db):
+    record(db, "gap-3", "GAPCUSDT", every(3, (0, 60), (81, 120)))
+    assert told(pair_gaps(db, START, END, ["GAPCUSDT"])["GAPCUSDT"]) == []
+    record(db, "gap-3", "GAPCFAST", every(0.5, (0, 10.5), (14.9, 40.5), (46, 120)))
+    assert told(pair_gaps(db, START, END, ["GAPCFAST"])["GAPCFAST"]) == [(39.9, 46, UNEXPLAINED)]
+
+
+def test_what_lies_before_the_first_and_after_the_last_row_was_not_recorded(db):
+    record(db, "gap-4", "GAPDUSDT", every(0.1, (30, 90.1)))
+    assert told(pair_gaps(db, START, END, ["GAPDUSDT"])["GAPDUSDT"]) == [
+        (0, 30, NOT_RECORDED),
+        (90, 120, NOT_RECORDED),
+    ]
+    inside = pair_gaps(db, at(29.5), at(90.5), ["GAPDUSDT"])["GAPDUSDT"]
+    assert inside == []
+
+
+def test_a_pair_without_rows_has_one_gap_and_pairs_that_are_not_named_are_left_out(db):
+    record(db, "gap-4", "GAPDUSDT", every(0.1, (30, 90.1)))
+    gaps = pair_gaps(db, START, END, ["GAPNONE"])
+    assert gaps == {"GAPNONE": [Gap("GAPNONE", START, END, NOT_RECORDED, "")]}
+    assert percent_covered(gaps["GAPNONE"], START, END) == 0
+
+
+def test_with_two_collectors_only_what_both_lack_is_a_gap(db):
+    record(
+        db,
+        "gap-5",
+        "GAPEUSDT",
+        every(0.1, (0, 20.1), (40, 60.1), (65, 120)),
+        [("GAPEUSDT", 20, 40, "connection lost"), ("GAPEUSDT", 60, 65, "exchange silent")],
+    )
+    # began later, and did not run in between
+    record(db, "gap-6", "GAPEUSDT", every(0.1, (10, 30.1), (62, 120)), [("GAPEUSDT", 30, 62, "restart")])
+    gaps = pair_gaps(db, START, END, ["GAPEUSDT"])["GAPEUSDT"]
+    assert [(since, until) for since, until, _ in told(gaps)] == [(30, 40), (60, 62)]
+    alone = pair_gaps(db, START, END, ["GAPEUSDT"], ["gap-5"])["GAPEUSDT"]
+    assert told(alone) == [(20, 40, "connection lost"), (60, 65, "exchange silent")]
+
+
+def test_an_open_gap_ends_with_the_next_row_or_the_range(db):
+    events = [("GAPFUSDT", 20, None, "connection lost"), ("GAPFUSDT", 90, None, "exchange silent")]
+    record(db, "gap-7", "GAPFUSDT", every(0.1, (0, 20.1), (33, 90.1)), events)
+    assert told(recorded_gaps(db, START, END, ["GAPFUSDT"])) == [
+        (20, 33, "connection lost"),
+        (90, 120, "exchange silent"),
+    ]
+    later = recorded_gaps(db, at(40), at(80), ["GAPFUSDT"])
+    assert later == []
+
+
+def test_reported_gaps_are_cut_to_the_range(db):
+    record(db, "gap-8", "GAPGUSDT", every(0.1, (0, 20.1), (40, 120)), [("GAPGUSDT", 20, 40, "connection lost")])
+    assert told(recorded_gaps(db, at(25), at(30), ["GAPGUSDT"])) == [(25, 30, "connection lost")]
+    assert told(pair_gaps(db, at(10), at(30), ["GAPGUSDT"])["GAPGUSDT"]) == [(20, 30, "connection lost")]
+    assert recorded_gaps(db, at(40), END, ["GAPGUSDT"]) == []
+
+
+def test_a_gap_without_a_pair_is_one_of_every_pair_of_its_collector(db):
+    record(db, "gap-9", "GAPHUSDT", every(0.1, (0, 120)), [("", 50, 52, "spool damaged: 20 rows")])
+    record(db, "gap-9", "GAPIUSDT", every(0.1, (0, 120)))
+    record(db, "gap-10", "GAPJUSDT", every(0.1, (0, 120)))
+    gaps = pair_gaps(db, START, END, ["GAPHUSDT", "GAPIUSDT", "GAPJUSDT"])
+    assert told(gaps["GAPHUSDT"]) == told(gaps["GAPIUSDT"]) == [(50, 52, "spool damaged: 20 rows")]
+    assert gaps["GAPJUSDT"] == []
+
+
+def test_the_reason_is_that_of_the_longest_part():
+    spans = [Span("X", name, 0, 100 * SECOND, 1000, SECOND // 10, SECOND) for name in ("a", "b")]
+    gaps = [
+        Gap("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
+        Gap("X", 12 * SECOND, 14 * SECOND, "connection lost", "b"),
+        Gap("X", 14 * SECOND, 19 * SECOND, UNEXPLAINED, "b"),
+        Gap("X", 13 * SECOND, 18 * SECOND, "exchange silent", "b"),
+    ]
+    (gap,) = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
+    assert gap == Gap("X", 12 * SECOND, 19 * SECOND, "restart", "a")
+
+
+def test_absences_that_only_touch_leave_the_row_between_them():
+    spans = [Span("X", name, 0, 100 * SECOND, 1000, SECOND // 10, SECOND) for name in ("a", "b")]
+    gaps = [
+        Gap("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
+        Gap("X", 20 * SECOND, 30 * SECOND, "restart", "a"),
+        Gap("X", 5 * SECOND, 40 * SECOND, "connection lost", "b"),
+        Gap("X", 50 * SECOND, 55 * SECOND, UNEXPLAINED, "a"),
+        Gap("X", 54 * SECOND + SECOND // 2, 59 * SECOND, UNEXPLAINED, "b"),
+    ]
+    found = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
+    assert [(gap.since_ns // SECOND, gap.until_ns // SECOND) for gap in found] == [(10, 20), (20, 30)]

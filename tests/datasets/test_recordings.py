@@ -1,0 +1,284 @@
+"""recordings.py: what a file may hold, what is read out of it, and what is refused."""
+
+import copyreg
+import gzip
+import io
+import os
+import pickle
+from datetime import timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.arrays import DatetimeArray
+from pandas.core.indexes.datetimes import _new_DatetimeIndex
+from pandas.core.internals.managers import BlockManager
+
+from ingester.datasets.dataset import COLON, columns
+from ingester.datasets.recordings import UnreadableRecording, find, load_pickle, read, symbol_of
+
+RAW = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1)"
+OLDER = f"ADA_USDT_100ms_(2023-06-01-08{COLON}31)_(2023-06-01-09{COLON}30)_(1)"
+EXTRACTED = f"ADA_USDT_100ms_(2023-06-01 12{COLON}00)_(2023-06-03 00{COLON}00)"
+
+
+def books(rows=7, levels=5):
+    index = pd.date_range("2023-06-01 08:31", periods=rows, freq="100ms", name="Request Time").as_unit("ns")
+    values = np.random.default_rng(1).random((rows, 4 * levels))
+    return pd.DataFrame(values, index=index, columns=columns(levels))
+
+
+def as_index_text(frame):
+    return frame.set_axis(frame.index.astype(str).rename("Request Time"))
+
+
+SHAPES = {
+    "as exported": books(),
+    "zone": books().tz_localize("UTC"),
+    "other zone": books().tz_localize("UTC").tz_convert("Europe/Berlin"),
+    "fixed offset": books().tz_localize("UTC").tz_convert(timezone(timedelta(hours=2))),
+    "text": books().astype(str),
+    "object text": books().astype(str).astype(object),
+    "text index": as_index_text(books()),
+    "object index": books().set_axis(books().index.astype(object)),
+    "text index of a zone": as_index_text(books().tz_localize("UTC").tz_convert("Europe/Berlin")),
+    "column": books().reset_index(),
+    "text column": as_index_text(books()).reset_index(),
+    "microseconds": books().set_axis(books().index.as_unit("us")),
+    "list index": books().set_axis(pd.DatetimeIndex(list(books().index), name="Request Time")),
+    "other order of columns": books()[columns(5)[::-1]],
+    "other order of rows": books()[::-1],
+}
+
+
+def check(path):
+    recording, frame = read(path), books()
+    assert recording.symbol == "ADAUSDT"
+    assert recording.levels == 5
+    assert np.array_equal(recording.times, frame.index.asi8)
+    assert np.array_equal(recording.values, frame.to_numpy())
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pickles_of_every_shape_and_protocol_are_read_exactly(tmp_path, shape, protocol):
+    path = tmp_path / f"{RAW}.pkl"
+    path.write_bytes(pickle.dumps(SHAPES[shape], protocol))
+    check(path)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_csv_files_of_every_shape_are_read_exactly(tmp_path, shape):
+    path = tmp_path / f"{EXTRACTED}.csv"
+    SHAPES[shape].to_csv(path, index=not shape.endswith("column"))
+    check(path)
+
+
+def test_compressed_files_are_read(tmp_path):
+    (tmp_path / f"{RAW}.pkl.gz").write_bytes(gzip.compress(pickle.dumps(books())))
+    books().to_csv(tmp_path / f"{RAW}.csv.gz")
+    for path in find([tmp_path]):
+        check(path)
+
+
+def test_pickles_of_numpy_1_are_read(tmp_path):
+    path = tmp_path / f"{RAW}.pkl"
+    written = pickle.dumps(books(), 2)
+    assert b"numpy._core." in written
+    path.write_bytes(written.replace(b"numpy._core.", b"numpy.core."))
+    check(path)
+
+
+def test_pickles_of_pandas_1_are_read(tmp_path):
+    """Its DataFrame, index and block manager were reduced in other ways, under other names."""
+    frame = books()
+    values = np.ascontiguousarray(frame.to_numpy().T)
+
+    class Times:
+        __class__ = DatetimeArray
+
+        def __reduce__(self):
+            state = {"_data": frame.index.to_numpy(), "_dtype": np.dtype("M8[ns]"), "_freq": None}
+            return copyreg.__newobj__, (DatetimeArray,), state
+
+    class Index:
+        def __reduce__(self):
+            return _new_DatetimeIndex, (pd.DatetimeIndex, {"data": Times(), "name": "Request Time"})
+
+    class Manager:
+        __class__ = BlockManager
+
+        def __reduce__(self):
+            axes = [pd.Index(columns(5), dtype=object), Index()]
+            block = {"values": values, "mgr_locs": slice(0, 20, 1)}
+            state = (axes, [values], [axes[0]], {"0.14.1": {"axes": axes, "blocks": [block]}})
+            return copyreg.__newobj__, (BlockManager,), state
+
+    class Frame:
+        __class__ = pd.DataFrame
+
+        def __reduce__(self):
+            state = {"_mgr": Manager(), "_typ": "dataframe", "_metadata": [], "attrs": {}}
+            return copyreg.__newobj__, (pd.DataFrame,), state
+
+    class Pickler(pickle._Pickler):
+        def save_global(self, obj, name=None):
+            if obj in (BlockManager, pd.DataFrame):  # in a protocol that names the module in clear
+                module = "pandas.core.internals.managers" if obj is BlockManager else "pandas.core.frame"
+                self.write(pickle.GLOBAL + f"{module}\n{obj.__name__}\n".encode())
+                self.memoize(obj)
+            else:
+                super().save_global(obj, name)
+
+        dispatch = pickle._Pickler.dispatch | {type: save_global}
+
+    file = io.BytesIO()
+    Pickler(file, 3).dump(Frame())
+    path = tmp_path / f"{RAW}.pkl"
+    path.write_bytes(file.getvalue())
+    check(path)
+
+
+@pytest.mark.parametrize("name", [RAW, OLDER, EXTRACTED, RAW.replace(COLON, ":"), EXTRACTED.lower()])
+def test_names_of_all_styles_tell_the_pair(name):
+    for ending in (".pkl", ".csv", ".pkl.gz"):
+        assert symbol_of(name + ending) == "ADAUSDT"
+
+
+@pytest.mark.parametrize("name", ["books.pkl", "ADA_USDT.csv", f"{RAW}.parquet", "_USDT_100ms_(2023-06-01 12:00).pkl"])
+def test_a_name_without_a_pair_is_refused(name):
+    with pytest.raises(UnreadableRecording, match="ADA_USDT_100ms"):
+        symbol_of(name)
+
+
+def test_folders_are_searched_and_each_file_is_found_once(tmp_path):
+    deep = tmp_path / "raw fetched data" / "since"
+    deep.mkdir(parents=True)
+    for name in ("b.pkl", "a.csv", "manifest.json", "c.pkl.gz"):
+        (deep / name).touch()
+    assert [path.name for path in find([tmp_path, deep, deep / "b.pkl"])] == ["a.csv", "b.pkl", "c.pkl.gz"]
+    assert find([deep / "manifest.json"]) == [deep / "manifest.json"]
+    assert find([tmp_path / "missing.pkl"]) == [tmp_path / "missing.pkl"]
+
+
+def test_what_is_not_finite_becomes_nan_and_the_rest_stays(tmp_path):
+    frame = books().astype(str).astype(object)
+    frame.iloc[0, 0], frame.iloc[1, 1], frame.iloc[2, 2], frame.iloc[3, 3] = "nan", None, "", "inf"
+    frame.iloc[4, [0, 10]] = ["9", "1"]  # crossed
+    path = tmp_path / f"{RAW}.pkl"
+    frame.replace("", np.nan).to_pickle(path)
+    values = read(path).values
+    assert np.isnan([values[0, 0], values[1, 1], values[2, 2], values[3, 3]]).all()
+    assert np.isnan(values).sum() == 4
+    assert (values[4, 0], values[4, 10]) == (9, 1)
+
+
+def test_levels_that_a_file_lacks_are_nan(tmp_path):
+    path = tmp_path / f"{RAW}.csv"
+    books(levels=7)[["Bid_1", "BidV_1", "Ask_7", "AskV_7"]].to_csv(path)
+    recording = read(path)
+    assert recording.levels == 7
+    assert np.isfinite(recording.values).sum(axis=0).tolist() == [7, 7] + [0] * 24 + [7, 7]
+
+
+def test_rows_of_one_time_are_kept_in_their_order(tmp_path):
+    frame = books()
+    twice = pd.concat([frame, frame * 2])
+    path = tmp_path / f"{RAW}.pkl"
+    twice.to_pickle(path)
+    recording = read(path)
+    assert np.array_equal(recording.times, np.repeat(frame.index.asi8, 2))
+    assert np.array_equal(recording.values[1::2], 2 * frame.to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (books().rename(columns={"Bid_1": "Price"}), "other names: Price"),
+        (books().rename(columns={"Bid_1": "Bid_21"}), "Bid_21"),
+        (books()[[]], "no columns"),
+        (books().reset_index(drop=True), "no times"),
+        (books().set_axis(["soon"] * 7), "more than times"),
+        (books().set_axis([pd.NaT, *books().index[1:]]), "1 rows have no time"),
+        (books().set_axis(books().index - pd.DateOffset(years=60)), "before 1970: 1963"),
+        (books().astype(object).replace(books().iloc[0, 0], "cheap"), "Bid_1 .*cheap"),
+        (books()["Bid_1"], "is refused|holds a Series"),
+        ({"Bid_1": 1.0}, "holds a dict"),
+    ],
+    ids=range(10),
+)
+def test_a_file_that_holds_something_else_is_refused(tmp_path, content, message):
+    path = tmp_path / f"{RAW}.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(UnreadableRecording, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps(books())[:-200], b"\x80\x05" + b"(" * 10_000])
+def test_broken_pickles_are_refused(tmp_path, content):
+    path = tmp_path / f"{RAW}.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableRecording, match=r"."):
+        read(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UnreadableRecording, match="FileNotFound"):
+        read(tmp_path / f"{RAW}.pkl")
+
+
+class Calls:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def hostile(target):
+    yield Calls(os.system, f"touch {target}")
+    yield Calls(eval, f"open({str(target)!r}, 'w')")
+    yield Calls(open, str(target), "w")
+    yield Calls(getattr, pd.DataFrame, "to_csv")
+    yield Calls(getattr, Path, "touch")
+    yield Calls(pd.read_pickle, str(target))
+    yield Calls(pd.eval, "1")
+    yield Calls(np.load, str(target))
+    yield Calls(np.save, str(target), np.zeros(1))
+    yield Calls(np.dtype, [("a", "O"), ("b", "i8")])
+    yield Calls(np.testing.assert_, False)
+    yield Calls(pickle.loads, pickle.dumps(Calls(os.system, f"touch {target}")))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_hostile_pickles_are_refused_and_do_nothing(tmp_path, protocol):
+    target = tmp_path / "made"
+    for attack in hostile(target):
+        for content in (attack, [books(), attack]):
+            with pytest.raises(UnreadableRecording, match="is refused"):
+                load_pickle(io.BytesIO(pickle.dumps(content, protocol)))
+            assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["os system", "posix system", "builtins eval", "pandas eval", "pandas io.common.os.system", "numpy core.os.system"],
+)
+def test_dotted_names_do_not_lead_around_the_list(name):
+    module, attribute = (part.encode() for part in name.split())
+    content = b"\x80\x04\x8c" + bytes([len(module)]) + module + b"\x8c" + bytes([len(attribute)]) + attribute + b"\x93."
+    with pytest.raises(UnreadableRecording, match="is refused"):
+        load_pickle(io.BytesIO(content))
+
+
+def test_text_whose_offsets_lead_out_of_its_buffer_is_refused():
+    pa = pytest.importorskip("pyarrow")
+    sound = pickle.dumps(pa.array(["12"], pa.large_string()), 5)
+    assert load_pickle(io.BytesIO(sound)).to_pylist() == ["12"]
+    broken = sound.replace(np.array([0, 2], np.int64).tobytes(), np.array([0, 1 << 40], np.int64).tobytes())
+    assert broken != sound
+    with pytest.raises(pa.ArrowInvalid):
+        load_pickle(io.BytesIO(broken))
