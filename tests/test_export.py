@@ -345,3 +345,18 @@ def test_a_disk_that_would_not_hold_it_is_noticed_before(questdb, made, tmp_path
     assert result.exit_code == 1
     assert "needs about" in result.output
     assert list((tmp_path / "extracted datasets").iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["pkl", "csv"])
+def test_what_is_exported_then_imported_is_exported_the_same(questdb, recorded, tmp_path, form):
+    when = ("--from", "2024-08-08", "--to", "2024-08-09", "--format", form)
+    (first,) = exported(questdb, tmp_path / "first", *when, "--pairs", "XRECUSDT").glob(f"*.{form}")
+    other = f"XBACK{form.upper()}"
+    copy = tmp_path / first.name.replace("XREC", other)
+    copy.write_bytes(first.read_bytes())
+    for _ in range(2):
+        result = CliRunner().invoke(cli, ["import", str(copy), "--questdb", url_of(questdb.endpoint)])
+        assert result.exit_code == 0, result.output
+    (again,) = exported(questdb, tmp_path / "again", *when, "--pairs", f"{other}USDT").glob(f"*.{form}")
+    assert again.name == copy.name
+    assert again.read_bytes() == first.read_bytes()
