@@ -1,0 +1,54 @@
+"""What no export can be faster than: the slices of a table downloaded alone, a data set's pickles written alone.
+
+`python -m limits download|pickle TASK` prints the seconds that it took.
+"""
+
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import table
+from rivals.exporters import exported
+
+from ingester.datasets.cut import AHEAD
+from ingester.datasets.dataset import as_frame
+from ingester.store.endpoint import Endpoint
+from ingester.store.query import Reader, Slice, between, rows_by_symbol
+from ingester.store.questdb import QuestDB
+from ingester.store.schema import ORDERBOOK
+
+
+def download(task: dict[str, Any]) -> float:
+    """Slices of all pairs in Parquet, as many at once as the exporter reads, in the quickest codec, thrown away."""
+    db = QuestDB(Endpoint(task["http_url"], task["user"], task["password"]))
+    start_ns, end_ns = task["start_ns"], task["end_ns"]
+    counts = rows_by_symbol(db, start_ns, end_ns)
+
+    def fetch(part: Slice) -> int:
+        query = f"SELECT * FROM {ORDERBOOK} WHERE {between(*part)}"
+        with exported(task, query, fmt="parquet", compression_codec="uncompressed") as answer:
+            return len(answer.read())
+
+    began = time.perf_counter()
+    slices = Reader(db, list(counts), table.DEPTH, counts).slices(start_ns, end_ns)
+    with ThreadPoolExecutor(AHEAD) as pool:
+        sum(pool.map(fetch, slices))
+    return time.perf_counter() - began
+
+
+def pickle(task: dict[str, Any]) -> float:
+    """Frames of as many rows, which are in memory, through `to_pickle`."""
+    books = table.recorded_books()
+    rows = (task["end_ns"] - task["start_ns"]) // table.INTERVAL_NS
+    frame = as_frame(task["start_ns"] + np.arange(rows) * table.INTERVAL_NS, books[np.arange(rows) % len(books)])
+    began = time.perf_counter()
+    for path in task["files"].values():
+        frame.to_pickle(path)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    print({"download": download, "pickle": pickle}[sys.argv[1]](json.loads(sys.argv[2])))
