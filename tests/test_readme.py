@@ -93,7 +93,9 @@ def test_pictures_and_links_lead_somewhere():
 
 
 def every_command(group=cli, path=("ingester",)):
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from every_command(command, (*path, name))
         else:

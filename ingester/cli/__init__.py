@@ -3,19 +3,24 @@
 import logging
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 import click
 
 from ingester import __version__
-from ingester.cli.coverage import coverage
-from ingester.cli.export import export
-from ingester.cli.import_ import import_
-from ingester.cli.server import server
-from ingester.cli.simulate import simulate
-from ingester.cli.sql import sql
-from ingester.cli.start import start
 from ingester.errors import IngesterError, UsageError
+
+MODULES = {
+    "start": "start",
+    "export": "export",
+    "coverage": "coverage",
+    "import": "import_",
+    "sql": "sql",
+    "simulate": "simulate",
+    "server": "server",
+}
+"""The module of each command, in which it has the module's name; in the order in which a newcomer needs them."""
 
 
 class _WrongUsage(click.ClickException):
@@ -34,7 +39,15 @@ class _Commands(click.Group):
             raise (_WrongUsage if isinstance(error, UsageError) else _Failure)(str(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order in which a newcomer needs them
+        return list(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imported when it is asked for: a command should not wait for what others need."""
+        if cmd_name not in MODULES:
+            return None
+        module = MODULES[cmd_name]
+        command: click.Command = getattr(import_module(f"ingester.cli.{module}"), module)
+        return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,10 +73,6 @@ def log_to_stderr() -> None:
     root = logging.getLogger("ingester")
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-
-
-for command in (start, coverage, export, import_, sql, simulate, server):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,16 +95,16 @@ def export(
         raise SettingsError(f"--levels {levels} is not between 1 and {depth}, the depth that was recorded.")
     request = requests.Request(start_ns, end_ns, tuple(symbols), levels, form, every_ns, max_age_ns, fill)
     target = root / dataset.EXTRACTED / dataset.folder_name(start_ns, end_ns)
-    gaps: dict[str, list[Gap]] = {}
-
-    def finish(folder: Path, files: Sequence[PairFile]) -> None:
-        gaps.update(pair_gaps(db, start_ns, end_ns, symbols))
-        write_manifest(folder, manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
-
     progress, began = requests.Progress(), time.monotonic()
-    with _shown(progress):
+    with ThreadPoolExecutor(1, "gaps") as beside, _shown(progress):
+        gaps = beside.submit(pair_gaps, db, start_ns, end_ns, symbols)
+
+        def finish(folder: Path, files: Sequence[PairFile]) -> None:
+            collectors = query.collectors(db, start_ns, end_ns)
+            write_manifest(folder, manifest(request, files, gaps.result(), collectors))
+
         files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
-    _summary(request, files, gaps, target, time.monotonic() - began)
+    _summary(request, files, gaps.result(), target, time.monotonic() - began)
 
 
 def _milliseconds(text: str, option: str) -> int:

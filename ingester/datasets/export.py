@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 CSV_GROWTH = 1.4
 """A CSV row is at most about so much larger than the same row in binary."""
 SPARE_BYTES = 256 << 20
+WRITERS_AT_ONCE = 2
+"""Files that are written, synced and read back for their checksum at once."""
 
 
 class PairFile(msgspec.Struct, frozen=True):
@@ -149,12 +152,21 @@ def _write(
     else:
         spills = collect(db, request, folder, counts, progress, (done.until_ns, done.rows) if done else None, note)
     progress.rows_read, progress.files_written = progress.rows, len(files)
-    for symbol, spill in spills.items():
-        progress.pair = symbol
-        files[symbol] = write_file(spill, folder / request.file_name(symbol), request.format)
-        progress.files_written += 1
-        remember()
-        spill.remove()
+    with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
+        jobs = {
+            pool.submit(write_file, spill, folder / request.file_name(symbol), request.format): spill
+            for symbol, spill in spills.items()
+        }
+        try:
+            for job in as_completed(jobs):
+                spill = jobs[job]
+                files[spill.symbol] = job.result()
+                progress.files_written, progress.pair = progress.files_written + 1, spill.symbol
+                remember()
+                spill.remove()
+        finally:
+            for job in jobs:
+                job.cancel()
     return [files[symbol] for symbol in request.symbols]
 
 

@@ -48,4 +48,4 @@ class Progress:
     """To be written."""
     files_written: int = 0
     pair: str = ""
-    """Being written."""
+    """Written last."""

@@ -19,6 +19,11 @@ class Endpoint:
     pg_port: int | None = None
     """The PostgreSQL port of a managed server; user and password are the same."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine, by its address."""
+        return urlsplit(self.http_url).hostname in ("127.0.0.1", "localhost", "::1")
+
     @classmethod
     def parse(cls, url: str) -> "Endpoint":
         """From `http(s)://[user:password@]host[:port]`; the port is 9000 unless said, 443 for https.
