@@ -15,6 +15,8 @@ from ingester.store.schema import ORDERBOOK
 
 SLICE_ROWS = 120_000
 """Rows of a slice: about 21 MB on the wire at depth 5. Larger ones are not faster, and take memory."""
+SELECTIVE = 0.5
+"""A smaller share of the rows than this is asked for by symbol; else whole slices are faster, and sorted out here."""
 HOUR = 3600 * SECOND
 
 
