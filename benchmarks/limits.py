@@ -14,7 +14,7 @@ import table
 from rivals.exporters import exported
 
 from ingester.datasets.cut import AHEAD
-from ingester.datasets.dataset import as_frame
+from ingester.datasets.grid import as_frame
 from ingester.store.endpoint import Endpoint
 from ingester.store.query import Reader, Slice, between, rows_by_symbol
 from ingester.store.questdb import QuestDB

@@ -18,7 +18,8 @@ from recorder import url_of
 
 from ingester.cli import cli
 from ingester.clock import SECOND
-from ingester.datasets.dataset import as_frame, columns
+from ingester.datasets.dataset import columns
+from ingester.datasets.grid import as_frame
 from ingester.events import Event
 from ingester.snapshot import Snapshot
 from ingester.store import schema

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from recorder import url_of
 
 from ingester.cli import cli
-from ingester.datasets.dataset import as_frame, parse_time
+from ingester.datasets.dataset import parse_time
+from ingester.datasets.grid import as_frame
 from ingester.store.questdb import QuestDB
 
 START = parse_time("2018-05-01 08:31")

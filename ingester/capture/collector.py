@@ -44,6 +44,8 @@ GOODBYE_SECONDS = 2.0
 DRAIN_SECONDS = 10.0
 """How long the end waits for QuestDB; what it has not taken by then waits in the spool for the next start."""
 
+COLLECT_NS = 30 * SECOND
+"""Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
 AUDIT_SECONDS = 10.0
 """How long the end waits for QuestDB to show everything that was sent."""
 
@@ -83,6 +85,7 @@ class Collector:
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
+        self._collect_ns = 0  # when garbage is to be collected
         self._tick_ns = 0  # when the next look at clock and spool is due
         self._continuity = Continuity(
             settings.symbols, settings.depth, self.metrics.feed, self._events.append, self._ask
@@ -214,6 +217,9 @@ class Collector:
         if now < self._tick_ns:
             return
         self._tick_ns = now + SECOND
+        if now >= self._collect_ns:
+            self._collect_ns = now + COLLECT_NS
+            gc.collect()
         for hole in self.spool.take_holes():
             self._record_hole(hole)
         if step := self.clock.follow():

@@ -2,14 +2,17 @@
 
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ingester.capture.collector import Collector
 from ingester.cli.options import Command
-from ingester.datasets.backup import FORMATS, Backup, run_folder
-from ingester.datasets.dataset import ROOT
+from ingester.datasets.dataset import RAW_FORMATS, ROOT
 from ingester.store.questdb import QuestDB
+
+if TYPE_CHECKING:
+    from ingester.datasets.backup import Backup
 
 
 def backup_options(command: Command) -> Command:
@@ -21,7 +24,7 @@ def backup_options(command: Command) -> Command:
         help="Also write the rows to files, one for each pair and so many minutes of the clock.",
     )
     form = click.option(
-        "--backup-format", type=click.Choice(FORMATS), default="pkl", show_default=True, help="Of these files."
+        "--backup-format", type=click.Choice(RAW_FORMATS), default="pkl", show_default=True, help="Of these files."
     )
     root = click.option(
         "--backup-root",
@@ -35,13 +38,15 @@ def backup_options(command: Command) -> Command:
 
 def backup_of(
     collector: Collector, db: QuestDB, every: int | None, form: str, root: Path, closing: contextlib.ExitStack
-) -> Backup | None:
+) -> "Backup | None":
     """What writes a recorder's raw backups, where that is wanted; its folder is held until `closing`.
 
     Raises OperationError where the folder is in use or cannot be written.
     """
     if every is None:
         return None
+    from ingester.datasets.backup import Backup, run_folder  # 40 MB of libraries that recording alone does not need
+
     folder = closing.enter_context(run_folder(root, collector.started_ns))
     started_ns, now = collector.started_ns, collector.clock.now
     return Backup(db, collector.spool, collector.settings, started_ns, now, folder, every, form)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +19,6 @@ from ingester.capture.collector import Collector, spool_folder
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.datasets.backup import Backup
 from ingester.errors import ExchangeError, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
@@ -28,6 +28,9 @@ from ingester.store import schema
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
+
+if TYPE_CHECKING:
+    from ingester.datasets.backup import Backup
 
 log = logging.getLogger("ingester.start")
 
@@ -146,7 +149,7 @@ def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
 
 
 def _record(
-    collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None, backup: Backup | None
+    collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None, backup: "Backup | None"
 ) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)

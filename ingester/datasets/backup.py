@@ -35,7 +35,6 @@ from ingester.store.tally import MINUTE
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("pkl", "csv")
 DAY = 24 * 60 * MINUTE
 LOOK_SECONDS = 1.0
 """How often it looks whether the rows of an interval are in the table."""

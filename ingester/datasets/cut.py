@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ingester.datasets import dataset
+from ingester.datasets import grid as grids
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
@@ -69,7 +69,7 @@ class _Pair:
         self.spill = spill
         self._request = request
         self._merger = Merger()
-        self._sampler = dataset.Sampler(request.width, request.max_age_ns, request.fill)
+        self._sampler = grids.Sampler(request.width, request.max_age_ns, request.fill)
         self._from_ns = request.start_ns  # nothing before goes into the spill
 
     def resume(self, from_ns: int) -> None:
@@ -79,7 +79,7 @@ class _Pair:
         if last is not None and self._request.fill == "forward":
             self._sampler.take(np.array([last[0]]), last[1], np.empty(0, np.int64))
 
-    def take(self, part: Slice, times: dataset.Nanoseconds, ids: Any, values: dataset.Floats) -> None:
+    def take(self, part: Slice, times: grids.Nanoseconds, ids: Any, values: grids.Floats) -> None:
         """The pair's rows of the next slice."""
         request = self._request
         kept = self._merger.take(times, ids)
@@ -91,7 +91,7 @@ class _Pair:
             self.spill.append(times[early:], values[early:])
             return
         first = request.start_ns + -(-(start - request.start_ns) // request.every_ns) * request.every_ns
-        grid_times = dataset.grid(first, max(first, part.end_ns), request.every_ns)
+        grid_times = grids.grid(first, max(first, part.end_ns), request.every_ns)
         self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ingester.datasets import dataset
+from ingester.datasets import grid as grids
 from ingester.datasets.cut import collect
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.request import Progress, Request
@@ -170,7 +170,7 @@ def _write(
     return [files[symbol] for symbol in request.symbols]
 
 
-def _filled(times: dataset.Nanoseconds, values: dataset.Floats) -> tuple[int | None, int | None, int]:
+def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None, int | None, int]:
     """First and last time of rows that hold data, and how many hold none."""
     empty = np.concatenate(
         [np.isnan(values[at : at + 100_000]).all(axis=1) for at in range(0, len(times), 100_000)] or [np.empty(0, bool)]

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from ingester.datasets.dataset import INDEX, Floats, Nanoseconds, as_frame, columns
+from ingester.datasets.dataset import INDEX, columns
+from ingester.datasets.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000
 _WHOLE_BELOW = 1e15

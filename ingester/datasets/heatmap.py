@@ -9,8 +9,9 @@ import numpy as np
 
 from ingester.clock import SECOND
 from ingester.datasets.coverage import PairCoverage
-from ingester.datasets.dataset import Floats, time_text
+from ingester.datasets.dataset import time_text
 from ingester.datasets.gaps import NOT_RECORDED, Gap
+from ingester.datasets.grid import Floats
 from ingester.errors import OperationError
 
 FORMATS = ("png", "svg", "pdf")

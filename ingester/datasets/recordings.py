@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from ingester.datasets.dataset import COLON, INDEX, Floats, Nanoseconds, columns
+from ingester.datasets.dataset import COLON, INDEX, columns
+from ingester.datasets.grid import Floats, Nanoseconds
 from ingester.errors import OperationError
 
 MOST_LEVELS = 20

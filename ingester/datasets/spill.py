@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ingester.datasets.dataset import Floats, Nanoseconds
+from ingester.datasets.grid import Floats, Nanoseconds
 
 
 class Spill:

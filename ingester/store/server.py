@@ -81,9 +81,9 @@ class ManagedServer:
                 endpoint = self._endpoint(state)
                 if self._answers(state, endpoint):
                     return endpoint
-                if "could not bind" not in (words := self._last_words()):
+                if "could not bind" not in self._last_words(100):
                     break  # else someone took the port between our look at it and the start
-            raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{words}")
+            raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
 
     def last_endpoint(self) -> Endpoint | None:
         """Where the server was when it was last started; None where it never was."""
@@ -231,11 +231,11 @@ class ManagedServer:
             time.sleep(0.1)
         return False
 
-    def _last_words(self) -> str:
+    def _last_words(self, most: int = 12) -> str:
         lines: list[str] = []
         for file in sorted((self._root / "log").glob("*.log*"), key=lambda path: path.stat().st_mtime):
             lines += file.read_text(errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-12:])
+        return "\n".join(f"  {line}" for line in lines[-most:])
 
     def _state(self) -> State | None:
         try:

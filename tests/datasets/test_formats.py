@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from ingester.datasets import formats
-from ingester.datasets.dataset import as_frame, columns
+from ingester.datasets.dataset import columns
+from ingester.datasets.grid import as_frame
 
 TIMES = np.cumsum(np.random.default_rng(5).integers(1, 10**9, 250_000)) + 1_685_620_800 * 10**9
 

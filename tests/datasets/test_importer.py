@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ingester.datasets.dataset import as_frame, columns, parse_time
+from ingester.datasets.dataset import columns, parse_time
+from ingester.datasets.grid import as_frame
 from ingester.datasets.importer import Importer, row_ids
 from ingester.datasets.recordings import Recording, UnreadableRecording
 from ingester.snapshot import level_columns
