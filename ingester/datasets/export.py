@@ -101,11 +101,9 @@ def write_file(spill: Spill, path: Path, format: str) -> PairFile:
     """Writes a pair's rows durably."""
     times, values = spill.arrays()
     WRITERS[format](path, times, values)
-    digest = hashlib.sha256()
     with path.open("r+b") as file:
         os.fsync(file.fileno())
-        while block := file.read(1 << 20):
-            digest.update(block)
+        digest = hashlib.file_digest(file, "sha256")
     first, last, empty = _filled(times, values)
     return PairFile(spill.symbol, path.name, len(times), empty, first, last, path.stat().st_size, digest.hexdigest())
 

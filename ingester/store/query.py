@@ -148,16 +148,16 @@ class Reader:
         skipped = int(np.searchsorted(codes[order], 0)) if len(codes) else 0
         order = order[skipped:]
         codes = codes[order]
-        values = np.empty((len(order), len(self._names)))
+        values = np.empty((len(self._names), len(order)))  # turned round only where pieces are small enough for a cache
         for place, name in enumerate(self._names):
-            values[:, place] = _numpy(table.column(name))[order]
+            np.take(_numpy(table.column(name)), order, out=values[place], mode="clip")
         first = np.flatnonzero(np.diff(codes, prepend=-1))
         return Rows(
             [self._symbols[code] for code in codes[first]],
             [*first.tolist(), len(order)],
             _numpy(table.column("timestamp").cast(pa.timestamp("us")).cast(pa.int64()))[order] * 1000,
             _numpy(table.column("last_update_id"))[order],
-            values,
+            values.T,
         )
 
 
