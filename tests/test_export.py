@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from frames_of import read
 from recorder import url_of
 
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.dataset import columns
-from ingester.datasets.grid import as_frame
 from ingester.events import Event
 from ingester.snapshot import Snapshot
 from ingester.store import schema
@@ -103,17 +103,6 @@ def exported(questdb, tmp_path, *options):
     assert result.exit_code == 0, result.output
     (folder,) = (tmp_path / "extracted datasets").iterdir()
     return folder
-
-
-def read(path):
-    if path.suffix == ".pkl":
-        return pd.read_pickle(path)
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    if path.suffix == ".csv":
-        return pd.read_csv(path, index_col="Request Time", parse_dates=True)
-    with np.load(path) as archive:
-        return as_frame(archive["request_time"].view(np.int64), archive["values"])
 
 
 def times_of(frame):

@@ -3,12 +3,11 @@
 import hashlib
 
 import numpy as np
-import pandas as pd
 import pytest
+from frames_of import read
 
 from ingester.datasets import formats
 from ingester.datasets.dataset import columns
-from ingester.datasets.grid import as_frame
 
 TIMES = np.cumsum(np.random.default_rng(5).integers(1, 10**9, 250_000)) + 1_685_620_800 * 10**9
 
@@ -19,18 +18,6 @@ def odd_values(rows):
     values[:, 0] = np.arange(rows)  # a column of whole numbers is one of floats all the same
     values[:, 1] = chance.random(rows) * 1e-7
     return values
-
-
-def read(path):
-    if path.suffix == ".pkl":
-        return pd.read_pickle(path)
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    if path.suffix == ".csv":
-        return pd.read_csv(path, index_col="Request Time", parse_dates=True)
-    with np.load(path) as archive:
-        assert archive["columns"].tolist() == columns(2)
-        return as_frame(archive["request_time"].view(np.int64), archive["values"])
 
 
 @pytest.mark.parametrize("form", formats.WRITERS)

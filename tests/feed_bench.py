@@ -1,0 +1,111 @@
+"""A feed with its world, for tests: connections that say what they are told to, a clock that is turned."""
+
+import json
+from collections import deque
+
+from ingester.capture.continuity import Continuity
+from ingester.capture.feed import Feed
+from ingester.capture.stream import Frames, Lost, Opened
+from ingester.clock import SECOND
+from ingester.exchange import binance
+from ingester.metrics import FeedMetrics
+
+
+class SilentStream:
+    """Stands where a connection would; keeps what it was asked to do."""
+
+    def __init__(self, name, inbox):
+        self.name, self.inbox = name, inbox
+        self.sent = []
+        self.renewals = []
+        self.started = self.stopped = False
+
+    def start(self):
+        self.started = True
+
+    def send(self, text):
+        self.sent.append(json.loads(text))
+
+    def renew(self, reason):
+        self.renewals.append(reason)
+
+    def stop(self):
+        self.stopped = True
+
+    def join(self, timeout):
+        pass
+
+
+class Bench:
+    """A feed with its world: a clock to turn, connections to put words into the mouth of."""
+
+    def __init__(self, symbols=("BTCUSDT", "ETHUSDT"), keep_every=1, copies=1, life=10_000):
+        self.now_ns = 1_000 * SECOND + 300_000_000
+        self.metrics = FeedMetrics()
+        self.events = []
+        self.streams = []
+        self.asked = 0
+        self.continuity = Continuity(list(symbols), 5, self.metrics, self.events.append, self.ask)
+        self.feed = Feed(
+            self.continuity,
+            keep_every,
+            copies,
+            lambda: life * SECOND,
+            self.make,
+            lambda: self.now_ns,
+            self.metrics,
+            self.events.append,
+        )
+        self.feed.start()
+
+    def ask(self):
+        self.asked += 1
+
+    def make(self, name, inbox: deque):
+        self.streams.append(SilentStream(name, inbox))
+        return self.streams[-1]
+
+    def begin(self):
+        """All connections stand and are subscribed."""
+        for number in range(len(self.streams)):
+            self.open(number)
+        self.turn(3)
+
+    def turn(self, seconds):
+        """Time passes, second by second."""
+        for _ in range(seconds):
+            self.now_ns += SECOND
+            self.feed.poll()
+
+    def lose(self, stream=0, reason="reset"):
+        self.arrive(Lost(self.streams[stream], self.now_ns, reason, None))
+
+    def kinds(self, kind):
+        return [event for event in self.events if event.kind == kind]
+
+    def gaps(self):
+        """The gaps on record, each with what was last said of it, like the table's rows."""
+        latest = {(event.symbol, event.at_ns): event for event in self.kinds("gap")}
+        return [(e.symbol, e.at_ns, e.until_ns, e.detail) for e in latest.values()]
+
+    def open(self, stream=0):
+        self.arrive(Opened(self.streams[stream], self.now_ns))
+
+    def arrive(self, arrival):
+        arrival.stream.inbox.append(arrival)
+
+    def book(self, symbol, update_id, stream=0, bids=((1.0, 1.0),), asks=((2.0, 1.0),)):
+        data = {
+            "lastUpdateId": update_id,
+            "bids": [list(map(str, b)) for b in bids],
+            "asks": [list(map(str, a)) for a in asks],
+        }
+        name = binance.stream_name(symbol, 5)
+        self.say({"stream": name, "data": data}, stream)
+
+    def say(self, message, stream=0):
+        payload = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self.arrive(Frames(self.streams[stream], self.now_ns, [payload]))
+
+    def ids(self):
+        return [(snapshot.symbol, snapshot.update_id) for snapshot in self.feed.poll()]
