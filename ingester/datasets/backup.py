@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from ingester.clock import SECOND, Now
 from ingester.datasets import dataset
-from ingester.datasets.cut import collect
+from ingester.datasets.cut import Waiting, collect
 from ingester.datasets.export import check_room, write_file
 from ingester.datasets.request import Progress, Request
-from ingester.datasets.spill import Spill
 from ingester.errors import OperationError, StoreError
 from ingester.settings import Settings
 from ingester.store.audit import SLACK_NS
@@ -241,14 +240,14 @@ class Backup:
         until = dataset.time_text(interval.end_ns)
         log.info("raw backup %d: %d rows of %d pairs, until %s", interval.number, sum(files), len(files), until)
 
-    def _collect(self, interval: Interval, cut: Path) -> list[Spill]:
+    def _collect(self, interval: Interval, cut: Path) -> list[Waiting]:
         chosen, (_, start_ns, end_ns) = self._settings, interval
         request = Request(start_ns, end_ns, chosen.symbols, chosen.depth, self._format, interval_ns=self._interval_ns)
         counts = rows_by_symbol(self._db, start_ns, end_ns)
         check_room(cut, request, counts)
         return list(collect(self._db, request, cut, counts, Progress(), collector=chosen.collector).values())
 
-    def _publish(self, spill: Spill, number: int) -> int:
+    def _publish(self, spill: Waiting, number: int) -> int:
         """Writes a pair's file, which has its name when it is whole; returns its rows."""
         since = _minute(self._started_ns)
         name = dataset.raw_file_name(spill.symbol, self._interval_ns, since, number, self._format)

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from ingester.datasets import grid as grids
+from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
 from ingester.store.query import Reader, Rows, Slice
 from ingester.store.questdb import QuestDB
 
+Waiting = Spill | InPlace
+"""Rows of one pair on disk."""
 AHEAD = 2
 """Slices that are read while others are split: more would only wait, and take memory."""
 
@@ -26,15 +29,15 @@ def collect(
     counts: Mapping[str, int],
     progress: Progress,
     done: tuple[int, Mapping[str, int]] | None = None,
-    note: Callable[[int, Mapping[str, Spill]], None] = lambda until_ns, spills: None,
+    note: Callable[[int, Mapping[str, Waiting]], None] = lambda until_ns, spills: None,
     collector: str | None = None,
-) -> dict[str, Spill]:
+) -> dict[str, Waiting]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
     `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
     in the spills then. With `collector`, only what it has recorded, which holds no copies.
     """
-    pairs = {symbol: _Pair(request, Spill(folder, symbol, request.width)) for symbol in request.symbols}
+    pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}
     spills = {symbol: pair.spill for symbol, pair in pairs.items()}
     from_ns = done[0] if done else request.start_ns
     if done is not None:
@@ -62,10 +65,20 @@ def collect(
     return spills
 
 
+def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, int]) -> Waiting:
+    """Where a pair's rows wait: a large pickle is filled as they come, in case none of them is left out as a copy."""
+    rows = counts.get(symbol, 0)
+    if request.every_ns is not None:
+        rows = len(range(request.start_ns, request.end_ns, request.every_ns))
+    if request.format == "pkl" and rows >= LEAST_ROWS:
+        return InPlace(folder, symbol, request.width, rows)
+    return Spill(folder, symbol, request.width)
+
+
 class _Pair:
     """One pair on its way from slices to its spill."""
 
-    def __init__(self, request: Request, spill: Spill) -> None:
+    def __init__(self, request: Request, spill: Waiting) -> None:
         self.spill = spill
         self._request = request
         self._merger = Merger()

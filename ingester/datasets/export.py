@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 
 from ingester.datasets import grid as grids
-from ingester.datasets.cut import collect
+from ingester.datasets.cut import Waiting, collect, waiting
 from ingester.datasets.formats import WRITERS
+from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
-from ingester.datasets.spill import Spill
 from ingester.errors import OperationError, SettingsError
 from ingester.store.disk import replace_durably
 from ingester.store.questdb import QuestDB
@@ -97,10 +97,11 @@ def export(
     return files
 
 
-def write_file(spill: Spill, path: Path, format: str) -> PairFile:
+def write_file(spill: Waiting, path: Path, format: str) -> PairFile:
     """Writes a pair's rows durably."""
     times, values = spill.arrays()
-    WRITERS[format](path, times, values)
+    if not (isinstance(spill, InPlace) and spill.become(path)):
+        WRITERS[format](path, times, values)
     with path.open("r+b") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256")
@@ -139,12 +140,12 @@ def _write(
         state.files = list(files.values())
         replace_durably(folder / "progress.json", msgspec.json.encode(state))
 
-    def note(until_ns: int, spills: Mapping[str, Spill]) -> None:
+    def note(until_ns: int, spills: Mapping[str, Waiting]) -> None:
         state.until_ns, state.rows = until_ns, {symbol: spill.rows for symbol, spill in spills.items()}
         remember()
 
     if done is not None and done.files:  # all was split before the first file was written
-        spills = {symbol: Spill(folder, symbol, request.width) for symbol in request.symbols if symbol not in files}
+        spills = {each: waiting(folder, request, each, counts) for each in request.symbols if each not in files}
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:

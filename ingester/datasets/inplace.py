@@ -1,0 +1,101 @@
+"""A pickle that is filled while its rows come: saves writing and reading them once more.
+
+How many rows a pair has is known before they are read, and so is every byte of its pickle but the rows themselves:
+pickle is asked for a frame of zeros of that size, and the places of the zeros are noted instead of written.
+"""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from ingester.datasets.grid import Floats, Nanoseconds, as_frame
+
+LEAST_ROWS = 1 << 14
+"""Of fewer rows pickle would keep times in a frame of its own with other things, without a place to be noted."""
+
+
+class _Places:
+    """Takes what pickle writes; remembers where large arrays go, and keeps the rest."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, bytes]] = []
+        self.arrays: dict[int, int] = {}
+        """Offset of an array by its bytes."""
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        size = memoryview(data).nbytes
+        if size >= 8 * LEAST_ROWS:
+            self.arrays[size] = self.size
+        else:
+            self.parts.append((self.size, bytes(data)))
+        self.size += size
+        return size
+
+
+class InPlace:
+    """One pair's pickle with room for `room` rows; used like a `Spill`."""
+
+    def __init__(self, folder: Path, symbol: str, width: int, room: int) -> None:
+        self.symbol = symbol
+        self.rows = 0
+        self._width = width
+        self._room = room
+        self._path = folder / f"{symbol}.inplace"
+        places = _Places()
+        times, values = np.zeros(room, np.int64), np.zeros((room, width))
+        times.flags.writeable = values.flags.writeable = False  # as what is read back from a spill
+        pickle.dump(as_frame(times, values), places, protocol=5)
+        self._times_at, self._values_at = places.arrays[times.nbytes], places.arrays[values.nbytes]
+        if not self._path.exists():
+            beside = self._path.with_suffix(".new")
+            with beside.open("wb") as file:
+                for offset, part in places.parts:
+                    file.seek(offset)
+                    file.write(part)
+                file.truncate(places.size)
+            beside.replace(self._path)
+
+    def append(self, times: Nanoseconds, values: Floats) -> None:
+        """Adds rows (n,) and (n, width)."""
+        with self._path.open("r+b") as file:
+            os.pwrite(file.fileno(), np.ascontiguousarray(times).data, self._times_at + 8 * self.rows)
+            at = self._values_at + 8 * self._width * self.rows
+            os.pwrite(file.fileno(), np.ascontiguousarray(values).data, at)
+        self.rows += len(times)
+
+    def cut(self, rows: int) -> None:
+        """Keeps only the first rows."""
+        self.rows = rows
+
+    def arrays(self) -> tuple[Nanoseconds, Floats]:
+        """Times (n,) and values (n, width), mapped: read from disk where they are used."""
+        if not self.rows:
+            return np.empty(0, np.int64), np.empty((0, self._width))
+        times = np.memmap(self._path, np.int64, "r", self._times_at, (self.rows,))
+        values = np.memmap(self._path, np.float64, "r", self._values_at, (self.rows, self._width))
+        return np.asarray(times), np.asarray(values)
+
+    def last(self) -> tuple[int, Floats] | None:
+        """The last row, if there is one."""
+        if not self.rows:
+            return None
+        times, values = self.arrays()
+        return int(times[-1]), values[-1:].copy()
+
+    def become(self, path: Path) -> bool:
+        """Gives the pickle its name; False where it is not full, because copies were left out.
+
+        It keeps the present one as well until `remove`, for one who is interrupted before that is noted.
+        """
+        if self.rows != self._room:
+            return False
+        path.unlink(missing_ok=True)
+        os.link(self._path, path)
+        return True
+
+    def remove(self) -> None:
+        """The rows are in their file."""
+        self._path.unlink(missing_ok=True)
