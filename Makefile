@@ -1,5 +1,5 @@
 # The daily commands. `make` lists them.
-.PHONY: help install format lint types test fast bench
+.PHONY: help install format lint types test fast faults bench
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
 install: ## the package, editable, with everything for its tests
@@ -14,5 +14,8 @@ test:    ## everything
 	pytest
 fast:    ## only what is quick
 	pytest -m 'not slow'
-bench:   ## cost of the recorder, side by side with the alternatives
+faults:  ## every fault and a long soak, 18 minutes; writes docs/reliability.md
+	pytest tests/faults --reliability docs/reliability.md
+bench:   ## cost of recording and exporting, side by side with the alternatives
 	python benchmarks/ingest.py
+	python benchmarks/export.py
