@@ -9,6 +9,11 @@ import threading
 from ingester.store.questdb import QuestDB
 
 
+def interruptible():
+    """For a child that is to feel Ctrl-C: a shell's background job, and all that it starts, would not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Recorder:
     """A running `ingester start`; what it logs can be waited for."""
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from frames_of import read
-from recorder import url_of
+from recorder import interruptible, url_of
 
 from ingester.cli import cli
 from ingester.clock import SECOND
@@ -303,6 +303,7 @@ main()
             text=True,
             timeout=60,
             env=os.environ,
+            preexec_fn=interruptible,
         )
 
 

@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from recorder import url_of
+from recorder import interruptible, url_of
 
 from ingester.cli import cli
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.grid import as_frame
+from ingester.store import schema
 from ingester.store.questdb import QuestDB
 
 START = parse_time("2018-05-01 08:31")
@@ -103,10 +104,13 @@ def test_a_server_that_does_not_answer_is_one_sentence(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_far_it_came_and_the_same_command_completes_it(run, questdb, tmp_path):
+    schema.ensure(QuestDB(questdb.endpoint), 5)
     for number in range(300):
         books(2000, hour=number).to_pickle(tmp_path / f"ICMDG_USDT_100ms_(2018-05-01 08꞉31)_({number}).pkl")
     command = [sys.executable, "-m", "ingester", "import", str(tmp_path), "--questdb", url_of(questdb.endpoint)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=interruptible
+    )
     deadline = time.monotonic() + 60
     while rows_of(questdb, "ICMDGUSDT") == 0:
         assert time.monotonic() < deadline

@@ -307,8 +307,8 @@ def test_options_that_cannot_be_used_are_refused_by_name(options, words):
 
 def test_an_unreachable_questdb_is_named(questdb):
     with Simulator(pairs=["BTCUSDT"]) as simulator:
-        options = at(simulator, questdb)[:4]
-        code, output = failed("--pairs", "BTCUSDT", *options, "--questdb", "http://admin:hush@127.0.0.1:9")
+        options = (*at(simulator, questdb)[:4], "--questdb", "http://admin:hush@127.0.0.1:9", "--collector", "hushed")
+        code, output = failed("--pairs", "BTCUSDT", *options)
     assert code == 1
     assert "http://127.0.0.1:9" in output
     assert "hush" not in output
@@ -341,7 +341,7 @@ def test_a_table_that_does_not_fit_is_refused_at_the_start(questdb):
     db.sql("CREATE TABLE orderbook (timestamp TIMESTAMP, symbol STRING) TIMESTAMP(timestamp) PARTITION BY DAY WAL")
     try:
         with Simulator(pairs=["BTCUSDT"]) as simulator:
-            code, output = failed("--pairs", "BTCUSDT", *at(simulator, questdb))
+            code, output = failed("--pairs", "BTCUSDT", "--collector", "unfit", *at(simulator, questdb))
     finally:
         db.sql("DROP TABLE orderbook")
     assert code == 1
