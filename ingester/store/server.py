@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 HTTP_PORT, PG_PORT = 9000, 8812
 USER = "admin"
 START_SECONDS = 90.0
+EXEC_SECONDS = 0.5
 FOREIGN_SECONDS = 15.0
 """A server that refuses our password for so long is ours after all; one that took our port lets ours end before."""
 LAUNCHES = 3
@@ -213,7 +214,8 @@ class ManagedServer:
     def _answers(self, state: State, endpoint: Endpoint) -> bool:
         """Waits until the server answers; False where its process ended instead."""
         db, begun = QuestDB(endpoint), time.monotonic()
-        while self._process(state):
+        # A process that was just made has no command line for a moment, by which it could be told.
+        while self._process(state) or time.monotonic() < begun + EXEC_SECONDS:
             try:
                 db.sql("SELECT 1")
                 return True
