@@ -86,9 +86,7 @@ def export(
         try:
             files = _write(db, request, folder, counts, progress, done)
             finish(folder, files)
-            for path in folder.glob("*.json"):
-                if path.name == "progress.json":
-                    path.unlink()
+            (folder / "progress.json").unlink(missing_ok=True)
             _publish(folder, target)
         except BaseException:
             if not resume:
@@ -145,7 +143,7 @@ def _write(
         remember()
 
     if done is not None and done.files:  # all was split before the first file was written
-        spills = {each: waiting(folder, request, each, counts) for each in request.symbols if each not in files}
+        spills = {each: waiting(folder, request, each) for each in request.symbols if each not in files}
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:
