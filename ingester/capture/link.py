@@ -131,7 +131,7 @@ class Link:
         self._on_event = on_event
         self._rotate_ns: int | None = None  # when the leg is too old
         self._not_before_ns = 0  # for another try, where a successor was no good
-        self._why = ""  # there is a successor
+        self._why = ""  # a successor is wanted
         self.successor: Leg | None = None
         self.leg = open_leg(self)
 

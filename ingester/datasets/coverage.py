@@ -19,7 +19,7 @@ from ingester.datasets.gaps import (
     recorded_spans,
     where,
 )
-from ingester.datasets.manifest import iso
+from ingester.datasets.manifest import gap_mapping, iso
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
@@ -179,15 +179,7 @@ def as_mapping(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, by
     pairs = []
     for whole, parts in coverages:
         pair: dict[str, Any] = {"symbol": whole.symbol, "interval_ms": whole.interval_ns / 1e6, **_numbers(whole)}
-        pair["gaps"] = [
-            {
-                "from": iso(gap.since_ns),
-                "to": iso(gap.until_ns),
-                "seconds": gap.length_ns / SECOND,
-                "reason": gap.reason,
-            }
-            for gap in whole.gaps
-        ]
+        pair["gaps"] = [gap_mapping(gap) for gap in whole.gaps]
         if by:
             pair[f"{by}s"] = [
                 {"from": iso(piece.start_ns), "to": iso(piece.end_ns), **_numbers(piece), "gaps": len(piece.gaps)}

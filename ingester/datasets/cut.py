@@ -1,6 +1,6 @@
 """Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair."""
 
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -113,23 +113,16 @@ class _Pair:
 def _read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[tuple[Slice, Rows]]:
     """The slices in order, some read while the caller works on another."""
     with ThreadPoolExecutor(AHEAD, "export") as pool:
-        waiting: list[tuple[Slice, Future[Rows]]] = []
-        stop = threading.Event()
-
-        def read(part: Slice) -> Rows:
-            if stop.is_set():
-                raise InterruptedError
-            return reader.read(part)
-
+        ahead: deque[tuple[Slice, Future[Rows]]] = deque()
         try:
-            remaining = iter(slices)
-            for part in remaining:
-                waiting.append((part, pool.submit(read, part)))
-                if len(waiting) > AHEAD:
-                    first, rows = waiting.pop(0)
+            for part in slices:
+                ahead.append((part, pool.submit(reader.read, part)))
+                if len(ahead) > AHEAD:
+                    first, rows = ahead.popleft()
                     yield first, rows.result()
-            while waiting:
-                first, rows = waiting.pop(0)
+            while ahead:
+                first, rows = ahead.popleft()
                 yield first, rows.result()
         finally:
-            stop.set()
+            for _, rows in ahead:
+                rows.cancel()

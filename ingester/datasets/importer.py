@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from questdb import Sender
 
 from ingester.datasets.recordings import Recording, UnreadableRecording, read
 from ingester.snapshot import level_columns
 from ingester.store import schema
 from ingester.store.questdb import QuestDB
+from ingester.store.rows import new_sender
 from ingester.store.schema import ORDERBOOK
 
 COLLECTOR = "import"
@@ -38,9 +38,7 @@ class Importer:
     def __init__(self, db: QuestDB) -> None:
         self._db = db
         self._depth = 0  # levels that the table is known to take
-        # Over HTTP with a pinned protocol version a Sender opens no connection; it is the documented way to a Buffer.
-        self._sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
-        self._sender.establish()  # type: ignore[no-untyped-call]
+        self._sender = new_sender()
         self._buffer = self._sender.new_buffer()
 
     def take(self, path: Path) -> Imported:

@@ -46,6 +46,16 @@ def iso(ns: int) -> str:
     return time_text(ns).replace(" ", "T") + "Z"
 
 
+def gap_mapping(gap: Gap) -> dict[str, Any]:
+    """A gap of a pair, for programs."""
+    return {
+        "from": iso(gap.since_ns),
+        "to": iso(gap.until_ns),
+        "seconds": gap.length_ns / SECOND,
+        "reason": gap.reason,
+    }
+
+
 def _grid(request: Request) -> dict[str, Any] | None:
     if request.every_ns is None:
         return None
@@ -66,13 +76,5 @@ def _pair(request: Request, file: PairFile, gaps: Sequence[Gap]) -> dict[str, An
         "first_row": None if file.first_ns is None else iso(file.first_ns),
         "last_row": None if file.last_ns is None else iso(file.last_ns),
         "coverage_percent": round(percent_covered(gaps, request.start_ns, request.end_ns), 4),
-        "gaps": [
-            {
-                "from": iso(gap.since_ns),
-                "to": iso(gap.until_ns),
-                "seconds": gap.length_ns / SECOND,
-                "reason": gap.reason,
-            }
-            for gap in gaps
-        ],
+        "gaps": [gap_mapping(gap) for gap in gaps],
     }

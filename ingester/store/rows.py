@@ -11,13 +11,19 @@ from ingester.snapshot import Snapshot, level_columns
 from ingester.store.schema import EVENTS, ORDERBOOK
 
 
+def new_sender() -> Sender:
+    """A Sender only for its buffers: over HTTP with a pinned protocol version it opens no connection, and it is the
+    documented way to a Buffer."""
+    sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
+    sender.establish()  # type: ignore[no-untyped-call]
+    return sender
+
+
 class RowEncoder:
     """Encodes for one recorder. Not for use by two threads at a time."""
 
     def __init__(self, depth: int, collector: str) -> None:
-        # Over HTTP with a pinned protocol version a Sender opens no connection; it is the documented way to a Buffer.
-        self._sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
-        self._sender.establish()  # type: ignore[no-untyped-call]
+        self._sender = new_sender()
         self._buffer = self._sender.new_buffer()
         self._depth = depth
         self._collector = collector
