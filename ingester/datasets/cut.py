@@ -37,7 +37,7 @@ def collect(
     `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
     in the spills then. With `collector`, only what it has recorded, which holds no copies.
     """
-    pairs = {symbol: _Pair(request, waiting(folder, request, symbol)) for symbol in request.symbols}
+    pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}
     spills = {symbol: pair.spill for symbol, pair in pairs.items()}
     from_ns = done[0] if done else request.start_ns
     if done is not None:
@@ -65,13 +65,14 @@ def collect(
     return spills
 
 
-def waiting(folder: Path, request: Request, symbol: str) -> Waiting:
-    """Where a pair's rows wait: a large pickle on a grid is filled as they come.
+def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, int]) -> Waiting:
+    """Where a pair's rows wait: a large pickle is filled as they come.
 
-    Of rows as received, more may become visible after they were counted, so that there would be no room for them.
+    `counts`: rows as received of each pair; those of the call that began to fill it, where that was interrupted.
     """
-    if request.format == "pkl" and request.every_ns is not None:
-        rows = len(range(request.start_ns, request.end_ns, request.every_ns))
+    if request.format == "pkl":
+        grid_rows = request.every_ns and len(range(request.start_ns, request.end_ns, request.every_ns))
+        rows = grid_rows or counts.get(symbol, 0)
         if rows >= LEAST_ROWS:
             return InPlace(folder, symbol, request.width, rows)
     return Spill(folder, symbol, request.width)

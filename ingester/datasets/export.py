@@ -23,7 +23,6 @@ from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
 from ingester.errors import OperationError, SettingsError
-from ingester.store.disk import replace_durably
 from ingester.store.questdb import QuestDB
 
 log = logging.getLogger(__name__)
@@ -57,6 +56,10 @@ class _Done(msgspec.Struct):
     rows: dict[str, int]
     """In the spills."""
     files: list[PairFile]
+    counts: dict[str, int]
+    """Rows of each pair in the range when it was begun."""
+    boot: str
+    """Which run of this machine it belongs to: a power cut may take what was not synced yet."""
 
 
 def export(
@@ -131,23 +134,25 @@ def _write(
     progress: Progress,
     done: _Done | None,
 ) -> list[PairFile]:
-    state = done or _Done(request, request.start_ns, {}, [])
+    state = done or _Done(request, request.start_ns, {}, [], dict(counts), _boot())
     files = {file.symbol: file for file in state.files}
 
     def remember() -> None:
         state.files = list(files.values())
-        replace_durably(folder / "progress.json", msgspec.json.encode(state))
+        new = folder / "progress.new"
+        new.write_bytes(msgspec.json.encode(state))
+        new.replace(folder / "progress.json")
 
     def note(until_ns: int, spills: Mapping[str, Waiting]) -> None:
         state.until_ns, state.rows = until_ns, {symbol: spill.rows for symbol, spill in spills.items()}
         remember()
 
     if done is not None and done.files:  # all was split before the first file was written
-        spills = {each: waiting(folder, request, each) for each in request.symbols if each not in files}
+        spills = {each: waiting(folder, request, each, state.counts) for each in request.symbols if each not in files}
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:
-        spills = collect(db, request, folder, counts, progress, (done.until_ns, done.rows) if done else None, note)
+        spills = collect(db, request, folder, state.counts, progress, (done.until_ns, done.rows) if done else None, note)
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
         jobs = {
@@ -169,13 +174,14 @@ def _write(
 
 def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None, int | None, int]:
     """First and last time of rows that hold data, and how many hold none."""
-    empty = np.concatenate(
-        [np.isnan(values[at : at + 100_000]).all(axis=1) for at in range(0, len(times), 100_000)] or [np.empty(0, bool)]
-    )
-    filled = np.flatnonzero(~empty)
-    if not len(filled):
+    empty = np.isnan(values[:, 0])
+    doubtful = np.flatnonzero(empty)
+    for at in range(0, len(doubtful), 100_000):
+        rows = doubtful[at : at + 100_000]
+        empty[rows] = np.isnan(values[rows]).all(axis=1)
+    if empty.all():
         return None, None, len(times)
-    return int(times[filled[0]]), int(times[filled[-1]]), int(empty.sum())
+    return int(times[empty.argmin()]), int(times[len(empty) - 1 - empty[::-1].argmin()]), int(empty.sum())
 
 
 def _done(folder: Path, request: Request) -> _Done | None:
@@ -188,7 +194,14 @@ def _done(folder: Path, request: Request) -> _Done | None:
             f"The interrupted export in {folder} was asked for other pairs, levels, format or grid. Ask for the same, "
             "or leave --resume out to begin anew."
         )
-    return done
+    return done if done.boot == _boot() else None
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

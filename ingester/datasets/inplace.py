@@ -1,7 +1,8 @@
 """A pickle that is filled while its rows come: saves writing and reading them once more.
 
-How many rows a pair has is known before they are read, and so is every byte of its pickle but the rows themselves:
-pickle is asked for a frame of zeros of that size, and the places of the zeros are noted instead of written.
+How many rows a pair has is counted before they are read, and so every byte of its pickle is known but the rows themselves:
+pickle is asked for a frame of zeros of that size, and the places of the zeros are noted instead of written. Rows that
+became visible after they were counted wait beside; then, or where copies were left out, the pickle is written anew.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ingester.datasets.grid import Floats, Nanoseconds, as_frame
+from ingester.datasets.spill import Spill
 
 LEAST_ROWS = 1 << 14
 """Of fewer rows pickle would keep times in a frame of its own with other things, without a place to be noted."""
@@ -44,6 +46,7 @@ class InPlace:
         self._width = width
         self._room = room
         self._path = folder / f"{symbol}.inplace"
+        self._over = Spill(folder, symbol, width)
         places = _Places()
         times, values = np.zeros(room, np.int64), np.zeros((room, width))
         times.flags.writeable = values.flags.writeable = False  # as what is read back from a spill
@@ -60,33 +63,41 @@ class InPlace:
 
     def append(self, times: Nanoseconds, values: Floats) -> None:
         """Adds rows (n,) and (n, width)."""
-        with self._path.open("r+b") as file:
-            os.pwrite(file.fileno(), np.ascontiguousarray(times).data, self._times_at + 8 * self.rows)
-            at = self._values_at + 8 * self._width * self.rows
-            os.pwrite(file.fileno(), np.ascontiguousarray(values).data, at)
+        fit = min(len(times), max(0, self._room - self.rows))
+        if fit:
+            with self._path.open("r+b") as file:
+                os.pwrite(file.fileno(), np.ascontiguousarray(times[:fit]).data, self._times_at + 8 * self.rows)
+                at = self._values_at + 8 * self._width * self.rows
+                os.pwrite(file.fileno(), np.ascontiguousarray(values[:fit]).data, at)
+        self._over.append(times[fit:], values[fit:])
         self.rows += len(times)
 
     def cut(self, rows: int) -> None:
         """Keeps only the first rows."""
         self.rows = rows
+        self._over.cut(max(0, rows - self._room))
 
     def arrays(self) -> tuple[Nanoseconds, Floats]:
         """Times (n,) and values (n, width), mapped: read from disk where they are used."""
-        if not self.rows:
-            return np.empty(0, np.int64), np.empty((0, self._width))
-        times = np.memmap(self._path, np.int64, "r", self._times_at, (self.rows,))
-        values = np.memmap(self._path, np.float64, "r", self._values_at, (self.rows, self._width))
-        return np.asarray(times), np.asarray(values)
+        rows = min(self.rows, self._room)
+        if not rows:
+            return self._over.arrays()
+        times = np.asarray(np.memmap(self._path, np.int64, "r", self._times_at, (rows,)))
+        values = np.asarray(np.memmap(self._path, np.float64, "r", self._values_at, (rows, self._width)))
+        if self._over.rows:
+            more_times, more_values = self._over.arrays()
+            return np.concatenate([times, more_times]), np.concatenate([values, more_values])
+        return times, values
 
     def last(self) -> tuple[int, Floats] | None:
         """The last row, if there is one."""
-        if not self.rows:
-            return None
+        if not self.rows or self._over.rows:
+            return self._over.last()
         times, values = self.arrays()
         return int(times[-1]), values[-1:].copy()
 
     def become(self, path: Path) -> bool:
-        """Gives the pickle its name; False where it is not full, because copies were left out.
+        """Gives the pickle its name; False where there are not just as many rows as it has room for.
 
         It keeps the present one as well until `remove`, for one who is interrupted before that is noted.
         """
@@ -99,3 +110,4 @@ class InPlace:
     def remove(self) -> None:
         """The rows are in their file."""
         self._path.unlink(missing_ok=True)
+        self._over.remove()

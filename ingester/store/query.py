@@ -1,5 +1,6 @@
 """Bulk reads of `orderbook`: time slices as Arrow tables, through QuestDB's parquet export."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -95,6 +96,7 @@ class Reader:
         self._db = db
         self._symbols = sorted(symbols)
         self._names = level_columns(levels)
+        self._rooms = threading.local()  # each thread reads into its own
         wanted = sum(counts.get(symbol, 0) for symbol in symbols)
         self._chosen = ""
         if wanted < SELECTIVE * sum(counts.values()):
@@ -132,11 +134,19 @@ class Reader:
     def read(self, part: Slice) -> Rows:
         """The rows of a slice. Raises StoreError."""
         where = between(*part) + self._filter
-        data = self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}")
-        # Not by `read_dictionary`: QuestDB's dictionaries hold every unused symbol as an empty string, and pyarrow
-        # counts these as one.
+        room: bytearray = self._rooms.__dict__.setdefault("room", bytearray())
+        with self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}", room) as data:
+            table = self._table(data)
+        return self._sorted(table)
+
+    def _table(self, data: memoryview) -> pa.Table:
+        """A copy of what is wanted from a Parquet file; on return nothing refers to `data`.
+
+        Not by `read_table` or with threads, which let go of it only a moment later. Not by `read_dictionary`: QuestDB's
+        dictionaries hold every unused symbol as an empty string, and pyarrow counts these as one.
+        """
         columns = ["timestamp", "symbol", "last_update_id", *self._names]
-        return self._sorted(pq.read_table(pa.BufferReader(data), columns=columns))
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
 
     def _sorted(self, table: pa.Table) -> Rows:
         encoded = table.column("symbol").dictionary_encode().unify_dictionaries().combine_chunks()
