@@ -5,19 +5,20 @@
 
 import json
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import table
-from rivals.exporters import exported
 
 from ingester.datasets.cut import AHEAD
 from ingester.datasets.grid import as_frame
 from ingester.store.endpoint import Endpoint
-from ingester.store.query import Reader, Slice, between, rows_by_symbol
+from ingester.store.query import between, rows_by_symbol
 from ingester.store.questdb import QuestDB
+from ingester.store.reader import Reader, Slice
 from ingester.store.schema import ORDERBOOK
 
 
@@ -27,10 +28,12 @@ def download(task: dict[str, Any]) -> float:
     start_ns, end_ns = task["start_ns"], task["end_ns"]
     counts = rows_by_symbol(db, start_ns, end_ns)
 
+    rooms = threading.local()
+
     def fetch(part: Slice) -> int:
-        query = f"SELECT * FROM {ORDERBOOK} WHERE {between(*part)}"
-        with exported(task, query, fmt="parquet", compression_codec="uncompressed") as answer:
-            return len(answer.read())
+        room = rooms.__dict__.setdefault("room", bytearray())
+        with db.parquet(f"SELECT * FROM {ORDERBOOK} WHERE {between(*part)}", room) as data:
+            return len(data)
 
     began = time.perf_counter()
     slices = Reader(db, list(counts), table.DEPTH, counts).slices(start_ns, end_ns)

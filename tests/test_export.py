@@ -280,9 +280,9 @@ class Interrupted:
 
     CODE = """
 import os, sys, time
-from ingester.store import query
-query.SLICE_ROWS = 50
-read, slices, number = query.Reader.read, 0, int(sys.argv[1])
+from ingester.store import reader
+reader.SLICE_ROWS = ROWS
+read, slices, number = reader.Reader.read, 0, int(sys.argv[1])
 def counted(self, part):
     global slices
     slices += 1
@@ -290,15 +290,22 @@ def counted(self, part):
         os.kill(os.getpid(), number)
         time.sleep(1)
     return read(self, part)
-query.Reader.read = counted
+reader.Reader.read = counted
 sys.argv[1:] = sys.argv[2:]
 from ingester.cli import main
 main()
 """
 
-    def run(self, number, *options):
+    def run(self, number, *options, slice_rows=50):
         return subprocess.run(
-            [sys.executable, "-c", self.CODE, str(int(number)), "export", *map(str, options)],
+            [
+                sys.executable,
+                "-c",
+                self.CODE.replace("= ROWS", f"= {slice_rows}"),
+                str(int(number)),
+                "export",
+                *map(str, options),
+            ],
             capture_output=True,
             text=True,
             timeout=60,
@@ -327,6 +334,34 @@ def test_ctrl_c_leaves_nothing_and_a_killed_export_is_resumed_to_the_same_bytes(
     for path in plain.iterdir():
         assert (resumed / path.name).read_bytes() == path.read_bytes()
     assert len(list(resumed.iterdir())) == len(list(plain.iterdir())) == 3
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_rows_that_came_after_an_export_was_killed_are_in_what_is_resumed(questdb, db, tmp_path, power_cut):
+    symbol, day = f"XLATE{power_cut}USDT".upper(), DAY + 86400 * SECOND
+    snapshots = [
+        Snapshot(symbol, day + number * SECOND // 10, number, [(100.0 + number % 7, 1.0)] * 5, [(110.0, 2.0)] * 5)
+        for number in range(20_000)
+    ]
+    store(db, snapshots)
+    options = ("--from", "2020-09-15", "--to", "2020-09-15 01:00", "--pairs", symbol)
+    where = ("--questdb", url_of(questdb.endpoint), "--root", tmp_path)
+    killed = Interrupted().run(signal.SIGKILL, *options, *where, slice_rows=2000)
+    assert killed.returncode == -signal.SIGKILL
+    (partial,) = (tmp_path / "extracted datasets").iterdir()
+    state = json.loads((partial / "progress.json").read_text())
+    assert 0 < state["rows"][symbol] < 20_000
+    if power_cut:
+        (partial / "progress.json").write_text(json.dumps(state | {"boot": "another"}))
+        (partial / f"{symbol}.inplace").write_bytes(bytes((partial / f"{symbol}.inplace").stat().st_size))
+    late = [each._replace(receive_ns=each.receive_ns + 2000 * SECOND, update_id=each.update_id + 20_000)
+            for each in snapshots[:3000]]  # fmt: skip
+    store(db, late)
+    resumed = exported(questdb, tmp_path, *options, "--resume")
+    fresh = exported(questdb, tmp_path / "fresh", *options)
+    (name,) = (path.name for path in fresh.glob("*.pkl"))
+    assert len(pd.read_pickle(fresh / name)) == 23_000
+    assert (resumed / name).read_bytes() == (fresh / name).read_bytes()
 
 
 def test_a_disk_that_would_not_hold_it_is_noticed_before(questdb, made, tmp_path, monkeypatch):

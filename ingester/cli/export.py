@@ -1,31 +1,26 @@
 """`ingester export`: a range of time as a data set."""
 
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.clock import SECOND
 from ingester.datasets import dataset
 from ingester.datasets import request as requests
-from ingester.datasets.export import PairFile
-from ingester.datasets.export import export as write_data_set
-from ingester.datasets.gaps import Gap, pair_gaps, percent_covered
-from ingester.datasets.manifest import manifest, write_manifest
+from ingester.datasets.gaps import pair_gaps
 from ingester.datasets.selection import check_range, choose_symbols
 from ingester.errors import SettingsError
 from ingester.settings import seconds
 from ingester.store import query
 from ingester.store.questdb import QuestDB
+
+if TYPE_CHECKING:
+    from ingester.datasets.export import PairFile
 
 
 @click.command(short_help="Write a range of time as a data set.")
@@ -96,15 +91,20 @@ def export(
     request = requests.Request(start_ns, end_ns, tuple(symbols), levels, form, every_ns, max_age_ns, fill)
     target = root / dataset.EXTRACTED / dataset.folder_name(start_ns, end_ns)
     progress, began = requests.Progress(), time.monotonic()
-    with ThreadPoolExecutor(1, "gaps") as beside, _shown(progress):
+    with ThreadPoolExecutor(1, "gaps") as beside:
         gaps = beside.submit(pair_gaps, db, start_ns, end_ns, symbols)
+        # Libraries take a third of a second, in which the server looks for gaps.
+        from ingester.cli.exported import shown, summary
+        from ingester.datasets.export import export as write_data_set
+        from ingester.datasets.manifest import manifest, write_manifest
 
-        def finish(folder: Path, files: Sequence[PairFile]) -> None:
+        def finish(folder: Path, files: "Sequence[PairFile]") -> None:
             collectors = query.collectors(db, start_ns, end_ns)
             write_manifest(folder, manifest(request, files, gaps.result(), collectors))
 
-        files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
-    _summary(request, files, gaps.result(), target, time.monotonic() - began)
+        with shown(progress):
+            files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
+    summary(request, files, gaps.result(), target, time.monotonic() - began)
 
 
 def _milliseconds(text: str, option: str) -> int:
@@ -116,61 +116,3 @@ def _milliseconds(text: str, option: str) -> int:
 
 def _counts(db: QuestDB, start_ns: int, end_ns: int) -> dict[str, int]:
     return query.rows_by_symbol(db, start_ns, end_ns) if query.table_exists(db) else {}
-
-
-@contextmanager
-def _shown(progress: requests.Progress) -> Iterator[None]:
-    """A bar for the whole and one for the files, where a terminal is attached."""
-    console = Console(stderr=True)
-    if not sys.stderr.isatty():
-        yield
-        return
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[detail]}", style="dim"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    stop = threading.Event()
-
-    def follow() -> None:
-        reading = bars.add_task("reading", total=None, detail="")
-        writing = bars.add_task("writing", total=None, detail="")
-        began, rate = time.monotonic(), 0.0
-        while not stop.wait(0.2):
-            if progress.rows_read < progress.rows or not rate:
-                rate = progress.rows_read / (time.monotonic() - began)
-            detail = f"{progress.rows_read:,} rows, {rate:,.0f}/s"
-            bars.update(reading, total=progress.rows or None, completed=progress.rows_read, detail=f"{detail:38}")
-            detail = f"{progress.files_written} of {progress.files} files, {progress.pair}"
-            bars.update(writing, total=progress.files or None, completed=progress.files_written, detail=f"{detail:38}")
-
-    thread = threading.Thread(target=follow, name="progress", daemon=True)
-    with bars:
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
-def _summary(
-    request: requests.Request, files: list[PairFile], gaps: dict[str, list[Gap]], target: Path, lasted: float
-) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, align in (("pair", "left"), ("rows", "right"), ("covered", "right"), ("gaps", "right")):
-        table.add_column(name, justify=align)  # type: ignore[arg-type]
-    table.add_column("largest gap")
-    for file in files:
-        own = gaps.get(file.symbol, [])
-        covered = percent_covered(own, request.start_ns, request.end_ns)
-        largest = max(own, key=lambda gap: gap.length_ns, default=None)
-        text = f"{largest.length_ns / SECOND:,.1f} s, {largest.reason}" if largest else ""
-        table.add_row(file.symbol, f"{file.rows:,}", f"{covered:.2f} %", str(len(own)), text)
-    Console(soft_wrap=True).print(table)
-    rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
-    click.echo(f"{rows:,} rows of {len(files)} pairs, {size / 1e6:,.0f} MB in {lasted:.1f} s:\n{target}")

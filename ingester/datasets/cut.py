@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
-from ingester.store.query import Reader, Rows, Slice
 from ingester.store.questdb import QuestDB
+from ingester.store.reader import Reader, Rows, Slice
 
 Waiting = Spill | InPlace
 """Rows of one pair on disk."""
@@ -37,31 +38,30 @@ def collect(
     `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
     in the spills then. With `collector`, only what it has recorded, which holds no copies.
     """
-    pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}
-    spills = {symbol: pair.spill for symbol, pair in pairs.items()}
     from_ns = done[0] if done else request.start_ns
-    if done is not None:
-        for symbol, pair in pairs.items():
-            pair.spill.cut(done[1].get(symbol, 0))
-            pair.resume(from_ns)
-    if from_ns >= request.end_ns:
-        return spills
     reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
     copies_ns = WINDOW_NS if collector is None else 0
     before = max(copies_ns, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
     slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
-    nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
-    for part, rows in _read_ahead(reader, slices):
-        ranges = dict(zip(rows.symbols, zip(rows.bounds, rows.bounds[1:], strict=False), strict=True))
-        for symbol, pair in pairs.items():
-            if symbol in ranges:
-                piece = slice(*ranges[symbol])
-                pair.take(part, rows.times[piece], rows.ids[piece], rows.values[piece])
-            else:
-                pair.take(part, *nothing)
-        if part.start_ns >= from_ns:
-            progress.rows_read += len(rows.times)
-            note(part.end_ns, spills)
+    with _read_ahead(reader, slices if from_ns < request.end_ns else []) as parts:
+        pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}
+        spills = {symbol: pair.spill for symbol, pair in pairs.items()}
+        if done is not None:
+            for symbol, pair in pairs.items():
+                pair.spill.cut(done[1].get(symbol, 0))
+                pair.resume(from_ns)
+        nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
+        for part, rows in parts:
+            ranges = dict(zip(rows.symbols, zip(rows.bounds, rows.bounds[1:], strict=False), strict=True))
+            for symbol, pair in pairs.items():
+                if symbol in ranges:
+                    piece = slice(*ranges[symbol])
+                    pair.take(part, rows.times[piece], rows.ids[piece], rows.values[piece])
+                else:
+                    pair.take(part, *nothing)
+            if part.start_ns >= from_ns:
+                progress.rows_read += len(rows.times)
+                note(part.end_ns, spills)
     return spills
 
 
@@ -111,19 +111,23 @@ class _Pair:
         self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
 
 
-def _read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[tuple[Slice, Rows]]:
-    """The slices in order, some read while the caller works on another."""
+@contextmanager
+def _read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, Rows]]]:
+    """The slices in order; the first are read at once, others while the caller works on those before."""
     with ThreadPoolExecutor(AHEAD, "export") as pool:
-        ahead: deque[tuple[Slice, Future[Rows]]] = deque()
-        try:
-            for part in slices:
+        ahead = deque((part, pool.submit(reader.read, part)) for part in slices[:AHEAD])
+
+        def parts() -> Iterator[tuple[Slice, Rows]]:
+            for part in slices[AHEAD:]:
                 ahead.append((part, pool.submit(reader.read, part)))
-                if len(ahead) > AHEAD:
-                    first, rows = ahead.popleft()
-                    yield first, rows.result()
+                first, rows = ahead.popleft()
+                yield first, rows.result()
             while ahead:
                 first, rows = ahead.popleft()
                 yield first, rows.result()
+
+        try:
+            yield parts()
         finally:
             for _, rows in ahead:
                 rows.cancel()

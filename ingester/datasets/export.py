@@ -152,7 +152,9 @@ def _write(
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:
-        spills = collect(db, request, folder, state.counts, progress, (done.until_ns, done.rows) if done else None, note)
+        spills = collect(
+            db, request, folder, state.counts, progress, (done.until_ns, done.rows) if done else None, note
+        )
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
         jobs = {

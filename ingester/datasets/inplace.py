@@ -1,6 +1,6 @@
 """A pickle that is filled while its rows come: saves writing and reading them once more.
 
-How many rows a pair has is counted before they are read, and so every byte of its pickle is known but the rows themselves:
+Rows are counted before they are read, and so every byte of a pickle is known but those of the rows:
 pickle is asked for a frame of zeros of that size, and the places of the zeros are noted instead of written. Rows that
 became visible after they were counted wait beside; then, or where copies were left out, the pickle is written anew.
 """
@@ -86,7 +86,8 @@ class InPlace:
         values = np.asarray(np.memmap(self._path, np.float64, "r", self._values_at, (rows, self._width)))
         if self._over.rows:
             more_times, more_values = self._over.arrays()
-            return np.concatenate([times, more_times]), np.concatenate([values, more_values])
+            times, values = np.concatenate([times, more_times]), np.concatenate([values, more_values])
+            times.flags.writeable = values.flags.writeable = False  # or pickle would write other bytes
         return times, values
 
     def last(self) -> tuple[int, Floats] | None:

@@ -55,3 +55,26 @@ def test_one_that_was_interrupted_is_filled_on(tmp_path):
     filled.remove()
     assert np.array_equal(pd.read_pickle(tmp_path / "filled.pkl").to_numpy(), values, equal_nan=True)
     assert [path.name for path in tmp_path.iterdir()] == ["filled.pkl"]
+
+
+@pytest.mark.parametrize("room", [LEAST_ROWS, ROWS - 500])
+def test_rows_beyond_the_room_give_the_same_bytes_also_after_an_interruption(tmp_path, room):
+    times, values = rows_of(4)
+    InPlace(tmp_path, "AUSDT", 4, room).append(times, values)
+    for kept in (ROWS - 100, room + 1, room, room - 10):  # noted last, before it was interrupted
+        filled = InPlace(tmp_path, "AUSDT", 4, room)
+        filled.cut(kept)
+        assert filled.last()[0] == times[kept - 1]
+        filled.append(times[kept : kept + 50], values[kept : kept + 50])
+        filled.append(times[kept + 50 :], values[kept + 50 :])
+        assert filled.rows == ROWS
+        assert filled.last()[0] == times[-1]
+        assert not filled.become(tmp_path / "never.pkl")
+        write_pickle(tmp_path / "beyond.pkl", *filled.arrays())
+        exact = InPlace(tmp_path, "BUSDT", 4, ROWS)
+        exact.append(times, values)
+        assert exact.become(tmp_path / "exact.pkl")
+        exact.remove()
+        assert (tmp_path / "beyond.pkl").read_bytes() == (tmp_path / "exact.pkl").read_bytes()
+    filled.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beyond.pkl", "exact.pkl"]

@@ -1,4 +1,4 @@
-"""query.py against a real server: slices that lose nothing, and more exports at once than it allows."""
+"""reader.py against a real server: slices that lose nothing, and more exports at once than it allows."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -9,8 +9,9 @@ import pytest
 from ingester.clock import SECOND
 from ingester.snapshot import Snapshot
 from ingester.store import query, schema
-from ingester.store.query import Reader, Slice
+from ingester.store import reader as bulk
 from ingester.store.questdb import QuestDB
+from ingester.store.reader import Reader, Slice
 from ingester.store.rows import RowEncoder
 
 START = 1_609_459_200 * SECOND  # 2021-01-01, which no other test writes to
@@ -37,7 +38,7 @@ def db(questdb):
 @pytest.mark.parametrize("chosen", [SYMBOLS, SYMBOLS[:1]])
 @pytest.mark.parametrize("rows", [100, 1_000, 1_000_000])
 def test_slices_together_hold_every_row_once_in_order(db, chosen, rows, monkeypatch):
-    monkeypatch.setattr(query, "SLICE_ROWS", rows)
+    monkeypatch.setattr(bulk, "SLICE_ROWS", rows)
     counts = query.rows_by_symbol(db, START, END)
     assert counts == {"QAUSDT": 4000, "QBUSDT": 8000, "QCUSDT": 12000}
     reader = Reader(db, chosen, 5, counts)
