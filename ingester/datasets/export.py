@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 CSV_GROWTH = 1.4
 """A CSV row is at most about so much larger than the same row in binary."""
 SPARE_BYTES = 256 << 20
-WRITERS_AT_ONCE = 2
+WRITERS_AT_ONCE = 4
 """Files that are written, synced and read back for their checksum at once."""
 
 
