@@ -1,0 +1,163 @@
+"""How configuration file and variables reach a command's options, and how an error tells where its value stands."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ingester import configuration
+from ingester.cli.declared import CONFIG_OPTION, WITHOUT_TABLE, Setting, commands, common_settings, settings
+from ingester.cli.keys import said, tree
+from ingester.configuration import Configuration, masked_text, nearest
+
+log = logging.getLogger("ingester.configuration")
+
+OTHER_VARIABLES = {
+    configuration.VARIABLE: "The configuration file, as `--config` names it.",
+    "INGESTER_CACHE_DIR": "Where fetched jars are kept, instead of the platform's folder for caches.",
+}
+"""What is read from the environment without standing in the file."""
+
+_IN_FORCE = "ingester.configuration"
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What a command runs with: the file, and the command's context with its values."""
+
+    file: Configuration
+    context: click.Context
+    settings: list[Setting]
+
+    def source(self, setting: Setting) -> ParameterSource | None:
+        """Where the value comes from."""
+        return self.context.get_parameter_source(str(setting.option.name))
+
+    def place(self, setting: Setting) -> str:
+        """`ingester.toml:12` or the name of a variable; empty for what was told on the command line or not at all."""
+        source = self.source(setting)
+        if source is ParameterSource.DEFAULT_MAP:
+            return self.file.line(setting.keys)
+        return setting.variable if source is ParameterSource.ENVIRONMENT else ""
+
+
+def configurable(name: str, command: click.Command) -> click.Command:
+    """A command, or each in a group, with `--config` and the variables of its options."""
+    for path, inner in commands((name,), command):
+        if name != "init" and not any(param.name == CONFIG_OPTION for param in inner.params):
+            for setting in settings(path, inner) if name not in WITHOUT_TABLE else []:
+                setting.option.envvar = setting.variable
+            inner.params.append(_config_option(path))
+    return command
+
+
+def _config_option(path: tuple[str, ...]) -> click.Option:
+    def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if not ctx.resilient_parsing and path[0] not in WITHOUT_TABLE:
+            apply(ctx, path, read(ctx, value))
+
+    return click.Option(
+        ["--config", CONFIG_OPTION],
+        metavar="FILE",
+        envvar=configuration.VARIABLE,
+        expose_value=path[0] in WITHOUT_TABLE,
+        is_eager=True,  # before the options that take their values from it
+        callback=load if path[0] not in WITHOUT_TABLE else None,
+        help=f"Take options from this file.  [default: ./{configuration.NAME}, else the user's; see ingester config]",
+    )
+
+
+def read(ctx: click.Context, told: str | None) -> Configuration:
+    """The file that `--config` or its variable names, or that is found."""
+    by_variable = ctx.get_parameter_source(CONFIG_OPTION) is ParameterSource.ENVIRONMENT
+    path = configuration.find(Path(told).expanduser() if told is not None else None)
+    return configuration.read(path, "" if told is None else configuration.VARIABLE if by_variable else "--config")
+
+
+def apply(ctx: click.Context, path: tuple[str, ...], file: Configuration) -> InForce:
+    """Makes the file's values the defaults of a command that is about to parse its options."""
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    whole = root.command.get_command(root, path[0])
+    assert whole is not None
+    # the options of this command and of those beside it in its group: the others are not even imported
+    known = {(): common_settings()} | {path: settings(path, one) for path, one in commands((path[0],), whole)}
+    names = root.command.list_commands(root)
+    values = said(file, tree(known, names))
+    own = settings(path, ctx.command)
+    ctx.default_map = {str(each.option.name): values[each.keys] for each in own if each.keys in values}
+    force = ctx.meta[_IN_FORCE] = InForce(file, ctx, own)
+    others = [f"INGESTER_{name.upper()}_" for name in names if name != path[0]]
+    variables = [setting.variable for each in known.values() for setting in each]
+    for remark in strange_variables(os.environ, variables, others):
+        log.warning("%s", remark)
+    return force
+
+
+def strange_variables(environment: Mapping[str, str], known: Iterable[str], others: Iterable[str]) -> list[str]:
+    """A remark on each variable that looks like ours and is nobody's; those with the prefixes `others` are not judged.
+
+    They are not refused: container platforms make such names of their own, after a service's name.
+    """
+    names = [*known, *OTHER_VARIABLES]
+    return [
+        f"the variable {variable} changes nothing: it is unknown.{nearest(variable, names, otherwise=False)}"
+        for variable in sorted(environment)
+        if variable.startswith("INGESTER_") and variable not in names and not variable.startswith(tuple(others))
+    ]
+
+
+def explained(ctx: click.Context, message: str) -> str:
+    """An error's message without passwords, and with the line or variable of each option that it speaks of."""
+    message = masked_text(message)
+    force: InForce | None = ctx.meta.get(_IN_FORCE)
+    if force is None:
+        return message
+    places = {each.key: force.place(each) for each in force.settings if _speaks_of(message, each, force)}
+    return "\n".join([message, *(f"--{key} comes from {place}." for key, place in places.items() if place)])
+
+
+def _speaks_of(message: str, setting: Setting, force: InForce) -> bool:
+    """Whether a message names the option, or quotes its value."""
+    if re.search(rf"(?<![\w-])--{re.escape(setting.key)}(?![\w-])", message):
+        return True
+    value = force.context.params.get(str(setting.option.name))
+    return any(repr(str(each)) in message for each in (value if isinstance(value, tuple) else [value]) if each)
+
+
+def refused(ctx: click.Context, error: click.UsageError) -> click.UsageError:
+    """Click's own error, naming the variable or the line that it is about, and no password."""
+    force: InForce | None = ctx.meta.get(_IN_FORCE)
+    message = error.format_message()
+    if force is not None and isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        for setting in force.settings:
+            if setting.option is error.param:
+                name = setting.variable if force.place(setting) == setting.variable else f"'--{setting.key}'"
+                why = "it is not accepted." if configuration.is_secret(setting.key) else error.message
+                message = f"Invalid value for {name}: {why}"
+    message = explained(ctx, message)
+    return error if message == error.format_message() else click.UsageError(message, error.ctx)
+
+
+def strongest(**values: Any) -> list[Any]:
+    """Of options that exclude each other, those from the strongest source: one on the command line sets aside one in
+    the file. The others become None."""
+    ctx = click.get_current_context(silent=True)
+    for source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP):
+        told = {name: ctx is not None and ctx.get_parameter_source(name) is source for name in values}
+        if any(told.values()):
+            return [value if told[name] else None for name, value in values.items()]
+    return list(values.values())
+
+
+def say_which() -> None:
+    """Logs which file is in force, for a command that runs for long."""
+    force: InForce | None = click.get_current_context().meta.get(_IN_FORCE)
+    if force is not None and force.file.path is not None:
+        log.info("options come from %s", force.file.name)
