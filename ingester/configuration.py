@@ -23,7 +23,7 @@ VARIABLE = "INGESTER_CONFIG"
 MASK = "***"
 
 _SECRET = re.compile(r"(?:^|[-_])(?:password|passphrase|secret|token|webhook|api[-_]key|credentials?)$", re.IGNORECASE)
-_IN_URL = re.compile(r"(?<=://)([^/\s:@'\"]*):[^\s'\"]*@")
+_IN_URL = re.compile(r"(?<=://)([^/\s:@'\"]*):(?!password@)[^\s'\"]*@")
 _IN_QUERY = re.compile(r"([?&](?:password|secret|token|key|api_?key)=)[^&\s'\"]+", re.IGNORECASE)
 _AT = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
@@ -80,9 +80,9 @@ def read(path: Path | None, told_by: str = "") -> Configuration:
         raw, mode = path.read_bytes(), path.stat().st_mode
     except OSError as error:
         named = f"{told_by} names" if told_by else "There is"
+        hint = f" `ingester init {name}` writes one." if isinstance(error, FileNotFoundError) else ""
         raise SettingsError(
-            f"{named} the configuration file {name}, which cannot be read: {error.strerror}. "
-            f"`ingester init {name}` writes one."
+            f"{named} the configuration file {name}, which cannot be read: {error.strerror}.{hint}"
         ) from None
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
@@ -94,9 +94,7 @@ def read(path: Path | None, told_by: str = "") -> Configuration:
     except (ValueError, RecursionError) as error:
         raise SettingsError(_syntax(name, text, error)) from None
     if _holds_secret(values) and stat.S_ISREG(mode) and mode & stat.S_IROTH:
-        log.warning(
-            "%s holds a password, and every user of this machine can read it. Mend it: chmod 600 %s", name, name
-        )
+        log.warning("%s holds a password, and every user of this machine can read it: chmod 600 %s", name, name)
     return Configuration(path, values, places(text))
 
 
@@ -119,14 +117,16 @@ def _shown(path: Path) -> str:
     return str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full)
 
 
-def nearest(name: str, known: Iterable[str], otherwise: bool = True) -> str:
-    """` Did you mean 'depth'?`; where none is near, ` Known: …` or, without `otherwise`, nothing."""
-    names = {each.lower(): each for each in known}
-    plain = name.lower().replace("_", "-") if not name.isupper() else name.lower()
-    close = [names[each] for each in get_close_matches(plain, names, n=3, cutoff=0.7)]
-    if close:
-        return f" Did you mean {' or '.join(map(repr, close))}?"
-    return f" Known: {', '.join(names.values())}." if otherwise else ""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'depth'?`, or where none is near, ` Known: …`."""
+    names = list(known)
+    close = near(name.lower().replace("_", "-"), names)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" Known: {', '.join(names)}."
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """The names that may have been meant, the likeliest first."""
+    return get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.7)
 
 
 def is_secret(key: str) -> bool:

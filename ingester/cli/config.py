@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ingester.cli.configured import InForce, apply, read
-from ingester.cli.declared import WITHOUT_TABLE, Setting, commands, settings, toml_text
+from ingester.cli.configured import InForce, apply, command_names, known, read, warn_of_variables
+from ingester.cli.declared import Setting, toml_text
+from ingester.cli.keys import said, tree
 from ingester.configuration import NAME, VARIABLE, Configuration, masked, user_file
 from ingester.errors import SettingsError
 
@@ -53,12 +54,11 @@ def config(ctx: click.Context, command: Sequence[str], as_json: bool, config_fil
       ingester config start
       ingester config start --json -- --depth 10     with what is said on a command line
     """
-    root = ctx.find_root()
-    assert isinstance(root.command, click.Group)
-    file = read(ctx, config_file)
-    every = {path: one for path, one in commands((), root.command) if path[0] not in WITHOUT_TABLE}
-    chosen, words = _chosen(command, list(every))
-    in_force = {path: _in_force(root, path, one, file, words) for path, one in every.items() if path in chosen}
+    file, settings_of = read(ctx, config_file), known(ctx, command_names(ctx))
+    values = said(file, tree(settings_of, command_names(ctx)))
+    warn_of_variables(ctx, settings_of)
+    chosen, words = _chosen(command, [path for path in settings_of if path])
+    in_force = {path: _in_force(ctx.find_root(), path, file, values, words) for path in chosen}
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(_mapping(file, in_force)), indent=2))
     else:
@@ -80,20 +80,23 @@ def _chosen(words: Sequence[str], paths: list[tuple[str, ...]]) -> tuple[list[tu
 
 
 def _in_force(
-    root: click.Context, path: tuple[str, ...], command: click.Command, file: Configuration, words: list[str]
+    root: click.Context,
+    path: tuple[str, ...],
+    file: Configuration,
+    values: Mapping[tuple[str, ...], Any],
+    words: Sequence[str],
 ) -> list[Value]:
     """The values with which a command would run. Nothing is run, and what it requires may be missing."""
-    parent = root
-    for name in path[:-1]:
-        assert isinstance(parent.command, click.Group)
-        group = parent.command.get_command(parent, name)
-        assert group is not None
-        parent = click.Context(group, parent=parent, info_name=name)
-    context = click.Context(command, parent=parent, info_name=path[-1])
-    force = apply(context, path, file)
+    context = root
+    for name in path:
+        assert isinstance(context.command, click.Group)
+        command = context.command.get_command(context, name)
+        assert command is not None
+        context = click.Context(command, parent=context, info_name=name)
+    force = apply(context, path, file, values)
     with context:
-        told, _, _ = command.make_parser(context).parse_args(list(words))
-        return [_value(force, setting, told) for setting in settings(path, command)]
+        told, _, _ = context.command.make_parser(context).parse_args(list(words))
+        return [_value(force, setting, told) for setting in force.settings]
 
 
 def _value(force: InForce, setting: Setting, told: Any) -> Value:
@@ -147,7 +150,8 @@ def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) ->
 
 
 def _add(table: Table, value: Value, indent: str) -> None:
-    shown = "-" if value.shown is None or value.shown == [] else _text(value.shown)
+    nothing = value.shown is None or value.shown == []
+    shown = (value.setting.default_text or "-") if nothing else _text(value.shown)
     style = "dim" if value.source == "default" else "green"
     table.add_row(indent + value.setting.key, Text(shown, style=style), Text(value.place or value.source, style=style))
 

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ingester import configuration
 from ingester.cli.declared import CONFIG_OPTION, WITHOUT_TABLE, Setting, commands, common_settings, settings
 from ingester.cli.keys import said, tree
-from ingester.configuration import Configuration, masked_text, nearest
+from ingester.configuration import Configuration, masked_text, near
 
 log = logging.getLogger("ingester.configuration")
 
@@ -24,6 +24,7 @@ OTHER_VARIABLES = {
 }
 """What is read from the environment without standing in the file."""
 
+_PREFIX = "INGESTER_"
 _IN_FORCE = "ingester.configuration"
 
 
@@ -59,8 +60,10 @@ def configurable(name: str, command: click.Command) -> click.Command:
 
 def _config_option(path: tuple[str, ...]) -> click.Option:
     def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-        if not ctx.resilient_parsing and path[0] not in WITHOUT_TABLE:
-            apply(ctx, path, read(ctx, value))
+        if not ctx.resilient_parsing:
+            file, own = read(ctx, value), known(ctx, [path[0]])  # others are not even imported
+            apply(ctx, path, file, said(file, tree(own, command_names(ctx))))
+            warn_of_variables(ctx, own)
 
     return click.Option(
         ["--config", CONFIG_OPTION],
@@ -80,24 +83,42 @@ def read(ctx: click.Context, told: str | None) -> Configuration:
     return configuration.read(path, "" if told is None else configuration.VARIABLE if by_variable else "--config")
 
 
-def apply(ctx: click.Context, path: tuple[str, ...], file: Configuration) -> InForce:
-    """Makes the file's values the defaults of a command that is about to parse its options."""
+def command_names(ctx: click.Context) -> list[str]:
+    """All commands, those in groups aside."""
     root = ctx.find_root()
     assert isinstance(root.command, click.Group)
-    whole = root.command.get_command(root, path[0])
-    assert whole is not None
-    # the options of this command and of those beside it in its group: the others are not even imported
-    known = {(): common_settings()} | {path: settings(path, one) for path, one in commands((path[0],), whole)}
-    names = root.command.list_commands(root)
-    values = said(file, tree(known, names))
+    return [name for name in root.command.list_commands(root) if name not in WITHOUT_TABLE]
+
+
+def known(ctx: click.Context, names: Iterable[str]) -> dict[tuple[str, ...], list[Setting]]:
+    """The settings of these commands by path, and the common ones, whose path is empty."""
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    found: dict[tuple[str, ...], list[Setting]] = {(): common_settings()}
+    for name in names:
+        command = root.command.get_command(root, name)
+        assert command is not None
+        found |= {path: settings(path, inner) for path, inner in commands((name,), command)}
+    return found
+
+
+def apply(
+    ctx: click.Context, path: tuple[str, ...], file: Configuration, values: Mapping[tuple[str, ...], Any]
+) -> InForce:
+    """Makes the file's values the defaults of a command that is about to parse its options."""
     own = settings(path, ctx.command)
     ctx.default_map = {str(each.option.name): values[each.keys] for each in own if each.keys in values}
     force = ctx.meta[_IN_FORCE] = InForce(file, ctx, own)
-    others = [f"INGESTER_{name.upper()}_" for name in names if name != path[0]]
+    return force
+
+
+def warn_of_variables(ctx: click.Context, known: Mapping[tuple[str, ...], Iterable[Setting]]) -> None:
+    """Logs the variables that are nobody's; those of commands whose settings are not known are not judged."""
     variables = [setting.variable for each in known.values() for setting in each]
+    judged = {path[0] for path in known if path}
+    others = [f"{_PREFIX}{name.upper()}_" for name in command_names(ctx) if name not in judged]
     for remark in strange_variables(os.environ, variables, others):
         log.warning("%s", remark)
-    return force
 
 
 def strange_variables(environment: Mapping[str, str], known: Iterable[str], others: Iterable[str]) -> list[str]:
@@ -105,12 +126,14 @@ def strange_variables(environment: Mapping[str, str], known: Iterable[str], othe
 
     They are not refused: container platforms make such names of their own, after a service's name.
     """
-    names = [*known, *OTHER_VARIABLES]
-    return [
-        f"the variable {variable} changes nothing: it is unknown.{nearest(variable, names, otherwise=False)}"
-        for variable in sorted(environment)
-        if variable.startswith("INGESTER_") and variable not in names and not variable.startswith(tuple(others))
-    ]
+    ours = [name.removeprefix(_PREFIX) for name in (*known, *OTHER_VARIABLES)]
+    remarks = []
+    for variable in sorted(environment):
+        name = variable.removeprefix(_PREFIX)
+        if variable.startswith(_PREFIX) and name not in ours and not variable.startswith(tuple(others)):
+            meant = "".join(f" Did you mean {_PREFIX}{each}?" for each in near(name, ours)[:1])
+            remarks.append(f"the variable {variable} is unknown and changes nothing.{meant}")
+    return remarks
 
 
 def explained(ctx: click.Context, message: str) -> str:
@@ -124,11 +147,15 @@ def explained(ctx: click.Context, message: str) -> str:
 
 
 def _speaks_of(message: str, setting: Setting, force: InForce) -> bool:
-    """Whether a message names the option, or quotes its value."""
-    if re.search(rf"(?<![\w-])--{re.escape(setting.key)}(?![\w-])", message):
+    """Whether a message names the option, or quotes its value (of an address, the part without a password)."""
+    if re.search(rf"(?<![\w-])--{re.escape(setting.key)}(?![\w-])", message) or message.startswith(f"{setting.key} "):
         return True
     value = force.context.params.get(str(setting.option.name))
-    return any(repr(str(each)) in message for each in (value if isinstance(value, tuple) else [value]) if each)
+    texts = [str(each) for each in (value if isinstance(value, tuple) else [value]) if each]
+    return any(
+        repr(text) in message or ("://" in text and re.split("://|@", text)[-1].rstrip("/") in message)
+        for text in texts
+    )
 
 
 def refused(ctx: click.Context, error: click.UsageError) -> click.UsageError:
