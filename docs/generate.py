@@ -30,7 +30,8 @@ Every option of every command may be given in three ways. The first of them that
 
 `ingester init` writes a file in which every option stands with what it does and its default, commented out.
 `ingester config` shows what is in force for every command, or for one of them, and which line or variable it comes
-from; it also checks the whole file, and exits with 2 where something in it cannot be used.
+from; it also checks all keys of the file and the form of every value, and exits with 2 where something is wrong.
+What only the command itself can judge, such as whether a pair is listed, it says when it runs, with the line.
 
 ```sh
 ingester init
@@ -143,7 +144,7 @@ def _table(known: list[Setting], with_keys: bool = True) -> str:
 
 def _usage(setting: Setting) -> str:
     option = setting.option
-    names = ", ".join(sorted(option.opts, key=len))
+    names = "/".join([", ".join(sorted(option.opts, key=len)), *option.secondary_opts])
     if option.is_flag or option.count:
         return names
     context = click.Context(click.Command("ingester"))

@@ -65,7 +65,8 @@ def find(told: Path | None) -> Path | None:
     """The file that is in force: the one that was named, else one in this folder, else the user's own."""
     if told is not None:
         return told
-    return next((path for path in (Path(NAME), user_file()) if path.is_file()), None)
+    # unlike Path.is_file, no error where a folder above must not be looked into, as somebody else's home
+    return next((path for path in (Path(NAME), user_file()) if os.path.isfile(path)), None)
 
 
 def read(path: Path | None, told_by: str = "") -> Configuration:

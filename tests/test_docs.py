@@ -87,7 +87,7 @@ def test_a_command_that_is_shown_exists_with_its_options(page, line):
     while isinstance(command, click.Group):
         name, command, words = command.resolve_command(context, words)
         context = click.Context(command, context, info_name=name)
-    known = {each for option in command.get_params(context) for each in option.opts}
+    known = {each for option in command.get_params(context) for each in (*option.opts, *option.secondary_opts)}
     told = words[: words.index("--")] if "--" in words else words
     assert {word.split("=")[0] for word in told if word.startswith("--")} <= known
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ingester.cli.configured import InForce, apply, command_names, known, read, warn_of_variables
+from ingester.cli.configured import InForce, apply, command_names, read, settings_by_path, warn_of_variables
 from ingester.cli.declared import Setting, toml_text
 from ingester.cli.keys import said, tree
 from ingester.configuration import NAME, VARIABLE, Configuration, masked, user_file
@@ -54,7 +54,7 @@ def config(ctx: click.Context, command: Sequence[str], as_json: bool, config_fil
       ingester config start
       ingester config start --json -- --depth 10     with what is said on a command line
     """
-    file, settings_of = read(ctx, config_file), known(ctx, command_names(ctx))
+    file, settings_of = read(ctx, config_file), settings_by_path(ctx, command_names(ctx))
     values = said(file, tree(settings_of, command_names(ctx)))
     warn_of_variables(ctx, settings_of)
     chosen, words = _chosen(command, [path for path in settings_of if path])

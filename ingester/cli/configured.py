@@ -61,7 +61,7 @@ def configurable(name: str, command: click.Command) -> click.Command:
 def _config_option(path: tuple[str, ...]) -> click.Option:
     def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         if not ctx.resilient_parsing:
-            file, own = read(ctx, value), known(ctx, [path[0]])  # others are not even imported
+            file, own = read(ctx, value), settings_by_path(ctx, [path[0]])  # others are not even imported
             apply(ctx, path, file, said(file, tree(own, command_names(ctx))))
             warn_of_variables(ctx, own)
 
@@ -90,7 +90,7 @@ def command_names(ctx: click.Context) -> list[str]:
     return [name for name in root.command.list_commands(root) if name not in WITHOUT_TABLE]
 
 
-def known(ctx: click.Context, names: Iterable[str]) -> dict[tuple[str, ...], list[Setting]]:
+def settings_by_path(ctx: click.Context, names: Iterable[str]) -> dict[tuple[str, ...], list[Setting]]:
     """The settings of these commands by path, and the common ones, whose path is empty."""
     root = ctx.find_root()
     assert isinstance(root.command, click.Group)
@@ -113,8 +113,8 @@ def apply(
 
 
 def warn_of_variables(ctx: click.Context, known: Mapping[tuple[str, ...], Iterable[Setting]]) -> None:
-    """Logs the variables that are nobody's; those of commands whose settings are not known are not judged."""
-    variables = [setting.variable for each in known.values() for setting in each]
+    """Logs the variables that are nobody's; those of commands whose settings are not given are not judged."""
+    variables = [setting.variable for own in known.values() for setting in own]
     judged = {path[0] for path in known if path}
     others = [f"{_PREFIX}{name.upper()}_" for name in command_names(ctx) if name not in judged]
     for remark in strange_variables(os.environ, variables, others):
@@ -161,6 +161,8 @@ def _speaks_of(message: str, setting: Setting, force: InForce) -> bool:
 def refused(ctx: click.Context, error: click.UsageError) -> click.UsageError:
     """Click's own error, naming the variable or the line that it is about, and no password."""
     force: InForce | None = ctx.meta.get(_IN_FORCE)
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        return error  # the help text of a group
     message = error.format_message()
     if force is not None and isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
         for setting in force.settings:
