@@ -22,11 +22,13 @@ _EXAMPLES = {
     "stream-url": "wss://stream.binance.com:9443",
     "rest-url": "https://api.binance.com",
     "questdb": "http://127.0.0.1:9000",
+    "to": "2024-08-08 13:00",
+    "export.every": "250ms",
     "fault": "drop@30s",
     "file": "recording.jsonl.gz",
     "plot": "coverage.png",
 }
-"""What stands in a written file for an option without default, by key."""
+"""What stands in a written file for an option without default, by key, or table and key."""
 _EXAMPLES_BY_METAVAR = {
     "URL": "http://127.0.0.1:9000",
     "DURATION": "60s",
@@ -96,11 +98,10 @@ class Setting:
     @property
     def example(self) -> Any:
         """A value that would be accepted, for an option without default."""
-        if self.key in _EXAMPLES:
-            value: Any = _EXAMPLES[self.key]
-        elif self.option.metavar in _EXAMPLES_BY_METAVAR:
-            value = _EXAMPLES_BY_METAVAR[self.option.metavar]
-        else:
+        value: Any = _EXAMPLES.get(".".join(self.keys), _EXAMPLES.get(self.key))
+        if value is None:
+            value = _EXAMPLES_BY_METAVAR.get(self.option.metavar or "")
+        if value is None:
             value = _example_of(self.option.type, self.option.metavar or self.key)
         return [value] if self.option.multiple and not isinstance(value, list) else value
 
