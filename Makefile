@@ -1,5 +1,5 @@
 # The daily commands. `make` lists them.
-.PHONY: help install format lint types test fast faults bench
+.PHONY: help install format lint types test fast faults bench docs
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
 install: ## the package, editable, with everything for its tests
@@ -19,3 +19,5 @@ faults:  ## every fault and a long soak, 18 minutes; writes docs/reliability.md
 bench:   ## cost of recording and exporting, side by side with the alternatives
 	python benchmarks/ingest.py
 	python benchmarks/export.py
+docs:    ## docs/configuration.md from the code, the files of sql/ into docs/sql.md
+	python docs/generate.py

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ingester import __version__
+from ingester.cli.configured import configurable, explained, refused
 from ingester.errors import IngesterError, UsageError
 
 MODULES = {
@@ -20,6 +21,8 @@ MODULES = {
     "sql": "sql",
     "simulate": "simulate",
     "server": "server",
+    "init": "init",
+    "config": "config",
 }
 """The module of each command, in which it has the module's name; in the order in which a newcomer needs them."""
 
@@ -37,7 +40,10 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except IngesterError as error:
-            raise (_WrongUsage if isinstance(error, UsageError) else _Failure)(str(error)) from error
+            kind = _WrongUsage if isinstance(error, UsageError) else _Failure
+            raise kind(explained(ctx, str(error))) from error
+        except click.UsageError as error:
+            raise refused(ctx, error) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -48,7 +54,7 @@ class _Commands(click.Group):
             return None
         module = MODULES[cmd_name]
         command: click.Command = getattr(import_module(f"ingester.cli.{module}"), module)
-        return command
+        return configurable(cmd_name, command)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ingester.cli.configured import strongest
 from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of
 from ingester.settings import default_data_dir
 from ingester.store.endpoint import Endpoint
@@ -23,8 +24,6 @@ data_dir_option = click.option(
 )
 questdb_option = click.option(
     "--questdb",
-    envvar="INGESTER_QUESTDB",
-    show_envvar=True,
     metavar="URL",
     help="Use this QuestDB, http(s)://[user:password@]host:port, instead of the managed one.",
 )
@@ -49,6 +48,7 @@ def pair_options(default: str) -> Callable[[Command], Command]:
 
 def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[list[str], bool]:
     """The wanted symbols, and whether the user named them (otherwise they are the default list)."""
+    coins, pairs = strongest(coins=coins, pairs=pairs)
     if coins is not None and pairs is not None:
         raise click.UsageError("--coins and --pairs both name pairs; give one of them.")
     if pairs is not None:

@@ -17,6 +17,7 @@ import click
 
 from ingester.capture.collector import Collector, spool_folder
 from ingester.cli.backup import backup_of, backup_options
+from ingester.cli.configured import say_which
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.errors import ExchangeError, RegionRefused, StoreError
@@ -90,6 +91,7 @@ def start(
       ingester start --questdb http://admin:secret@db:9000
       ingester start --backup-every 30                   files of the rows as well
     """
+    say_which()
     wanted, by_user = named_symbols(coins, quote, pairs)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None

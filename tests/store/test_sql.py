@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
@@ -333,6 +334,35 @@ def expected_volatility():
     ]
 
 
+def expected_resampled():
+    last = {row.at.replace(microsecond=0): row for row in ROWS if row.symbol == A}
+    counts = Counter(row.at.replace(microsecond=0) for row in ROWS if row.symbol == A)
+    expected, row = [], None
+    for second in (at(i) for i in range(121)):
+        row = last.get(second, row)
+        ask = row.asks[0][0] if row.asks else None
+        expected.append({"timestamp": second, "bid": row.bids[0][0], "ask": ask, "rows": counts[second]})
+    return expected
+
+
+def expected_quantity_by_level():
+    rows = [row for row in ROWS if row.symbol == A]
+    expected = []
+    for level in range(5):
+        bids = [row.bids[level] for row in rows if level < len(row.bids)]
+        asks = [row.asks[level] for row in rows if level < len(row.asks)]
+        both = [(row.bids[level], row.asks[level]) for row in rows if level < min(len(row.bids), len(row.asks))]
+        expected.append(
+            {
+                "level": level + 1,
+                "bid_quantity": fmean(quantity for _, quantity in bids),
+                "ask_quantity": fmean(quantity for _, quantity in asks),
+                "distance": fmean(ask - bid for (bid, _), (ask, _) in both),
+            }
+        )
+    return expected
+
+
 def expected_fastest_collector():
     ahead = [0.003, 0.003, -119.997]  # ids 10, 13, and the second 10 against the first copy of "two"
     return [{"symbol": A, "books": 3, "first_won": 2, "first_ahead_ms": fmean(ahead) * 1000}]
@@ -347,6 +377,8 @@ DECLARED = {
     "pairs_side_by_side": {"during": f"'{DURING}'", "pair": f"'{A}'", "other": f"'{B}'"},
     "volatility": {"during": f"'{DURING}'", "pair": f"'{A}'"},
     "fastest_collector": {"during": f"'{DURING}'"},
+    "resampled": {"during": f"'{DURING}'", "pair": f"'{A}'"},
+    "quantity_by_level": {"during": f"'{DURING}'", "pair": f"'{A}'"},
 }
 
 
