@@ -5,6 +5,7 @@ IngesterError
 │   ├── SettingsError        an option, variable or file key has a value that cannot be used
 │   └── UnknownPair          a pair that the exchange does not list
 └── OperationError         the request was fine, the world was not (exit code 1)
+    ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   └── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     └── StoreError           the database side
@@ -37,6 +38,10 @@ class UnknownPair(UsageError):
 
 class OperationError(IngesterError):
     """A well-formed request failed."""
+
+
+class UnreadableDataSet(OperationError):
+    """A data set's folder or one of its files is missing, changed or damaged."""
 
 
 class ExchangeError(OperationError):

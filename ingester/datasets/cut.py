@@ -51,7 +51,7 @@ def collect(
     before = max(copies_ns, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
     slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
     nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
-    for part, rows in _read_ahead(reader, slices):
+    for part, rows in read_ahead(reader, slices):
         ranges = dict(zip(rows.symbols, zip(rows.bounds, rows.bounds[1:], strict=False), strict=True))
         for symbol, pair in pairs.items():
             if symbol in ranges:
@@ -110,7 +110,7 @@ class _Pair:
         self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
 
 
-def _read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[tuple[Slice, Rows]]:
+def read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[tuple[Slice, Rows]]:
     """The slices in order, some read while the caller works on another."""
     with ThreadPoolExecutor(AHEAD, "export") as pool:
         ahead: deque[tuple[Slice, Future[Rows]]] = deque()
