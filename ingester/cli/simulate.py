@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,13 +162,14 @@ def _serve(simulator: Simulator) -> None:
 def _follow(simulator: Simulator, stop: threading.Event) -> None:
     """Waits for the end, and says how far recordings are: on a terminal always, elsewhere at their end."""
     console, told = Console(stderr=True), 0
-    with console.status("") if console.is_terminal else nullcontext() as status:
+    with console.status("") as status:  # shown on a terminal only
         while not simulator.failed and not stop.wait(0.1):
-            at, connections = simulator.position_ns, len(simulator.connections)
-            if status is not None:
-                where = f"{dataset.time_text(at // SECOND * SECOND)}, {simulator.played:,} books; " if at else ""
-                status.update(f"{where}{connections} connections")
+            at = simulator.position_ns
+            where = f"{dataset.time_text(at // SECOND * SECOND)}, {simulator.played:,} books; " if at else ""
+            status.update(f"{where}connections: {len(simulator.connections)}")
             if simulator.rounds > told:
                 told = simulator.rounds
                 after = "connections stay open and silent" if simulator.finished else "it begins again"
+                status.stop()
                 click.echo(f"played to the end, {simulator.played:,} books so far; {after}. Ctrl-C ends.")
+                status.start()

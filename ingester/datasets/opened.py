@@ -5,6 +5,7 @@ views of the same files.
 """
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from os import PathLike
@@ -72,9 +73,14 @@ class DataSet:
         """(time,) datetime64[ns] of all pairs. Raises OperationError where rows are as received."""
         return _times(self._grid())
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(time, pairs, features) of the array. Raises OperationError where rows are as received."""
+        return len(self._grid()), len(self.pairs), len(self.features)
+
     def __len__(self) -> int:
-        """Rows of the grid."""
-        return len(self._grid())
+        """Pairs, as of a mapping."""
+        return len(self.pairs)
 
     def __getitem__(self, pair: str) -> Any:
         """The DataFrame of a pair, with the features as columns. Copy it before you write to it.
@@ -98,14 +104,13 @@ class DataSet:
 
     def to_numpy(self) -> Floats:
         """All of it, (time, pairs, features). Raises OperationError where it does not fit or rows are as received."""
-        grid = self._grid()
-        need, free = 8 * len(grid) * len(self.pairs) * len(self.features), psutil.virtual_memory().available
+        need, free = 8 * math.prod(self.shape), psutil.virtual_memory().available
         if need > free:
             raise OperationError(
                 f"{need / 1e9:.1f} GB do not fit into the {free / 1e9:.1f} GB of memory that are free. Take windows "
                 "of it (episodes), a part (between), or fewer pairs or features (select)."
             )
-        return self._values(0, len(grid))
+        return self._values(0, self.shape[0])
 
     def between(self, start: Time | None = None, end: Time | None = None) -> "DataSet":
         """The part in [start, end). Raises SettingsError where there is none."""
@@ -169,7 +174,9 @@ class DataSet:
 
     def __repr__(self) -> str:
         rows = (
-            "rows as received" if self.every_ns is None else f"{len(self):,} rows every {frequency_text(self.every_ns)}"
+            "rows as received"
+            if self.every_ns is None
+            else f"{self.shape[0]:,} rows every {frequency_text(self.every_ns)}"
         )
         since, until = time_text(self.start_ns), time_text(self.end_ns)
         return f"<DataSet of {len(self.pairs)} pairs x {len(self.features)}, {rows}, {since} to {until}>"
@@ -186,7 +193,7 @@ class DataSet:
             rows = self._folder.rows(pair)
             for begin in range(first, stop, PIECE_ROWS):
                 end = min(begin + PIECE_ROWS, stop)
-                piece = rows.values(offset + begin, offset + end)
+                piece = rows.read(offset + begin, offset + end)
                 values[begin - first : end - first, place] = piece if self._all_features else piece[:, self._places]
         return values
 

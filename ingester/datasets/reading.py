@@ -7,7 +7,7 @@ import zipfile
 from bisect import bisect_right
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class Rows(Protocol):
     def values(self, first: int, stop: int) -> Floats:
         """(stop - first, 4 x levels) values, mapped where they can be: not to be written to."""
 
+    def read(self, first: int, stop: int) -> Floats:
+        """The same without a map, whose pages would stay resident after they were used."""
+
     def place(self, ns: int) -> int:
         """The first row that is not before `ns`."""
 
@@ -41,7 +44,7 @@ def open_rows(path: Path, format: str, levels: int) -> Rows:
     try:
         match format:
             case "npz":
-                return _mapped(path, levels)
+                return _Mapped(path, levels)
             case "parquet":
                 return _RowGroups(path, levels)
             case "pkl":
@@ -74,8 +77,29 @@ class _Arrays:
     def values(self, first: int, stop: int) -> Floats:
         return self._values[first:stop]
 
+    def read(self, first: int, stop: int) -> Floats:
+        return self._values[first:stop]
+
     def place(self, ns: int) -> int:
         return int(np.searchsorted(self._times, ns))
+
+
+class _Mapped(_Arrays):
+    """The arrays of an npz file."""
+
+    def __init__(self, path: Path, levels: int) -> None:
+        with zipfile.ZipFile(path) as archive:
+            names, times, values = (_member(path, archive, each) for each in ("columns", "request_time", "values"))
+        if names.array.tolist() != columns(levels):
+            raise UnreadableDataSet(f"it has the columns {', '.join(map(str, names.array[:5]))}, …")
+        super().__init__(_int64(times.array), values.array, levels)
+        self._path, self._at, self._width = path, values.at, 4 * levels
+
+    def read(self, first: int, stop: int) -> Floats:
+        numbers = np.fromfile(
+            self._path, np.float64, (stop - first) * self._width, offset=self._at + 8 * first * self._width
+        )
+        return numbers.reshape(-1, self._width)
 
 
 class _RowGroups:
@@ -104,6 +128,8 @@ class _RowGroups:
 
     def values(self, first: int, stop: int) -> Floats:
         return self._joined(1, first, stop)  # type: ignore[no-any-return]
+
+    read = values
 
     def place(self, ns: int) -> int:
         groups = range(len(self._begins) - 1)
@@ -148,16 +174,15 @@ class _RowGroups:
             raise UnreadableDataSet(f"{self._path} cannot be read: {error}") from error
 
 
-def _mapped(path: Path, levels: int) -> _Arrays:
-    with zipfile.ZipFile(path) as archive:
-        names = _member(path, archive, "columns")
-        if names.tolist() != columns(levels):
-            raise UnreadableDataSet(f"it has the columns {', '.join(map(str, names[:5]))}, …")
-        return _Arrays(_int64(_member(path, archive, "request_time")), _member(path, archive, "values"), levels)
+class _Member(NamedTuple):
+    """An array in an npz file, mapped, and where in the file its numbers begin."""
+
+    array: Any
+    at: int
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
-    """An array of an npz file, mapped: its members are not compressed."""
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
+    """A member that is not compressed."""
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED:
         raise UnreadableDataSet(f"{name} in it is compressed")
@@ -172,9 +197,9 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
         at = file.tell()
     if dtype.hasobject or at - begin + dtype.itemsize * int(np.prod(shape)) != entry.file_size:
         raise UnreadableDataSet(f"{name} in it is damaged")
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    return np.asarray(np.memmap(path, dtype, "r", at, shape, "F" if by_column else "C"))
+    if by_column and len(shape) > 1:
+        raise UnreadableDataSet(f"{name} in it lies column by column")
+    return _Member(np.asarray(np.memmap(path, dtype, "r", at, shape)) if 0 not in shape else np.empty(shape, dtype), at)
 
 
 def _unpickled(path: Path, levels: int) -> _Arrays:

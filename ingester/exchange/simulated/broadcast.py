@@ -197,7 +197,8 @@ class Broadcast:
                     self._box_recorded(boxes, book, number, seconds.get(book.symbol) != second, clock())
                     seconds[book.symbol] = second
                     player.note(book)
-        self._send(boxes)
+                self._send(boxes)  # the next ones may take their time
+                boxes = {}
         if self._ledger is not None:
             self._ledger.flush()
 
