@@ -1,4 +1,7 @@
-"""Records Binance order books for months and turns any range of them into training sets."""
+"""Records Binance order books for months and turns any range of them into training sets.
+
+`open_dataset` opens one for training. It is imported when it is asked for, so that nothing else waits for it.
+"""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -9,15 +12,15 @@ if TYPE_CHECKING:
 
 __version__ = version("ingester")
 
-_LAZY = {"open_dataset": "ingester.datasets.opened"}
-"""Where the names are that a program may import from here; the modules are imported when one is asked for."""
+_PUBLIC = {"open_dataset": "ingester.datasets.opened"}
+"""The module of each name that is imported from here."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return [*globals(), *_PUBLIC]
