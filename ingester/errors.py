@@ -5,9 +5,9 @@ IngesterError
 │   ├── SettingsError        an option, variable or file key has a value that cannot be used
 │   └── UnknownPair          a pair that the exchange does not list
 └── OperationError         the request was fine, the world was not (exit code 1)
-    ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   └── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
+    ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
@@ -40,16 +40,16 @@ class OperationError(IngesterError):
     """A well-formed request failed."""
 
 
-class UnreadableDataSet(OperationError):
-    """A data set's folder or one of its files is missing, changed or damaged."""
-
-
 class ExchangeError(OperationError):
     """The exchange answered with an error or could not be reached."""
 
 
 class RegionRefused(ExchangeError):
     """HTTP 451: the exchange does not serve this region."""
+
+
+class UnreadableDataSet(OperationError):
+    """A data set's folder or one of its files is missing, changed or damaged."""
 
 
 class StoreError(OperationError):
