@@ -138,3 +138,11 @@ def test_the_regression_finds_what_is_there_and_nothing_in_noise():
     rises = chance.random(4000) < 1 / (1 + np.exp(-(inputs @ [2.0, -1.0, 0.0] + 0.5)))
     assert fit(inputs, rises) == pytest.approx([2.0, -1.0, 0.0, 0.5], abs=0.15)
     assert np.abs(fit(inputs, chance.random(4000) < 0.5)).max() < 0.1
+
+
+def test_what_the_documentation_shows_of_data_sets_runs(folder):
+    shown = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "docs" / "datasets.md").read_text(), re.DOTALL)
+    names = {"folder": folder}
+    exec("\n".join(shown), names)
+    assert names["values"].shape == (100, 2, 20)
+    assert names["small"].features == ("Bid_1", "BidV_1", "Ask_1", "AskV_1")
