@@ -18,6 +18,8 @@ from ingester.datasets.dataset import INDEX, columns
 from ingester.datasets.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000
+GROUP_ROWS = 1 << 14
+"""Of a row group in Parquet: what has to be decoded for a few rows of it."""
 _WHOLE_BELOW = 1e15
 """Larger numbers are written with an exponent, from which a reader knows that they are no integers."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -64,7 +66,7 @@ def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3) as writer:
         for piece_times, piece_values in _pieces(times, values):
             frame = as_frame(piece_times, piece_values)
-            writer.write_table(pa.Table.from_pandas(frame, schema=schema))
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema), GROUP_ROWS)
 
 
 def write_npz(path: Path, times: Nanoseconds, values: Floats) -> None:

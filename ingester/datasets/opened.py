@@ -125,7 +125,7 @@ class DataSet:
 
     def split(self, at: Time | float) -> "tuple[DataSet, DataSet]":
         """What lies before a time and from it on; a number below 1 is the share of time that the first one gets."""
-        if isinstance(at, float):
+        if isinstance(at, float | np.floating):
             if not 0 < at < 1:
                 raise SettingsError(f"split at {at}: expected a share between 0 and 1, or a time")
             at = self.start_ns + round((self.end_ns - self.start_ns) * at)

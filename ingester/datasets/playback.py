@@ -18,7 +18,7 @@ from ingester.store.query import Reader, Slice, depth
 from ingester.store.questdb import QuestDB
 
 PIECE_ROWS = 100_000
-"""Rows of all pairs that are read at once from a data set."""
+"""Rows of all pairs, about, that are read at once from a data set."""
 ROWS_AT_ONCE = 1_000
 """Rows that become snapshots at once."""
 
@@ -62,20 +62,26 @@ def dataset_snapshots(data: DataSet) -> Iterator[Snapshot]:
     Raises UnreadableDataSet.
     """
     rows = {pair: data.rows(pair) for pair in data.pairs}
-    total = sum(len(each) for each in rows.values())
-    step = max(1, -(-(data.end_ns - data.start_ns) * PIECE_ROWS // max(total, 1)))
+    firsts = {pair: each.place(data.start_ns) for pair, each in rows.items()}
+    ends = {pair: each.place(data.end_ns) for pair, each in rows.items()}
     last = dict.fromkeys(rows, -1)
-    for since in range(data.start_ns, data.end_ns, step):
+    share = max(1, PIECE_ROWS // len(rows))
+    while any(firsts[pair] < ends[pair] for pair in rows):
+        # Until then no pair has more rows than its share: those of the busiest one decide.
+        places = {pair: first + share for pair, first in firsts.items() if first + share < ends[pair]}
+        until = min((int(rows[pair].times(place, place + 1)[0]) for pair, place in places.items()), default=data.end_ns)
         pieces = []
         for pair, each in rows.items():
-            first, stop = each.place(since), each.place(min(since + step, data.end_ns))
-            times, values = each.times(first, stop), each.values(first, stop)
-            if data.every_ns is not None and (empty := np.isnan(values).all(axis=1)).any():
-                times, values = times[~empty], values[~empty]
-            if len(times):
-                ids = rising_ids(times, last[pair])
-                last[pair] = int(ids[-1])
-                pieces.append(_Piece(pair, times, ids, values))
+            first, stop = firsts[pair], min(each.place(until + 1), ends[pair])
+            if first < stop:
+                firsts[pair] = stop
+                times, values = each.times(first, stop).copy(), each.read(first, stop)
+                if data.every_ns is not None and (empty := np.isnan(values).all(axis=1)).any():
+                    times, values = times[~empty], values[~empty]
+                if len(times):
+                    ids = rising_ids(times, last[pair])
+                    last[pair] = int(ids[-1])
+                    pieces.append(_Piece(pair, times, ids, values))
         yield from _snapshots(pieces)
 
 

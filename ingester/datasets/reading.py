@@ -3,11 +3,14 @@
 Pickle and CSV allow no such thing; they are read as a whole, at their first use.
 """
 
+import math
+import struct
+import threading
 import zipfile
 from bisect import bisect_right
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -58,7 +61,7 @@ def open_rows(path: Path, format: str, levels: int) -> Rows:
 
 
 class _Arrays:
-    """Times and values as arrays, in memory or mapped."""
+    """Times and values in memory."""
 
     def __init__(self, times: Nanoseconds, values: Floats, levels: int) -> None:
         if times.shape != values.shape[:1] or values.shape[1:] != (4 * levels,) or values.dtype != np.float64:
@@ -77,29 +80,40 @@ class _Arrays:
     def values(self, first: int, stop: int) -> Floats:
         return self._values[first:stop]
 
-    def read(self, first: int, stop: int) -> Floats:
-        return self._values[first:stop]
+    read = values
 
     def place(self, ns: int) -> int:
         return int(np.searchsorted(self._times, ns))
 
 
-class _Mapped(_Arrays):
-    """The arrays of an npz file."""
+class _Mapped:
+    """npz. Maps live as long as what they are used for: each holds an open file, and there may be many pairs."""
 
     def __init__(self, path: Path, levels: int) -> None:
         with zipfile.ZipFile(path) as archive:
-            names, times, values = (_member(path, archive, each) for each in ("columns", "request_time", "values"))
-        if names.array.tolist() != columns(levels):
-            raise UnreadableDataSet(f"it has the columns {', '.join(map(str, names.array[:5]))}, …")
-        super().__init__(_int64(times.array), values.array, levels)
-        self._path, self._at, self._width = path, values.at, 4 * levels
+            names, self._times, self._values = (
+                _Member.of(path, archive, each) for each in ("columns", "request_time", "values")
+            )
+        if names.mapped().tolist() != columns(levels):
+            raise UnreadableDataSet("it has other columns")
+        _Arrays(_int64(self._times.mapped()), self._values.mapped(), levels)  # raises where they do not fit
+
+    def __len__(self) -> int:
+        return self._times.shape[0]
+
+    def times(self, first: int, stop: int) -> Nanoseconds:
+        return _int64(self._times.mapped())[first:stop]
+
+    def values(self, first: int, stop: int) -> Floats:
+        return self._values.mapped()[first:stop]  # type: ignore[no-any-return]
 
     def read(self, first: int, stop: int) -> Floats:
-        numbers = np.fromfile(
-            self._path, np.float64, (stop - first) * self._width, offset=self._at + 8 * first * self._width
-        )
-        return numbers.reshape(-1, self._width)
+        path, _, at, (_, width) = self._values
+        numbers = np.fromfile(path, np.float64, (stop - first) * width, offset=at + 8 * first * width)
+        return numbers.reshape(-1, width)
+
+    def place(self, ns: int) -> int:
+        return int(np.searchsorted(_int64(self._times.mapped()), ns))
 
 
 class _RowGroups:
@@ -110,13 +124,13 @@ class _RowGroups:
 
         self._path = path
         self._names = columns(levels)
-        self._file = pq.ParquetFile(path, memory_map=True)
-        missing = {INDEX, *self._names} - set(self._file.schema_arrow.names)
+        self._metadata = pq.read_metadata(path)
+        missing = {INDEX, *self._names} - set(self._metadata.schema.names)
         if missing:
             raise UnreadableDataSet(f"it lacks the columns {', '.join(sorted(missing))}")
-        groups = self._file.metadata.num_row_groups
-        sizes = [self._file.metadata.row_group(group).num_rows for group in range(groups)]
+        sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
         self._begins = [0, *np.cumsum(sizes).tolist()]
+        self._lock = threading.Lock()
         self._decoded: OrderedDict[int, tuple[Nanoseconds, Floats]] = OrderedDict()
         self._first_times: dict[int, int] = {}
 
@@ -149,17 +163,13 @@ class _RowGroups:
         return np.concatenate([*parts, np.empty((0, len(self._names))) if what else np.empty(0, np.int64)])
 
     def _group(self, group: int) -> tuple[Nanoseconds, Floats]:
-        if group in self._decoded:
+        with self._lock:
+            if group not in self._decoded:
+                self._decoded[group] = _decoded(self._read(group, [INDEX, *self._names]), self._names)
             self._decoded.move_to_end(group)
+            if len(self._decoded) > GROUPS_KEPT:
+                self._decoded.popitem(last=False)
             return self._decoded[group]
-        table = self._read(group, [INDEX, *self._names])
-        values = np.empty((table.num_rows, len(self._names)))
-        for place, name in enumerate(self._names):
-            values[:, place] = table.column(name).to_numpy()
-        self._decoded[group] = _int64(table.column(INDEX).to_numpy()), values
-        if len(self._decoded) > GROUPS_KEPT:
-            self._decoded.popitem(last=False)
-        return self._decoded[group]
 
     def _first_time(self, group: int) -> int:
         if group not in self._first_times:
@@ -168,38 +178,47 @@ class _RowGroups:
         return self._first_times[group]
 
     def _read(self, group: int, names: list[str]) -> Any:
+        import pyarrow.parquet as pq
+
         try:
-            return self._file.read_row_group(group, columns=names)
+            with pq.ParquetFile(self._path, metadata=self._metadata) as file:
+                return file.read_row_group(group, columns=names)
         except (OSError, ValueError) as error:  # pyarrow's errors are among them
             raise UnreadableDataSet(f"{self._path} cannot be read: {error}") from error
 
 
 class _Member(NamedTuple):
-    """An array in an npz file, mapped, and where in the file its numbers begin."""
+    """An array in an npz file, and where in the file its numbers begin."""
 
-    array: Any
+    path: Path
+    dtype: np.dtype[Any]
     at: int
+    shape: tuple[int, ...]
 
+    @classmethod
+    def of(cls, path: Path, archive: zipfile.ZipFile, name: str) -> Self:
+        """A member that is not compressed."""
+        entry = archive.getinfo(f"{name}.npy")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise UnreadableDataSet(f"{name} in it is compressed")
+        with path.open("rb") as file:
+            file.seek(entry.header_offset)
+            head = file.read(_LOCAL_HEADER)
+            begin = entry.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", head[26:]))
+            file.seek(begin)
+            np.lib.format.read_magic(file)
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+            at = file.tell()
+        if dtype.hasobject or at - begin + dtype.itemsize * math.prod(shape) != entry.file_size:
+            raise UnreadableDataSet(f"{name} in it is damaged")
+        if by_column and len(shape) > 1:
+            raise UnreadableDataSet(f"{name} in it lies column by column")
+        return cls(path, dtype, at, shape)
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
-    """A member that is not compressed."""
-    entry = archive.getinfo(f"{name}.npy")
-    if entry.compress_type != zipfile.ZIP_STORED:
-        raise UnreadableDataSet(f"{name} in it is compressed")
-    with path.open("rb") as file:
-        file.seek(entry.header_offset)
-        head = file.read(_LOCAL_HEADER)
-        begin = entry.header_offset + _LOCAL_HEADER + int.from_bytes(head[26:28], "little")
-        begin += int.from_bytes(head[28:30], "little")
-        file.seek(begin)
-        np.lib.format.read_magic(file)
-        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        at = file.tell()
-    if dtype.hasobject or at - begin + dtype.itemsize * int(np.prod(shape)) != entry.file_size:
-        raise UnreadableDataSet(f"{name} in it is damaged")
-    if by_column and len(shape) > 1:
-        raise UnreadableDataSet(f"{name} in it lies column by column")
-    return _Member(np.asarray(np.memmap(path, dtype, "r", at, shape)) if 0 not in shape else np.empty(shape, dtype), at)
+    def mapped(self) -> Any:
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        return np.asarray(np.memmap(self.path, self.dtype, "r", self.at, self.shape))
 
 
 def _unpickled(path: Path, levels: int) -> _Arrays:
@@ -217,10 +236,15 @@ def _csv(path: Path, levels: int) -> _Arrays:
     names = columns(levels)
     types = {INDEX: timestamp("ns"), **dict.fromkeys(names, float64())}
     table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types, include_columns=[INDEX, *names]))
+    return _Arrays(*_decoded(table, names), levels)
+
+
+def _decoded(table: Any, names: list[str]) -> tuple[Nanoseconds, Floats]:
+    """Times and values of an Arrow table."""
     values = np.empty((table.num_rows, len(names)))
     for place, name in enumerate(names):
         values[:, place] = table.column(name).to_numpy()
-    return _Arrays(_int64(table.column(INDEX).to_numpy()), values, levels)
+    return _int64(table.column(INDEX).to_numpy()), values
 
 
 def _int64(times: Any) -> Nanoseconds:
