@@ -218,7 +218,7 @@ class _Member(NamedTuple):
     def mapped(self) -> Any:
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype)
-        return np.asarray(np.memmap(self.path, self.dtype, "r", self.at, self.shape))
+        return np.asarray(np.memmap(str(self.path), self.dtype, "r", self.at, self.shape))
 
 
 def _unpickled(path: Path, levels: int) -> _Arrays:
