@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ingester.datasets.selection import check_range, choose_symbols
 from ingester.exchange.simulated.faults import parse_fault
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.exchange.simulated.tape import Tape, tape_of_snapshots
-from ingester.store import query
+from ingester.snapshot import Snapshot
 
 
 class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -121,6 +122,7 @@ def simulate(
 
 def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: str | None) -> Tape:
     from ingester.datasets.playback import table_snapshots
+    from ingester.store import query
 
     start_ns, end_ns = dataset.parse_time(start, "--from"), dataset.parse_time(end, "--to")
     check_range(start_ns, end_ns)
@@ -134,16 +136,15 @@ def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[st
     from ingester.datasets.opened import open_dataset
     from ingester.datasets.playback import dataset_snapshots
 
-    data = open_dataset(folder).select(pairs=named)
-    since, until = (dataset.parse_time(text, option) if text else None
-                    for text, option in ((start, "--from"), (end, "--to")))  # fmt: skip
-    data = data.between(since, until)
+    since = dataset.parse_time(start, "--from") if start else None
+    until = dataset.parse_time(end, "--to") if end else None
+    data = open_dataset(folder).select(pairs=named).between(since, until)
     for pair in data.pairs:  # what cannot be read is told before anyone listens
         data.rows(pair)
     return _tape(data.start_ns, data.end_ns, data.pairs, partial(dataset_snapshots, data))
 
 
-def _tape(start_ns: int, end_ns: int, symbols: Any, snapshots: Any) -> Tape:
+def _tape(start_ns: int, end_ns: int, symbols: Sequence[str], snapshots: Callable[[], Iterator[Snapshot]]) -> Tape:
     name = f"{dataset.time_text(start_ns)} to {dataset.time_text(end_ns)}"
     click.echo(f"plays {name}, {len(symbols)} pairs, from the first subscription on")
     return tape_of_snapshots(name, symbols, snapshots)

@@ -114,13 +114,14 @@ class DataSet:
 
     def between(self, start: Time | None = None, end: Time | None = None) -> "DataSet":
         """The part in [start, end). Raises SettingsError where there is none."""
-        start_ns = self.start_ns if start is None else max(self.start_ns, _ns(start))
-        end_ns = self.end_ns if end is None else min(self.end_ns, _ns(end))
-        if start_ns >= end_ns:
+        start_ns = self.start_ns if start is None else _ns(start)
+        end_ns = self.end_ns if end is None else _ns(end)
+        if max(start_ns, self.start_ns) >= min(end_ns, self.end_ns):
             raise SettingsError(
-                f"Nothing lies between {start!r} and {end!r}: the data set covers {time_text(self.start_ns)} to "
-                f"{time_text(self.end_ns)}."
+                f"Nothing lies between {time_text(start_ns)} and {time_text(end_ns)}: the data set covers "
+                f"{time_text(self.start_ns)} to {time_text(self.end_ns)}."
             )
+        start_ns, end_ns = max(start_ns, self.start_ns), min(end_ns, self.end_ns)
         return DataSet(self._folder, self.pairs, self.features, start_ns, end_ns)
 
     def split(self, at: Time | float) -> "tuple[DataSet, DataSet]":

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -199,6 +200,7 @@ def test_a_long_data_set_is_sampled_without_being_loaded(tmp_path):
     folder = make(tmp_path, "npz", pairs, EVERY, span_ns=rows * EVERY, levels=5)
     size = sum(path.stat().st_size for path in folder.iterdir())
     done = subprocess.run([sys.executable, "-c", SAMPLING, folder], capture_output=True, text=True, check=True)
+    shutil.rmtree(folder)  # no run should leave so much behind
     windows, most, grown = json.loads(done.stdout)
     assert (windows, most) == (200, 10_000)
     assert size > 300e6
