@@ -7,6 +7,7 @@ IngesterError
 └── OperationError         the request was fine, the world was not (exit code 1)
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   └── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
+    ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
@@ -45,6 +46,10 @@ class ExchangeError(OperationError):
 
 class RegionRefused(ExchangeError):
     """HTTP 451: the exchange does not serve this region."""
+
+
+class UnreadableDataSet(OperationError):
+    """A data set's folder or one of its files is missing, changed or damaged."""
 
 
 class StoreError(OperationError):

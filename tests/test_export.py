@@ -1,6 +1,5 @@
 """`ingester export`: a real table in, a data set out, held against what went in."""
 
-import gzip
 import json
 import os
 import signal
@@ -8,11 +7,11 @@ import subprocess
 import sys
 import time
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from books_in_table import RECORDING, flat, snapshots_of, store
 from click.testing import CliRunner
 from frames_of import read
 from recorder import interruptible, url_of
@@ -24,23 +23,8 @@ from ingester.events import Event
 from ingester.snapshot import Snapshot
 from ingester.store import schema
 from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
 
-RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
 DAY = 1_600_041_600 * SECOND  # 2020-09-14, which no other test writes to
-
-
-def snapshots_of(path, symbol):
-    with gzip.open(path, "rt") as lines:
-        for line in lines:
-            receive_ns, _, text = line.partition(" ")
-            book = json.loads(text)["data"]
-            sides = [[(float(price), float(size)) for price, size in book[side][:5]] for side in ("bids", "asks")]
-            yield Snapshot(symbol, int(receive_ns), book["lastUpdateId"], *sides)
-
-
-def flat(snapshot):
-    return [number for side in (snapshot.bids, snapshot.asks) for level in side for number in level]
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +34,11 @@ def db(questdb):
     return db
 
 
-def store(db, snapshots, collector="export-test", events=()):
-    encoder = RowEncoder(5, collector)
-    for start in range(0, len(snapshots), 1000):
-        db.write(encoder.snapshots(snapshots[start : start + 1000]))
-    if events:
-        db.write(encoder.events(events))
-    db.sql("SELECT wait_wal_table('orderbook')")
-    db.sql("SELECT wait_wal_table('collector_events')")
-
-
 @pytest.fixture(scope="module")
 def recorded(db):
     """The recorded books as rows of a pair of its own; their receive times and values as they went in."""
     snapshots = list(snapshots_of(RECORDING, "XRECUSDT"))
-    store(db, snapshots)
+    store(db, snapshots, "export-test")
     times = np.array([snapshot.receive_ns // 1000 * 1000 for snapshot in snapshots])  # the table has microseconds
     return times, np.array([flat(snapshot) for snapshot in snapshots])
 
@@ -212,7 +186,7 @@ def test_partitions_in_parquet_read_like_native_ones(questdb, db, tmp_path, wher
     snapshots = [
         Snapshot(symbol, day + n * 600 * SECOND, n + 1, [(2.0 + n, 1.0)] * 5, [(9.0 + n, 1.0)] * 5) for n in range(300)
     ]
-    store(db, snapshots)
+    store(db, snapshots, "export-test")
     some = {"none": None, "some": "2020-09-28", "all": "2020-09"}[where]
     when = ("--from", "2020-09-28", "--to", "2020-10-01", "--levels", levels)
     try:

@@ -1,19 +1,49 @@
-"""`ingester simulate`: an exchange to practise with."""
+"""`ingester simulate`: an exchange to practise with, and one that plays what was recorded."""
 
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
 
-from ingester.cli.options import named_symbols, pair_options
+from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.clock import SECOND
+from ingester.datasets import dataset
+from ingester.datasets.selection import check_range, choose_symbols
 from ingester.exchange.simulated.faults import parse_fault
 from ingester.exchange.simulated.simulator import Simulator
+from ingester.exchange.simulated.tape import Tape, tape_of_snapshots
+from ingester.snapshot import Snapshot
 
 
-@click.command(short_help="Run an artificial exchange that speaks Binance's protocol.")
-@pair_options("44 well-known ones")
+class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "speed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            speed = 0.0 if value == "max" else float(value)
+        except ValueError:
+            speed = -1.0
+        if not 0 <= speed < float("inf"):
+            self.fail(f"{value!r} is neither a number such as 1, 10 or 0.5 nor max.", param, ctx)
+        return speed
+
+
+@click.command(short_help="Run an artificial exchange that speaks Binance's protocol, or plays recordings.")
+@pair_options("44 well-known ones; of a recording all")
 @click.option("--port", type=click.IntRange(0, 65535), default=9443, show_default=True, help="0 takes a free one.")
+@click.option("--from", "start", metavar="TIME", help="Play what the table holds from then on: 2023-06-01 12:00; UTC.")
+@click.option("--to", "end", metavar="TIME", help="The first moment no longer played, or now.")
+@click.option(
+    "--dataset",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Play a data set, the folder that export wrote; --from and --to take a part of it.",
+)
 @click.option(
     "--file",
     "files",
@@ -22,45 +52,125 @@ from ingester.exchange.simulated.simulator import Simulator
     help="Play a recording of '<receive time in ns> <json>' lines; may be given several times.",
 )
 @click.option(
-    "--speed", type=click.FloatRange(min=0.0), default=1.0, show_default=True, help="0: as fast as it is read."
+    "--speed", type=_Speed(), default="1", show_default=True, metavar="X|max", help="max (or 0): as fast as it is read."
 )
+@click.option("--loop", is_flag=True, help="Play from the beginning again at the end; update ids go on rising.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Other books for another number.")
 @click.option("--burst", is_flag=True, help="Send all pairs at the start of each 100 ms, instead of spread over it.")
 @click.option(
     "--fault", "faults", multiple=True, metavar="KIND[:PAIR]@START[+LASTING]", help="drop@10s, silence:BTCUSDT@5s+3s, …"
 )
+@data_options
 def simulate(
     coins: str | None,
     quote: str,
     pairs: str | None,
     port: int,
+    start: str | None,
+    end: str | None,
+    folder: Path | None,
     files: tuple[Path, ...],
     speed: float,
+    loop: bool,
     seed: int,
     burst: bool,
     faults: tuple[str, ...],
+    data_dir: Path,
+    questdb: str | None,
 ) -> None:
     """Serves order books over Binance's websocket and REST protocol on 127.0.0.1 until Ctrl-C.
+
+    They are made up, or were recorded: in the table (--from, --to), in a data set (--dataset) or in a file (--file).
+    What was recorded begins with the first subscription and keeps its timing; all connections share its clock. After
+    its end connections stay open and silent, as those of an exchange at rest.
 
     \b
     Examples:
       ingester simulate --pairs BTCUSDT,ETHUSDT
       ingester start --stream-url ws://127.0.0.1:9443 --rest-url http://127.0.0.1:9443
-      ingester simulate --file btcusdt.jsonl.gz --speed 10
+      ingester simulate --from '2024-08-08 12:00' --to '2024-08-08 13:00' --coins BTC,ETH
+      ingester simulate --dataset "hft data/extracted datasets/from_(…)_to_(…)" --speed max
+      ingester simulate --file btcusdt.jsonl.gz --speed 10 --loop
     """
-    wanted, _ = named_symbols(coins, quote, pairs)
+    wanted, by_user = named_symbols(coins, quote, pairs)
+    ranged = start is not None or end is not None
+    if files and (folder or ranged):
+        raise click.UsageError("--file plays a whole recording; --dataset, --from and --to play something else.")
+    if ranged and folder is None and (start is None or end is None):
+        raise click.UsageError("--from and --to say together which range of the table is played; one is missing.")
+    tapes: list[Tape] = []
+    if folder is not None:
+        tapes = [_of_dataset(folder, start, end, wanted if by_user else None)]
+    elif start is not None and end is not None:
+        tapes = [_of_table(start, end, wanted if by_user else None, data_dir, questdb)]
+    if loop and not tapes and not files:
+        raise click.UsageError("--loop repeats a recording: name one with --from and --to, --dataset or --file.")
+    _serve(
+        Simulator(
+            pairs=() if tapes or (files and not by_user) else wanted,
+            seed=seed,
+            port=port,
+            files=files,
+            tapes=tapes,
+            loop=loop,
+            speed=speed,
+            spread=not burst,
+            faults=[parse_fault(text) for text in faults],
+        )
+    )
+
+
+def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: str | None) -> Tape:
+    from ingester.datasets.playback import table_snapshots
+    from ingester.store import query
+
+    start_ns, end_ns = dataset.parse_time(start, "--from"), dataset.parse_time(end, "--to")
+    check_range(start_ns, end_ns)
+    db, _ = open_questdb(data_dir, questdb)
+    counts = query.rows_by_symbol(db, start_ns, end_ns) if query.table_exists(db) else {}
+    symbols = choose_symbols(named, counts, query.all_symbols(db) if named else list(counts))
+    return _tape(start_ns, end_ns, symbols, partial(table_snapshots, db, start_ns, end_ns, symbols, counts))
+
+
+def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[str] | None) -> Tape:
+    from ingester.datasets.opened import open_dataset
+    from ingester.datasets.playback import dataset_snapshots
+
+    since = dataset.parse_time(start, "--from") if start else None
+    until = dataset.parse_time(end, "--to") if end else None
+    data = open_dataset(folder).select(pairs=named).between(since, until)
+    for pair in data.pairs:  # what cannot be read is told before anyone listens
+        data.rows(pair)
+    return _tape(data.start_ns, data.end_ns, data.pairs, partial(dataset_snapshots, data))
+
+
+def _tape(start_ns: int, end_ns: int, symbols: Sequence[str], snapshots: Callable[[], Iterator[Snapshot]]) -> Tape:
+    name = f"{dataset.time_text(start_ns)} to {dataset.time_text(end_ns)}"
+    click.echo(f"plays {name}, {len(symbols)} pairs, from the first subscription on")
+    return tape_of_snapshots(name, symbols, snapshots)
+
+
+def _serve(simulator: Simulator) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Simulator(
-        pairs=() if files and coins is None and pairs is None else wanted,
-        seed=seed,
-        port=port,
-        files=files,
-        speed=speed,
-        spread=not burst,
-        faults=[parse_fault(text) for text in faults],
-    ) as simulator:
+    with simulator:
         click.echo(f"--stream-url {simulator.stream_url} --rest-url {simulator.rest_url}")
-        stop.wait()
+        _follow(simulator, stop)
         click.echo(f"{simulator.stats()['frames']} frames sent")
+
+
+def _follow(simulator: Simulator, stop: threading.Event) -> None:
+    """Waits for the end, and says how far recordings are: on a terminal always, elsewhere at their end."""
+    console, told = Console(stderr=True), 0
+    with console.status("") as status:  # shown on a terminal only
+        while not simulator.failed and not stop.wait(0.1):
+            at = simulator.position_ns
+            where = f"{dataset.time_text(at // SECOND * SECOND)}, {simulator.played:,} books; " if at else ""
+            status.update(f"{where}connections: {len(simulator.connections)}")
+            if simulator.rounds > told:
+                told = simulator.rounds
+                after = "connections stay open and silent" if simulator.finished else "it begins again"
+                status.stop()
+                click.echo(f"played to the end, {simulator.played:,} books so far; {after}. Ctrl-C ends.")
+                status.start()

@@ -43,7 +43,7 @@ def collect(
     copies_ns = WINDOW_NS if collector is None else 0
     before = max(copies_ns, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
     slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
-    with _read_ahead(reader, slices if from_ns < request.end_ns else []) as parts:
+    with read_ahead(reader, slices if from_ns < request.end_ns else []) as parts:
         pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}
         spills = {symbol: pair.spill for symbol, pair in pairs.items()}
         if done is not None:
@@ -112,7 +112,7 @@ class _Pair:
 
 
 @contextmanager
-def _read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, Rows]]]:
+def read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, Rows]]]:
     """The slices in order; the first are read at once, others while the caller works on those before."""
     with ThreadPoolExecutor(AHEAD, "export") as pool:
         ahead = deque((part, pool.submit(reader.read, part)) for part in slices[:AHEAD])

@@ -18,9 +18,17 @@ from ingester.datasets.dataset import INDEX, columns
 from ingester.datasets.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000
+GROUP_ROWS = 1 << 14
+"""Of a row group in Parquet: what has to be decoded for a few rows of it."""
 _WHOLE_BELOW = 1e15
 """Larger numbers are written with an exponent, from which a reader knows that they are no integers."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_ZIP_HEAD = 30 + 2 + 20
+"""Bytes before a member besides its name and the padding: its head, the padding's length, the field of 64 bit sizes."""
+_PADDING = b"\x35\xd9"
+"""The extra field by which zipalign marks padding."""
+_ALIGNED = 64
+"""Arrays lie on multiples of so many bytes, as in an npy file: not all that map them take others."""
 
 Write = Callable[[Path, Nanoseconds, Floats], None]
 
@@ -58,7 +66,7 @@ def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3) as writer:
         for piece_times, piece_values in _pieces(times, values):
             frame = as_frame(piece_times, piece_values)
-            writer.write_table(pa.Table.from_pandas(frame, schema=schema))
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema), GROUP_ROWS)
 
 
 def write_npz(path: Path, times: Nanoseconds, values: Floats) -> None:
@@ -71,6 +79,10 @@ def write_npz(path: Path, times: Nanoseconds, values: Floats) -> None:
 
 def _store(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
     entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
+    assert archive.fp is not None
+    head = archive.fp.tell() + _ZIP_HEAD + len(entry.filename) + len(_PADDING)
+    room = -head % _ALIGNED
+    entry.extra = _PADDING + room.to_bytes(2, "little") + bytes(room)
     with archive.open(entry, "w", force_zip64=True) as member:
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(member, header)

@@ -1,17 +1,18 @@
 """When which order book leaves the simulator: synthetic ones tick by tick, recorded ones by their receive times."""
 
 import asyncio
-import threading
+import itertools
 import time
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import aclosing
 
 from ingester.exchange.simulated.faults import FaultBoard
 from ingester.exchange.simulated.lanes import Lane, lanes_of
 from ingester.exchange.simulated.ledger import Ledger
-from ingester.exchange.simulated.recording import RecordedBook, read_recording
+from ingester.exchange.simulated.player import Player
 from ingester.exchange.simulated.session import Session, frame, parse_stream
+from ingester.exchange.simulated.tape import Book
 
 TICK_SECONDS = 0.1
 SLOT_SECONDS = 0.005
@@ -20,18 +21,8 @@ MOST_BEHIND = 1.0
 UNREAD = 256 * 1024
 """Bytes waiting at a reader from which a recording without a clock waits for it."""
 LINES_AT_ONCE = 64
-
-
-class Player:
-    """A recording that starts when one of its symbols is first subscribed to."""
-
-    def __init__(self, path: Path, symbols: list[str]) -> None:
-        self.path = path
-        self.symbols = symbols
-        self.started = asyncio.Event()
-        self.finished = threading.Event()
-        self.latest: dict[str, RecordedBook] = {}
-        """Last book played of each symbol."""
+PAUSE_SECONDS = 0.1
+"""From the last book of a round to the first of the next."""
 
 
 class Outbox:
@@ -91,7 +82,7 @@ class Broadcast:
                     reader = (session, name, stream.depth, stream.every)
                     self._recorded.setdefault(stream.symbol, []).append(reader)
         for player in self.players:
-            if any(symbol in self._recorded for symbol in player.symbols):
+            if any(symbol in self._recorded for symbol in player.tape.symbols):
                 player.started.set()
 
     def tick(self) -> int:
@@ -175,38 +166,52 @@ class Broadcast:
             session.write(box.frames)
 
     async def play(self, player: Player) -> None:
-        """Play a recording once, from its first subscription on."""
+        """Play a tape from its first subscription on."""
         await player.started.wait()
-        clock = asyncio.get_running_loop().time
-        begin, first_ns, boxes = clock(), None, dict[Session, Outbox]()
-        seconds: dict[str, int] = {}
-        for number, book in enumerate(read_recording(player.path)):
-            first_ns = book.receive_ns if first_ns is None else first_ns
-            wait = begin + (book.receive_ns - first_ns) / 1e9 / self._speed - clock() if self._speed else 0.0
-            if wait > 0 or number % LINES_AT_ONCE == 0:
-                self._send(boxes)
-                boxes = {}
-                await asyncio.sleep(max(0.0, wait))
-                if not self._speed:
-                    await self._until_read(player)
-            second = book.receive_ns // 10**9
-            self._box_recorded(boxes, book, number, seconds.get(book.symbol) != second, clock())
-            seconds[book.symbol] = second
-            player.latest[book.symbol] = book
-        self._send(boxes)
-        if self._ledger is not None:
-            self._ledger.flush()
+        played = -1
+        while player.played > played and (not player.rounds or player.loop):
+            if player.rounds and self._speed:
+                await asyncio.sleep(PAUSE_SECONDS / self._speed)
+            played = player.played
+            await self._play_round(player)
         player.finished.set()
 
+    async def _play_round(self, player: Player) -> None:
+        clock = asyncio.get_running_loop().time
+        begin, first_ns, boxes = clock(), None, dict[Session, Outbox]()
+        numbers = itertools.count()
+        seconds: dict[str, int] = {}
+        async with aclosing(player.round()) as batches:
+            async for batch in batches:
+                if first_ns is None:
+                    begin, first_ns = clock(), batch[0].receive_ns
+                for book, number in zip(batch, numbers, strict=False):
+                    wait = begin + (book.receive_ns - first_ns) / 1e9 / self._speed - clock() if self._speed else 0.0
+                    if wait > 0 or number % LINES_AT_ONCE == 0:
+                        self._send(boxes)
+                        boxes = {}
+                        await asyncio.sleep(max(0.0, wait))
+                        if not self._speed:
+                            await self._until_read(player)
+                    second = book.receive_ns // 10**9
+                    self._box_recorded(boxes, book, number, seconds.get(book.symbol) != second, clock())
+                    seconds[book.symbol] = second
+                    player.note(book)
+                self._send(boxes)  # the next ones may take their time
+                boxes = {}
+        if self._ledger is not None:
+            self._ledger.flush()
+
     def _box_recorded(
-        self, boxes: dict[Session, Outbox], book: RecordedBook, number: int, new_second: bool, now: float
+        self, boxes: dict[Session, Outbox], book: Book, number: int, new_second: bool, now: float
     ) -> None:
         spoils = self._board.spoils_frames(now)
+        texts: dict[int, bytes] = {}  # by depth: several connections get the same
         for session, name, depth, every in self._recorded.get(book.symbol, ()):
             if every > 1 and not new_second:
                 continue
             box = boxes.get(session) or boxes.setdefault(session, Outbox())
-            text = book.cut(depth)
+            text = texts.get(depth) or texts.setdefault(depth, book.cut(depth))
             if session.combined:
                 text = b'{"stream":"%b","data":%b}' % (name.encode(), text)
             if spoils:
@@ -217,7 +222,7 @@ class Broadcast:
 
     async def _until_read(self, player: Player) -> None:
         while True:
-            readers = {reader[0] for symbol in player.symbols for reader in self._recorded.get(symbol, ())}
+            readers = {reader[0] for symbol in player.tape.symbols for reader in self._recorded.get(symbol, ())}
             if readers and all(session.backlog < UNREAD for session in readers):
                 return
             await asyncio.sleep(0.002)

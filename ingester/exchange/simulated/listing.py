@@ -59,7 +59,7 @@ def rest_answer(listing: Listing, url: str, tick: int, recorded: Callable[[str, 
                 return symbols
             if path == "/api/v3/exchangeInfo":
                 return json_answer(_exchange_info(listing, symbols, tick))
-            tickers = [_ticker(listing.seed, symbol, tick) for symbol in symbols]
+            tickers = [_ticker(listing.seed, symbol, tick, recorded(symbol, 1)) for symbol in symbols]
             return json_answer(tickers[0] if "symbol" in values else tickers)
         case "/api/v3/depth":
             if not values.get("symbol"):
@@ -131,11 +131,16 @@ def _symbol(listing: Listing, symbol: str) -> dict[str, Any]:
     }
 
 
-def _ticker(seed: int, symbol: str, tick: int) -> dict[str, Any]:
+def _ticker(seed: int, symbol: str, tick: int, payload: bytes | None) -> dict[str, Any]:
+    """`payload`: of a played symbol; nothing is known of a day before."""
     this = market(seed, symbol)
     (bids, asks), (earlier, _) = (
         book(seed, symbol, update_id(seed, symbol, at), 1) for at in (tick, tick - TICKS_PER_DAY)
     )
+    played = json.loads(payload) if payload else {}
+    if played.get("bids") and played.get("asks"):
+        bids, asks = played["bids"], played["asks"]
+        earlier = bids
     last, opened = float(bids[0][0]), float(earlier[0][0])
     # The largest quantity of a level is worth about 50,000 dollars: 40 to 40,000 of them change hands in a day.
     volume = this.most_lots * this.lot_units / UNITS * 40 * 10.0 ** (this.key % 1000 / 333)

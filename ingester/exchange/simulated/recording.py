@@ -2,7 +2,7 @@
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +42,14 @@ class RecordedBook(NamedTuple):
         book = msgspec.json.decode(self.payload, type=_Book)
         return msgspec.json.encode(_Book(book.lastUpdateId, book.bids[:depth], book.asks[:depth]))
 
+    def numbered(self, update_id: int) -> "RecordedBook":
+        """The same book under another update id."""
+        book = msgspec.json.decode(self.payload, type=_Book)
+        payload = msgspec.json.encode(_Book(update_id, book.bids, book.asks))
+        return self._replace(update_id=update_id, payload=payload)
 
-def read_recording(path: Path) -> Iterator[RecordedBook]:
+
+def read_recording(path: Path) -> Generator[RecordedBook, None, None]:
     """The order books of a recording in the order of its lines; lines of other streams are left out.
 
     Raises SettingsError for a file that cannot be read or a line that is no order book, naming both.

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingester.errors import OperationError, SettingsError
-from ingester.exchange.simulated.broadcast import Player
 from ingester.exchange.simulated.faults import FaultRequest, PlannedFault
 from ingester.exchange.simulated.ledger import Ledger
 from ingester.exchange.simulated.limits import Limits
 from ingester.exchange.simulated.listing import Listing
-from ingester.exchange.simulated.recording import recorded_symbols
+from ingester.exchange.simulated.player import Player
+from ingester.exchange.simulated.tape import Tape, tape_of_file
 from ingester.exchange.simulated.venue import Venue
 
 
@@ -34,6 +34,8 @@ class Simulator:
         statuses: Mapping[str, str] | None = None,
         thin: Mapping[str, int] | None = None,
         files: Sequence[str | PathLike[str]] = (),
+        tapes: Sequence[Tape] = (),
+        loop: bool = False,
         speed: float = 1.0,
         spread: bool = True,
         limits: Limits | None = None,
@@ -44,7 +46,8 @@ class Simulator:
         """
         `pairs`: symbols with synthetic books; `assets`: (base, quote) of those whose name does not tell.
         `statuses`: states other than TRADING, whose symbols are listed but silent. `thin`: symbols with few levels.
-        `port` 0 takes a free one. `files`: recordings; their symbols take the place of synthetic ones.
+        `port` 0 takes a free one. `files`, `tapes`: recordings; their symbols take the place of synthetic ones.
+        `loop`: recordings start again at their end, with update ids that go on rising.
         `speed`: multiplies the pace of ticks and recordings; 0 plays recordings as fast as they are read. Update ids
         rise within a run at any speed, over a restart at speed 1 (each run begins with the wall clock's).
         `spread`: frames leave spread over the 100 ms of a tick, else all at its start.
@@ -55,8 +58,9 @@ class Simulator:
             raise SettingsError(f"speed is {speed}, expected 0 (as fast as it is read) or more")
         self.host = host
         self.port = port
-        self._recordings = [(Path(file), recorded_symbols(Path(file))) for file in files]
-        played = sorted({symbol for _, symbols in self._recordings for symbol in symbols})
+        self._tapes = [*(tape_of_file(Path(file)) for file in files), *tapes]
+        self._loops = loop
+        played = sorted({symbol for tape in self._tapes for symbol in tape.symbols})
         symbols = tuple(dict.fromkeys([*pairs, *played]))
         self._listing = Listing(seed, symbols, assets or {}, statuses or {}, thin or {})
         self._speed, self._spread = speed, spread
@@ -91,6 +95,26 @@ class Simulator:
     def connections(self) -> list[int]:
         """Numbers of the open connections; the first ever is 1."""
         return list(self._venue.sessions) if self._venue else []
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by itself; `stop` raises what ended it."""
+        return self._failure is not None
+
+    @property
+    def played(self) -> int:
+        """Books of recordings so far."""
+        return sum(player.played for player in self._players)
+
+    @property
+    def position_ns(self) -> int:
+        """How far recordings were played: when the last book was received; 0 before the first."""
+        return max((player.position_ns for player in self._players), default=0)
+
+    @property
+    def rounds(self) -> int:
+        """How often all recordings have come to their end."""
+        return min((player.rounds for player in self._players), default=0)
 
     @property
     def finished(self) -> bool:
@@ -142,7 +166,7 @@ class Simulator:
     def serve_forever(self, stop_event: threading.Event) -> None:
         """Serve until `stop_event` is set, or raise what ended the simulator."""
         with self:
-            while self._failure is None and not stop_event.wait(0.2):
+            while not self.failed and not stop_event.wait(0.2):
                 pass
 
     def __enter__(self) -> Self:
@@ -187,12 +211,14 @@ class Simulator:
         return self._venue.stats() if self._venue else {}
 
     def _fresh_players(self) -> list[Player]:
-        return [Player(path, symbols) for path, symbols in self._recordings]
+        return [Player(tape, self._loops) for tape in self._tapes]
 
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # raised again in the thread that calls start or stop
+        except BaseExceptionGroup as group:  # raised again in the thread that calls start or stop
+            self._failure = group.exceptions[0]
+        except BaseException as error:
             self._failure = error
         finally:
             self._ready.set()

@@ -16,11 +16,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from ingester.errors import SettingsError
-from ingester.exchange.simulated.broadcast import Broadcast, Player
+from ingester.exchange.simulated.broadcast import Broadcast
 from ingester.exchange.simulated.faults import FRAME_KINDS, Fault, FaultBoard, FaultRequest, PlannedFault, fault_request
 from ingester.exchange.simulated.ledger import Ledger
 from ingester.exchange.simulated.limits import AttemptRate, Limits
 from ingester.exchange.simulated.listing import Answer, Listing, error_answer, json_answer, rest_answer
+from ingester.exchange.simulated.player import Player
 from ingester.exchange.simulated.session import GOING_AWAY, POLICY_VIOLATION, Connection, Session, answer_request, frame
 
 CARE_SECONDS = 0.05
@@ -47,7 +48,7 @@ class Venue:
         self._bytes_of_closed = 0
         self._closings: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
-        played = {symbol for player in players for symbol in player.symbols}
+        played = {symbol for player in players for symbol in player.tape.symbols}
         self._broadcast = Broadcast(
             self.sessions, self._board, seed=listing.seed, thin=listing.thin, speed=speed, spread=spread,
             symbols=[each for each in listing.symbols if each not in played and listing.status(each) == "TRADING"],
@@ -123,7 +124,7 @@ class Venue:
             "backlog_bytes": sum(session.backlog for session in sessions),
             "skipped_ticks": self._broadcast.skipped_ticks,
             "cpu_seconds": time.process_time(),
-            "recordings": {str(player.path): player.finished.is_set() for player in self._players},
+            "recordings": {player.tape.name: player.finished.is_set() for player in self._players},
         }
 
     def _throttle_anew(self) -> None:

@@ -367,7 +367,11 @@ def test_a_recording_is_listed_starts_when_subscribed_and_is_silent_after_its_en
         streams = [message["stream"] for message in client.take(10)]
         assert streams.count("zecusdt@depth5@100ms") == 3
         assert [message["stream"] for message in client.take(3)] == [BTC] * 3
-        assert get(simulator, "/api/v3/depth?symbol=ZECUSDT&limit=5")[1]["lastUpdateId"] == 10**9 + 77 * 2
+        last = get(simulator, "/api/v3/depth?symbol=ZECUSDT&limit=5")[1]
+        assert last["lastUpdateId"] == 10**9 + 77 * 2
+        ticker = get(simulator, "/api/v3/ticker/24hr?symbol=ZECUSDT")[1]
+        assert [ticker["bidPrice"], ticker["bidQty"]] == last["bids"][0]
+        assert [ticker["askPrice"], ticker["askQty"]] == last["asks"][0]
 
 
 def test_connections_share_the_clock_of_a_recording(tmp_path: Path) -> None:

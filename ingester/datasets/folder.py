@@ -1,0 +1,128 @@
+"""The folder of a data set: its manifest, and the files that this names, held against it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ingester.datasets.dataset import MILLISECOND, parse_time
+from ingester.datasets.manifest import FORMAT_VERSION, NAME
+from ingester.datasets.reading import Rows, open_rows
+from ingester.errors import SettingsError, UnreadableDataSet
+
+
+class _Grid(msgspec.Struct):
+    every_ms: int
+
+
+class _Gap(msgspec.Struct):
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(name="to")
+
+
+class _File(msgspec.Struct):
+    file: str
+    sha256: str
+    bytes: int
+    rows: int
+    gaps: list[_Gap]
+
+
+class _Manifest(msgspec.Struct):
+    version: int
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(name="to")
+    format: str
+    levels: int
+    grid: _Grid | None
+    pairs: dict[str, _File]
+
+
+class Folder:
+    """A data set on disk. Files are opened at their first use; a copy in another process opens them anew."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UnreadableDataSet where the manifest cannot be read or a file is not as it says."""
+        self.path = path
+        self.manifest, told = _read_manifest(path)
+        self.format, self.levels = told.format, told.levels
+        self.every_ns = told.grid.every_ms * MILLISECOND if told.grid else None
+        """None: rows as received."""
+        self._files = told.pairs
+        try:
+            self.start_ns, self.end_ns = parse_time(told.since), parse_time(told.until)
+            self.gaps = {
+                symbol: [(parse_time(gap.since), parse_time(gap.until)) for gap in file.gaps]
+                for symbol, file in told.pairs.items()
+            }
+            """Of each pair, as (since, until) in ns."""
+        except SettingsError as error:
+            raise UnreadableDataSet(f"{path / NAME} is damaged: {error}") from error
+        for file in self._files.values():
+            self._check_size(file)
+        self._opened: dict[str, Rows] = {}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    @property
+    def grid(self) -> range | None:
+        """The times of all pairs' rows in ns; None where each pair has its own."""
+        return None if self.every_ns is None else range(self.start_ns, self.end_ns, self.every_ns)
+
+    def rows(self, symbol: str) -> Rows:
+        """The rows of a pair. Raises UnreadableDataSet."""
+        if symbol not in self._opened:
+            file, grid = self._files[symbol], self.grid
+            rows = open_rows(self.path / file.file, self.format, self.levels)
+            ends = [*rows.times(0, 1).tolist(), *rows.times(len(rows) - 1, len(rows)).tolist()] if len(rows) else []
+            if len(rows) != file.rows or (grid is not None and ends != [*grid[:1], *grid[-1:]]):
+                raise UnreadableDataSet(f"{self.path / file.file} does not hold the rows that {NAME} tells of. {_ANEW}")
+            self._opened[symbol] = rows
+        return self._opened[symbol]
+
+    def verify(self) -> None:
+        """Reads all files. Raises UnreadableDataSet naming those whose SHA-256 is not that of the manifest."""
+        changed = []
+        for file in self._files.values():
+            self._check_size(file)
+            with (self.path / file.file).open("rb") as content:
+                if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
+                    changed.append(file.file)
+        if changed:
+            raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_ANEW}")
+
+    def _check_size(self, file: _File) -> None:
+        path = self.path / file.file
+        if Path(file.file).name != file.file:
+            raise UnreadableDataSet(f"{self.path / NAME} names a file elsewhere: {file.file!r}")
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise UnreadableDataSet(f"{path} cannot be read ({error.strerror}); {NAME} names it. {_ANEW}") from error
+        if size != file.bytes:
+            raise UnreadableDataSet(f"{path} has {size:,} bytes, {NAME} tells of {file.bytes:,}. {_ANEW}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": {}}
+
+
+_ANEW = "Export the data set anew: ingester export --overwrite."
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
+    try:
+        text = (path / NAME).read_bytes()
+    except OSError as error:
+        inside = sorted(each.parent.name for each in path.glob(f"*/{NAME}"))
+        hint = f"In it are: {', '.join(inside[:5])}" if inside else "Give a folder that `ingester export` wrote."
+        raise UnreadableDataSet(f"{path} is no data set, {NAME} cannot be read ({error.strerror}). {hint}") from error
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(text)
+        if isinstance(plain, dict) and plain.get("version", 0) > FORMAT_VERSION:
+            raise UnreadableDataSet(f"{path / NAME} is of a later version, that of ingester {plain.get('ingester')}.")
+        return plain, msgspec.convert(plain, _Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+        raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_ANEW}") from error

@@ -1,0 +1,236 @@
+"""A data set opened for training: pairs as frames, all of them as one array, windows without gaps.
+
+What is opened is a view of files; nothing is read before it is asked for. `between`, `split` and `select` give other
+views of the same files.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from ingester.datasets.dataset import columns, frequency_text, parse_time, time_text
+from ingester.datasets.episodes import Episode, Episodes, stretches
+from ingester.datasets.folder import Folder
+from ingester.datasets.grid import Floats, Nanoseconds, as_frame
+from ingester.datasets.reading import Rows
+from ingester.errors import OperationError, SettingsError, UnknownPair
+from ingester.exchange.pairs import normal
+
+PIECE_ROWS = 100_000
+
+Time = str | int | datetime | np.datetime64
+"""`2024-08-08 12:00` and the like, ns since 1970, a datetime or a timestamp of pandas or numpy; UTC without a zone."""
+
+
+def open_dataset(path: str | PathLike[str]) -> "DataSet":
+    """Opens a folder that `ingester export` wrote. Raises UnreadableDataSet."""
+    folder = Folder(Path(path))
+    return DataSet(folder, folder.symbols, tuple(columns(folder.levels)), folder.start_ns, folder.end_ns)
+
+
+class DataSet:
+    """Pairs, features and a range of time out of a data set."""
+
+    def __init__(
+        self, folder: Folder, pairs: tuple[str, ...], features: tuple[str, ...], start_ns: int, end_ns: int
+    ) -> None:
+        """Use `open_dataset`."""
+        self._folder = folder
+        self.pairs = pairs
+        """Symbols: the second axis of arrays."""
+        self.features = features
+        """Column names: the third axis of arrays."""
+        self.start_ns, self.end_ns = start_ns, end_ns
+        """The range [start, end) in ns since 1970, UTC."""
+        every = {name: place for place, name in enumerate(columns(folder.levels))}
+        self._places = [every[name] for name in features]
+        self._all_features = self._places == list(every.values())
+
+    @property
+    def path(self) -> Path:
+        return self._folder.path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `manifest.json` holds, of the whole data set."""
+        return self._folder.manifest
+
+    @property
+    def every_ns(self) -> int | None:
+        """The step of the common grid; None where rows are as received, and each pair has its own times."""
+        return self._folder.every_ns
+
+    @property
+    def times(self) -> npt.NDArray[np.datetime64]:
+        """(time,) datetime64[ns] of all pairs. Raises OperationError where rows are as received."""
+        return _times(self._grid())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(time, pairs, features) of the array. Raises OperationError where rows are as received."""
+        return len(self._grid()), len(self.pairs), len(self.features)
+
+    def __len__(self) -> int:
+        """Pairs, as of a mapping."""
+        return len(self.pairs)
+
+    def __getitem__(self, pair: str) -> Any:
+        """The DataFrame of a pair, with the features as columns. Copy it before you write to it.
+
+        Raises UnknownPair and UnreadableDataSet.
+        """
+        rows = self.rows(pair)
+        first, stop = rows.place(self.start_ns), rows.place(self.end_ns)
+        frame = as_frame(rows.times(first, stop), rows.values(first, stop))
+        return frame if self._all_features else frame[list(self.features)]
+
+    def rows(self, pair: str) -> Rows:
+        """The rows of a pair's file, of all times and levels, read where they are asked for."""
+        return self._folder.rows(self._known(pair))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pairs)
+
+    def __contains__(self, pair: object) -> bool:
+        return isinstance(pair, str) and normal(pair) in self.pairs
+
+    def to_numpy(self) -> Floats:
+        """All of it, (time, pairs, features). Raises OperationError where it does not fit or rows are as received."""
+        need, free = 8 * math.prod(self.shape), psutil.virtual_memory().available
+        if need > free:
+            raise OperationError(
+                f"{need / 1e9:.1f} GB do not fit into the {free / 1e9:.1f} GB of memory that are free. Take windows "
+                "of it (episodes), a part (between), or fewer pairs or features (select)."
+            )
+        return self._values(0, self.shape[0])
+
+    def between(self, start: Time | None = None, end: Time | None = None) -> "DataSet":
+        """The part in [start, end). Raises SettingsError where there is none."""
+        start_ns = self.start_ns if start is None else _ns(start)
+        end_ns = self.end_ns if end is None else _ns(end)
+        if max(start_ns, self.start_ns) >= min(end_ns, self.end_ns):
+            raise SettingsError(
+                f"Nothing lies between {time_text(start_ns)} and {time_text(end_ns)}: the data set covers "
+                f"{time_text(self.start_ns)} to {time_text(self.end_ns)}."
+            )
+        start_ns, end_ns = max(start_ns, self.start_ns), min(end_ns, self.end_ns)
+        return DataSet(self._folder, self.pairs, self.features, start_ns, end_ns)
+
+    def split(self, at: Time | float) -> "tuple[DataSet, DataSet]":
+        """What lies before a time and from it on; a number below 1 is the share of time that the first one gets."""
+        if isinstance(at, float | np.floating):
+            if not 0 < at < 1:
+                raise SettingsError(f"split at {at}: expected a share between 0 and 1, or a time")
+            at = self.start_ns + round((self.end_ns - self.start_ns) * at)
+        return self.between(None, at), self.between(at, None)
+
+    def select(
+        self,
+        pairs: Sequence[str] | None = None,
+        levels: int | None = None,
+        features: Sequence[str] | None = None,
+    ) -> "DataSet":
+        """Only these pairs, and of their columns the first `levels` a side or those named, in this order.
+
+        Raises UnknownPair and SettingsError.
+        """
+        if levels is not None and features is not None:
+            raise SettingsError("select: levels and features both name columns; give one of them")
+        if levels is not None:
+            if not 1 <= levels <= self._folder.levels:
+                raise SettingsError(f"levels is {levels}, the data set has {self._folder.levels}")
+            features = columns(levels)
+        unknown = [name for name in features or () if name not in self.features]
+        if unknown or not (features is None or len(features)):
+            raise SettingsError(
+                f"The data set has no columns {', '.join(unknown) or '(none named)'}. It has {', '.join(self.features)}"
+            )
+        chosen = self.pairs if pairs is None else tuple(dict.fromkeys(map(self._known, pairs)))
+        return DataSet(self._folder, chosen, tuple(features or self.features), self.start_ns, self.end_ns)
+
+    def episodes(self, length: int, stride: int | None = None, seed: int | None = None, whole: bool = True) -> Episodes:
+        """Windows of `length` rows that cross no gap of any of the pairs.
+
+        Between two gaps one begins every `stride` rows (default: `length`, so that they do not overlap). `seed`
+        shuffles them, the same seed in the same way; None: in the order of time. Left out is what holds NaN; with
+        `whole=False` only what has a row without any number, as thin books lack some levels.
+        Raises SettingsError, and OperationError where rows are as received.
+        """
+        grid = self._grid()
+        gaps = (gap for pair in self.pairs for gap in self._folder.gaps[pair])
+        stride = length if stride is None else stride
+        return Episodes(self._window, stretches(grid, gaps), length, stride, seed, whole)
+
+    def verify(self) -> None:
+        """Reads all files and holds them against the manifest's SHA-256. Raises UnreadableDataSet."""
+        self._folder.verify()
+
+    def __repr__(self) -> str:
+        rows = (
+            "rows as received"
+            if self.every_ns is None
+            else f"{self.shape[0]:,} rows every {frequency_text(self.every_ns)}"
+        )
+        since, until = time_text(self.start_ns), time_text(self.end_ns)
+        return f"<DataSet of {len(self.pairs)} pairs x {len(self.features)}, {rows}, {since} to {until}>"
+
+    def _window(self, first: int, stop: int) -> Episode:
+        return Episode(_times(self._grid()[first:stop]), self._values(first, stop))
+
+    def _values(self, first: int, stop: int) -> Floats:
+        """(rows, pairs, features), of rows of this view."""
+        step = self.every_ns or 1
+        offset = (self._grid().start - self._folder.start_ns) // step
+        values = np.empty((stop - first, len(self.pairs), len(self.features)))
+        for place, pair in enumerate(self.pairs):
+            rows = self._folder.rows(pair)
+            for begin in range(first, stop, PIECE_ROWS):
+                end = min(begin + PIECE_ROWS, stop)
+                piece = rows.read(offset + begin, offset + end)
+                values[begin - first : end - first, place] = piece if self._all_features else piece[:, self._places]
+        return values
+
+    def _grid(self) -> range:
+        """The times of this view's rows in ns."""
+        grid, every = self._folder.grid, self.every_ns
+        if grid is None or every is None:
+            raise OperationError(
+                f"{self.path} holds rows as they were received: each pair has its own times. For arrays of all pairs "
+                "put them on a common grid: ingester export --every 100ms."
+            )
+        first, stop = (-((grid.start - ns) // every) for ns in (self.start_ns, self.end_ns))
+        return grid[first:stop]
+
+    def _known(self, pair: str) -> str:
+        symbol = normal(pair)
+        if symbol not in self.pairs:
+            near = difflib.get_close_matches(symbol, self.pairs, n=3, cutoff=0.6)
+            raise UnknownPair(
+                f"The data set holds no pair {pair!r}. "
+                + (f"Nearest names: {', '.join(near)}." if near else f"It holds {', '.join(self.pairs[:10])}.")
+            )
+        return symbol
+
+
+def _times(grid: range) -> npt.NDArray[np.datetime64]:
+    times: Nanoseconds = np.arange(grid.start, grid.stop, grid.step, dtype=np.int64)
+    return times.view(np.dtype("datetime64[ns]"))
+
+
+def _ns(time: Time) -> int:
+    if isinstance(time, str):
+        return parse_time(time)
+    if isinstance(time, int | np.integer):
+        return int(time)
+    import pandas as pd
+
+    stamp = pd.Timestamp(time)
+    return int((stamp if stamp.tz is None else stamp.tz_convert(None)).as_unit("ns").value)
