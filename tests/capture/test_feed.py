@@ -2,7 +2,7 @@
 
 from feed_bench import Bench
 
-from ingester.capture.link import split
+from ingester.capture.groups import split
 from ingester.clock import SECOND
 
 
