@@ -127,4 +127,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
-    return f"The exchange lists no pair {symbol!r}. {nearest(symbol, listed)} Pairs are written like BTCUSDT, coins like BTC."
+    hint = nearest(symbol, listed)
+    return f"The exchange lists no pair {symbol!r}. {hint} Pairs are written like BTCUSDT, coins like BTC."

@@ -21,7 +21,7 @@ LEAST_SHARE = 0.9
 MOST_AT_ONCE = 0.5
 """A repetition that would remove more of the watched pairs at once is refused: rather an error than the market."""
 STABLECOINS = frozenset(
-    "USDT USDC FDUSD TUSD BUSD USDP USD1 USDE USDS RLUSD XUSD BFUSD PYUSD DAI VAI SUSD UST AEUR EURI EUR GBP AUD".split()
+    "USDT USDC FDUSD TUSD BUSD USDP USD1 USDE USDS RLUSD XUSD BFUSD PYUSD DAI VAI AEUR EURI EUR GBP AUD".split()
 )
 """Coins worth a fixed amount of a currency, and currencies: their books against another one hardly move."""
 
@@ -135,7 +135,7 @@ def amount(text: str, what: str) -> float:
     """`500M`, `1.5B`, `2k` or `750000` as a number. Raises SettingsError naming `what`."""
     match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbt]?)", text.strip().lower())
     if not match:
-        raise SettingsError(f"{what} {text!r} is not an amount. Write a number, with a unit where it is long: 2k, 50M, 1.5B.")
+        raise SettingsError(f"{what} {text!r} is not an amount. Write a number, short or long: 2k, 50M, 1.5B, 750000.")
     return float(match[1].replace("_", "")) * _UNITS[match[2]]
 
 

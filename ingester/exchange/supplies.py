@@ -78,5 +78,7 @@ def _supply(coin: str, text: str, place: str) -> float:
     except ValueError:
         supply = math.nan
     if not coin.isalnum() or not (math.isfinite(supply) and supply > 0):
-        raise SettingsError(f"{place}: expected a coin and how many circulate, such as BTC,19700000; got {coin},{text}.")
+        raise SettingsError(
+            f"{place}: expected a coin and how many there are, such as BTC,19700000; got {coin},{text}."
+        )
     return supply
