@@ -117,7 +117,9 @@ def pair_named(name: str, quote: str, known: Container[str]) -> str:
         return pair if pair in known else coin_pair
     written_as_pair = any(separator in name for separator in "-/_")
     complete = pair.endswith(normal(quote)) and pair != normal(quote)
-    return pair if written_as_pair or complete or assets(pair)[0] in DEFAULT_COINS else coin_pair
+    coin, priced_in = assets(pair)
+    looks_like_one = coin in DEFAULT_COINS and pair == coin + priced_in
+    return pair if written_as_pair or complete or looks_like_one else coin_pair
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
