@@ -194,7 +194,7 @@ def _summary(verdicts: Sequence[Verdict], criteria: Criteria, file: WatchList, a
     removed = sum(verdict.watched and not verdict.wanted for verdict in verdicts)
     text = f"{wanted} of {len(verdicts)} pairs in {criteria.quote} qualify"
     if not added and not removed:
-        return f"{text}; {file.path} has them all and no others"
+        return f"{text}; {file.path} has all of these and no others in {criteria.quote}"
     what = f"{added} to add, {removed} to remove"
     if applied:
         return f"{text}: {added} added, {removed} removed in {file.path}"

@@ -53,6 +53,19 @@ def test_a_pair_begins_at_the_next_full_second_on_every_connection_of_the_others
     assert bench.gaps() == []
 
 
+def test_pairs_that_are_added_all_the_time_do_not_keep_each_other_waiting():
+    bench = begun()
+    for number in range(10):
+        bench.feed.add({f"C{number}USDT": ""})
+        bench.now_ns += 3 * SECOND // 10
+        bench.feed.add({f"D{number}USDT": ""})
+        bench.book("BTCUSDT", bench.now_ns)
+        bench.feed.poll()
+    assert 2 + 20 - 8 <= bench.feed.pairs < 2 + 20
+    bench.turn(1)
+    assert bench.feed.pairs == 2 + 20
+
+
 def test_a_pair_that_goes_leaves_neither_a_gap_nor_a_bad_frame_nor_a_trace():
     bench = begun(copies=2)
     bench.feed.remove({"ETHUSDT": "alice"})
