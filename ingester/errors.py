@@ -3,10 +3,13 @@
 IngesterError
 ├── UsageError             the caller asked for something impossible (exit code 2)
 │   ├── SettingsError        an option, variable or file key has a value that cannot be used
+│   ├── PairsFileError       the file of watched pairs cannot be used
 │   └── UnknownPair          a pair that the exchange does not list
 └── OperationError         the request was fine, the world was not (exit code 1)
     ├── ExchangeError        Binance answered with an error or could not be reached
-    │   └── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
+    │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
+    │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
+    │   └── Incomplete         Binance answered with less than it lists
     ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
@@ -32,6 +35,10 @@ class SettingsError(UsageError):
     """A setting has a value that cannot be used."""
 
 
+class PairsFileError(UsageError):
+    """The file of watched pairs cannot be read, understood or written."""
+
+
 class UnknownPair(UsageError):
     """The exchange does not list a pair that the user named."""
 
@@ -50,6 +57,18 @@ class RegionRefused(ExchangeError):
 
 class UnreadableDataSet(OperationError):
     """A data set's folder or one of its files is missing, changed or damaged."""
+
+
+class RateLimited(ExchangeError):
+    """HTTP 429 or 418: the exchange does not answer for `seconds`."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
+class Incomplete(ExchangeError):
+    """An answer that lacks most of what it should hold, so that nothing may be concluded from it."""
 
 
 class StoreError(OperationError):

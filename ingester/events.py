@@ -9,6 +9,8 @@
 | refused | the exchange answered a request with an error | code and text |
 | gap | a symbol had no snapshots from `timestamp` to `until` (NULL: not over yet) | the reason, one of `REASONS` |
 | resubscribed | a symbol was silent on a connection for longer than its own rhythm allows | for how long |
+| pair_added, pair_removed | a symbol is recorded from now on, is no longer | where that was said, by whom, why |
+| pairs_refused | the file of watched pairs cannot be used; what was recorded before still is | what is wrong with it |
 | status | the exchange says that a symbol does not trade, or trades again | TRADING, HALT, BREAK, … or `not listed` |
 | quarantined | frames were not stored, at the 1., 2., 4., 8., … | what was wrong |
 | update_ids_restarted | the exchange began to count update ids anew | from, to |
@@ -29,6 +31,9 @@ SPOOL_DAMAGED = "spool damaged"
 QUARANTINED = "quarantined"
 REASONS = (CONNECTION_LOST, EXCHANGE_SILENT, RESTART, SPOOL_FULL, SPOOL_DAMAGED, QUARANTINED)
 """Why a gap came about: the `detail` of `gap` events begins with one of these."""
+
+PAIR_ADDED, PAIR_REMOVED = "pair_added", "pair_removed"
+PAIRS_REFUSED = "pairs_refused"
 
 
 class Event(NamedTuple):

@@ -6,15 +6,17 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from ingester.capture.continuity import Continuity
 from ingester.capture.feed import Feed
 from ingester.capture.stream import Arrival, AttemptLimit, Stream
 from ingester.capture.track import Gap
+from ingester.capture.watchlist import LastWatched
 from ingester.clock import SECOND, Clock
 from ingester.errors import ExchangeError
-from ingester.events import SPOOL_DAMAGED, SPOOL_FULL, Event
+from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
 from ingester.exchange import binance
 from ingester.exchange.pairs import fetch_listings
 from ingester.metrics import Metrics
@@ -82,6 +84,10 @@ class Collector:
             db, self.spool, settings.collector, self._tally, self.clock.now, self.metrics.store, self._events.append
         )
         self._limit = AttemptLimit(time.monotonic)
+        self._changes: deque[tuple[Mapping[str, str], Mapping[str, str]]] = deque()  # other threads add to it
+        self._wanted = set(settings.symbols)
+        self._changing = threading.Lock()
+        self._last_watched = LastWatched(self.spool.folder)
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
@@ -108,8 +114,13 @@ class Collector:
         Raises SpoolError where another recorder of this name uses the data folder.
         """
         recovery = self.spool.open()
+        before = self._last_watched.read()
         if recovery.last_ns is not None:
-            self._continuity.resume(recovery.last_ns)
+            self._continuity.resume(recovery.last_ns, before)
+        self._note_wanted()
+        for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
+            kind = PAIR_ADDED if symbol in self._wanted else PAIR_REMOVED
+            self._events.append(Event(self.started_ns, kind, symbol, detail="found at the start"))
         if recovery.rows_waiting:
             log.info("%d rows of an earlier run wait in the spool; they are sent first", recovery.rows_waiting)
         if recovery.cut:
@@ -128,6 +139,17 @@ class Collector:
         self.feed.start()
         self._pump.start()
 
+    def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
+        """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
+        with self._changing:
+            self._wanted = (self._wanted - removed.keys()) | added.keys()
+            self._changes.append((added, removed))
+            self._note_wanted()
+
+    def record(self, event: Event) -> None:
+        """Puts on record what happened elsewhere. From any thread."""
+        self._events.append(event)
+
     def server_restarted(self, endpoint: Endpoint) -> None:
         """Puts on record that the managed server died and was started again, perhaps at another port."""
         self._db.endpoint = endpoint
@@ -140,7 +162,7 @@ class Collector:
         lasted = (self.clock.now() - self.started_ns) / SECOND
         waiting = self.spool.rows_waiting
         return (
-            f"recorded {len(self.settings.symbols)} pairs for {lasted:.0f} s: {store.stored:,} rows stored, "
+            f"recorded {self.feed.pairs} pairs for {lasted:.0f} s: {store.stored:,} rows stored, "
             f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
             f"{feed.gaps} gaps{': the last ' + feed.last_gap if feed.gaps else ''}"
         )
@@ -194,6 +216,7 @@ class Collector:
 
     def _take_portion(self) -> None:
         try:
+            self._follow_changes()
             self._take_in(self.feed.poll())
         except Exception:  # a bug must not end the recording: say it and go on with the next arrival
             log.exception("what arrived could not be taken in")
@@ -203,6 +226,21 @@ class Collector:
             self._store(snapshots)
         self._tick()
         self._record_events()
+
+    def _follow_changes(self) -> None:
+        while self._changes:
+            added, removed = self._changes.popleft()
+            for symbol in removed.keys() & self._refused.keys():
+                gap = Gap(symbol, self._refused.pop(symbol), self.clock.now(), SPOOL_FULL)
+                self._events.append(gap.event())
+            self.feed.remove(removed)
+            self.feed.add(added)
+
+    def _note_wanted(self) -> None:
+        try:
+            self._last_watched.write(sorted(self._wanted))
+        except OSError as error:
+            log.warning("which pairs are watched cannot be noted for the next start: %s", error)
 
     def _record_events(self) -> None:
         if self._events:

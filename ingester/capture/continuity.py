@@ -2,11 +2,11 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from ingester.capture.track import TRADING, Gap, Track
 from ingester.clock import SECOND
-from ingester.events import Event
+from ingester.events import PAIR_ADDED, PAIR_REMOVED, Event
 from ingester.exchange import binance
 from ingester.metrics import FeedMetrics
 
@@ -30,8 +30,8 @@ class Continuity:
         ask: Callable[[], None],
     ) -> None:
         """`ask` has the exchange asked; see `answer`."""
-        names = {binance.stream_name(symbol, depth).encode(): symbol for symbol in symbols}
-        self.tracks = {name: Track(symbol) for name, symbol in names.items()}
+        self._depth = depth
+        self.tracks = {self.name(symbol): Track(symbol) for symbol in symbols}
         self._metrics = metrics
         self._on_event = on_event
         self._ask = ask
@@ -39,10 +39,29 @@ class Continuity:
         self._answers: deque[Mapping[str, str]] = deque()  # other threads add to it
         self._ended: list[Gap] = []  # gaps since the last tick
 
-    def resume(self, last_ns: int) -> None:
-        """An earlier run received until `last_ns`."""
+    def name(self, symbol: str) -> bytes:
+        """Of the stream of a symbol."""
+        return binance.stream_name(symbol, self._depth).encode()
+
+    def add(self, name: bytes, symbol: str, now: int, why: str) -> Track:
+        """A symbol is recorded from now on."""
+        track = self.tracks[name] = Track(symbol)
+        track.begin(now)
+        self._on_event(Event(now, PAIR_ADDED, symbol, detail=why))
+        return track
+
+    def remove(self, name: bytes, now: int, why: str) -> None:
+        """A symbol is no longer recorded: that is no gap, but one that lasts ends with it."""
+        track = self.tracks.pop(name)
+        if gap := track.end(now):
+            self._on_event(gap.event())
+        self._on_event(Event(now, PAIR_REMOVED, track.symbol, detail=why))
+
+    def resume(self, last_ns: int, symbols: Container[str] | None = None) -> None:
+        """An earlier run received until `last_ns`: these symbols, where it is known which."""
         for track in self.tracks.values():
-            track.resume(last_ns)
+            if symbols is None or track.symbol in symbols:
+                track.resume(last_ns)
 
     def begin(self, now: int) -> None:
         """The first subscriptions go out."""

@@ -1,7 +1,7 @@
-"""All connections together: splits pairs among them, subscribes, decodes what comes, lets each snapshot pass once.
+"""All connections together: subscribes, decodes what comes, lets each snapshot pass once.
 
 Everything here runs in the pump's thread, so nothing needs a lock. `track.py` has the rule by which snapshots pass and
-what counts as a gap, `link.py` how connections are watched and replaced.
+what counts as a gap, `link.py` how connections are watched and replaced, `roster.py` which pairs they carry.
 
 What is not stored is quarantined: a frame that is no book, a crossed book, a book of a stream nobody asked for. It is
 counted, it is an event, it never ends a thread, and its symbol has a gap unless a sound copy comes. Thin and empty
@@ -10,10 +10,12 @@ books are stored: halted pairs have them.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ingester.capture.continuity import Continuity
-from ingester.capture.link import SILENT_NS, Leg, Link, split
+from ingester.capture.leg import Leg
+from ingester.capture.link import SILENT_NS, Link
+from ingester.capture.roster import Roster
 from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
 from ingester.capture.track import Track
 from ingester.clock import SECOND, Now, next_full_second
@@ -70,26 +72,27 @@ class Feed:
         self._tick_ns = 0  # when the next look after connections and symbols is due
         self._lost_ns: dict[Link, int] = {}  # links that deliver nothing, since when
         self._legs: dict[Stream, Leg] = {}
-        self._links: list[Link] = []
-        tracks = continuity.tracks
-        for number, group in enumerate(split(list(tracks)), 1):
-            twins = []
-            for copy in range(copies):
-                label = f"{number}{chr(ord('a') + copy)}" if copies > 1 else str(number)
-                twins.append(Link(label, group, tracks, self._open_leg, self._request, life_ns, metrics, on_event))
-            for link in twins:
-                link.twins = twins
-            self._links += twins
+
+        def make_link(label: str, names: list[bytes], twins: list[Link]) -> Link:
+            tracks = continuity.tracks
+            return Link(label, names, twins, tracks, self._open_leg, self._request, life_ns, metrics, on_event)
+
+        self._roster = Roster(continuity, copies, make_link, self._legs.values)
 
     @property
     def connected(self) -> int:
         """Connections that stand now."""
-        return sum(link.leg.opened_ns is not None for link in self._links)
+        return sum(link.leg.opened_ns is not None for link in self._roster.links)
 
     @property
     def connections(self) -> int:
         """Connections there should be."""
-        return len(self._links)
+        return len(self._roster.links)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that are recorded now."""
+        return len(self.continuity.tracks)
 
     @property
     def pending(self) -> bool:
@@ -101,6 +104,14 @@ class Feed:
         self._begin_ns = next_full_second(self._now() + START_PATIENCE_NS)
         for stream in self._legs:
             stream.start()
+
+    def add(self, wishes: Mapping[str, str]) -> None:
+        """Has more symbols recorded, each for a reason, from the next full second on."""
+        self._roster.add(wishes, self._now(), self._begun)
+
+    def remove(self, wishes: Mapping[str, str]) -> None:
+        """Has symbols no longer recorded, each for a reason, from now on."""
+        self._roster.remove(wishes, self._now())
 
     def poll(self) -> list[Snapshot]:
         """Takes what has arrived, in its order, and gives the snapshots that pass; `pending` tells of more."""
@@ -117,6 +128,8 @@ class Feed:
         now = self._now()
         if not self._begun and now >= self._begin_ns:
             self._begin(now)
+        if self._begun and not self._ended:
+            self._roster.admit(now)
         if now >= self._tick_ns and not self._ended:
             self._tick_ns = now + TICK_NS
             self._tick(now)
@@ -150,12 +163,14 @@ class Feed:
             stream.start()
         return leg
 
-    def _request(self, method: str, stream: Stream, names: Sequence[bytes]) -> None:
+    def _request(self, method: str, stream: Stream, names: Sequence[bytes]) -> dict[bytes, int]:
         texts = [name.decode() for name in names]
-        for request, text in binance.requests(method, texts, self._requests + 1):
-            self._requests = request
-            self._asked[request] = stream
+        first, last = self._requests + 1, self._requests
+        for last, text in binance.requests(method, texts, first):
+            self._asked[last] = stream
             stream.send(text)
+        self._requests = last
+        return {name: first + place // binance.STREAMS_PER_REQUEST for place, name in enumerate(names)}
 
     def _begin(self, now: int) -> None:
         self._begun = True
@@ -167,6 +182,8 @@ class Feed:
     def _on_opened(self, opened: Opened) -> None:
         leg = self._legs[opened.stream]
         link = leg.link
+        if link.closed:
+            return
         link.opened(leg, opened.at_ns)
         self._metrics.connects += 1
         self._metrics.reconnects += link in self._lost_ns
@@ -184,7 +201,7 @@ class Feed:
         if lost.final:
             del self._legs[lost.stream]
             return
-        if self._ended:
+        if self._ended or link.closed:
             return
         self._metrics.losses += 1
         self._metrics.region_refused |= lost.status == 451
@@ -219,6 +236,8 @@ class Feed:
             name = message.stream.encode()
             track = tracks.get(name)
             if track is None:
+                if name in leg.parted:  # was on its way when the pair went
+                    continue
                 self._quarantine(leg, receive_ns, f"a stream nobody asked for: {message.stream}")
                 continue
             partial = message.data
@@ -256,6 +275,7 @@ class Feed:
         label = leg.link.label
         if isinstance(message, binance.Acknowledged):
             self._asked.pop(message.id, None)
+            leg.acknowledged(message.id, receive_ns)
         elif isinstance(message, binance.Refused):
             self._metrics.refused += 1
             if message.id is not None:
@@ -280,9 +300,11 @@ class Feed:
             self._on_event(Event(receive_ns, "quarantined", symbol, label, reason))
 
     def _tick(self, now: int) -> None:
-        for link in self._links:
+        for link in self._roster.tick():
+            self._lost_ns.pop(link, None)
+        for link in self._roster.links:
             link.tick(now)
-        doubtful = any(True for link in self._links for _ in link.doubtful())
+        doubtful = any(True for link in self._roster.links for _ in link.doubtful())
         self.continuity.tick(now, self._begun and now > self._begin_ns + SILENT_NS, doubtful)
         for link in [link for link in self._lost_ns if link.leg.ids]:
             after = (now - self._lost_ns.pop(link)) / SECOND

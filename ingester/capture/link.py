@@ -15,19 +15,16 @@ Other links may carry the same streams. All of this runs in the pump's thread; t
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ingester.capture.leg import LONGEST_PATIENCE_NS, Leg
 from ingester.capture.stream import Stream
 from ingester.capture.track import LIMIT_INTERVALS, TRADING, Track
 from ingester.clock import SECOND
 from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, Event
-from ingester.exchange import binance
 from ingester.metrics import FeedMetrics
 
 log = logging.getLogger(__name__)
 
 SILENT_NS = 5 * SECOND
-LONGEST_PATIENCE_NS = 300 * SECOND
-RESUBSCRIBE_NS = 10 * SECOND
-"""From the first resubscription of a symbol to the second; then it doubles up to `LONGEST_PATIENCE_NS`."""
 DOUBTS = 2
 """After so many resubscriptions the exchange is asked whether the symbol trades."""
 DESPAIRS = 4
@@ -39,71 +36,6 @@ NOTICE_NS = SECOND
 """How much later than it happened a move of an update id may be noticed."""
 
 
-class Leg:
-    """A connection of a link, and what came over it."""
-
-    def __init__(self, link: "Link", stream: Stream) -> None:
-        self.link = link
-        self.stream = stream
-        self.ids: dict[bytes, int] = {}
-        """Last update id of each stream since the subscription."""
-        self.opened_ns: int | None = None
-        """Since when it stands."""
-        self.subscribed_ns: int | None = None
-        self.data_ns = 0
-        """When a tick last saw that it had brought something, or it was subscribed."""
-        self.fruitless = 0
-        """How often in a row it was made anew and brought nothing."""
-        self.garbled = 0
-        """Frames of an unknown symbol in this second that could not be read."""
-        self.ending = ""
-        """Why it was told to make its connection anew."""
-        self.tries: dict[bytes, int] = {}  # resubscriptions of silent streams
-        self._next_try: dict[bytes, int] = {}
-        self._seen: dict[bytes, int] = {}  # ids at the last tick
-        self.moved: dict[bytes, int] = {}  # at which tick an id was last seen to have moved
-
-    def open(self, now: int) -> None:
-        """A connection stands; nothing has come over it."""
-        self.reset()
-        self.opened_ns = now
-
-    def subscribe(self, now: int) -> None:
-        """The link's streams were asked for."""
-        self.subscribed_ns = self.data_ns = now
-
-    def reset(self) -> None:
-        """The connection is gone."""
-        self.opened_ns = self.subscribed_ns = None
-        self.ending = ""
-        for memory in (self.ids, self._seen, self.moved, self.tries, self._next_try):
-            memory.clear()
-
-    def notice(self, now: int) -> None:
-        """Notes which ids have moved since the last call."""
-        seen, moved, tries = self._seen, self.moved, self.tries
-        for name, update_id in self.ids.items():
-            if seen.get(name) != update_id:
-                seen[name], moved[name] = update_id, now
-                self.data_ns, self.fruitless = now, 0
-                if tries:
-                    tries.pop(name, None)
-        self.garbled = 0
-
-    def silent_since(self, name: bytes) -> int:
-        """Since when a stream has brought nothing new."""
-        return self.moved.get(name, self.subscribed_ns or 0)
-
-    def try_again(self, name: bytes, now: int) -> bool:
-        """Whether a silent stream is to be subscribed anew now; counts it."""
-        tries = self.tries.get(name, 0)
-        if tries and now < self._next_try[name]:
-            return False
-        self.tries[name] = tries + 1
-        self._next_try[name] = now + min(LONGEST_PATIENCE_NS, RESUBSCRIBE_NS << tries)
-        return True
-
-
 class Link:
     """`leg` is the connection that serves; `successor` the one that is to replace it, if any."""
 
@@ -111,18 +43,22 @@ class Link:
         self,
         label: str,
         names: Sequence[bytes],
+        twins: Sequence["Link"],
         tracks: Mapping[bytes, Track],
         open_leg: Callable[["Link"], Leg],
-        request: Callable[[str, Stream, Sequence[bytes]], None],
+        request: Callable[[str, Stream, Sequence[bytes]], Mapping[bytes, int]],
         life_ns: Callable[[], int],
         metrics: FeedMetrics,
         on_event: Callable[[Event], None],
     ) -> None:
-        """`life_ns`: how old a connection may become, drawn anew for each. `request` asks the exchange."""
+        """`names` and `twins` may change later: the streams that all twins carry, this link among them.
+
+        `life_ns`: how old a connection may become, drawn anew for each. `request` asks the exchange, and gives the
+        number of the request for each stream.
+        """
         self.label = label
         self.names = names
-        self.twins: list[Link] = [self]
-        """All links that carry the same streams, this one among them."""
+        self.twins = twins
         self._tracks = tracks
         self._open_leg = open_leg
         self._request = request
@@ -132,6 +68,7 @@ class Link:
         self._rotate_ns: int | None = None  # when the leg is too old
         self._not_before_ns = 0  # for another try, where a successor was no good
         self._why = ""  # a successor is wanted
+        self.closed = False
         self.successor: Leg | None = None
         self.leg = open_leg(self)
 
@@ -151,6 +88,25 @@ class Link:
         """Asks for all streams on a connection that stands."""
         self._request("SUBSCRIBE", leg.stream, self.names)
         leg.subscribe(now)
+
+    def join(self, leg: Leg, names: Sequence[bytes], now: int) -> None:
+        """Asks for more streams on a connection that is subscribed; they are not among the link's yet."""
+        if not self.names:
+            leg.data_ns = now  # it could bring nothing before
+        self._request("SUBSCRIBE", leg.stream, names)
+        leg.join(names, now)
+
+    def part(self, leg: Leg, names: Sequence[bytes]) -> None:
+        """Asks for streams no longer, where they were asked for."""
+        if leg.subscribed_ns is not None:
+            leg.parted.update(self._request("UNSUBSCRIBE", leg.stream, names))
+        leg.forget(names)
+
+    def close(self) -> None:
+        """Ends its connections for good."""
+        self.closed = True
+        for leg in self.legs():
+            leg.stream.stop()
 
     def lost(self, leg: Leg, now: int) -> None:
         """A connection is gone: what no other one delivers is missing from now on."""
@@ -271,9 +227,3 @@ def symbols_text(names: Sequence[bytes], tracks: Mapping[bytes, Track]) -> str:
 def _age(age_ns: int) -> str:
     seconds = age_ns / SECOND
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.0f} s"
-
-
-def split(names: Sequence[bytes], at_most: int = binance.STREAMS_PER_CONNECTION) -> list[list[bytes]]:
-    """As few groups as possible of at most `at_most` names, all of nearly the same size."""
-    groups = -(-len(names) // at_most)
-    return [list(names[group::groups]) for group in range(groups)]

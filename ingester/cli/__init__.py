@@ -15,6 +15,7 @@ from ingester.errors import IngesterError, UsageError
 
 MODULES = {
     "start": "start",
+    "pairs": "pairs",
     "export": "export",
     "coverage": "coverage",
     "import": "import_",

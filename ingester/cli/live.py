@@ -66,7 +66,7 @@ class LogLines:
         log.info(
             "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
             "%d of %d connections, %d gaps, %d bad frames",
-            len(self._collector.settings.symbols),
+            self._collector.feed.pairs,
             self._rate.update(feed.snapshots),
             store.stored,
             self._collector.spool.rows_waiting,
@@ -126,7 +126,7 @@ class Live:
 
         waiting = collector.spool.rows_waiting
         what = f"{settings.exchange.name}, depth {settings.depth}, every {settings.interval_ms} ms"
-        row("recording", f"{len(settings.symbols)} pairs from {what}, for {running}")
+        row("recording", f"{collector.feed.pairs} pairs from {what}, for {running}")
         row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")
         row("rows", f"{number(store.stored)} stored, {number(waiting)} on the way", store.refused > 0)
         row("lag", f"p50 {seconds_text(lag.quantile(0.5))}, p99 {seconds_text(lag.quantile(0.99))}, receive to stored")

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ingester.capture.collector import Collector, spool_folder
+from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.live import Live, LogLines, View
-from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.options import data_options, open_questdb, pair_options
+from ingester.cli.watching import Plan, pairs_file_option, planned
 from ingester.errors import ExchangeError, RegionRefused, StoreError
 from ingester.exchange import binance
-from ingester.exchange.pairs import choose, fetch_listings
+from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, fetch_listings, symbols_of
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
@@ -39,7 +41,8 @@ SIMULATOR = "simulator"
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
-@pair_options("44 well-known ones")
+@pair_options("what `ingester pairs` keeps; at first 44 well-known ones")
+@pairs_file_option
 @click.option("--depth", type=int, default=5, show_default=True, help="Levels a side: 5, 10 or 20.")
 @click.option("--interval", default="100ms", show_default=True, help="Keep a snapshot this often: 100ms, 200ms, 1s, …")
 @click.option(
@@ -66,6 +69,7 @@ def start(
     coins: str | None,
     quote: str,
     pairs: str | None,
+    pairs_file: Path | None,
     depth: int,
     interval: str,
     exchange: str,
@@ -83,6 +87,9 @@ def start(
 ) -> None:
     """Records order books until Ctrl-C, into a QuestDB that it fetches and starts itself.
 
+    Without --coins and --pairs it records what the file of watched pairs says, and follows it while it runs: see
+    `ingester pairs`. The first start makes that file, of 44 well-known coins.
+
     \b
     Examples:
       ingester start                                     44 well-known coins in USDT
@@ -92,25 +99,26 @@ def start(
       ingester start --backup-every 30                   files of the rows as well
     """
     say_which()
-    wanted, by_user = named_symbols(coins, quote, pairs)
+    plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     with contextlib.ExitStack() as closing:
-        source = _exchange(exchange, stream_url, rest_url, wanted, closing)
-        settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, rotating, collector)
-        listed = _listed(settings, by_user, told=stream_url is not None)
+        source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
+        settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
+        listed = _listed(settings, plan, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = _reach(data_dir, questdb, depth, collector)
         recorder = Collector(settings, db, data_dir)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
-        _record(recorder, db, server, lasting, backup)
+        _record(recorder, db, server, lasting, backup, plan.watch(recorder))
 
 
 def _exchange(
     name: str, stream_url: str | None, rest_url: str | None, symbols: list[str], closing: contextlib.ExitStack
 ) -> binance.Exchange:
     if name == SIMULATOR and not (stream_url and rest_url):
-        simulator = closing.enter_context(Simulator(pairs=symbols))
+        also = symbols_of(DEFAULT_COINS, DEFAULT_QUOTE)  # listed, so that they may be added later
+        simulator = closing.enter_context(Simulator(pairs=[*symbols, *also]))
         preset = binance.Exchange(SIMULATOR, simulator.stream_url, simulator.rest_url)
     else:
         preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
@@ -132,7 +140,7 @@ def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> t
         return QuestDB(endpoint), server
 
 
-def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
+def _listed(settings: Settings, plan: Plan, told: bool) -> list[str]:
     """The symbols that the exchange lists; `told`: the user named a stream address, so REST may be someone else's."""
     try:
         listed = fetch_listings(settings.exchange)
@@ -144,14 +152,19 @@ def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
     except ExchangeError as error:
         log.warning("pairs could not be checked, recording starts all the same: %s", error)
         return list(settings.symbols)
-    choice = choose(settings.symbols, by_user, listed)
+    choice = plan.choose(listed)
     for remark in choice.remarks:
         log.warning("%s", remark)
     return choice.symbols
 
 
 def _record(
-    collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None, backup: "Backup | None"
+    collector: Collector,
+    db: QuestDB,
+    server: ManagedServer | None,
+    lasting: float | None,
+    backup: "Backup | None",
+    following: Watch | None,
 ) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
@@ -159,6 +172,8 @@ def _record(
         if server is not None:
             watch(server, stop, collector.server_restarted)
         collector.start()
+        if following is not None:
+            following.start()
         if backup is not None:
             backup.start()
         ends = time.monotonic() + lasting if lasting is not None else float("inf")
@@ -168,6 +183,8 @@ def _record(
                 collector.stop()
                 raise RegionRefused(binance.region_refused(exchange.name, exchange.stream_url))
         stop.set()
+        if following is not None:
+            following.stop()
         complete = collector.stop()
         if backup is not None:
             backup.stop()

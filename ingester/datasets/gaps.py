@@ -1,7 +1,8 @@
 """When a pair was not recorded, and why: what the collectors reported, and the silences that nobody reported.
 
-A collector was absent from a pair in the gaps that it reported (`collector_events`), while two of its rows lie further
-apart than the pair's rhythm allows, and before its first and after its last row of the range. A gap of the pair is the
+A collector was absent from a pair in the gaps that it reported (`collector_events`), while it was not to record the
+pair (`unwatched.py`), while two of its rows lie further apart than the pair's rhythm allows, and before its first and
+after its last row of the range. A gap of the pair is the
 time in which every collector that recorded it was absent. All ranges are half open, all times in ns since 1970, UTC.
 """
 
@@ -11,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ingester.clock import SECOND
+from ingester.datasets import unwatched
 from ingester.store.query import between, quoted
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
@@ -20,6 +22,7 @@ SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 10
 """A silence is longer than so many median intervals, and than a second."""
 UNEXPLAINED = "unexplained"
 NOT_RECORDED = "not recorded"
+NOT_WATCHED = "not watched"
 Progress = Callable[[float], None]
 """Is told the share that is done, up to 1."""
 
@@ -75,12 +78,22 @@ def collector_gaps(
     collectors: Sequence[str] | None = None,
     progress: Progress = lambda share: None,
 ) -> list[Gap]:
-    """Every absence of every collector: the reported gaps, the silences, the time before and after its rows."""
+    """Every absence of every collector: the reported gaps, unwatched times, silences, and what is before and after."""
     return [
         *recorded_gaps(db, start_ns, end_ns, symbols, collectors),
+        *_unwatched(db, start_ns, end_ns, symbols, collectors),
         *silences(db, spans, start_ns, end_ns, progress),
         *_edges(spans, start_ns, end_ns),
     ]
+
+
+def _unwatched(
+    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None, collectors: Sequence[str] | None
+) -> Iterator[Gap]:
+    if EVENTS in tables(db):
+        found = unwatched.changes(db, end_ns, symbols, collectors)
+        for symbol, collector, since_ns, until_ns in unwatched.absences(found, start_ns, end_ns):
+            yield Gap(symbol, since_ns, until_ns, NOT_WATCHED, collector)
 
 
 def recorded_gaps(
@@ -216,12 +229,16 @@ def coverage_gaps(
 
     The reason is that of the longest part. A pair of `symbols` without rows has one gap, the range.
     """
+    gaps = list(gaps)
     series = _series(spans)
     absences: dict[str, list[Gap]] = defaultdict(list)
     for gap in gaps:
         if (gap.symbol, gap.collector) in series:
             absences[gap.symbol].append(gap)
-    result = {symbol: [Gap(symbol, start_ns, end_ns, NOT_RECORDED, "")] for symbol in symbols or ()}
+    never = {gap.symbol for gap in gaps if gap[1:4] == (start_ns, end_ns, NOT_WATCHED)}
+    result = {}
+    for symbol in symbols or ():
+        result[symbol] = [Gap(symbol, start_ns, end_ns, NOT_WATCHED if symbol in never else NOT_RECORDED, "")]
     for symbol in sorted({span.symbol for span in spans}):
         limits = [limit_ns(each) for (name, _), each in series.items() if name == symbol]
         result[symbol] = [

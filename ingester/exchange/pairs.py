@@ -1,14 +1,13 @@
 """Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-import urllib3
 
-from ingester.errors import ExchangeError, RegionRefused, UnknownPair
-from ingester.exchange import binance
+from ingester.errors import UnknownPair
+from ingester.exchange import binance, rest
 
 DEFAULT_QUOTE = "USDT"
 DEFAULT_COINS = tuple(
@@ -67,18 +66,7 @@ def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0) -> dict[st
     Raises RegionRefused on HTTP 451 and ExchangeError when the exchange cannot be asked.
     """
     url = f"{exchange.rest_url.rstrip('/')}/api/v3/exchangeInfo"
-    try:
-        answer = urllib3.request("GET", url, timeout=timeout, retries=urllib3.Retry(1, redirect=3, backoff_factor=0.5))
-    except urllib3.exceptions.HTTPError as error:
-        raise ExchangeError(f"{url} cannot be reached: {error}") from error
-    if answer.status == 451:
-        raise RegionRefused(binance.region_refused(exchange.name, url))
-    if answer.status != 200:
-        raise ExchangeError(f"{url} answered HTTP {answer.status}: {answer.data[:200].decode(errors='replace')}")
-    try:
-        info = msgspec.json.decode(answer.data, type=_ExchangeInfo)
-    except msgspec.DecodeError as error:
-        raise ExchangeError(f"{url} did not answer as Binance does: {error}") from error
+    info = rest.get(url, _ExchangeInfo, exchange.name, timeout)
     return {listing.symbol: listing for listing in info.symbols}
 
 
@@ -105,7 +93,41 @@ def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing]) -
     return Choice([symbol for symbol in wanted if symbol not in skipped], remarks)
 
 
+def choose_watched(watched: Sequence[str], listed: Mapping[str, Listing]) -> Choice:
+    """Checks the pairs of a file, which may have been listed once: those that are no longer are left out for this run.
+
+    What is halted stays in: it may trade again.
+    """
+    gone = [symbol for symbol in watched if symbol not in listed]
+    kept = [symbol for symbol in watched if symbol in listed]
+    idle = [symbol for symbol in kept if listed[symbol].status != "TRADING"]
+    remarks = [f"not trading now, and still watched: {', '.join(idle)}"] if idle else []
+    if gone:
+        remarks.append(
+            f"left out, for the exchange does not list them: {', '.join(gone)} (`ingester pairs remove` forgets them)"
+        )
+    return Choice(kept, remarks)
+
+
+def pair_named(name: str, quote: str, known: Container[str]) -> str:
+    """The pair that a person means by the name of a pair or of a coin, whichever is known; the likelier of both where
+    neither is."""
+    pair, coin_pair = normal(name), f"{normal(name)}{normal(quote)}"
+    if pair in known or coin_pair in known:
+        return pair if pair in known else coin_pair
+    written_as_pair = any(separator in name for separator in "-/_")
+    complete = pair.endswith(normal(quote)) and pair != normal(quote)
+    coin, priced_in = assets(pair)
+    looks_like_one = coin in DEFAULT_COINS and pair == coin + priced_in
+    return pair if written_as_pair or complete or looks_like_one else coin_pair
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names that resemble this one."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
+
+
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
-    near = difflib.get_close_matches(symbol, listed, n=3, cutoff=0.6)
-    hint = f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
+    hint = nearest(symbol, listed)
     return f"The exchange lists no pair {symbol!r}. {hint} Pairs are written like BTCUSDT, coins like BTC."

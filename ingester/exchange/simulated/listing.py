@@ -1,13 +1,14 @@
-"""The simulated exchange's REST answers: exchangeInfo, ticker, depth. Pure functions of request and listing."""
+"""The simulated exchange's REST answers: exchangeInfo, ticker, depth, products. Functions of request and listing."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from ingester.exchange import supplies
 from ingester.exchange.pairs import assets
 from ingester.exchange.simulated.books import book, update_id
-from ingester.exchange.simulated.markets import UNITS, market
+from ingester.exchange.simulated.markets import UNITS, circulating, market
 
 TICKS_PER_DAY = 864_000
 
@@ -61,6 +62,11 @@ def rest_answer(listing: Listing, url: str, tick: int, recorded: Callable[[str, 
                 return json_answer(_exchange_info(listing, symbols, tick))
             tickers = [_ticker(listing.seed, symbol, tick, recorded(symbol, 1)) for symbol in symbols]
             return json_answer(tickers[0] if "symbol" in values else tickers)
+        case supplies.PRODUCTS:
+            return json_answer(
+                {"code": "000000", "message": None, "messageDetail": None, "success": True,
+                 "data": [_product(listing, symbol, tick) for symbol in listing.symbols]}
+            )  # fmt: skip
         case "/api/v3/depth":
             if not values.get("symbol"):
                 return error_answer(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
@@ -167,6 +173,21 @@ def _ticker(seed: int, symbol: str, tick: int, payload: bytes | None) -> dict[st
         "lastId": 1 + this.key % 1_000_000,
         "count": this.key % 1_000_000,
     }
+
+
+def _product(listing: Listing, symbol: str, tick: int) -> dict[str, Any]:
+    """A line of the list of products that Binance's own web pages use; `cs` is the circulating supply."""
+    base, quote = listing.assets.get(symbol) or assets(symbol)
+    ticker = _ticker(listing.seed, symbol, tick)
+    this = market(listing.seed, symbol)
+    return {
+        "s": symbol, "st": listing.status(symbol), "b": base, "q": quote, "ba": "", "qa": "",
+        "i": _text(this.lot_units), "ts": _text(this.tick_units), "an": base, "qn": quote,
+        "o": ticker["openPrice"], "h": ticker["highPrice"], "l": ticker["lowPrice"], "c": ticker["lastPrice"],
+        "v": ticker["volume"], "qv": ticker["quoteVolume"], "y": 0, "as": 0.0, "pm": quote, "pn": quote,
+        "cs": circulating(listing.seed, base), "tags": [], "pom": False, "pomt": None, "lc": False, "g": False,
+        "sd": False, "r": False, "hd": False, "rb": False, "ks": False, "etf": base.endswith(("UP", "DOWN")),
+    }  # fmt: skip
 
 
 def _depth(listing: Listing, symbol: str, limit: int, tick: int) -> Answer:
