@@ -1,5 +1,26 @@
-"""Records Binance order books for months and turns any range of them into training sets."""
+"""Records Binance order books for months and turns any range of them into training sets.
 
+`Recorder` reads live books in this process. It is imported when it is asked for, so that nothing else waits for it.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingester.capture.recorder import Recorder as Recorder
 
 __version__ = version("ingester")
+
+_PUBLIC = {"Recorder": "ingester.capture.recorder"}
+"""The module of each name that is imported from here."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

@@ -122,6 +122,11 @@ class Feed:
             self._tick(now)
         return snapshots
 
+    def complete_until(self) -> int:
+        """All that was received before this time is in the inbox, or was taken from it. See `Intake`."""
+        now = self._now()
+        return min((stream.reading_ns or now for stream in self._legs), default=now)
+
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
         for leg in self._legs.values():

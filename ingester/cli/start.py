@@ -19,9 +19,9 @@ from ingester.capture.collector import Collector, spool_folder
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.errors import ExchangeError, RegionRefused, StoreError
+from ingester.errors import RegionRefused, StoreError
 from ingester.exchange import binance
-from ingester.exchange.pairs import choose, fetch_listings
+from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
@@ -96,7 +96,7 @@ def start(
     with contextlib.ExitStack() as closing:
         source = _exchange(exchange, stream_url, rest_url, wanted, closing)
         settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, rotating, collector)
-        listed = _listed(settings, by_user, told=stream_url is not None)
+        listed = listed_symbols(source, wanted, by_user, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = _reach(data_dir, questdb, depth, collector)
         recorder = Collector(settings, db, data_dir)
@@ -128,24 +128,6 @@ def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> t
             raise
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
         return QuestDB(endpoint), server
-
-
-def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
-    """The symbols that the exchange lists; `told`: the user named a stream address, so REST may be someone else's."""
-    try:
-        listed = fetch_listings(settings.exchange)
-    except RegionRefused:
-        if not told:
-            raise
-        log.warning("%s refuses this region; recording starts unchecked", settings.exchange.rest_url)
-        return list(settings.symbols)
-    except ExchangeError as error:
-        log.warning("pairs could not be checked, recording starts all the same: %s", error)
-        return list(settings.symbols)
-    choice = choose(settings.symbols, by_user, listed)
-    for remark in choice.remarks:
-        log.warning("%s", remark)
-    return choice.symbols
 
 
 def _record(

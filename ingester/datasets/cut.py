@@ -48,7 +48,8 @@ def collect(
         return spills
     reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
     copies_ns = WINDOW_NS if collector is None else 0
-    before = max(copies_ns, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
+    reach_ns = max(grids.LOOK_BACK_NS, request.max_age_ns) if request.every_ns else 0
+    before = max(copies_ns, reach_ns)  # what copies and grid look back for
     slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
     nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
     for part, rows in _read_ahead(reader, slices):

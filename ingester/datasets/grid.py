@@ -1,53 +1,5 @@
-"""The common grid of a data set, and its frames.
+"""The common grid of data sets, by the rule that the live record keeps too: see `ingester/grid.py`."""
 
-A row at time t holds the last snapshot received at or before t, never a later one. Where that is older than
-`max_age`, the row is NaN, or with `fill="forward"` that snapshot all the same.
-"""
+from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds, Sampler, as_frame, grid
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
-from ingester.datasets.dataset import INDEX, columns
-
-Floats = npt.NDArray[np.float64]
-Nanoseconds = npt.NDArray[np.int64]
-
-
-def grid(start_ns: int, end_ns: int, every_ns: int) -> Nanoseconds:
-    """The grid times from `start_ns` until before `end_ns`."""
-    return np.arange(start_ns, end_ns, every_ns, dtype=np.int64)
-
-
-class Sampler:
-    """Puts one pair's snapshots on a grid, piece by piece in the order of time; the only place that knows the rule."""
-
-    def __init__(self, width: int, max_age_ns: int, fill: str = "none") -> None:
-        """`width`: values of a snapshot."""
-        self._max_age_ns = max_age_ns if fill == "none" else np.iinfo(np.int64).max
-        self._time = np.empty(0, np.int64)  # of the last snapshot so far
-        self._values = np.empty((0, width))
-
-    def take(self, times: Nanoseconds, values: Floats, grid_times: Nanoseconds) -> Floats:
-        """Values (len(grid_times), width) at the next grid times, after `times` (n,) and `values` (n, width) came.
-
-        All snapshots up to the last of the grid times have to be there, and none before those of the last call.
-        """
-        times, values = np.concatenate([self._time, times]), np.concatenate([self._values, values])
-        place = np.searchsorted(times, grid_times, side="right") - 1
-        if len(times):
-            sampled: Floats = values[np.maximum(place, 0)]
-            sampled[(place < 0) | (grid_times - times[np.maximum(place, 0)] > self._max_age_ns)] = np.nan
-            self._time, self._values = times[-1:], values[-1:]
-        else:
-            sampled = np.full((len(grid_times), values.shape[1]), np.nan)
-        return sampled
-
-
-def as_frame(times: Nanoseconds, values: Floats) -> Any:
-    """The DataFrame of a data set from receive or grid times (n,) in ns and values (n, 4 x levels)."""
-    import pandas as pd
-
-    index = pd.DatetimeIndex(times.view("datetime64[ns]"), name=INDEX)
-    return pd.DataFrame(values, index=index, columns=columns(values.shape[1] // 4), copy=False)
+__all__ = ["LOOK_BACK_NS", "Floats", "Nanoseconds", "Sampler", "as_frame", "grid"]

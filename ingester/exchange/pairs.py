@@ -1,6 +1,7 @@
 """Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import urllib3
 
 from ingester.errors import ExchangeError, RegionRefused, UnknownPair
 from ingester.exchange import binance
+
+log = logging.getLogger(__name__)
 
 DEFAULT_QUOTE = "USDT"
 DEFAULT_COINS = tuple(
@@ -103,6 +106,27 @@ def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing]) -
         [f"skipped, not trading on this exchange: {', '.join(s for s in wanted if s in skipped)}"] if skipped else []
     )
     return Choice([symbol for symbol in wanted if symbol not in skipped], remarks)
+
+
+def listed_symbols(exchange: binance.Exchange, symbols: Sequence[str], by_user: bool, told: bool) -> list[str]:
+    """The symbols to record: those that the exchange lists, or all where it cannot be asked.
+
+    `told`: the user named a stream address, so REST may be someone else's. Raises UnknownPair and RegionRefused.
+    """
+    try:
+        listed = fetch_listings(exchange)
+    except RegionRefused:
+        if not told:
+            raise
+        log.warning("%s refuses this region; recording starts unchecked", exchange.rest_url)
+        return list(symbols)
+    except ExchangeError as error:
+        log.warning("pairs could not be checked, recording starts all the same: %s", error)
+        return list(symbols)
+    choice = choose(symbols, by_user, listed)
+    for remark in choice.remarks:
+        log.warning("%s", remark)
+    return choice.symbols
 
 
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
