@@ -27,7 +27,7 @@ def imports(path):
 def test_a_floor_imports_only_from_those_above_it():
     wrong = []
     for path in MODULES:
-        if path.name == "__main__.py":
+        if str(path) in ("__main__.py", "__init__.py"):  # the door of the command, and that of the public names
             continue
         own = floor_of(path.parts[:-1])
         for module in imports(path):

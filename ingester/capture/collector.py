@@ -154,7 +154,7 @@ class Collector:
                 self._refused.setdefault(snapshot.symbol, snapshot.receive_ns)
         self.live.take(snapshots)
 
-    def record(self, events: list[Event]) -> bool:
+    def note(self, events: list[Event]) -> bool:
         """Into the spool, and for all to see."""
         now = self.clock.now()
         if not self.spool.append(self._encoder.events(events), 0, now, now):

@@ -40,7 +40,7 @@ class Sink(Protocol):
     def take(self, snapshots: list[Snapshot]) -> None:
         """Snapshots that passed, in the order of arrival; never none."""
 
-    def record(self, events: list[Event]) -> bool:
+    def note(self, events: list[Event]) -> bool:
         """What has happened; False where there is no room for it now, so that it comes again."""
 
     def reached(self, until_ns: int) -> None:
@@ -113,7 +113,7 @@ class Intake:
         """Hands on what has happened. For the pump, and for the end after it."""
         if self._events:
             events = [self._events.popleft() for _ in range(len(self._events))]
-            if not self._sink.record(events):
+            if not self._sink.note(events):
                 self._events.extendleft(reversed(events))  # for when there is room
 
     def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:

@@ -89,17 +89,21 @@ class Record:
                 newest[snapshot[0]] = snapshot
         self.on_rows.ring()
 
-    def note(self, events: Sequence[Event]) -> None:
-        """Takes in what has happened."""
+    def note(self, events: Sequence[Event]) -> bool:
+        """Takes in what has happened; there is always room for the latest."""
         for event in events:
             self._events.append((self.events_noted, event))
             self.events_noted += 1
         self.on_events.ring()
+        return True
 
     def reached(self, until_ns: int) -> None:
         """All that was received before `until_ns` is in."""
         self.until_ns = until_ns
         self.on_progress.ring()
+
+    def tick(self, now: int) -> None:
+        """Nothing here depends on the time."""
 
     def open(self) -> None:
         """Rows may come from now on."""

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
 from ingester.capture.aligned import Aligned
-from ingester.capture.callbacks import Callback, OnEvent, OnSnapshot, on_events, on_snapshots
+from ingester.capture.audience import Audience
+from ingester.capture.callbacks import OnEvent, OnSnapshot
 from ingester.capture.consumer import Consumer
 from ingester.capture.intake import Intake
 from ingester.capture.record import Record
@@ -27,8 +28,6 @@ from ingester.grid import FILLS, as_frame
 from ingester.metrics import FeedMetrics
 from ingester.settings import Settings, interval_ms, seconds
 
-CALLBACK_SECONDS = 2.0
-"""How long the end waits for callbacks to take what is left."""
 SIMULATOR = "simulator"
 _OWN = "ws://127.0.0.1:1"
 """Stands for the address of our own simulator."""
@@ -43,10 +42,10 @@ class Recorder:
     """Receives order books and keeps the newest in memory, for any number of readers in this process.
 
     It receives them as `ingester start` does: each pair over several connections that are watched and replaced, the
-    first copy wins, every gap is on record (`gaps`). Times are receive times in ns since 1970 (UTC), in whole microseconds as
-    the table has them; values are float64, in the order `Bid_1, BidV_1, … Ask_1, AskV_1, …` of a data set. All methods
-    may be called from any thread, and none holds up the recording: readers get copies, of whole rows only. Reading goes
-    on after `stop`; a new `start` continues, with a gap (reason: restart) between.
+    first copy wins, every gap is on record (`gaps`). Times are receive times in ns since 1970 (UTC), whole microseconds
+    as the table has them; values are float64, in the order `Bid_1, BidV_1, … Ask_1, AskV_1, …` of a data set. Methods
+    may be called from any thread, and none holds up the recording: readers get copies, of whole rows only. What was
+    received stays readable after `stop`; a new `start` goes on from there, with a gap (reason: restart) between.
 
     Callbacks run in threads of their own. What they raise is logged (the 1st, 2nd, 4th, 8th, … time) and counted
     (`callback_failures`), and they are called again with the next; a slow one misses rows and delays nobody.
@@ -93,9 +92,7 @@ class Recorder:
         self._intake: Intake | None = None
         self._started_ns = 0
         self._running_lock = threading.Lock()
-        self._readers_lock = threading.Lock()
-        self._consumers: dict[str, Consumer] = {}
-        self._callbacks: list[Callback] = []
+        self._audience = Audience(self._record)
 
     @property
     def pairs(self) -> list[str]:
@@ -125,15 +122,12 @@ class Recorder:
                 self._stop_simulator()
                 raise
             settings = dataclasses.replace(self._settings, symbols=tuple(symbols), exchange=source)
-            sink = _Sink(self._record)
-            intake = Intake(settings, sink, self._clock, self.metrics, self._limit, self._linger)
+            intake = Intake(settings, self._record, self._clock, self.metrics, self._limit, self._linger)
             if self._intake is not None:
                 intake.continuity.resume(self._record.until_ns)
             self._intake, self._started_ns = intake, self._clock.now()
             self._record.open()
-            with self._readers_lock:
-                for callback in self._callbacks:
-                    callback.start()
+            self._audience.start()
             intake.start(self._started_ns)
         return self
 
@@ -144,11 +138,7 @@ class Recorder:
                 raise NotRunning("This recorder does not run: it was not started, or was stopped already.")
             self._intake.stop()
             self._record.close()
-            with self._readers_lock:
-                callbacks = list(self._callbacks)
-            deadline = time.monotonic() + CALLBACK_SECONDS
-            for callback in callbacks:
-                callback.finish(deadline - time.monotonic())
+            self._audience.finish()
             self._stop_simulator()
 
     def __enter__(self) -> Self:
@@ -159,7 +149,7 @@ class Recorder:
             self.stop()
 
     def ready(self, timeout: float | None = None) -> bool:
-        """Waits until every pair has a book of this run; False where `timeout` seconds (None: no limit) were too few."""
+        """Waits until every pair has a book of this run; False where `timeout` seconds were not enough."""
         record = self._begun()
 
         def silent(symbol: str) -> bool:
@@ -225,32 +215,25 @@ class Recorder:
 
         Raises UnknownPair, and UsageError where the name is in use.
         """
-        symbols = None if pairs is None else [self._record.symbol(pair) for pair in pairs]
-        with self._readers_lock:
-            if name in self._consumers:
-                raise UsageError(f"There is a consumer {name!r} already. Close it, or choose another name.")
-            self._consumers[name] = consumer = Consumer(self._record, name, symbols, self._forget)
-        return consumer
+        return self._audience.subscribe(name, pairs)
 
     def on_snapshot(self, function: OnSnapshotT, pairs: Sequence[str] | None = None) -> OnSnapshotT:
         """Calls `function(pair, row)` for each book of all pairs, or some, from now on; also as a decorator.
 
         Within a pair in the order of time; see the class for what becomes of errors and of slow functions.
         """
-        name = f"{function.__qualname__} {id(function):x}"
-        consumer = self.subscribe(f"on_snapshot {name}", pairs)
-        self._call(on_snapshots(self._record, consumer, function))
+        self._audience.on_snapshot(function, pairs)
         return function
 
     def on_event(self, function: OnEventT) -> OnEventT:
         """Calls `function(event)` for whatever else happens from now on; also as a decorator."""
-        self._call(on_events(self._record, f"on_event {function.__qualname__}", function))
+        self._audience.on_event(function)
         return function
 
     @property
     def callback_failures(self) -> int:
         """How often callbacks have raised something."""
-        return sum(callback.failures for callback in self._callbacks)
+        return self._audience.failures
 
     def synchronous(
         self, pairs: Sequence[str] | None = None, every: str = "100ms", max_age: str = "1s", fill: str = "none"
@@ -290,36 +273,9 @@ class Recorder:
         if self._intake is not None:
             self._intake.wake()
 
-    def _call(self, callback: Callback) -> None:
-        with self._readers_lock:
-            self._callbacks.append(callback)
-            if self.running:
-                callback.start()
-
-    def _forget(self, consumer: Consumer) -> None:
-        with self._readers_lock:
-            if self._consumers.get(consumer.name) is consumer:
-                del self._consumers[consumer.name]
-
     def _stop_simulator(self) -> None:
         if self._simulator is not None:
             self._simulator.stop()
-
-
-class _Sink:
-    """What the pump brings goes into the record, and nowhere else."""
-
-    def __init__(self, record: Record) -> None:
-        self.take = record.take
-        self.reached = record.reached
-        self._note = record.note
-
-    def record(self, events: list[Event]) -> bool:
-        self._note(events)
-        return True
-
-    def tick(self, now: int) -> None:
-        pass
 
 
 def _exchange(exchange: str | binance.Exchange, stream_url: str | None, rest_url: str | None) -> binance.Exchange:
