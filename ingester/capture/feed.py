@@ -96,6 +96,11 @@ class Feed:
         """Whether more has arrived than `poll` took."""
         return bool(self._inbox)
 
+    @property
+    def waiting(self) -> int:
+        """Arrivals that `poll` has not taken."""
+        return len(self._inbox)
+
     def start(self) -> None:
         """Opens all connections; they subscribe together at a full second."""
         self._begin_ns = next_full_second(self._now() + START_PATIENCE_NS)

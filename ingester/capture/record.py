@@ -23,6 +23,11 @@ MOST_EVENTS = 10_000
 """So many of the latest events are kept."""
 
 
+TELL_ROWS = 1_000
+"""Who waits for rows is woken when all that arrived is in, and after so many at the latest: in a burst, readers would
+take turns with the pump, which would take in everything later."""
+
+
 class Bells:
     """Those who wait for something: events that are set when it comes."""
 
@@ -67,6 +72,7 @@ class Record:
         self.until_ns = 0
         """All that was received before this time is in; see `Intake`."""
         self._rows = rows
+        self._untold = 0  # rows of which those who wait have not heard
         self._newest: dict[str, Snapshot] = {}
         self._events: deque[tuple[int, Event]] = deque(maxlen=MOST_EVENTS)
         self._hidden: dict[str, int] = {}  # rows before this number were cleared
@@ -75,7 +81,7 @@ class Record:
     # what the pump calls
 
     def take(self, snapshots: Sequence[Snapshot]) -> None:
-        """Takes in what has passed, and wakes who waits for it."""
+        """Takes in what has passed; who waits for it is woken by `reached`, or where there is much of it."""
         newest, rings = self._newest, self.rings
         if self._rows:
             for snapshot in snapshots:
@@ -87,7 +93,9 @@ class Record:
         else:
             for snapshot in snapshots:
                 newest[snapshot[0]] = snapshot
-        self.on_rows.ring()
+        self._untold += len(snapshots)
+        if self._untold >= TELL_ROWS:
+            self._tell()
 
     def note(self, events: Sequence[Event]) -> bool:
         """Takes in what has happened; there is always room for the latest."""
@@ -98,12 +106,18 @@ class Record:
         return True
 
     def reached(self, until_ns: int) -> None:
-        """All that was received before `until_ns` is in."""
+        """All that was received before `until_ns` is in, and nothing more is waiting."""
+        if self._untold:
+            self._tell()
         self.until_ns = until_ns
         self.on_progress.ring()
 
     def tick(self, now: int) -> None:
         """Nothing here depends on the time."""
+
+    def _tell(self) -> None:
+        self._untold = 0
+        self.on_rows.ring()
 
     def open(self) -> None:
         """Rows may come from now on."""

@@ -41,11 +41,16 @@ class Rows(NamedTuple):
 
 def flat(bids: Sequence[Level], asks: Sequence[Level], depth: int) -> list[float]:
     """The 4 x depth numbers of a row, as the table and data sets hold them."""
+    row: list[float] = []
     if len(bids) == len(asks) == depth:
-        return [*chain.from_iterable(bids), *chain.from_iterable(asks)]
-    row = [nan] * (4 * depth)
-    for place, levels in ((0, bids[:depth]), (2 * depth, asks[:depth])):
-        row[place : place + 2 * len(levels)] = chain.from_iterable(levels)
+        for level in bids:
+            row += level
+        for level in asks:
+            row += level
+        return row
+    for levels in (bids[:depth], asks[:depth]):
+        row += chain.from_iterable(levels)
+        row += [nan] * (2 * (depth - len(levels)))
     return row
 
 
@@ -57,29 +62,31 @@ def stored_ns(receive_ns: int) -> int:
 class Ring:
     """Keeps the last `rows` rows of a pair; its memory, 8 + 32 x depth bytes a row, is touched as they come."""
 
+    __slots__ = ("_begun", "_bytes", "_depth", "_slots", "_times", "_values", "_write", "count", "rows")
+
+    count: int
+    """Rows that have come so far."""
+
     def __init__(self, depth: int, rows: int, spare: int = SPARE_ROWS) -> None:
-        self.count = 0
-        """Rows that have come so far."""
+        self.count = self._begun = 0
         self.rows = rows
-        self._begun = 0  # rows that have begun to be written
         self._depth = depth
         self._slots = rows + spare
-        self._times = np.zeros(self._slots, np.int64)
-        self._values = np.zeros((self._slots, 4 * depth))
-        self._write_time = memoryview(self._times)  # type: ignore[arg-type]
-        self._write_values = struct.Struct(f"={4 * depth}d").pack_into
-        self._bytes = memoryview(self._values).cast("B")  # type: ignore[arg-type]
-        self._row_bytes = 32 * depth
+        # Time and values of a row lie together: with many pairs, what a row costs is how much memory it touches.
+        written = np.zeros(self._slots, [("time", "=i8"), ("values", "=f8", (4 * depth,))])
+        self._times, self._values = written["time"], written["values"]
+        self._bytes = memoryview(written.view(np.uint8))  # type: ignore[arg-type]
+        self._write = struct.Struct(f"=q{4 * depth}d")
 
     def put(self, snapshot: Snapshot) -> None:
         """Takes in the next row. For one thread only."""
         _, receive_ns, _, bids, asks = snapshot
         values = flat(bids, asks, self._depth)
         number = self.count
-        slot = number % self._slots
+        write = self._write
         self._begun = number + 1
-        self._write_time[slot] = receive_ns - receive_ns % RESOLUTION_NS
-        self._write_values(self._bytes, slot * self._row_bytes, *values)
+        at = number % self._slots * write.size
+        write.pack_into(self._bytes, at, receive_ns - receive_ns % RESOLUTION_NS, *values)
         self.count = number + 1
 
     def read(self, first: int, stop: int | None = None) -> tuple[int, Rows]:
