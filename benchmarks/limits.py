@@ -14,7 +14,7 @@ import numpy as np
 import table
 
 from ingester.datasets.cut import AHEAD
-from ingester.datasets.grid import as_frame
+from ingester.grid import as_frame
 from ingester.store.endpoint import Endpoint
 from ingester.store.query import between, rows_by_symbol
 from ingester.store.questdb import QuestDB

@@ -77,3 +77,24 @@ def versions(python: str | None) -> str:
         found = subprocess.run([python, "-c", show], capture_output=True, text=True, check=False).stdout.strip()
         parts.append(f"cryptofeed {found or '-'}")
     return ", ".join(parts)
+
+
+def latencies(pairs: int, mode: str, results: list[dict[str, Any]]) -> str:
+    """How soon live readers have a book, as Markdown."""
+    lines = [
+        f"**{pairs:,} pairs ({pairs * BOOKS_PER_SECOND:,} books/s), {'in bursts' if mode == 'burst' else 'spread'}**",
+        "",
+        "| a book is seen in | p50 | p99 | p99.9 | most | books seen | cores |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in results:
+        ms = each["ms"]
+        name = each["way"] + (f", pump lingers {each['linger']}" if each["linger"] else "")
+        share = each["books"] / each["expected"]
+        lines.append(
+            f"| {name} | {' | '.join(f'{ms[key]:.2f} ms' for key in ('p50', 'p99', 'p99.9', 'most'))} "
+            f"| {share:.1%} | {each['cores']:.2f} |"
+        )
+        if each["skipped_ticks"]:
+            lines.append(f"\n- the simulator itself skipped {each['skipped_ticks']} ticks beside {name}")
+    return "\n".join(lines)

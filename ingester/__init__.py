@@ -1,6 +1,7 @@
 """Records Binance order books for months and turns any range of them into training sets.
 
-`open_dataset` opens one for training. It is imported when it is asked for, so that nothing else waits for it.
+`Recorder` reads live books in this process, `open_dataset` opens a data set for training. Each is imported when it is
+asked for, so that nothing else waits for it.
 """
 
 from importlib import import_module
@@ -8,11 +9,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ingester.capture.recorder import Recorder as Recorder
     from ingester.datasets.opened import open_dataset as open_dataset
 
 __version__ = version("ingester")
 
-_PUBLIC = {"open_dataset": "ingester.datasets.opened"}
+_PUBLIC = {"Recorder": "ingester.capture.recorder", "open_dataset": "ingester.datasets.opened"}
 """The module of each name that is imported from here."""
 
 

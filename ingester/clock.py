@@ -13,24 +13,30 @@ SECOND = 1_000_000_000
 STEP_NS = SECOND // 10
 """From this size on a change of the wall clock is a step."""
 FOLLOW_NS = 5_000_000
-"""So much a call of `follow` moves the clock at most."""
+"""So much a call of `follow` moves the clock at most, evenly over the second after it."""
 
 
 class Clock:
     """The monotonic clock, anchored to the wall clock, so that a step of the wall clock cannot reorder rows.
 
-    After a step it draws near to the wall clock again, slowly enough that no interval is bent by more than 0.5 %.
+    After a step it draws near to the wall clock again, slowly enough that no interval is bent by more than 0.5 %. It
+    never goes back: what is stamped later has no earlier time.
     """
 
     def __init__(self, wall_ns: Now = time.time_ns, monotonic_ns: Now = time.monotonic_ns) -> None:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
-        self._anchor = wall_ns() - monotonic_ns()
+        # Where it is ahead of the monotonic clock, by how much that is to change, and since when it does: one value,
+        # as several threads read it.
+        self._course = wall_ns() - monotonic_ns(), 0, 0
         self._known = 0  # how far the wall clock was away at the last look
 
     def now(self) -> int:
         """Nanoseconds since 1970, UTC."""
-        return self._monotonic_ns() + self._anchor
+        monotonic = self._monotonic_ns()
+        anchor, change, since = self._course
+        passed = monotonic - since
+        return monotonic + anchor + (change if passed >= SECOND else change * passed // SECOND)
 
     def step(self) -> int:
         """By how many nanoseconds the wall clock has moved away from this one; positive where it is ahead."""
@@ -41,7 +47,8 @@ class Clock:
         away = self.step()
         stepped = away - self._known
         given = max(-FOLLOW_NS, min(FOLLOW_NS, away))
-        self._anchor += given
+        monotonic = self._monotonic_ns()
+        self._course = self.now() - monotonic, given, monotonic
         self._known = away - given
         return stepped if abs(stepped) >= STEP_NS else 0
 

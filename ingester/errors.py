@@ -4,8 +4,10 @@ IngesterError
 ├── UsageError             the caller asked for something impossible (exit code 2)
 │   ├── SettingsError        an option, variable or file key has a value that cannot be used
 │   ├── PairsFileError       the file of watched pairs cannot be used
-│   └── UnknownPair          a pair that the exchange does not list
+│   ├── UnknownPair          a pair that the exchange does not list
+│   └── NotRunning           a live recorder was asked for what it can do only while it runs, or only while it does not
 └── OperationError         the request was fine, the world was not (exit code 1)
+    ├── FellBehind           a live reader needs rows that are no longer kept
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
@@ -43,8 +45,16 @@ class UnknownPair(UsageError):
     """The exchange does not list a pair that the user named."""
 
 
+class NotRunning(UsageError):
+    """A live recorder does not run, or runs already."""
+
+
 class OperationError(IngesterError):
     """A well-formed request failed."""
+
+
+class FellBehind(OperationError):
+    """A live reader was slower than the recorder keeps rows."""
 
 
 class ExchangeError(OperationError):

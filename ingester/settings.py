@@ -11,6 +11,8 @@ from platformdirs import user_data_path
 from ingester.errors import SettingsError
 from ingester.exchange import binance
 
+FILLS = ("none", "forward")
+"""What a grid holds where a snapshot is too old."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 

@@ -1,9 +1,13 @@
-"""One order book at one moment, and the names of its columns at each depth."""
+"""One order book at one moment, and the names of its columns at each depth: in the table, and in a data set."""
 
 from typing import NamedTuple
 
 Level = tuple[float, float]
 """(price, quantity), in quote and base currency."""
+
+
+INDEX = "Request Time"
+"""Of a data set's frames."""
 
 
 class Snapshot(NamedTuple):
@@ -27,5 +31,15 @@ def level_columns(depth: int) -> list[str]:
         f"{name}_{level}"
         for names in (("bid", "bidv"), ("ask", "askv"))
         for level in range(1, depth + 1)
+        for name in names
+    ]
+
+
+def frame_columns(levels: int) -> list[str]:
+    """Column names of a data set in order: `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV_1, … Ask_N, AskV_N`."""
+    return [
+        f"{name}_{level}"
+        for names in (("Bid", "BidV"), ("Ask", "AskV"))
+        for level in range(1, levels + 1)
         for name in names
     ]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ingester.datasets.grid import as_frame
+from ingester.grid import as_frame
 
 
 def read(path):

@@ -1,6 +1,6 @@
 """clock.py: time that does not jump, and waits."""
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 
@@ -32,6 +32,25 @@ def test_a_step_is_told_once_and_followed_slowly_until_the_clocks_agree(set_by):
     assert told[0] == set_by
     assert not any(told[1:])
     assert clock.step() == 0
+
+
+@pytest.mark.parametrize("set_by", [-SECOND, SECOND])
+def test_while_it_follows_the_wall_clock_it_never_goes_back(set_by):
+    wall, monotonic = [1_000 * SECOND], [5 * SECOND]
+    clock = Clock(lambda: wall[0], lambda: monotonic[0])
+    wall[0] += set_by
+    read = []
+    for step in range(3_000):
+        wall[0] += 1_000_003
+        monotonic[0] += 1_000_003
+        read.append(clock.now())
+        if step % 1_000 == 0:
+            clock.follow()
+            read.append(clock.now())
+    passed = [later - earlier for earlier, later in pairwise(read)]
+    assert min(passed) >= 0
+    assert max(passed) < 1_006_000
+    assert abs(clock.step()) < abs(set_by)
 
 
 def test_the_next_full_second_lies_after_now():

@@ -14,9 +14,9 @@ from gymnasium.utils.env_checker import check_env
 
 from ingester import open_dataset
 from ingester.clock import SECOND
-from ingester.datasets.grid import Sampler
 from ingester.exchange.simulated import Simulator
 from ingester.exchange.simulated.books import book, update_id
+from ingester.grid import Sampler
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))

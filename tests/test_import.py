@@ -14,7 +14,7 @@ from recorder import interruptible, url_of
 
 from ingester.cli import cli
 from ingester.datasets.dataset import parse_time
-from ingester.datasets.grid import as_frame
+from ingester.grid import as_frame
 from ingester.store import schema
 from ingester.store.questdb import QuestDB
 

@@ -2,23 +2,18 @@
 
 import gc
 import logging
-import random
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ingester.capture.continuity import Continuity
-from ingester.capture.feed import Feed
-from ingester.capture.stream import Arrival, AttemptLimit, Stream
+from ingester.capture.intake import Intake
+from ingester.capture.record import Record
+from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
 from ingester.capture.watchlist import LastWatched
 from ingester.clock import SECOND, Clock
-from ingester.errors import ExchangeError
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
-from ingester.exchange import binance
-from ingester.exchange.pairs import fetch_listings
 from ingester.metrics import Metrics
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
@@ -40,9 +35,6 @@ LINGER_SECONDS = 0.05
 
 What came in meanwhile is what a kill -9 loses.
 """
-MOST_PORTIONS = 1000
-GOODBYE_SECONDS = 2.0
-"""How long to wait for the exchange to confirm an unsubscription."""
 DRAIN_SECONDS = 10.0
 """How long the end waits for QuestDB; what it has not taken by then waits in the spool for the next start."""
 
@@ -58,16 +50,21 @@ def spool_folder(data_dir: Path, collector: str) -> Path:
 
 
 class Collector:
-    """Records until `stop`. All state of the feed belongs to the pump thread."""
+    """Records until `stop`. Also the sink of its pump: see `Intake`."""
 
-    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path) -> None:
+    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: Record | None = None) -> None:
+        """`record`: what the live readers of this process read; by itself it keeps only each pair's newest book."""
         self.settings = settings
         self.metrics = Metrics()
         self._db = db
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self._events: deque[Event] = deque()  # other threads add to it, only the pump takes
+        self.live = record or Record(settings.symbols, settings.depth)
+        self._intake = Intake(
+            settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), LINGER_SECONDS
+        )
+        self.feed = self._intake.feed
         self._encoder = RowEncoder(settings.depth, settings.collector)
         self._tally = Tally()
         self._writer = Writer(
@@ -77,36 +74,17 @@ class Collector:
             self.metrics.store,
             lambda: schema.ensure(db, settings.depth),
             DeadLetters(data_dir / "dead-letter" / settings.collector),
-            self._events.append,
+            self._intake.note,
             tally=self._tally,
         )
         self._auditor = Auditor(
-            db, self.spool, settings.collector, self._tally, self.clock.now, self.metrics.store, self._events.append
+            db, self.spool, settings.collector, self._tally, self.clock.now, self.metrics.store, self._intake.note
         )
-        self._limit = AttemptLimit(time.monotonic)
-        self._changes: deque[tuple[Mapping[str, str], Mapping[str, str]]] = deque()  # other threads add to it
         self._wanted = set(settings.symbols)
         self._changing = threading.Lock()
         self._last_watched = LastWatched(self.spool.folder)
-        self._arrived = threading.Event()
-        self._stopping = threading.Event()
         self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
         self._collect_ns = 0  # when garbage is to be collected
-        self._tick_ns = 0  # when the next look at clock and spool is due
-        self._continuity = Continuity(
-            settings.symbols, settings.depth, self.metrics.feed, self._events.append, self._ask
-        )
-        self.feed = Feed(
-            self._continuity,
-            settings.interval_ms // binance.INTERVAL_MS,
-            settings.connections,
-            lambda: int(settings.rotate_seconds * random.uniform(0.9, 1.0) * SECOND),  # not all at once
-            self._make_stream,
-            self.clock.now,
-            self.metrics.feed,
-            self._events.append,
-        )
-        self._pump = threading.Thread(target=self._run, name="pump", daemon=True)
 
     def start(self) -> None:
         """Starts recording, and sends first what an earlier run left in the spool.
@@ -116,11 +94,11 @@ class Collector:
         recovery = self.spool.open()
         before = self._last_watched.read()
         if recovery.last_ns is not None:
-            self._continuity.resume(recovery.last_ns, before)
+            self._intake.continuity.resume(recovery.last_ns, before)
         self._note_wanted()
         for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
             kind = PAIR_ADDED if symbol in self._wanted else PAIR_REMOVED
-            self._events.append(Event(self.started_ns, kind, symbol, detail="found at the start"))
+            self._intake.note(Event(self.started_ns, kind, symbol, detail="found at the start"))
         if recovery.rows_waiting:
             log.info("%d rows of an earlier run wait in the spool; they are sent first", recovery.rows_waiting)
         if recovery.cut:
@@ -131,30 +109,27 @@ class Collector:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        chosen = self.settings
-        what = f"{len(chosen.symbols)} pairs, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
-        self._events.append(Event(self.started_ns, "started", detail=what))
         self._writer.start()
         self._auditor.start()
-        self.feed.start()
-        self._pump.start()
+        self.live.open()
+        self._intake.start(self.started_ns)
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
         with self._changing:
             self._wanted = (self._wanted - removed.keys()) | added.keys()
-            self._changes.append((added, removed))
+            self._intake.change(added, removed)
             self._note_wanted()
 
     def record(self, event: Event) -> None:
         """Puts on record what happened elsewhere. From any thread."""
-        self._events.append(event)
+        self._intake.note(event)
 
     def server_restarted(self, endpoint: Endpoint) -> None:
         """Puts on record that the managed server died and was started again, perhaps at another port."""
         self._db.endpoint = endpoint
         self.metrics.server_restarts += 1
-        self._events.append(Event(self.clock.now(), "server_restarted"))
+        self._intake.note(Event(self.clock.now(), "server_restarted"))
 
     def summary(self) -> str:
         """What was recorded, in one line."""
@@ -172,116 +147,16 @@ class Collector:
 
         That is in the spool, for the next start to send or to look for.
         """
-        self._stopping.set()
-        self._arrived.set()
-        self._pump.join()
+        self._intake.stop()
+        self.live.close()
         drained = self._writer.drain(DRAIN_SECONDS)
         seen = self._auditor.stop(AUDIT_SECONDS if drained else 0.0)
-        self._record_events()
+        self._intake.record_events()
         self.spool.close()
         return drained and seen
 
-    def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:
-        url = binance.combined_url(self.settings.exchange.stream_url)
-        return Stream(name, url, inbox, self._arrived.set, self.clock.now, self._limit)
-
-    def _run(self) -> None:
-        arrived, stopping = self._arrived, self._stopping
-        while not stopping.is_set():
-            if arrived.wait(0.1):
-                stopping.wait(LINGER_SECONDS)
-                arrived.clear()
-            self._step()
-        self.feed.unsubscribe()
-        patience = time.monotonic() + GOODBYE_SECONDS
-        while self.feed.unanswered() and time.monotonic() < patience:
-            arrived.wait(0.02)
-            arrived.clear()
-            self._step()
-        self.feed.stop(GOODBYE_SECONDS)
-        self._step()
-        while self.feed.pending:
-            self._step()
-        now = self.clock.now()
-        self._continuity.close(now)
-        self._events.append(Event(now, "stopped", detail=f"{self.metrics.feed.snapshots} rows received"))
-        self._step()
-
-    def _step(self) -> None:
-        """Takes in what has arrived, in small portions; comes back in between, however much there is."""
-        for _ in range(MOST_PORTIONS):
-            self._take_portion()
-            if not self.feed.pending:
-                return
-
-    def _take_portion(self) -> None:
-        try:
-            self._follow_changes()
-            self._take_in(self.feed.poll())
-        except Exception:  # a bug must not end the recording: say it and go on with the next arrival
-            log.exception("what arrived could not be taken in")
-
-    def _take_in(self, snapshots: list[Snapshot]) -> None:
-        if snapshots:
-            self._store(snapshots)
-        self._tick()
-        self._record_events()
-
-    def _follow_changes(self) -> None:
-        while self._changes:
-            added, removed = self._changes.popleft()
-            for symbol in removed.keys() & self._refused.keys():
-                gap = Gap(symbol, self._refused.pop(symbol), self.clock.now(), SPOOL_FULL)
-                self._events.append(gap.event())
-            self.feed.remove(removed)
-            self.feed.add(added)
-
-    def _note_wanted(self) -> None:
-        try:
-            self._last_watched.write(sorted(self._wanted))
-        except OSError as error:
-            log.warning("which pairs are watched cannot be noted for the next start: %s", error)
-
-    def _record_events(self) -> None:
-        if self._events:
-            events = [self._events.popleft() for _ in range(len(self._events))]
-            now = self.clock.now()
-            if not self.spool.append(self._encoder.events(events), 0, now, now):
-                self._events.extendleft(reversed(events))  # for when there is room
-
-    def _tick(self) -> None:
-        """What time demands, once a second."""
-        now = self.clock.now()
-        if now < self._tick_ns:
-            return
-        self._tick_ns = now + SECOND
-        if now >= self._collect_ns:
-            self._collect_ns = now + COLLECT_NS
-            gc.collect()
-        for hole in self.spool.take_holes():
-            self._record_hole(hole)
-        if step := self.clock.follow():
-            log.warning("the wall clock was set by %+.3f s; receive times follow it slowly", step / SECOND)
-            self._events.append(Event(now, "clock_step", detail=f"{step / SECOND:+.3f} s"))
-
-    def _record_hole(self, hole: Hole) -> None:
-        """Rows of any symbols were in the spool and cannot be read back."""
-        detail = f"{SPOOL_DAMAGED}: {hole.rows} rows" if hole.rows else SPOOL_DAMAGED
-        self._events.append(Event(hole.since_ns, "gap", detail=detail, until_ns=hole.until_ns))
-
-    def _ask(self) -> None:
-        """Asks the exchange which symbols trade, in a thread of its own: nothing here waits for an answer."""
-
-        def run() -> None:
-            try:
-                listed = fetch_listings(self.settings.exchange)
-                self._continuity.answer({symbol: listing.status for symbol, listing in listed.items()})
-            except ExchangeError as error:
-                log.warning("the exchange cannot be asked about silent pairs: %s", error)
-
-        threading.Thread(target=run, name="ask", daemon=True).start()
-
-    def _store(self, snapshots: list[Snapshot]) -> None:
+    def take(self, snapshots: list[Snapshot]) -> None:
+        """Into the spool first, then for all to see."""
         body, rows = self._encoder.snapshots(snapshots), len(snapshots)
         first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
         metrics = self.metrics.store
@@ -294,8 +169,47 @@ class Collector:
                     since = self._refused.pop(snapshot.symbol, None)
                     if since is not None:
                         gap = Gap(snapshot.symbol, since, snapshot.receive_ns, SPOOL_FULL)
-                        self._events.append(gap.event())
+                        self._intake.note(gap.event())
         else:
             metrics.refused += rows
             for snapshot in snapshots:
                 self._refused.setdefault(snapshot.symbol, snapshot.receive_ns)
+        self.live.take(snapshots)
+
+    def note(self, events: list[Event]) -> bool:
+        """Into the spool, and for all to see."""
+        now = self.clock.now()
+        if not self.spool.append(self._encoder.events(events), 0, now, now):
+            return False
+        self.live.note(events)
+        return True
+
+    def changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Symbols come and go: what the spool refused of those that go is a gap until now."""
+        for symbol in set(removed) & self._refused.keys():
+            gap = Gap(symbol, self._refused.pop(symbol), self.clock.now(), SPOOL_FULL)
+            self._intake.note(gap.event())
+        self.live.changed(added, removed)
+
+    def reached(self, until_ns: int) -> None:
+        """What the live record's grids wait for."""
+        self.live.reached(until_ns)
+
+    def tick(self, now: int) -> None:
+        """What time demands, once a second."""
+        if now >= self._collect_ns:
+            self._collect_ns = now + COLLECT_NS
+            gc.collect()
+        for hole in self.spool.take_holes():
+            self._record_hole(hole)
+
+    def _record_hole(self, hole: Hole) -> None:
+        """Rows of any symbols were in the spool and cannot be read back."""
+        detail = f"{SPOOL_DAMAGED}: {hole.rows} rows" if hole.rows else SPOOL_DAMAGED
+        self._intake.note(Event(hole.since_ns, "gap", detail=detail, until_ns=hole.until_ns))
+
+    def _note_wanted(self) -> None:
+        try:
+            self._last_watched.write(sorted(self._wanted))
+        except OSError as error:
+            log.warning("which pairs are watched cannot be noted for the next start: %s", error)

@@ -99,6 +99,11 @@ class Feed:
         """Whether more has arrived than `poll` took."""
         return bool(self._inbox)
 
+    @property
+    def waiting(self) -> int:
+        """Arrivals that `poll` has not taken."""
+        return len(self._inbox)
+
     def start(self) -> None:
         """Opens all connections; they subscribe together at a full second."""
         self._begin_ns = next_full_second(self._now() + START_PATIENCE_NS)
@@ -134,6 +139,11 @@ class Feed:
             self._tick_ns = now + TICK_NS
             self._tick(now)
         return snapshots
+
+    def complete_until(self) -> int:
+        """All that was received before this time is in the inbox, or was taken from it. See `Intake`."""
+        now = self._now()
+        return min((stream.reading_ns or now for stream in self._legs), default=now)
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""

@@ -95,6 +95,8 @@ class Stream:
         waits: Callable[[], Iterator[float]] = backoff,
     ) -> None:
         self.name = name
+        self.reading_ns: int | None = None
+        """Since when it has been reading what is not in the inbox yet; None where there is no such thing."""
         self._url = url
         self._inbox = inbox
         self._arrived = arrived
@@ -181,6 +183,7 @@ class Stream:
             self._put(Opened(self, self._now()))
             return self._read(connection)
         finally:
+            self.reading_ns = None
             if connection.sock is not None:
                 connection.sock.close()
 
@@ -195,6 +198,7 @@ class Stream:
         splitter = frames.FrameSplitter()
         wake_read = self._wake_read.fileno()
         while True:
+            self.reading_ns = None
             if not pending():
                 ready = {descriptor for descriptor, _ in poll.poll(self._send_due(connection))}
                 if wake_read in ready:
@@ -207,6 +211,7 @@ class Stream:
                         return self._renewal
                 if not ready - {wake_read}:
                     continue
+            self.reading_ns = self._now()
             try:
                 data = sock.recv(READ_BYTES)
             except TimeoutError:  # the rest of a TLS record is still on its way

@@ -5,18 +5,23 @@ import math
 import time
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live as RichLive
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
 from ingester.capture.collector import Collector
+from ingester.cli.books import Books
 from ingester.clock import SECOND
 from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
 
 log = logging.getLogger("ingester.start")
+
+
+LOG_LINES = 5
+"""Of the terminal's, that stay for what was logged last."""
 
 
 class View(Protocol):
@@ -89,6 +94,7 @@ class Live:
         self._endpoint = endpoint
         self._rate = _Rate()
         self._console = Console(stderr=True)
+        self._books = Books(collector.live)
         self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
         self._logger = logging.getLogger("ingester")
         self._handlers = self._logger.handlers[:]
@@ -107,7 +113,10 @@ class Live:
 
     def show(self) -> None:
         """Redraws the table."""
-        self._live.update(self._table(), refresh=True)
+        table = self._table()
+        room = self._console.height - table.row_count - LOG_LINES
+        books = self._books.table(self._collector.clock.now(), room)
+        self._live.update(Group(table, "", books) if books else table, refresh=True)
 
     def _table(self) -> Table:
         collector = self._collector

@@ -21,10 +21,10 @@ from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, open_questdb, pair_options
-from ingester.cli.watching import Plan, pairs_file_option, planned
-from ingester.errors import ExchangeError, RegionRefused, StoreError
+from ingester.cli.watching import pairs_file_option, planned
+from ingester.errors import RegionRefused, StoreError
 from ingester.exchange import binance
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, fetch_listings, symbols_of
+from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, listed_symbols, symbols_of
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
@@ -105,7 +105,7 @@ def start(
     with contextlib.ExitStack() as closing:
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
-        listed = _listed(settings, plan, told=stream_url is not None)
+        listed = listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = _reach(data_dir, questdb, depth, collector)
         recorder = Collector(settings, db, data_dir)
@@ -138,24 +138,6 @@ def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> t
             raise
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
         return QuestDB(endpoint), server
-
-
-def _listed(settings: Settings, plan: Plan, told: bool) -> list[str]:
-    """The symbols that the exchange lists; `told`: the user named a stream address, so REST may be someone else's."""
-    try:
-        listed = fetch_listings(settings.exchange)
-    except RegionRefused:
-        if not told:
-            raise
-        log.warning("%s refuses this region; recording starts unchecked", settings.exchange.rest_url)
-        return list(settings.symbols)
-    except ExchangeError as error:
-        log.warning("pairs could not be checked, recording starts all the same: %s", error)
-        return list(settings.symbols)
-    choice = plan.choose(listed)
-    for remark in choice.remarks:
-        log.warning("%s", remark)
-    return choice.symbols
 
 
 def _record(

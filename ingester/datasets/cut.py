@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ingester.datasets import grid as grids
+from ingester import grid as grids
 from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
@@ -41,7 +41,8 @@ def collect(
     from_ns = done[0] if done else request.start_ns
     reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
     copies_ns = WINDOW_NS if collector is None else 0
-    before = max(copies_ns, request.max_age_ns if request.every_ns else 0)  # what copies and grid look back for
+    reach_ns = max(grids.LOOK_BACK_NS, request.max_age_ns) if request.every_ns else 0
+    before = max(copies_ns, reach_ns)  # what copies and grid look back for
     slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
     with read_ahead(reader, slices if from_ns < request.end_ns else []) as parts:
         pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}

@@ -12,33 +12,25 @@ from datetime import UTC, datetime
 from ingester.clock import SECOND
 from ingester.errors import SettingsError
 from ingester.exchange.pairs import assets
+from ingester.settings import FILLS as FILLS
+from ingester.snapshot import INDEX as INDEX
+from ingester.snapshot import frame_columns
 
 ROOT = "hft data"
 EXTRACTED = "extracted datasets"
 RAW = "raw fetched data"
-INDEX = "Request Time"
 COLON = "\ua789"
 """Stands in for a colon in file names, which some file systems do not allow."""
 MILLISECOND = SECOND // 1000
 FORMATS = ("pkl", "csv", "parquet", "npz")
 RAW_FORMATS = ("pkl", "csv")
-FILLS = ("none", "forward")
+columns = frame_columns
 
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d:?\d\d)?)?", re.IGNORECASE
 )
 
 _WHOLE = {"now": SECOND, "today": 86_400 * SECOND}
-
-
-def columns(levels: int) -> list[str]:
-    """Column names in order: `Bid_1, BidV_1, … Ask_1, AskV_1, …`."""
-    return [
-        f"{name}_{level}"
-        for names in (("Bid", "BidV"), ("Ask", "AskV"))
-        for level in range(1, levels + 1)
-        for name in names
-    ]
 
 
 def parse_time(text: str, what: str = "time") -> int:

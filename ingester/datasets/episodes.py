@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ingester.datasets.grid import Floats
 from ingester.errors import SettingsError
+from ingester.grid import Floats
 
 
 class Episode(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ingester.datasets import grid as grids
+from ingester import grid as grids
 from ingester.datasets.cut import Waiting, collect, waiting
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ingester.datasets.dataset import INDEX, columns
-from ingester.datasets.grid import Floats, Nanoseconds, as_frame
+from ingester.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000
 GROUP_ROWS = 1 << 14

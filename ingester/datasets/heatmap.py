@@ -11,8 +11,8 @@ from ingester.clock import SECOND
 from ingester.datasets.coverage import PairCoverage
 from ingester.datasets.dataset import time_text
 from ingester.datasets.gaps import NOT_RECORDED, Gap
-from ingester.datasets.grid import Floats
 from ingester.errors import OperationError
+from ingester.grid import Floats
 
 FORMATS = ("png", "svg", "pdf")
 MOST_BINS = 300

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ingester.datasets.grid import Floats, Nanoseconds, as_frame
 from ingester.datasets.spill import Spill
+from ingester.grid import Floats, Nanoseconds, as_frame
 
 LEAST_ROWS = 1 << 14
 """Of fewer rows pickle would keep times in a frame of its own with other things, without a place to be noted."""

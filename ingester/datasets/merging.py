@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.clock import SECOND
-from ingester.datasets.grid import Nanoseconds
+from ingester.grid import Nanoseconds
 
 WINDOW_NS = 60 * SECOND
 """A row of the same update id within this time after another is a copy of it, as in the view `books`."""

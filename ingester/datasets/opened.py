@@ -19,10 +19,10 @@ import psutil
 from ingester.datasets.dataset import columns, frequency_text, parse_time, time_text
 from ingester.datasets.episodes import Episode, Episodes, stretches
 from ingester.datasets.folder import Folder
-from ingester.datasets.grid import Floats, Nanoseconds, as_frame
 from ingester.datasets.reading import Rows
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange.pairs import normal
+from ingester.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.datasets.cut import read_ahead
-from ingester.datasets.grid import Floats, Nanoseconds
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.opened import DataSet
+from ingester.grid import Floats, Nanoseconds
 from ingester.snapshot import Level, Snapshot
 from ingester.store.query import depth
 from ingester.store.questdb import QuestDB

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from ingester.datasets.dataset import INDEX, columns
-from ingester.datasets.grid import Floats, Nanoseconds
 from ingester.datasets.recordings import load_pickle
 from ingester.errors import IngesterError, UnreadableDataSet
+from ingester.grid import Floats, Nanoseconds
 
 GROUPS_KEPT = 2
 """Row groups of a pair that stay decoded: a window may lie across two."""

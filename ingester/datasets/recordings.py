@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from ingester.datasets.dataset import COLON, INDEX, columns
-from ingester.datasets.grid import Floats, Nanoseconds
 from ingester.errors import OperationError
+from ingester.grid import Floats, Nanoseconds
 
 MOST_LEVELS = 20
 SUFFIXES = (".pkl", ".csv", ".pkl.gz", ".csv.gz")

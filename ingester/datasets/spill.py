@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ingester.datasets.grid import Floats, Nanoseconds
+from ingester.grid import Floats, Nanoseconds
 
 
 class Spill:

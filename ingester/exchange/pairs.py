@@ -1,13 +1,16 @@
 """Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
 
 import difflib
-from collections.abc import Container, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from ingester.errors import UnknownPair
+from ingester.errors import ExchangeError, RegionRefused, UnknownPair
 from ingester.exchange import binance, rest
+
+log = logging.getLogger(__name__)
 
 DEFAULT_QUOTE = "USDT"
 DEFAULT_COINS = tuple(
@@ -126,6 +129,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence with the names that resemble this one."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
+
+
+def listed_symbols(
+    exchange: binance.Exchange, symbols: Sequence[str], choice_of: Callable[[Mapping[str, Listing]], Choice], told: bool
+) -> list[str]:
+    """The symbols to record: those chosen of what the exchange lists, or all where it cannot be asked.
+
+    `told`: the user named a stream address, so REST may be someone else's. Raises UnknownPair and RegionRefused.
+    """
+    try:
+        listed = fetch_listings(exchange)
+    except RegionRefused:
+        if not told:
+            raise
+        log.warning("%s refuses this region; recording starts unchecked", exchange.rest_url)
+        return list(symbols)
+    except ExchangeError as error:
+        log.warning("pairs could not be checked, recording starts all the same: %s", error)
+        return list(symbols)
+    choice = choice_of(listed)
+    for remark in choice.remarks:
+        log.warning("%s", remark)
+    return choice.symbols
 
 
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:

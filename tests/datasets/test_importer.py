@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from ingester.datasets.dataset import columns, parse_time
-from ingester.datasets.grid import as_frame
 from ingester.datasets.importer import Importer, row_ids
 from ingester.datasets.recordings import Recording, UnreadableRecording
+from ingester.grid import as_frame
 from ingester.snapshot import level_columns
 from ingester.store.questdb import QuestDB
 

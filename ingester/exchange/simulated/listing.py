@@ -65,7 +65,7 @@ def rest_answer(listing: Listing, url: str, tick: int, recorded: Callable[[str, 
         case supplies.PRODUCTS:
             return json_answer(
                 {"code": "000000", "message": None, "messageDetail": None, "success": True,
-                 "data": [_product(listing, symbol, tick) for symbol in listing.symbols]}
+                 "data": [_product(listing, symbol, tick, recorded(symbol, 1)) for symbol in listing.symbols]}
             )  # fmt: skip
         case "/api/v3/depth":
             if not values.get("symbol"):
@@ -175,10 +175,10 @@ def _ticker(seed: int, symbol: str, tick: int, payload: bytes | None) -> dict[st
     }
 
 
-def _product(listing: Listing, symbol: str, tick: int) -> dict[str, Any]:
+def _product(listing: Listing, symbol: str, tick: int, payload: bytes | None) -> dict[str, Any]:
     """A line of the list of products that Binance's own web pages use; `cs` is the circulating supply."""
     base, quote = listing.assets.get(symbol) or assets(symbol)
-    ticker = _ticker(listing.seed, symbol, tick)
+    ticker = _ticker(listing.seed, symbol, tick, payload)
     this = market(listing.seed, symbol)
     return {
         "s": symbol, "st": listing.status(symbol), "b": base, "q": quote, "ba": "", "qa": "",

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingester.datasets.dataset import INDEX, columns
+from ingester.clock import SECOND
+from ingester.snapshot import INDEX, frame_columns
 
 Floats = npt.NDArray[np.float64]
 Nanoseconds = npt.NDArray[np.int64]
+
+LOOK_BACK_NS = 60 * SECOND
+"""A grid's first rows may hold what was received so long before it begins, or `max_age` before where that is more."""
 
 
 def grid(start_ns: int, end_ns: int, every_ns: int) -> Nanoseconds:
@@ -50,4 +54,4 @@ def as_frame(times: Nanoseconds, values: Floats) -> Any:
     import pandas as pd
 
     index = pd.DatetimeIndex(times.view("datetime64[ns]"), name=INDEX)
-    return pd.DataFrame(values, index=index, columns=columns(values.shape[1] // 4), copy=False)
+    return pd.DataFrame(values, index=index, columns=frame_columns(values.shape[1] // 4), copy=False)

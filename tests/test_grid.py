@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingester import grid as grids
 from ingester.datasets import dataset
-from ingester.datasets import grid as grids
 
 rows = st.lists(st.integers(0, 100), min_size=0, max_size=40, unique=True).map(sorted)
 

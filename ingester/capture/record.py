@@ -1,0 +1,208 @@
+"""The live record: what the feed lets pass, in memory, for readers in this process.
+
+The pump writes (`take`, `note`, `reached`), any other thread reads; nobody waits for anybody. All pairs have their
+newest book here, which costs next to nothing; with `rows` each has a ring of that many rows besides.
+"""
+
+import difflib
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+
+from ingester.capture.ring import Ring, Row, flat, stored_ns
+from ingester.capture.track import Gap
+from ingester.errors import UnknownPair, UsageError
+from ingester.events import Event
+from ingester.exchange.pairs import normal
+from ingester.snapshot import Snapshot
+
+MOST_EVENTS = 10_000
+"""So many of the latest events are kept."""
+
+
+TELL_ROWS = 1_000
+"""Who waits for rows is woken when all that arrived is in, and after so many at the latest: in a burst, readers would
+take turns with the pump, which would take in everything later."""
+
+
+class Bells:
+    """Those who wait for something: events that are set when it comes."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        """How often; for those who want to know whether something came since they last looked."""
+        self._bells: tuple[threading.Event, ...] = ()
+        self._lock = threading.Lock()
+
+    def ring(self) -> None:
+        """Wakes all of them. For one thread at a time."""
+        self.rung += 1
+        for bell in self._bells:
+            bell.set()
+
+    def add(self, bell: threading.Event) -> Callable[[], None]:
+        """From now on an event is set at each ring; gives what ends that."""
+        with self._lock:
+            self._bells = (*self._bells, bell)
+
+        def end() -> None:
+            with self._lock:
+                self._bells = tuple(each for each in self._bells if each is not bell)
+
+        return end
+
+
+class Record:
+    """The newest book, the last rows and the events of all pairs."""
+
+    def __init__(self, symbols: Iterable[str], depth: int, rows: int = 0) -> None:
+        """`rows`: how many each pair keeps; with 0 only `latest` has something to give."""
+        self.depth = depth
+        self.closed = threading.Event()
+        """Set while nothing more will come."""
+        self.closed.set()
+        self.rings: Mapping[str, Ring | None] = {}
+        """Replaced as a whole when pairs come and go, so that readers need no lock."""
+        self.on_rows, self.on_events, self.on_progress = Bells(), Bells(), Bells()
+        """Rung when rows have come, events have been noted, `until_ns` has risen; and all at the end."""
+        self.events_noted = 0
+        self.until_ns = 0
+        """All that was received before this time is in; see `Intake`."""
+        self._rows = rows
+        self._untold = 0  # rows of which those who wait have not heard
+        self._newest: dict[str, Snapshot] = {}
+        self._events: deque[tuple[int, Event]] = deque(maxlen=MOST_EVENTS)
+        self._hidden: dict[str, int] = {}  # rows before this number were cleared
+        self.add(symbols)
+
+    # what the pump calls
+
+    def take(self, snapshots: Sequence[Snapshot]) -> None:
+        """Takes in what has passed; who waits for it is woken by `reached`, or where there is much of it."""
+        newest, rings = self._newest, self.rings
+        if self._rows:
+            for snapshot in snapshots:
+                symbol = snapshot[0]
+                ring = rings.get(symbol)
+                if ring is not None:  # else the pair was just removed
+                    ring.put(snapshot)
+                    newest[symbol] = snapshot
+        else:
+            for snapshot in snapshots:
+                newest[snapshot[0]] = snapshot
+        self._untold += len(snapshots)
+        if self._untold >= TELL_ROWS:
+            self._tell()
+
+    def note(self, events: Sequence[Event]) -> bool:
+        """Takes in what has happened; there is always room for the latest."""
+        for event in events:
+            self._events.append((self.events_noted, event))
+            self.events_noted += 1
+        self.on_events.ring()
+        return True
+
+    def changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Pairs come and go."""
+        self.remove(removed)
+        self.add(added)
+
+    def reached(self, until_ns: int) -> None:
+        """All that was received before `until_ns` is in, and nothing more is waiting."""
+        if self._untold:
+            self._tell()
+        self.until_ns = until_ns
+        self.on_progress.ring()
+
+    def tick(self, now: int) -> None:
+        """Nothing here depends on the time."""
+
+    def _tell(self) -> None:
+        self._untold = 0
+        self.on_rows.ring()
+
+    def open(self) -> None:
+        """Rows may come from now on."""
+        self.closed.clear()
+
+    def close(self) -> None:
+        """Nothing more will come, until `open`; wakes all who wait."""
+        self.closed.set()
+        for bells in (self.on_rows, self.on_events, self.on_progress):
+            bells.ring()
+
+    # pairs
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """From now on their rows are kept too."""
+        new = [symbol for symbol in symbols if symbol not in self.rings]
+        self.rings = {**self.rings, **{each: Ring(self.depth, self._rows) if self._rows else None for each in new}}
+
+    def remove(self, symbols: Iterable[str]) -> None:
+        """Forgets pairs; iterations that hold them get no more rows of them."""
+        gone = set(symbols)
+        self.rings = {symbol: ring for symbol, ring in self.rings.items() if symbol not in gone}
+        for symbol in gone:
+            self._newest.pop(symbol, None)
+            self._hidden.pop(symbol, None)
+
+    def symbol(self, pair: str) -> str:
+        """A pair as it is recorded here. Raises UnknownPair with the nearest names."""
+        if pair in self.rings:
+            return pair
+        symbol = normal(pair)
+        if symbol not in self.rings:
+            near = difflib.get_close_matches(symbol, self.rings, n=3, cutoff=0.6)
+            hint = f"Nearest names: {', '.join(near)}." if near else f"It records {', '.join(list(self.rings)[:5])}, …"
+            raise UnknownPair(f"This recorder has no pair {pair!r}. {hint}")
+        return symbol
+
+    # what readers call
+
+    @property
+    def running(self) -> bool:
+        """Whether more may come."""
+        return not self.closed.is_set()
+
+    def newest(self, symbol: str) -> Snapshot | None:
+        """The newest book of a pair; None before the first."""
+        return self._newest.get(symbol)
+
+    def latest(self, symbol: str) -> Row | None:
+        """The newest book of a pair as a row; None before the first."""
+        snapshot = self._newest.get(symbol)
+        if snapshot is None:
+            return None
+        return Row(stored_ns(snapshot.receive_ns), np.array(flat(snapshot.bids, snapshot.asks, self.depth)))
+
+    def ring(self, symbol: str) -> Ring:
+        """The rows of a pair. Raises UsageError where none are kept."""
+        ring = self.rings[symbol]
+        if ring is None:
+            raise UsageError("Only the newest book of each pair is kept here. Make the record with rows.")
+        return ring
+
+    def start_of(self, symbol: str) -> int:
+        """The number of the first row of a pair that was not cleared."""
+        return self._hidden.get(symbol, 0)
+
+    def clear(self, symbols: Iterable[str]) -> None:
+        """Hides what these pairs have so far from all readers but those that iterate over a grid."""
+        for symbol in symbols:
+            self._hidden[symbol] = self.ring(symbol).count
+            self._newest.pop(symbol, None)
+
+    def events(self, first: int = 0) -> list[tuple[int, Event]]:
+        """The events that are kept, from number `first` on, each with its number, in the order of their coming."""
+        kept = self._events.copy()
+        wanted = kept[-1][0] + 1 - first if kept else 0
+        return list(islice(reversed(kept), max(0, wanted)))[::-1]
+
+    def gaps(self, symbol: str | None = None) -> list[Gap]:
+        """Gaps among the events that are kept, by their begin; `until_ns` is None where one is not over."""
+        latest = {(event.symbol, event.at_ns): event for _, event in self.events() if event.kind == "gap"}
+        gaps = [Gap(event.symbol, event.at_ns, event.until_ns, event.detail) for event in latest.values()]
+        return sorted((gap for gap in gaps if symbol in (None, gap.symbol)), key=lambda gap: (gap.since_ns, gap.symbol))
