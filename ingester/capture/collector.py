@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ingester.capture.continuity import Continuity
 from ingester.capture.feed import Feed
+from ingester.capture.journal import Journal
 from ingester.capture.stream import Arrival, AttemptLimit, Stream
 from ingester.capture.track import Gap
 from ingester.clock import SECOND, Clock
@@ -61,6 +62,7 @@ class Collector:
     def __init__(self, settings: Settings, db: QuestDB, data_dir: Path) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.journal = Journal()
         self._db = db
         self.clock = Clock()
         self.started_ns = self.clock.now()
@@ -210,6 +212,8 @@ class Collector:
             now = self.clock.now()
             if not self.spool.append(self._encoder.events(events), 0, now, now):
                 self._events.extendleft(reversed(events))  # for when there is room
+            else:
+                self.journal.add(events)
 
     def _tick(self) -> None:
         """What time demands, once a second."""

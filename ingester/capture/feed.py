@@ -91,6 +91,10 @@ class Feed:
         """Connections there should be."""
         return len(self._links)
 
+    def connection_states(self) -> list[tuple[str, int | None, int | None]]:
+        """Of each connection its label, since when it stands and since when it delivers nothing (ns); any thread."""
+        return [(link.label, link.leg.opened_ns, self._lost_ns.get(link)) for link in list(self._links)]
+
     @property
     def pending(self) -> bool:
         """Whether more has arrived than `poll` took."""

@@ -19,6 +19,7 @@ from ingester.capture.collector import Collector, spool_folder
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.watching import Watching, watching_options
 from ingester.errors import ExchangeError, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
@@ -60,6 +61,7 @@ SIMULATOR = "simulator"
 )
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
 @backup_options
+@watching_options
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
     coins: str | None,
@@ -78,6 +80,10 @@ def start(
     backup_every: int | None,
     backup_format: str,
     backup_root: Path,
+    metrics: str | None,
+    alarm_webhook: str | None,
+    alarm_gap: str,
+    alarm_wait: str,
     duration: str | None,
 ) -> None:
     """Records order books until Ctrl-C, into a QuestDB that it fetches and starts itself.
@@ -94,6 +100,7 @@ def start(
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     with contextlib.ExitStack() as closing:
+        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
         source = _exchange(exchange, stream_url, rest_url, wanted, closing)
         settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, rotating, collector)
         listed = _listed(settings, by_user, told=stream_url is not None)
@@ -101,7 +108,8 @@ def start(
         db, server = _reach(data_dir, questdb, depth, collector)
         recorder = Collector(settings, db, data_dir)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
-        _record(recorder, db, server, lasting, backup)
+        watching.of(recorder, data_dir, server is not None, db.endpoint.http_url)
+        _record(recorder, db, server, lasting, backup, watching)
 
 
 def _exchange(
@@ -149,7 +157,12 @@ def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
 
 
 def _record(
-    collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None, backup: "Backup | None"
+    collector: Collector,
+    db: QuestDB,
+    server: ManagedServer | None,
+    lasting: float | None,
+    backup: "Backup | None",
+    watching: Watching,
 ) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
@@ -157,6 +170,7 @@ def _record(
         if server is not None:
             watch(server, stop, collector.server_restarted)
         collector.start()
+        watching.start()
         if backup is not None:
             backup.start()
         ends = time.monotonic() + lasting if lasting is not None else float("inf")

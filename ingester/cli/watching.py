@@ -1,0 +1,96 @@
+"""Options of `ingester start` for those who watch it: the metrics endpoint, and alarms to a webhook."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from ingester.capture.collector import Collector
+from ingester.cli.options import Command
+from ingester.health.alarms import Limits
+from ingester.health.pulse import Pulse
+from ingester.health.vitals import Observer
+from ingester.settings import seconds
+
+if TYPE_CHECKING:
+    from ingester.health.door import Door
+    from ingester.health.webhook import Webhook
+
+
+def watching_options(command: Command) -> Command:
+    """`--metrics` and `--alarm-…`."""
+    for decorate in (
+        click.option(
+            "--alarm-wait",
+            default="60s",
+            show_default=True,
+            metavar="DURATION",
+            help="Rows that wait, and connections that are lost, for longer are wrong.",
+        ),
+        click.option(
+            "--alarm-gap", default="30s", show_default=True, metavar="DURATION", help="A longer gap is wrong."
+        ),
+        click.option(
+            "--alarm-webhook",
+            metavar="URL",
+            envvar="INGESTER_ALARM_WEBHOOK",
+            show_envvar=True,
+            help="Post a message here when something is wrong, and when it is over. The variable keeps it secret.",
+        ),
+        click.option(
+            "--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /healthz: 127.0.0.1:9464."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+class Watching:
+    """Everything that watches a recorder from inside its process; as context manager, it ends with it."""
+
+    def __init__(self, metrics: str | None, webhook: str | None, gap: str, wait: str) -> None:
+        """Listens at `metrics` at once. Raises SettingsError, and OperationError where the port is taken."""
+        self._limits = Limits(gap=seconds(gap, "--alarm-gap"), wait=seconds(wait, "--alarm-wait"))
+        self._webhook = _webhook(webhook) if webhook else None
+        self._door = _door(metrics) if metrics else None
+        self._pulse: Pulse | None = None
+
+    def of(self, collector: Collector, data_dir: Path, managed: bool, questdb: str) -> None:
+        """Which recorder to watch, from `start` on; `managed`: its QuestDB, at the address, is that of the folder."""
+        observer = Observer(collector, data_dir, managed, questdb, self._limits)
+        tell = self._webhook.tell if self._webhook else None
+        self._pulse = Pulse(observer, data_dir, collector.settings.collector, tell)
+
+    def start(self) -> None:
+        """Recording has begun."""
+        if self._pulse is None:
+            return
+        self._pulse.start()
+        if self._door is not None:
+            self._door.open(self._pulse.latest, self._pulse.age)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pulse is not None:
+            self._pulse.stop()
+        if self._webhook is not None:
+            self._webhook.close()
+        if self._door is not None:
+            self._door.close()
+
+
+# Imported where they are wanted: a recorder should hold no libraries that it does not use.
+
+
+def _webhook(url: str) -> "Webhook":
+    from ingester.health.webhook import Webhook
+
+    return Webhook(url)
+
+
+def _door(address: str) -> "Door":
+    from ingester.health.door import Door
+
+    return Door(address)
