@@ -13,6 +13,8 @@ from ingester.errors import IngesterError, UsageError
 
 MODULES = {
     "start": "start",
+    "status": "status",
+    "doctor": "doctor",
     "export": "export",
     "coverage": "coverage",
     "import": "import_",

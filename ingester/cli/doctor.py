@@ -1,0 +1,8 @@
+"""`ingester doctor`."""
+
+import click
+
+
+@click.command(short_help="x")
+def doctor() -> None:
+    """x"""
