@@ -100,7 +100,7 @@ def _look(data_dir: Path, questdb: str | None) -> Overview:
             endpoint = Endpoint(server.status().http)
         return survey(data_dir, QuestDB(endpoint, TIMEOUT) if endpoint else None, server)
     elsewhere = next((each.report.questdb for each in read_all(data_dir) if not each.report.managed), None)
-    if elsewhere and server.never_ran:
+    if elsewhere and not server.password_file.exists():
         return survey(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None)
     return survey(data_dir, None, server)
 
@@ -211,7 +211,7 @@ def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
         )
         size = ""
         if table.rows is not None and table.size_bytes is not None:
-            size = f"{table.rows:,} rows in {counted(table.partitions or 0, "day")}, {_size(table.size_bytes)}, "
+            size = f"{table.rows:,} rows in {counted(table.partitions or 0, 'day')}, {_size(table.size_bytes)}, "
         yield "  table", Text(f"{table.name}: {size}{state}", "bold red" if table.suspended else "")
 
 

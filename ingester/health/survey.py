@@ -90,14 +90,14 @@ def _ask(
     managed = server is not None
     url = db.endpoint.http_url if db else ""
     if server is not None and not server.alive():
-        if server.never_ran:
+        if not server.password_file.exists():  # there never was one
             return Server("none", managed=True), None, []
         return Server("stopped" if server.stopped() else "dead", server.status().http, True), None, []
     if db is None:
         return Server("none"), None, []
     try:
         version = str(db.sql(_BUILD).rows[0][0]).removeprefix("Build Information: ").split(",")[0]
-        tables = _tables(db)
+        tables = tables_of(db)
         days = _gaps(db) if EVENTS in tables else {}
         others = _others(db, own, days) if len(tables) == 2 else []
     except AccessRefused as error:
@@ -107,7 +107,8 @@ def _ask(
     return Server("answers", url, managed, version, tables=list(tables.values())), days, others
 
 
-def _tables(db: QuestDB) -> dict[str, Table]:
+def tables_of(db: QuestDB) -> dict[str, Table]:
+    """The tables that are there, by name. Raises StoreError."""
     found = {}
     for name, suspended, behind, tag, message in db.sql(_TABLES).rows:
         table = Table(name, suspended, behind, f"{tag} {message}".strip() or "no reason given")

@@ -88,12 +88,8 @@ class ManagedServer:
 
     def last_endpoint(self) -> Endpoint | None:
         """Where the server was when it was last started; None where it never was."""
-        return self._endpoint(state) if (state := self._state()) else None
-
-    @property
-    def never_ran(self) -> bool:
-        """Whether there never was a server in this folder."""
-        return not self._state_file.exists()
+        state = self._state()
+        return self._endpoint(state) if state else None
 
     def alive(self) -> bool:
         """Whether the process runs; cheap."""
