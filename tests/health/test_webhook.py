@@ -2,62 +2,25 @@
 
 import json
 import logging
-import queue
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import urllib3
+from receiver import SECRET, Receiver
 from reports import report
 
 from ingester.errors import SettingsError
 from ingester.health.alarms import Notice
 from ingester.health.webhook import MOST_WAITING, Webhook, checked_url, message
 
-SECRET = "/services/T000/hush"
 NOTICE = Notice("rows_waiting", "raised", "critical", "rows wait", "mend it")
-
-
-class Receiver:
-    """A web server that answers as it is told: a status, or None for never."""
-
-    def __init__(self):
-        self.answers = []
-        self.received = queue.Queue()
-        self.attempts = queue.Queue()
-        self.release = threading.Event()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.attempts.put(time.monotonic())
-                status = receiver.answers.pop(0) if receiver.answers else 200
-                if status is None:
-                    receiver.release.wait(30)
-                    return
-                if status == 200:
-                    receiver.received.put((self.path, json.loads(body)))
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}{SECRET}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
 def receiver():
     receiver = Receiver()
     yield receiver
-    receiver.release.set()
-    receiver.server.shutdown()
-    receiver.server.server_close()
+    receiver.stop()
 
 
 @pytest.fixture
@@ -104,14 +67,17 @@ def test_it_tries_again_while_the_other_side_fails_or_hangs_and_says_so_once(rec
     webhook().tell(NOTICE, report())
     assert receiver.received.get(timeout=20)[1]["summary"] == "rows wait"
     receiver.release.set()
-    webhook_lines = lambda: [each.getMessage() for each in caplog.records if "webhook" in each.getMessage()]  # noqa: E731
     deadline = time.monotonic() + 10
-    while len(webhook_lines()) < 2 and time.monotonic() < deadline:
+    while len(webhook_lines(caplog)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    first, second = webhook_lines()
+    first, second = webhook_lines(caplog)
     assert "does not take messages: HTTP 500" in first
     assert "takes messages again" in second
     assert "hush" not in caplog.text
+
+
+def webhook_lines(caplog):
+    return [record.getMessage() for record in caplog.records if "webhook" in record.getMessage()]
 
 
 def test_what_is_refused_for_good_is_not_sent_again(receiver, webhook):
