@@ -55,8 +55,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.symbols:
             raise SettingsError("No pair is left to record. Name some with --coins BTC,ETH or --pairs BTCUSDT,ETHUSDT.")
-        check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.binance.com:9443")
-        check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.binance.com")
+        _check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.binance.com:9443")
+        _check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.binance.com")
         if self.depth not in binance.DEPTHS:
             raise SettingsError(f"--depth {self.depth} is not offered by Binance. Choose 5, 10 or 20.")
         if not 1 <= self.connections <= 8:
@@ -69,8 +69,7 @@ class Settings:
             )
 
 
-def check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> None:
-    """Raises SettingsError where a URL has none of the schemes, or no host."""
+def _check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in schemes and parts.hostname and (parts.port or 1)

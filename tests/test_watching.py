@@ -1,7 +1,9 @@
 """A recorder that is watched: metrics, health, status and webhook of a run that is disturbed, killed and stopped."""
 
 import json
+import re
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ from ingester.cli import cli
 from ingester.exchange.simulated import Simulator
 from ingester.store.questdb import QuestDB
 
+ROOT = Path(__file__).parents[1]
 PAIRS = ["BTCUSDT", "ETHUSDT"]
 
 
@@ -154,6 +157,29 @@ def test_rows_that_wait_make_it_unhealthy_until_they_are_stored(watched, questdb
     watched.wait(lambda: "rows_waiting" not in kinds(watched.health()[1]))
     while watched.receiver.received.get(timeout=30)[1]["kind"] != "rows_waiting":
         pass
+
+
+def families(text):
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def test_every_metric_is_explained_and_none_else(watched):
+    """docs/monitoring.md lists them with type and help, in the order in which they come."""
+    pattern = r"# HELP (ingester_\S+) (.*)\n# TYPE \S+ (\S+)"
+    rows = [f"| `{name}` | {kind} | {text} |" for name, text, kind in re.findall(pattern, watched.text())]
+    told = [line for line in (ROOT / "docs/monitoring.md").read_text().splitlines() if line.startswith("| `ingester_")]
+    assert told == rows
+
+
+def test_metrics_that_rules_and_dashboard_name_are_there(watched):
+    """Samples of a real run: a name that is misspelt, or no longer there, would never alert."""
+    there = {sample.name for family in families(watched.text()).values() for sample in family.samples}
+    rules = (ROOT / "docker/prometheus/alerts.yml").read_text()
+    dashboard = (ROOT / "docker/grafana/dashboards/ingester.json").read_text()
+    for text in (rules, dashboard):
+        named = set(re.findall(r"\b(?:ingester|process)_\w+", text))
+        assert len(named) > 10
+        assert named <= there
 
 
 def test_a_port_that_is_taken_ends_a_start_before_it_records(watched, tmp_path):

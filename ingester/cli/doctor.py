@@ -14,7 +14,7 @@ from ingester.cli.options import data_options
 from ingester.exchange import binance
 from ingester.health.doctor import database, disk, exchange, machine
 from ingester.health.doctor.check import Check, Finding, examine
-from ingester.settings import check_url
+from ingester.settings import Settings
 from ingester.store.endpoint import Endpoint
 from ingester.store.server import ManagedServer
 
@@ -89,8 +89,7 @@ def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None) ->
         return [Check("exchange", lambda: iter([told]))]
     preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
     chosen = binance.Exchange(name, stream_url or preset.stream_url, rest_url or preset.rest_url)
-    check_url("--stream-url", chosen.stream_url, ("ws", "wss"), "wss://stream.binance.com:9443")
-    check_url("--rest-url", chosen.rest_url, ("http", "https"), "https://api.binance.com")
+    Settings(("BTCUSDT",), chosen)  # raises SettingsError where an address is none
     return exchange.checks(chosen)
 
 

@@ -101,7 +101,7 @@ def _look(data_dir: Path, questdb: str | None) -> Overview:
         return survey(data_dir, QuestDB(endpoint, TIMEOUT) if endpoint else None, server)
     elsewhere = next((each.report.questdb for each in read_all(data_dir) if not each.report.managed), None)
     if elsewhere and not server.password_file.exists():
-        return survey(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None)
+        return survey(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
     return survey(data_dir, None, server)
 
 
@@ -142,6 +142,9 @@ def _recorder_lines(recorder: Recorder) -> Iterator[tuple[str, Text]]:
     if report is None or recorder.state == "stopped":
         return
     rows = report.rows
+    if recorder.state == "dead":  # the rest was so once, and is no longer
+        yield "  spool", Text(f"{_spool_text(report)}, when last heard of")
+        return
     yield "  rows", Text(f"{rows.per_second:,.0f}/s, {rows.stored:,} stored")
     p50, p99 = (seconds_text(float("nan") if each is None else each) for each in _lag(report))
     yield "  lag", Text(f"p50 {p50}, p99 {p99}, receive to stored, last minute")
@@ -163,7 +166,10 @@ def _state_text(recorder: Recorder) -> Text:
         return Text(f"stopped at {report.at:%Y-%m-%d %H:%M:%S} UTC, {report.rows.stored:,} rows stored")
     up = duration_text((report.at - report.started).total_seconds())
     what = f"{report.pairs} pairs from {report.exchange}, depth {report.depth}, every {report.interval_ms} ms"
-    return Text.assemble((state, style), f" for {up}, {what}")
+    so_long = (
+        f" since {report.at:%Y-%m-%d %H:%M:%S} UTC, after {up}, {what}" if state == "dead" else f" for {up}, {what}"
+    )
+    return Text.assemble((state, style), so_long)
 
 
 def _lag(report: Report) -> tuple[float | None, float | None]:
@@ -203,8 +209,13 @@ def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
     if server.state == "none":
         yield "server", Text("none yet")
         return
-    style = "" if server.state == "answers" else "bold red"
+    if server.state == "not asked":
+        yield "server", Text(f"QuestDB at {server.url} was not asked: --questdb gives user and password")
+        return
+    style = "" if server.state == "answers" and not server.error else "bold red"
     yield "server", Text(f"{server.version or 'QuestDB'} at {server.url} {server.state}", style)
+    if server.error:
+        yield "", Text(server.error)
     for table in server.tables:
         state = (
             "suspended" if table.suspended else f"{table.behind:,} transactions to apply" if table.behind else "whole"

@@ -67,7 +67,7 @@ class Watching:
             return
         self._pulse.start()
         if self._door is not None:
-            self._door.open(self._pulse.latest, self._pulse.age)
+            self._door.show(self._pulse.latest, self._pulse.age)
 
     def __enter__(self) -> Self:
         return self

@@ -46,15 +46,16 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 class Door:
-    """Listens from its making on, answers from `open` on. Raises OperationError where it cannot listen."""
+    """Answers from its making on until `close`. Raises OperationError where it cannot listen."""
 
     def __init__(self, address: str) -> None:
         host, port = parse_address(address)
         self._latest: Callable[[], Vitals | None] = lambda: None
+        self._failed = False
         self._age: Callable[[], float] = lambda: 0.0
         metrics = make_wsgi_app(registry(lambda: self._latest()))
 
-        def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        def route(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
             if environ["REQUEST_METHOD"] != "GET":
                 return _plain(start, "405 Method Not Allowed", "only GET is answered\n")
             if environ["PATH_INFO"] == "/metrics":
@@ -63,6 +64,15 @@ class Door:
             if environ["PATH_INFO"] == "/healthz":
                 return self._health(start)
             return _plain(start, "404 Not Found", "there are /metrics and /healthz\n")
+
+        def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            try:
+                return route(environ, start)
+            except Exception:  # a bug: said once, for it would come again with every scrape
+                if not self._failed:
+                    log.exception("%s could not be answered", environ["PATH_INFO"])
+                self._failed = True
+                return _plain(start, "500 Internal Server Error", "the recorder's log has the reason\n")
 
         try:
             self._server = _Server(host, port)
@@ -73,6 +83,8 @@ class Door:
             ) from error
         self._server.set_app(answer)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+        log.info("metrics at %s/metrics", self.url)
 
     @property
     def url(self) -> str:
@@ -81,16 +93,13 @@ class Door:
         name = host.decode() if isinstance(host, bytes) else host
         return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
-    def open(self, latest: Callable[[], Vitals | None], age: Callable[[], float]) -> None:
+    def show(self, latest: Callable[[], Vitals | None], age: Callable[[], float]) -> None:
         """Answers from now on with the latest look at a recorder; `age` gives the seconds since it was taken."""
-        self._latest, self._age = latest, age
-        self._thread.start()
-        log.info("metrics at %s/metrics", self.url)
+        self._age, self._latest = age, latest
 
     def close(self) -> None:
         """Answers nobody any more."""
-        if self._thread.is_alive():
-            self._server.shutdown()
+        self._server.shutdown()
         self._server.server_close()
 
     def _health(self, start: Start) -> Iterable[bytes]:
@@ -152,7 +161,11 @@ class _Server(ThreadingMixIn, WSGIServer):
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread could be started
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:

@@ -17,7 +17,8 @@ BEHIND = 200
 """So many transactions that a table has not applied are more than a busy minute's."""
 
 RecorderState = Literal["recording", "hanging", "dead", "stopped", "elsewhere", "silent"]
-ServerState = Literal["answers", "does not answer", "refuses the password", "stopped", "dead", "none"]
+ServerState = Literal["answers", "does not answer", "refuses the password", "not asked", "stopped", "dead", "none"]
+"""`not asked`: a recorder names it, and nobody gave its password; `dead`: managed, and gone without a goodbye."""
 
 
 class DayOfGaps(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import urllib3
 
-from ingester.errors import AccessRefused, StoreError
+from ingester.errors import AccessRefused, QueryError, StoreError
 from ingester.health.alarms import Limits
 from ingester.health.overview import (
     SILENT_SECONDS,
@@ -50,16 +50,17 @@ _GAPS = (
 )
 
 
-def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, limits: Limits | None = None) -> Overview:
+def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, guessed: bool = False) -> Overview:
     """How everything is now. `db`: the QuestDB to ask, if any; `server`: the managed one of this folder, if it is that.
 
-    Takes some seconds at most, also where QuestDB hangs.
+    `guessed`: nobody named that QuestDB; where it wants a password, it is not asked. Takes some seconds at most, also
+    where QuestDB hangs.
     """
     own = [each for each in read_all(data_dir) if not _is_forgotten(each)]
-    state, days, others = _ask(db, server, {each.report.collector for each in own})
+    state, days, others = _ask(db, server, {each.report.collector for each in own}, guessed)
     recorders = [_recorder(each, days) for each in own] + others
     disk = _disk(data_dir, own, state)
-    problems = problems_of_all(recorders, state, disk, limits or Limits(), str(data_dir))
+    problems = problems_of_all(recorders, state, disk, Limits(), str(data_dir))
     return Overview(datetime.now(UTC), str(data_dir), not problems, problems, recorders, state, disk)
 
 
@@ -84,7 +85,7 @@ def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Record
 
 
 def _ask(
-    db: QuestDB | None, server: ManagedServer | None, own: set[str]
+    db: QuestDB | None, server: ManagedServer | None, own: set[str], guessed: bool
 ) -> tuple[Server, dict[str, DayOfGaps] | None, list[Recorder]]:
     """The server, gaps of the last day by collector (None: not known), and recorders elsewhere."""
     managed = server is not None
@@ -95,13 +96,16 @@ def _ask(
         return Server("stopped" if server.stopped() else "dead", server.status().http, True), None, []
     if db is None:
         return Server("none"), None, []
+    version = ""
     try:
         version = str(db.sql(_BUILD).rows[0][0]).removeprefix("Build Information: ").split(",")[0]
         tables = tables_of(db)
         days = _gaps(db) if EVENTS in tables else {}
         others = _others(db, own, days) if len(tables) == 2 else []
     except AccessRefused as error:
-        return Server("refuses the password", url, managed, error=str(error)), None, []
+        return Server("not asked" if guessed else "refuses the password", url, managed, error=str(error)), None, []
+    except QueryError as error:  # a server of another age
+        return Server("answers", url, managed, version, str(error)), None, []
     except StoreError as error:
         return Server("does not answer", url, managed, error=str(error)), None, []
     return Server("answers", url, managed, version, tables=list(tables.values())), days, others

@@ -1,10 +1,13 @@
 """alarms.py: what is wrong, and when that is told."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from reports import AT, GIB, report
 
+from ingester.health import alarms
 from ingester.health.alarms import (
     CALM_SECONDS,
     REMIND_SECONDS,
@@ -54,6 +57,14 @@ def test_each_thing_that_is_wrong_is_named_with_a_way_to_mend_it(kind, severity,
     assert (problem.kind, problem.severity) == (kind, severity)
     assert len(problem.text) > 20
     assert len(problem.mend) > 20
+
+
+def test_the_documentation_has_each_kind():
+    text = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+    first = text.split("`ingester status` looks from outside")[0]
+    kinds = re.findall(r"^\| `(\w+)` \|", first, re.MULTILINE)
+    assert set(kinds) == {kind for kind, _, _ in WRONG}
+    assert set(kinds) == set(re.findall(r"^\| (\w+) \| (?:critical|warning)", alarms.__doc__, re.MULTILINE))
 
 
 RIGHT = [

@@ -25,7 +25,7 @@ def vitals(*problems):
 @pytest.fixture
 def door():
     door = Door("127.0.0.1:0")
-    door.open(lambda: vitals(), lambda: 0.5)
+    door.show(lambda: vitals(), lambda: 0.5)
     yield door
     door.close()
 
@@ -101,7 +101,7 @@ def test_ipv6():
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     door = Door("[::1]:0")
-    door.open(lambda: vitals(), lambda: 0.5)
+    door.show(lambda: vitals(), lambda: 0.5)
     assert get(door, "/healthz").status == 200
     door.close()
 
@@ -122,3 +122,19 @@ def test_clients_that_connect_and_say_nothing_are_bounded(door):
             continue
     else:
         raise AssertionError("the room of clients that left is not free again")
+
+
+def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):
+    door.show(lambda: 1 / 0, lambda: 0.5)
+    assert get(door, "/metrics").status == 500
+    assert get(door, "/healthz").status == 500
+    assert caplog.text.count("could not be answered") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_before_recording_begins_it_says_so():
+    door = Door("127.0.0.1:0")
+    answer = get(door, "/healthz")
+    assert answer.status == 503
+    assert json.loads(answer.data)["reason"] == "recording has not begun"
+    door.close()

@@ -94,6 +94,10 @@ def test_server_and_tables(db, tmp_path):
 def test_a_password_that_is_refused(db, tmp_path):
     overview = survey(tmp_path, QuestDB(Endpoint(db.endpoint.http_url)), None)
     assert overview.server.state == "refuses the password"
+    assert "server_refuses" in {problem.kind for problem in overview.problems}
+    overview = survey(tmp_path, QuestDB(Endpoint(db.endpoint.http_url)), None, guessed=True)
+    assert overview.server.state == "not asked"
+    assert "server_refuses" not in {problem.kind for problem in overview.problems}
     assert overview.recorders == []
 
 
