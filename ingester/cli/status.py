@@ -1,5 +1,6 @@
 """`ingester status`: whether all is well."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -146,7 +147,8 @@ def _recorder_lines(recorder: Recorder) -> Iterator[tuple[str, Text]]:
         yield "  spool", Text(f"{_spool_text(report)}, when last heard of")
         return
     yield "  rows", Text(f"{rows.per_second:,.0f}/s, {rows.stored:,} stored")
-    p50, p99 = (seconds_text(float("nan") if each is None else each) for each in _lag(report))
+    lags = (report.lag.p50_seconds, report.lag.p99_seconds)
+    p50, p99 = (seconds_text(math.nan if each is None else each) for each in lags)
     yield "  lag", Text(f"p50 {p50}, p99 {p99}, receive to stored, last minute")
     yield "  spool", Text(_spool_text(report))
     yield "  connected", Text(_connections_text(report))
@@ -166,14 +168,8 @@ def _state_text(recorder: Recorder) -> Text:
         return Text(f"stopped at {report.at:%Y-%m-%d %H:%M:%S} UTC, {report.rows.stored:,} rows stored")
     up = duration_text((report.at - report.started).total_seconds())
     what = f"{report.pairs} pairs from {report.exchange}, depth {report.depth}, every {report.interval_ms} ms"
-    so_long = (
-        f" since {report.at:%Y-%m-%d %H:%M:%S} UTC, after {up}, {what}" if state == "dead" else f" for {up}, {what}"
-    )
-    return Text.assemble((state, style), so_long)
-
-
-def _lag(report: Report) -> tuple[float | None, float | None]:
-    return report.lag.p50_seconds, report.lag.p99_seconds
+    when = f"since {report.at:%Y-%m-%d %H:%M:%S} UTC, after {up}" if state == "dead" else f"for {up}"
+    return Text.assemble((state, style), f" {when}, {what}")
 
 
 def _spool_text(report: Report) -> str:
@@ -217,13 +213,17 @@ def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
     if server.error:
         yield "", Text(server.error)
     for table in server.tables:
-        state = (
-            "suspended" if table.suspended else f"{table.behind:,} transactions to apply" if table.behind else "whole"
-        )
+        state = f"{table.behind:,} transactions to apply" if table.behind else "whole"
         size = ""
         if table.rows is not None and table.size_bytes is not None:
-            size = f"{table.rows:,} rows in {counted(table.partitions or 0, 'day')}, {_size(table.size_bytes)}, "
-        yield "  table", Text(f"{table.name}: {size}{state}", "bold red" if table.suspended else "")
+            size = f"{table.rows:,} rows in {_counted(table.partitions or 0, 'day')}, {_size(table.size_bytes)}, "
+        yield (
+            "  table",
+            Text(
+                f"{table.name}: {size}{'suspended' if table.suspended else state}",
+                "bold red" if table.suspended else "",
+            ),
+        )
 
 
 def _disk_lines(overview: Overview) -> Iterator[tuple[str, Text]]:
@@ -235,7 +235,7 @@ def _disk_lines(overview: Overview) -> Iterator[tuple[str, Text]]:
     yield "disk", Text(f"{_size(disk.free_bytes)} of {_size(disk.total_bytes)} free{full}")
 
 
-def counted(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     """`1 day`, `2 days`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 

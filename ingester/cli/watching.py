@@ -63,8 +63,7 @@ class Watching:
 
     def start(self) -> None:
         """Recording has begun."""
-        if self._pulse is None:
-            return
+        assert self._pulse is not None
         self._pulse.start()
         if self._door is not None:
             self._door.show(self._pulse.latest, self._pulse.age)
@@ -72,9 +71,9 @@ class Watching:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._pulse is not None:
-            self._pulse.stop()
+            self._pulse.stop("" if error is None else str(error) or repr(error))
         if self._webhook is not None:
             self._webhook.close()
         if self._door is not None:

@@ -23,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from ingester.health.report import Connection, Problem, Report
 
 GIB = 1 << 30
@@ -52,6 +54,8 @@ def problems_of(report: Report, limits: Limits) -> list[Problem]:
 
 def _connections(report: Report, limits: Limits) -> Iterator[Problem]:
     places, age = report.connections, (report.at - report.started).total_seconds()
+    if report.gaps.halted_pairs >= report.pairs:  # then nothing can come over one that stands
+        places = [msgspec.structs.replace(each, silent_seconds=None) if each.age_seconds else each for each in places]
     # A place that never stood has been down since the start.
     down = [(each.label, age if each.silent_seconds is None else each.silent_seconds) for each in places if _down(each)]
     late = [label for label, seconds in down if seconds > limits.wait]

@@ -42,6 +42,7 @@ class Pulse:
         self._vitals: Vitals | None = None
         self._looked_at = time.monotonic()
         self._failed: set[str] = set()  # what was logged already
+        self._failure = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -57,8 +58,9 @@ class Pulse:
         """Starts looking."""
         self._thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Looks a last time, for the recorder has ended in order, and publishes that."""
+    def stop(self, failure: str = "", timeout: float = 5.0) -> None:
+        """Looks a last time, for the recorder has ended, and publishes that; `failure`: why not in order."""
+        self._failure = failure
         self._stopping.set()
         if self._thread.ident is not None:  # else recording never began
             self._thread.join(timeout)
@@ -70,7 +72,7 @@ class Pulse:
             self._announce("started", before)
         while not self._stopping.wait(LOOK_SECONDS):
             self._beat()
-        self._beat(stopped=True)
+        self._beat(stopped=not self._failure)
         self._announce("stopped", None)
         self._file.close()
 
@@ -98,7 +100,8 @@ class Pulse:
         report = self._vitals.report
         text = f"recording of {report.pairs} pairs from {report.exchange} {kind}"
         if kind == "stopped":
-            text += f" after {duration_text((report.at - report.started).total_seconds())}, in order"
+            text += f" after {duration_text((report.at - report.started).total_seconds())}, "
+            text += f"by an error: {self._failure}" if self._failure else "in order"
         elif before is not None and not before.stopped:
             text += f"; the run before was last heard of at {before.at:%Y-%m-%d %H:%M:%S} UTC, and did not end in order"
         self._tell(Notice(kind, "information", "information", text), report)

@@ -16,6 +16,7 @@ from ingester.health.overview import (
     DayOfGaps,
     Overview,
     Recorder,
+    RecorderState,
     Server,
     Table,
     problems_of_all,
@@ -70,6 +71,7 @@ def _is_forgotten(published: Published) -> bool:
 
 def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Recorder:
     report, age = published.report, published.age_seconds
+    state: RecorderState
     if report.stopped:
         state = "stopped"
     elif not published.alive:
@@ -81,7 +83,7 @@ def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Record
     else:
         day = days.get(report.collector, DayOfGaps(0, 0.0, 0.0))
     per_second = report.rows.per_second if state == "recording" else 0.0
-    return Recorder(report.collector, state, age, per_second, day, report, str(published.path))  # type: ignore[arg-type]
+    return Recorder(report.collector, state, age, per_second, day, report, str(published.path))
 
 
 def _ask(

@@ -73,6 +73,7 @@ RIGHT = [
     {"started": AT - timedelta(seconds=30), "connections": [Connection("1a", None, None)]},
     {"gaps": {"open_pairs": 1, "open_seconds": 29.0}},
     {"gaps": {"halted_pairs": 44}},
+    {"gaps": {"halted_pairs": 44}, "connections": [UP, Connection("1b", 70.0, 61.0)]},
     {"gaps": {"recent": recent(29.0)}},
     {"storing": {"failing_seconds": 59.0}},
     {"storing": {"dead_letters": 2, "last_dead_letter": AT - timedelta(hours=25)}},

@@ -29,11 +29,7 @@ class Check(NamedTuple):
     look: Callable[[], Iterator[Finding]]
 
 
-def examine(
-    checks: Sequence[Check],
-    patience: float = PATIENCE_SECONDS,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[Finding]:
+def examine(checks: Sequence[Check], patience: float = PATIENCE_SECONDS) -> list[Finding]:
     """Carries out all checks, each in a thread, and gives their findings in the order of the checks.
 
     One that is not done after `patience` seconds, as where a file system hangs, is left behind and told so.
@@ -53,8 +49,7 @@ def examine(
     for thread in threads:
         thread.start()
     ends = time.monotonic() + patience
-    for done, (thread, check, findings) in enumerate(zip(threads, checks, found, strict=True)):
-        progress(done)
+    for thread, check, findings in zip(threads, checks, found, strict=True):
         thread.join(max(0.0, ends - time.monotonic()))
         if thread.is_alive():
             late = Finding(check.subject, "fail", f"did not come to an end within {patience:.0f} s", "try again")
