@@ -140,20 +140,22 @@ def _verdict(overview: Overview) -> Iterator[Text | Table]:
 def _recorder_lines(recorder: Recorder) -> Iterator[tuple[str, Text]]:
     yield recorder.collector, _state_text(recorder)
     report = recorder.report
-    if report is None or recorder.state == "stopped":
-        return
-    rows = report.rows
-    if recorder.state == "dead":  # the rest was so once, and is no longer
+    if recorder.state in ("recording", "hanging") and report is not None:
+        yield from _running_lines(report)
+    elif recorder.state == "dead" and report is not None:
         yield "  spool", Text(f"{_spool_text(report)}, when last heard of")
-        return
+    if recorder.day is not None:
+        yield "  gaps", Text(_gaps_text(recorder.day, report))
+
+
+def _running_lines(report: Report) -> Iterator[tuple[str, Text]]:
+    rows = report.rows
     yield "  rows", Text(f"{rows.per_second:,.0f}/s, {rows.stored:,} stored")
     lags = (report.lag.p50_seconds, report.lag.p99_seconds)
     p50, p99 = (seconds_text(math.nan if each is None else each) for each in lags)
     yield "  lag", Text(f"p50 {p50}, p99 {p99}, receive to stored, last minute")
     yield "  spool", Text(_spool_text(report))
     yield "  connected", Text(_connections_text(report))
-    if recorder.day is not None:
-        yield "  gaps", Text(_gaps_text(recorder.day, report))
 
 
 def _state_text(recorder: Recorder) -> Text:
@@ -188,9 +190,9 @@ def _connections_text(report: Report) -> str:
     return ", ".join(ages)
 
 
-def _gaps_text(day: DayOfGaps, report: Report) -> str:
-    now = f"; {report.gaps.open_pairs} pairs silent now" if report.gaps.open_pairs else ""
-    halted = f"; {report.gaps.halted_pairs} pairs halted" if report.gaps.halted_pairs else ""
+def _gaps_text(day: DayOfGaps, report: Report | None) -> str:
+    now = f"; {report.gaps.open_pairs} pairs silent now" if report and report.gaps.open_pairs else ""
+    halted = f"; {report.gaps.halted_pairs} pairs halted" if report and report.gaps.halted_pairs else ""
     if not day.gaps:
         return f"none in 24 h{now}{halted}"
     if day.longest_seconds is None:

@@ -1,5 +1,6 @@
 """survey.py, with a real QuestDB: recorders that are known by their rows and events, and a server that is away."""
 
+import os
 import time
 
 import psutil
@@ -8,8 +9,9 @@ import urllib3
 from reports import report
 
 from ingester.events import Event
-from ingester.health.statefile import StateFile
-from ingester.health.survey import survey
+from ingester.health.overview import STALE_SECONDS
+from ingester.health.statefile import StateFile, state_folder
+from ingester.health.survey import FORGET, survey
 from ingester.snapshot import Snapshot
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
@@ -127,6 +129,25 @@ def test_without_a_server_a_folder_is_told_by_its_reports(tmp_path):
     overview = survey(tmp_path, None, ManagedServer(tmp_path))
     assert overview.recorders[0].state == "dead"
     assert overview.disk.bytes_per_day is None  # nothing fills it now
+
+
+def test_a_recorder_that_lives_and_does_not_tell_of_itself_hangs(tmp_path):
+    file = StateFile(tmp_path, "one")
+    file.write(report())
+    late = time.time() - STALE_SECONDS - 5
+    os.utime(state_folder(tmp_path) / "one.json", (late, late))
+    overview = survey(tmp_path, None, ManagedServer(tmp_path))
+    file.close()
+    assert overview.recorders[0].state == "hanging"
+    assert overview.problems[0].kind == "recorder_hanging"
+
+
+def test_a_recorder_that_was_stopped_a_week_ago_is_forgotten(tmp_path):
+    StateFile(tmp_path, "one").write(report(stopped=True))
+    assert len(survey(tmp_path, None, ManagedServer(tmp_path)).recorders) == 1
+    long_ago = time.time() - FORGET.total_seconds() - 60
+    os.utime(state_folder(tmp_path) / "one.json", (long_ago, long_ago))
+    assert survey(tmp_path, None, ManagedServer(tmp_path)).recorders == []
 
 
 def test_looking_leaves_no_trace(tmp_path):
