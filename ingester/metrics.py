@@ -1,23 +1,63 @@
 """Counters and the lag histogram of one recorder. Each field is written by one thread only, so none needs a lock."""
 
 import math
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+LAG_BOUNDS = (0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+"""Seconds up to which the buckets of the published histogram reach; one more is without end."""
+
+
+class Durations(NamedTuple):
+    """A histogram at one moment."""
+
+    counts: Sequence[int]
+    """By bucket of 10 % growth, for `quantile`."""
+    within: Sequence[int]
+    """By bucket of `LAG_BOUNDS`, not summed up."""
+    seconds: float
+    """The sum of all."""
+
+    def since(self, before: "Durations") -> "Durations":
+        """What was added after an earlier moment."""
+        return Durations(
+            [now - then for now, then in zip(self.counts, before.counts, strict=True)],
+            [now - then for now, then in zip(self.within, before.within, strict=True)],
+            self.seconds - before.seconds,
+        )
 
 
 class Histogram:
-    """Durations in buckets that grow by 10 %: any quantile to within 5 %, at a fixed size, for as long as it runs."""
+    """Durations in buckets that grow by 10 %: any quantile to within 5 %, at a fixed size, for as long as it runs.
+
+    One thread adds; `read` gives other threads a whole state.
+    """
 
     _SMALLEST = 1e-5
     _GROWTH = math.log(1.1)
 
     def __init__(self) -> None:
         self._counts = [0] * 200  # up to 1,700 s; longer ones count as that
+        self._within = [0] * (len(LAG_BOUNDS) + 1)
+        self._seconds = 0.0
+        self._lock = threading.Lock()
         self.total = 0
 
     def add(self, seconds: float, count: int = 1) -> None:
         """Counts `count` observations of the same duration."""
-        self._counts[self._bucket(seconds)] += count
-        self.total += count
+        with self._lock:
+            self._counts[self._bucket(seconds)] += count
+            self._within[bisect_left(LAG_BOUNDS, seconds)] += count
+            self._seconds += max(0.0, seconds) * count
+            self.total += count
+
+    def read(self) -> Durations:
+        """All counts as they are now."""
+        with self._lock:
+            return Durations(self._counts.copy(), self._within.copy(), self._seconds)
 
     def add_range(self, shortest: float, longest: float, count: int) -> None:
         """Counts `count` observations spread evenly between two durations."""
@@ -28,14 +68,17 @@ class Histogram:
 
     def quantile(self, q: float) -> float:
         """The duration that a share `q` (0 to 1) of all observations does not exceed; NaN before the first."""
-        if not self.total:
-            return math.nan
-        rank, seen = q * self.total, 0
-        for bucket, count in enumerate(self._counts):
+        return self.quantile_of(self._counts, q)
+
+    @classmethod
+    def quantile_of(cls, counts: Sequence[int], q: float) -> float:
+        """As `quantile`, of the counts of `Durations`."""
+        rank, seen = q * sum(counts), 0
+        for bucket, count in enumerate(counts):
             seen += count
             if seen >= rank and count:
-                return float(self._SMALLEST * math.exp(self._GROWTH * (bucket + 0.5)))
-        return math.inf
+                return float(cls._SMALLEST * math.exp(cls._GROWTH * (bucket + 0.5)))
+        return math.nan
 
     def _bucket(self, seconds: float) -> int:
         if seconds <= self._SMALLEST:

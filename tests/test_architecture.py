@@ -8,7 +8,7 @@ import ingester
 
 PACKAGE = Path(ingester.__file__).parent
 ROOT = Path(__file__).parents[1]
-FLOORS = ["common", "exchange", "store", "capture", "datasets", "cli"]
+FLOORS = ["common", "exchange", "store", "capture", "health", "datasets", "cli"]
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "sql" not in path.parts)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ingester.capture.intake import Intake
+from ingester.capture.journal import Journal
 from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
@@ -56,6 +57,7 @@ class Collector:
         """`record`: what the live readers of this process read; by itself it keeps only each pair's newest book."""
         self.settings = settings
         self.metrics = Metrics()
+        self.journal = Journal()
         self._db = db
         self.clock = Clock()
         self.started_ns = self.clock.now()
@@ -181,6 +183,7 @@ class Collector:
         now = self.clock.now()
         if not self.spool.append(self._encoder.events(events), 0, now, now):
             return False
+        self.journal.add(events)
         self.live.note(events)
         return True
 

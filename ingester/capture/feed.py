@@ -94,6 +94,10 @@ class Feed:
         """Pairs that are recorded now."""
         return len(self.continuity.tracks)
 
+    def connection_states(self) -> list[tuple[str, int | None, int | None]]:
+        """Of each connection its label, since when it stands and since when it delivers nothing (ns); any thread."""
+        return [(link.label, link.leg.opened_ns, self._lost_ns.get(link)) for link in list(self._roster.links)]
+
     @property
     def pending(self) -> bool:
         """Whether more has arrived than `poll` took."""

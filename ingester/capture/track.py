@@ -196,6 +196,11 @@ class Track:
         self._reason = self._reason or EXCHANGE_SILENT
         return Gap(self.symbol, self.receive_ns, None, self._why())
 
+    @property
+    def has_open_gap(self) -> bool:
+        """Whether a gap that is on record lasts."""
+        return self._open
+
     def end(self, now: int) -> Gap | None:
         """The gap that lasts while recording ends."""
         if not self.receive_ns or (self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns):

@@ -16,6 +16,8 @@ from ingester.errors import IngesterError, UsageError
 MODULES = {
     "start": "start",
     "pairs": "pairs",
+    "status": "status",
+    "doctor": "doctor",
     "export": "export",
     "coverage": "coverage",
     "import": "import_",

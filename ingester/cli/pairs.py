@@ -11,7 +11,7 @@ from rich.table import Table
 from ingester.capture.watchlist import WatchList
 from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
-from ingester.cli.watching import by_whom, exchange_at, listing_options, pairs_file_option, watch_list
+from ingester.cli.watched import by_whom, exchange_at, listing_options, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
 from ingester.exchange.pairs import (
     DEFAULT_COINS,

@@ -15,7 +15,7 @@ from rich.table import Table
 from ingester.capture.watchlist import WatchList
 from ingester.cli.options import data_dir_option
 from ingester.cli.signals import stop_signals
-from ingester.cli.watching import by_whom, exchange_at, listing_options, pairs_file_option, watch_list
+from ingester.cli.watched import by_whom, exchange_at, listing_options, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimited, SettingsError, UsageError
 from ingester.exchange import screening
 from ingester.exchange.binance import Exchange

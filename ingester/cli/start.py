@@ -21,7 +21,8 @@ from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, open_questdb, pair_options
-from ingester.cli.watching import pairs_file_option, planned
+from ingester.cli.watched import pairs_file_option, planned
+from ingester.cli.watching import Watching, watching_options
 from ingester.errors import RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, listed_symbols, symbols_of
@@ -64,6 +65,7 @@ SIMULATOR = "simulator"
 )
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
 @backup_options
+@watching_options
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
     coins: str | None,
@@ -83,6 +85,10 @@ def start(
     backup_every: int | None,
     backup_format: str,
     backup_root: Path,
+    metrics: str | None,
+    alarm_webhook: str | None,
+    alarm_gap: str,
+    alarm_wait: str,
     duration: str | None,
 ) -> None:
     """Records order books until Ctrl-C, into a QuestDB that it fetches and starts itself.
@@ -103,6 +109,7 @@ def start(
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     with contextlib.ExitStack() as closing:
+        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         listed = listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None)
@@ -110,7 +117,8 @@ def start(
         db, server = _reach(data_dir, questdb, depth, collector)
         recorder = Collector(settings, db, data_dir)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
-        _record(recorder, db, server, lasting, backup, plan.watch(recorder))
+        watching.of(recorder, data_dir, server is not None, db.endpoint.http_url)
+        _record(recorder, db, server, lasting, backup, plan.watch(recorder), watching)
 
 
 def _exchange(
@@ -147,6 +155,7 @@ def _record(
     lasting: float | None,
     backup: "Backup | None",
     following: Watch | None,
+    watching: Watching,
 ) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
@@ -154,6 +163,7 @@ def _record(
         if server is not None:
             watch(server, stop, collector.server_restarted)
         collector.start()
+        watching.start()
         if following is not None:
             following.start()
         if backup is not None:

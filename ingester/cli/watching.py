@@ -1,117 +1,95 @@
-"""Which pairs a recorder begins with, and how it follows the file of watched pairs; options that name that file."""
+"""Options of `ingester start` for those who watch it: the metrics endpoint, and alarms to a webhook."""
 
-import getpass
-import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import click
 
-from ingester.capture.collector import Collector, spool_folder
-from ingester.capture.watch import Watch
-from ingester.capture.watchlist import NAME, LastWatched, WatchList
-from ingester.cli.options import named_symbols
-from ingester.errors import PairsFileError
-from ingester.exchange import binance
-from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, Listing, choose, choose_watched
+from ingester.capture.collector import Collector
+from ingester.cli.options import Command
+from ingester.health.alarms import Limits
+from ingester.health.pulse import Pulse
+from ingester.health.vitals import Observer
+from ingester.settings import seconds
 
-log = logging.getLogger("ingester.pairs")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-pairs_file_option = click.option(
-    "--pairs-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help=f"The file of the watched pairs.  [default: {NAME} in the data folder]",
-)
+if TYPE_CHECKING:
+    from ingester.health.door import Door
+    from ingester.health.webhook import Webhook
 
 
-def listing_options(command: Command) -> Command:
-    """`--exchange` and `--rest-url`, for commands that ask what is listed."""
-    exchange = click.option(
-        "--exchange",
-        type=click.Choice(list(binance.EXCHANGES)),
-        default="binance",
-        show_default=True,
-        help="Whose pairs.",
-    )
-    return exchange(click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")(command))
+def watching_options(command: Command) -> Command:
+    """`--metrics` and `--alarm-…`."""
+    for decorate in (
+        click.option(
+            "--alarm-wait",
+            default="60s",
+            show_default=True,
+            metavar="DURATION",
+            help="Rows that wait, and connections that are lost, for longer are wrong.",
+        ),
+        click.option(
+            "--alarm-gap", default="30s", show_default=True, metavar="DURATION", help="A longer gap is wrong."
+        ),
+        click.option(
+            "--alarm-webhook",
+            metavar="URL",
+            envvar="INGESTER_ALARM_WEBHOOK",
+            show_envvar=True,
+            help="Post a message here when something is wrong, and when it is over. The variable keeps it secret.",
+        ),
+        click.option(
+            "--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /healthz: 127.0.0.1:9464."
+        ),
+    ):
+        command = decorate(command)
+    return command
 
 
-def exchange_at(name: str, rest_url: str | None) -> binance.Exchange:
-    """What these options name."""
-    preset = binance.EXCHANGES[name]
-    return preset._replace(rest_url=rest_url or preset.rest_url)
+class Watching:
+    """Everything that watches a recorder from inside its process; as context manager, it ends with it."""
+
+    def __init__(self, metrics: str | None, webhook: str | None, gap: str, wait: str) -> None:
+        """Listens at `metrics` at once. Raises SettingsError, and OperationError where the port is taken."""
+        self._limits = Limits(gap=seconds(gap, "--alarm-gap"), wait=seconds(wait, "--alarm-wait"))
+        self._webhook = _webhook(webhook) if webhook else None
+        self._door = _door(metrics) if metrics else None
+        self._pulse: Pulse | None = None
+
+    def of(self, collector: Collector, data_dir: Path, managed: bool, questdb: str) -> None:
+        """Which recorder to watch, from `start` on; `managed`: its QuestDB, at the address, is that of the folder."""
+        observer = Observer(collector, data_dir, managed, questdb, self._limits)
+        tell = self._webhook.tell if self._webhook else None
+        self._pulse = Pulse(observer, data_dir, collector.settings.collector, tell)
+
+    def start(self) -> None:
+        """Recording has begun."""
+        assert self._pulse is not None
+        self._pulse.start()
+        if self._door is not None:
+            self._door.show(self._pulse.latest, self._pulse.age)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._pulse is not None:
+            self._pulse.stop("" if error is None else str(error) or repr(error))
+        if self._webhook is not None:
+            self._webhook.close()
+        if self._door is not None:
+            self._door.close()
 
 
-def watch_list(data_dir: Path, pairs_file: Path | None) -> WatchList:
-    """The file that these options name."""
-    return WatchList(pairs_file or data_dir / NAME)
+# Imported where they are wanted: a recorder should hold no libraries that it does not use.
 
 
-def by_whom() -> str:
-    """`2026-11-25 10:30 by alice`, for a remark in the file; in UTC."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container need not know its user's name
-        user = f"user {os.getuid()}"
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} by {user}"
+def _webhook(url: str) -> "Webhook":
+    from ingester.health.webhook import Webhook
+
+    return Webhook(url)
 
 
-class Plan(NamedTuple):
-    """The pairs to begin with; `file` is to be followed, None where options name the pairs."""
+def _door(address: str) -> "Door":
+    from ingester.health.door import Door
 
-    symbols: list[str]
-    named: bool
-    """Whether options name them."""
-    file: WatchList | None = None
-    from_file: bool = False
-
-    def choose(self, listed: Mapping[str, Listing]) -> Choice:
-        """Which of them to record, of those that the exchange lists."""
-        if self.from_file:
-            return choose_watched(self.symbols, listed)
-        return choose(self.symbols, self.named, listed)
-
-    def watch(self, recorder: Collector) -> Watch | None:
-        """What follows the file while recording. A first start makes the file: it is what one edits later."""
-        if self.file is None:
-            return None
-        known: Sequence[str] = self.symbols
-        if not self.from_file:
-            known = recorder.settings.symbols  # those of the default list that are listed
-            try:
-                self.file.create(known, "The pairs that are recorded, one a line; see `ingester pairs --help`.")
-            except PairsFileError as error:
-                log.warning("pairs cannot be changed while recording: %s", error)
-        return Watch(self.file, known, recorder.change, recorder.record, recorder.clock.now)
-
-
-def planned(
-    coins: str | None, quote: str, pairs: str | None, data_dir: Path, pairs_file: Path | None, collector: str
-) -> Plan:
-    """What `ingester start` is to record: what options name, else what the file says, else the default list.
-
-    A file that cannot be used does not keep a recorder from starting that has recorded before: it goes on with what it
-    was watching then. Raises PairsFileError where it never has, UsageError for options that cannot be used.
-    """
-    file = watch_list(data_dir, pairs_file)
-    symbols, named = named_symbols(coins, quote, pairs)
-    if named or quote.upper() != DEFAULT_QUOTE:
-        if file.exists():
-            log.info("the pairs are those that the options name; %s is left alone and not followed", file.path)
-        return Plan(symbols, named)
-    if not file.exists():
-        return Plan(symbols, False, file)
-    try:
-        return Plan(list(file.read().pairs), False, file, from_file=True)
-    except PairsFileError as error:
-        before = LastWatched(spool_folder(data_dir, collector)).read()
-        if before is None:
-            raise
-        log.error("%s Recording goes on with the %d pairs watched before.", error, len(before))
-        return Plan(before, False, file, from_file=True)
+    return Door(address)

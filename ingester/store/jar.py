@@ -22,25 +22,30 @@ def cache_folder() -> Path:
     return Path(os.environ.get("INGESTER_CACHE_DIR") or user_cache_path("ingester", appauthor=False)) / "maven"
 
 
+def path_in(cache: Path) -> Path:
+    """Where the pinned jar is in a cache."""
+    return cache.joinpath(*GROUP.split("."), ARTIFACT, VERSION, f"{ARTIFACT}-{VERSION}.jar")
+
+
 def verified_jar(cache: Path) -> Path:
     """The pinned jar with the pinned SHA-256; asks the network only where the cache does not hold just that.
 
     Raises ServerError where it cannot be had.
     """
-    path = cache.joinpath(*GROUP.split("."), ARTIFACT, VERSION, f"{ARTIFACT}-{VERSION}.jar")
-    if (found := _sha256(path)) == SHA256:
+    path = path_in(cache)
+    if (found := sha256(path)) == SHA256:
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts fetch once
         for _ in range(2):
-            if (found := _sha256(path)) == SHA256:
+            if (found := sha256(path)) == SHA256:
                 return path
             if found is not None:
                 log.warning("%s is damaged (SHA-256 %s); it is fetched again", path, found)
                 path.unlink()
             _fetch(cache)
-        if (found := _sha256(path)) == SHA256:
+        if (found := sha256(path)) == SHA256:
             return path
         path.unlink(missing_ok=True)
     raise ServerError(
@@ -71,7 +76,8 @@ def missing_extra(error: ImportError) -> ServerError:
     )
 
 
-def _sha256(path: Path) -> str | None:
+def sha256(path: Path) -> str | None:
+    """The digest of a file; None where it is not there."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -44,8 +44,9 @@ class RowsRefused(QueryError):
 class QuestDB:
     """One server, by its HTTP address. May be shared by threads."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, query_timeout: urllib3.Timeout = QUERY_TIMEOUT) -> None:
         self.endpoint = endpoint
+        self._query_timeout = query_timeout
         headers = {}
         if endpoint.user is not None:
             token = base64.b64encode(f"{endpoint.user}:{endpoint.password or ''}".encode()).decode()
@@ -74,7 +75,7 @@ class QuestDB:
 
     def sql(self, statement: str) -> Result:
         """Runs one statement. Raises QueryError or AccessRefused where QuestDB refuses it, else Unreachable."""
-        answer = self._request("GET", "/exec", QUERY_TIMEOUT, {"query": statement})
+        answer = self._request("GET", "/exec", self._query_timeout, {"query": statement})
         self._check(answer, statement)
         try:
             decoded = msgspec.json.decode(answer.data, type=_Answer)

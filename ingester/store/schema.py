@@ -77,17 +77,22 @@ def ensure_tables(db: QuestDB, depth: int) -> None:
     for statement in statements(depth):
         db.sql(statement)
     for table in (ORDERBOOK, EVENTS):
-        columns = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
-        existing, wanted = {name: type_ for name, type_, _ in columns}, column_types(table, depth)
-        problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in columns if key})
+        problems, missing = misfits(db, table, depth)
         if problems:
             raise SchemaMismatch(
                 f"The table {table!r} at {db.endpoint.http_url} does not fit: {'; '.join(problems)}. "
                 f"Rename it (RENAME TABLE {table} TO {table}_old) or use another server with --questdb."
             )
-        missing = [name for name in wanted if name not in existing]
-        for name in missing:
-            db.sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {wanted[name]}")
+        for name, type_ in missing.items():
+            db.sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {type_}")
+
+
+def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, str]]:
+    """What keeps rows of this depth out of an existing table, and the columns (name to type) that it lacks."""
+    columns = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
+    existing, wanted = {name: type_ for name, type_, _ in columns}, column_types(table, depth)
+    problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in columns if key})
+    return problems, {name: type_ for name, type_ in wanted.items() if name not in existing}
 
 
 def _apply_views(db: QuestDB) -> None:

@@ -47,7 +47,7 @@ class Spool:
     ) -> None:
         """With `audited`, what was acknowledged stays until `verify` says that it was seen in the tables."""
         self.folder = folder
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._segment_bytes = max(1, min(segment_bytes, limit_bytes // LIMIT_SEGMENTS))
         self._keep_seconds = keep_seconds
         self._now = now
@@ -135,8 +135,8 @@ class Spool:
         ledger = self._ledger
         while True:
             extra = self._segment_bytes if self.full_since is not None else 0  # or it would flap
-            if self.size + need + extra > self._limit:
-                reason = f"{self.size:,} of {self._limit:,} bytes are used in {self.folder}"
+            if self.size + need + extra > self.limit_bytes:
+                reason = f"{self.size:,} of {self.limit_bytes:,} bytes are used in {self.folder}"
             elif (room := self._disk.room()) < need + self._disk.margin(extra):
                 reason = f"too little is free on the disk of {self.folder}, {max(0, need - room):,} bytes are missing"
             else:

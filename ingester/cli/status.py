@@ -1,0 +1,249 @@
+"""`ingester status`: whether all is well."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ingester.cli.live import duration_text, seconds_text
+from ingester.cli.options import data_options
+from ingester.health import alarms
+from ingester.health.overview import DayOfGaps, Overview, Recorder, Server
+from ingester.health.report import Report
+from ingester.health.statefile import read_all
+from ingester.health.survey import TIMEOUT, survey
+from ingester.store.endpoint import Endpoint
+from ingester.store.questdb import QuestDB
+from ingester.store.server import ManagedServer
+
+WATCH_SECONDS = 2.0
+GB = 1e9
+
+
+@click.command(short_help="Show whether all is well, for people and monitors.")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="For programs; with --watch a line for each look.")
+@data_options
+@click.pass_context
+def status(ctx: click.Context, watch: bool, as_json: bool, data_dir: Path, questdb: str | None) -> None:
+    """Shows recorders, server, table and disk, and what of it is wrong, in words and with the way to mend it.
+
+    Exit code 0: all is well; 1: something is wrong. It asks what runs, and starts nothing. Recorders of this data
+    folder publish their state in it; one on another machine is known by the rows and events that it writes.
+
+    \b
+    --json prints {at, data_dir, ok, problems: [{kind, severity, text, mend}], recorders: [{collector, state,
+    seen_seconds, rows_per_second, day: {gaps, seconds, longest_seconds, reasons}, report}], server: {state, url,
+    version, tables: [{name, suspended, behind, rows, partitions, size_bytes}]}, disk: {free_bytes, total_bytes,
+    bytes_per_day}}; docs/monitoring.md has the rest.
+
+    \b
+    Examples:
+      ingester status
+      ingester status --watch
+      ingester status --json || echo "look after the recorder"
+    """
+    if not watch:
+        overview = _look(data_dir, questdb)
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(overview), indent=2))
+        else:
+            _console().print(drawn(overview))
+        ctx.exit(0 if overview.ok else 1)
+    ok = True
+    try:
+        for overview in _looks(data_dir, questdb, as_json):
+            ok = overview.ok
+    except KeyboardInterrupt:
+        ctx.exit(0 if ok else 1)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def _looks(data_dir: Path, questdb: str | None, as_json: bool) -> Iterator[Overview]:
+    """Looks again and again, and shows each."""
+    if as_json or not sys.stdout.isatty():
+        while True:
+            overview = _look(data_dir, questdb)
+            if as_json:
+                click.echo(msgspec.json.encode(overview))
+            else:
+                _console().print(drawn(overview))
+            yield overview
+            time.sleep(WATCH_SECONDS)
+    with Live(console=_console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            begun = time.monotonic()
+            overview = _look(data_dir, questdb)
+            live.update(drawn(overview), refresh=True)
+            yield overview
+            time.sleep(max(0.2, WATCH_SECONDS - (time.monotonic() - begun)))
+
+
+def _look(data_dir: Path, questdb: str | None) -> Overview:
+    if questdb is not None:
+        return survey(data_dir, QuestDB(Endpoint.parse(questdb), TIMEOUT), None)
+    server = ManagedServer(data_dir)
+    if server.alive():
+        try:
+            endpoint = server.last_endpoint()
+        except PermissionError:  # another user's folder: the password is not for us
+            endpoint = Endpoint(server.status().http)
+        return survey(data_dir, QuestDB(endpoint, TIMEOUT) if endpoint else None, server)
+    elsewhere = next((each.report.questdb for each in read_all(data_dir) if not each.report.managed), None)
+    if elsewhere and not server.password_file.exists():
+        return survey(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
+    return survey(data_dir, None, server)
+
+
+def drawn(overview: Overview) -> Group:
+    """An overview as a person reads it: what is wrong first."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="dim", no_wrap=True, min_width=11)
+    table.add_column(overflow="fold")
+    for recorder in overview.recorders:
+        for name, text in _recorder_lines(recorder):
+            table.add_row(name, text)
+    for name, text in [*_server_lines(overview.server), *_disk_lines(overview)]:
+        table.add_row(name, text)
+    return Group(*_verdict(overview), "", table)
+
+
+def _verdict(overview: Overview) -> Iterator[Text | Table]:
+    at = f"{overview.at:%Y-%m-%d %H:%M:%S} UTC"
+    if overview.ok:
+        yield Text.assemble(("all is well", "bold green"), (f"  {at}", "dim"))
+        return
+    number = len(overview.problems)
+    what = "one thing is wrong" if number == 1 else f"{number} things are wrong"
+    yield Text.assemble((what, "bold red"), (f"  {at}", "dim"))
+    table = Table(show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for problem in overview.problems:
+        style = "red" if problem.severity == "critical" else "yellow"
+        table.add_row(Text("!", style=f"bold {style}"), Text(problem.text, style=style))
+        table.add_row("", Text(problem.mend, style="dim"))
+    yield table
+
+
+def _recorder_lines(recorder: Recorder) -> Iterator[tuple[str, Text]]:
+    yield recorder.collector, _state_text(recorder)
+    report = recorder.report
+    if recorder.state in ("recording", "hanging") and report is not None:
+        yield from _running_lines(report)
+    elif recorder.state == "dead" and report is not None:
+        yield "  spool", Text(f"{_spool_text(report)}, when last heard of")
+    if recorder.day is not None:
+        yield "  gaps", Text(_gaps_text(recorder.day, report))
+
+
+def _running_lines(report: Report) -> Iterator[tuple[str, Text]]:
+    rows = report.rows
+    yield "  rows", Text(f"{rows.per_second:,.0f}/s, {rows.stored:,} stored")
+    lags = (report.lag.p50_seconds, report.lag.p99_seconds)
+    p50, p99 = (seconds_text(math.nan if each is None else each) for each in lags)
+    yield "  lag", Text(f"p50 {p50}, p99 {p99}, receive to stored, last minute")
+    yield "  spool", Text(_spool_text(report))
+    yield "  connected", Text(_connections_text(report))
+
+
+def _state_text(recorder: Recorder) -> Text:
+    report, state = recorder.report, recorder.state
+    style = {"recording": "green", "elsewhere": "green", "stopped": ""}.get(state, "bold red")
+    if report is None:
+        if state == "stopped":
+            return Text("elsewhere, stopped")
+        age = "none within the last hour" if recorder.seen_seconds is None else f"{recorder.seen_seconds:.1f} s old"
+        return Text(f"elsewhere, {recorder.rows_per_second or 0:,.0f} rows/s, its newest row: {age}", style)
+    if state == "stopped":
+        return Text(f"stopped at {report.at:%Y-%m-%d %H:%M:%S} UTC, {report.rows.stored:,} rows stored")
+    up = duration_text((report.at - report.started).total_seconds())
+    what = f"{report.pairs} pairs from {report.exchange}, depth {report.depth}, every {report.interval_ms} ms"
+    when = f"since {report.at:%Y-%m-%d %H:%M:%S} UTC, after {up}" if state == "dead" else f"for {up}"
+    return Text.assemble((state, style), f" {when}, {what}")
+
+
+def _spool_text(report: Report) -> str:
+    spool = report.spool
+    waiting = f"{spool.rows:,} rows wait" if spool.rows else "nothing waits"
+    if spool.oldest_seconds is not None:
+        waiting += f", the oldest for {alarms.duration_text(spool.oldest_seconds)}"
+    return f"{waiting}; {_size(spool.size_bytes)} of {_size(spool.limit_bytes)} on disk"
+
+
+def _connections_text(report: Report) -> str:
+    ages = [
+        f"{each.label} {'down' if each.age_seconds is None else duration_text(each.age_seconds)}"
+        for each in report.connections
+    ]
+    return ", ".join(ages)
+
+
+def _gaps_text(day: DayOfGaps, report: Report | None) -> str:
+    now = f"; {report.gaps.open_pairs} pairs silent now" if report and report.gaps.open_pairs else ""
+    halted = f"; {report.gaps.halted_pairs} pairs halted" if report and report.gaps.halted_pairs else ""
+    if not day.gaps:
+        return f"none in 24 h{now}{halted}"
+    if day.longest_seconds is None:
+        return f"{day.gaps:,} since the start, 24 h at most{now}{halted}"
+    reasons = ", ".join(
+        f"{reason} {count:,}" for reason, count in sorted(day.reasons.items(), key=lambda each: -each[1])
+    )
+    return f"{day.gaps:,} in 24 h, the longest {alarms.duration_text(day.longest_seconds)} ({reasons}){now}{halted}"
+
+
+def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
+    if server.state == "none":
+        yield "server", Text("none yet")
+        return
+    if server.state == "not asked":
+        yield "server", Text(f"QuestDB at {server.url} was not asked: --questdb gives user and password")
+        return
+    style = "" if server.state == "answers" and not server.error else "bold red"
+    yield "server", Text(f"{server.version or 'QuestDB'} at {server.url} {server.state}", style)
+    if server.error:
+        yield "", Text(server.error)
+    for table in server.tables:
+        state = f"{table.behind:,} transactions to apply" if table.behind else "whole"
+        size = ""
+        if table.rows is not None and table.size_bytes is not None:
+            size = f"{table.rows:,} rows in {_counted(table.partitions or 0, 'day')}, {_size(table.size_bytes)}, "
+        yield (
+            "  table",
+            Text(
+                f"{table.name}: {size}{'suspended' if table.suspended else state}",
+                "bold red" if table.suspended else "",
+            ),
+        )
+
+
+def _disk_lines(overview: Overview) -> Iterator[tuple[str, Text]]:
+    disk = overview.disk
+    if disk is None:
+        return
+    days = disk.days_left
+    full = f", full in {days:,.0f} days at the present rate" if days is not None else ""
+    yield "disk", Text(f"{_size(disk.free_bytes)} of {_size(disk.total_bytes)} free{full}")
+
+
+def _counted(number: int, noun: str) -> str:
+    """`1 day`, `2 days`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _size(count: float) -> str:
+    for unit, name in ((GB, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count / 1e3:,.0f} kB"

@@ -1,0 +1,1 @@
+"""How recorders are: what they publish about themselves, what of it is wrong, and who is told."""

@@ -1,0 +1,1 @@
+"""What `ingester doctor` looks at: everything that a recorder needs from the world around it."""

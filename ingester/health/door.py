@@ -1,0 +1,177 @@
+"""The HTTP door for those who watch: `/metrics` for Prometheus, `/healthz` for container engines and load balancers.
+
+prometheus_client makes the text; its server answers on every path, has a thread for each client that connects and says
+nothing, and prints errors across the terminal. This one has a few threads at most, and logs.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import msgspec
+from prometheus_client import make_wsgi_app
+
+from ingester.errors import OperationError, SettingsError
+from ingester.health.exposition import registry
+from ingester.health.vitals import Vitals
+
+log = logging.getLogger(__name__)
+
+MOST_REQUESTS = 8
+"""So many are answered at the same time; more are hung up on."""
+REQUEST_SECONDS = 10.0
+"""How long a client may say nothing, or not take its answer."""
+STALE_SECONDS = 30.0
+"""A look at the recorder that is older means that looking hangs, as on a dead disk."""
+
+Start = Callable[..., Any]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`127.0.0.1:9464`, `[::1]:9464`, `:9464` (this machine only) or `9464` as (host, port). Raises SettingsError."""
+    plain = text.strip()
+    try:
+        parts = urlsplit(f"//127.0.0.1:{plain}" if plain.isdigit() else f"//{plain}")
+        host, port = parts.hostname or "127.0.0.1", parts.port
+    except ValueError:
+        port = None
+    if port is None or not 0 <= port <= 65535 or parts.path or parts.query or parts.username:
+        raise SettingsError(f"--metrics {text!r} is no address of the form host:port, such as 127.0.0.1:9464.")
+    return host, port
+
+
+class Door:
+    """Answers from its making on until `close`. Raises OperationError where it cannot listen."""
+
+    def __init__(self, address: str) -> None:
+        host, port = parse_address(address)
+        self._latest: Callable[[], Vitals | None] = lambda: None
+        self._failed = False
+        self._age: Callable[[], float] = lambda: 0.0
+        metrics = make_wsgi_app(registry(lambda: self._latest()))
+
+        def route(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            if environ["REQUEST_METHOD"] != "GET":
+                return _plain(start, "405 Method Not Allowed", "only GET is answered\n")
+            if environ["PATH_INFO"] == "/metrics":
+                answered: Iterable[bytes] = metrics(environ, start)
+                return answered
+            if environ["PATH_INFO"] == "/healthz":
+                return self._health(start)
+            return _plain(start, "404 Not Found", "there are /metrics and /healthz\n")
+
+        def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            try:
+                return route(environ, start)
+            except Exception:  # a bug: said once, for it would come again with every scrape
+                if not self._failed:
+                    log.exception("%s could not be answered", environ["PATH_INFO"])
+                self._failed = True
+                return _plain(start, "500 Internal Server Error", "the recorder's log has the reason\n")
+
+        try:
+            self._server = _Server(host, port)
+        except OSError as error:
+            raise OperationError(
+                f"--metrics {address} cannot be listened on: {error.strerror or error}. "
+                "Choose another port, or end the program that has it."
+            ) from error
+        self._server.set_app(answer)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+        log.info("metrics at %s/metrics", self.url)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self._server.server_address[:2]
+        name = host.decode() if isinstance(host, bytes) else host
+        return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+    def show(self, latest: Callable[[], Vitals | None], age: Callable[[], float]) -> None:
+        """Answers from now on with the latest look at a recorder; `age` gives the seconds since it was taken."""
+        self._age, self._latest = age, latest
+
+    def close(self) -> None:
+        """Answers nobody any more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _health(self, start: Start) -> Iterable[bytes]:
+        vitals, age = self._latest(), self._age()
+        status, answer = health(vitals, age)
+        body = msgspec.json.encode(answer) + b"\n"
+        line = "200 OK" if status == 200 else "503 Service Unavailable"
+        start(line, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def health(vitals: Vitals | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
+    """HTTP status and answer of `/healthz`: 503 where something critical is wrong, or nobody has looked of late."""
+    if vitals is None or age_seconds > STALE_SECONDS:
+        reason = "recording has not begun" if vitals is None else "the recorder does not come to look at itself"
+        return 503, {"status": "unknown", "reason": reason, "age_seconds": round(age_seconds, 1)}
+    problems = vitals.report.problems
+    critical = any(problem.severity == "critical" for problem in problems)
+    status = "critical" if critical else "warning" if problems else "ok"
+    return (503 if critical else 200), {
+        "status": status,
+        "collector": vitals.report.collector,
+        "age_seconds": round(age_seconds, 1),
+        "problems": problems,
+    }
+
+
+def _plain(start: Start, status: str, text: str) -> Iterable[bytes]:
+    body = text.encode()
+    start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Scrapes are nothing to log."""
+        log.debug(format, *arguments)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int) -> None:
+        self._room = threading.BoundedSemaphore(MOST_REQUESTS)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
+
+    def server_bind(self) -> None:
+        """Without the reverse lookup of the host's name, which may take its time."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread could be started
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a request from %s failed", client_address, exc_info=True)

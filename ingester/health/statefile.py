@@ -1,0 +1,98 @@
+"""`state/<collector>.json` in the data folder: a recorder's latest report, for other processes to read.
+
+It is replaced as a whole about once a second, and not synced: nobody needs it after a power cut. Beside it lies a lock
+that the recorder holds for as long as its process lives, however that ends; so a process id that went to someone else,
+or is another one inside a container, misleads nobody.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ingester.health.report import Report
+
+log = logging.getLogger(__name__)
+
+
+def state_folder(data_dir: Path) -> Path:
+    """Where the reports of a data folder's recorders are."""
+    return data_dir / "state"
+
+
+class StateFile:
+    """The writing side; belongs to one thread. Raises OSError."""
+
+    def __init__(self, data_dir: Path, collector: str) -> None:
+        self._folder = state_folder(data_dir)
+        self._path = self._folder / f"{collector}.json"
+        self._lock = -1
+
+    def write(self, report: Report) -> None:
+        """Replaces the report, and takes the lock where it is not held yet."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._lock < 0:
+            self._claim()
+        temporary = self._path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(report) + b"\n")
+        temporary.replace(self._path)
+
+    def close(self) -> None:
+        """Gives up the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _claim(self) -> None:
+        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a reader may hold it for a moment: next time
+        except OSError:
+            os.close(descriptor)
+        else:
+            self._lock = descriptor
+
+
+class Published(NamedTuple):
+    """What a recorder has published last."""
+
+    report: Report
+    alive: bool
+    """Whether its process runs."""
+    age_seconds: float
+    """How old that is by the wall clock."""
+    path: Path
+
+
+def read_all(data_dir: Path) -> list[Published]:
+    """The reports of all recorders that ever ran in a data folder; of files that cannot be read, a warning."""
+    found = []
+    for path in sorted(state_folder(data_dir).glob("*.json")):
+        try:
+            age = time.time() - path.stat().st_mtime
+            report = msgspec.json.decode(path.read_bytes(), type=Report)
+        except FileNotFoundError:
+            continue
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("%s cannot be read: %s", path, error)
+            continue
+        found.append(Published(report, _is_held(path.with_suffix(".lock")), max(0.0, age), path))
+    return found
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

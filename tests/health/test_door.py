@@ -1,0 +1,140 @@
+"""door.py: what is answered, to whom, and that nobody can be in the way."""
+
+import json
+import socket
+
+import pytest
+import urllib3
+from reports import report
+
+from ingester.capture.journal import Journal
+from ingester.errors import OperationError, SettingsError
+from ingester.health.door import MOST_REQUESTS, STALE_SECONDS, Door, health, parse_address
+from ingester.health.report import Problem
+from ingester.health.vitals import Vitals
+from ingester.metrics import Histogram
+
+CRITICAL = Problem("rows_waiting", "critical", "rows wait", "mend it")
+WARNING = Problem("gap", "warning", "a gap", "")
+
+
+def vitals(*problems):
+    return Vitals(report(problems=list(problems)), {"BTCUSDT": 0.2}, Histogram().read(), Journal().read(0))
+
+
+@pytest.fixture
+def door():
+    door = Door("127.0.0.1:0")
+    door.show(lambda: vitals(), lambda: 0.5)
+    yield door
+    door.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        (":9464", ("127.0.0.1", 9464)),
+        ("9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:9464", ("0.0.0.0", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_addresses(text, address):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "host:port", "127.0.0.1:70000", "http://127.0.0.1:9464", "a:1/x"])
+def test_what_is_no_address_is_refused_by_name(text):
+    with pytest.raises(SettingsError, match=r"127\.0\.0\.1:9464"):
+        parse_address(text)
+
+
+def get(door, path, method="GET"):
+    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+        return pool.request(method, f"{door.url}{path}")
+
+
+def test_metrics_health_and_nothing_else(door):
+    metrics = get(door, "/metrics")
+    assert metrics.status == 200
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert b'ingester_pair_last_seen_age_seconds{pair="BTCUSDT"} 0.2' in metrics.data
+    assert b"process_resident_memory_bytes" in metrics.data
+    answer = get(door, "/healthz")
+    assert answer.status == 200
+    assert json.loads(answer.data)["status"] == "ok"
+    assert get(door, "/").status == 404
+    assert get(door, "/metrics", "POST").status == 405
+
+
+def test_openmetrics_where_it_is_asked_for(door):
+    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+        accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+        answer = pool.request("GET", f"{door.url}/metrics", headers=accept)
+    assert answer.data.endswith(b"# EOF\n")
+
+
+def test_health_is_503_where_something_critical_is_wrong_or_nobody_looks():
+    assert health(vitals(), 0.5)[0] == 200
+    status, answer = health(vitals(WARNING), 0.5)
+    assert (status, answer["status"]) == (200, "warning")
+    status, answer = health(vitals(CRITICAL, WARNING), 0.5)
+    assert (status, answer["status"]) == (503, "critical")
+    assert [problem.kind for problem in answer["problems"]] == ["rows_waiting", "gap"]
+    assert health(vitals(), STALE_SECONDS + 1)[0] == 503
+    assert health(None, 0.0)[0] == 503
+
+
+def test_a_port_that_is_taken_is_told_before_anything_begins(door):
+    address = door.url.removeprefix("http://")
+    with pytest.raises(OperationError, match=rf"--metrics {address}.*another port"):
+        Door(address)
+
+
+def test_a_host_that_is_not_here_is_told():
+    with pytest.raises(OperationError, match="cannot be listened on"):
+        Door("192.0.2.1:9464")
+
+
+def test_ipv6():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    door = Door("[::1]:0")
+    door.show(lambda: vitals(), lambda: 0.5)
+    assert get(door, "/healthz").status == 200
+    door.close()
+
+
+def test_clients_that_connect_and_say_nothing_are_bounded(door):
+    """They take all the room there is; whoever comes then is hung up on, until one of them leaves."""
+    host, port = door.url.removeprefix("http://").split(":")
+    silent = [socket.create_connection((host, int(port)), 10) for _ in range(MOST_REQUESTS)]
+    with socket.create_connection((host, int(port)), 10) as late:
+        assert late.recv(1) == b""
+    for each in silent:
+        each.close()
+    for _ in range(100):
+        try:
+            assert get(door, "/healthz").status == 200
+            break
+        except urllib3.exceptions.HTTPError:
+            continue
+    else:
+        raise AssertionError("the room of clients that left is not free again")
+
+
+def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):
+    door.show(lambda: 1 / 0, lambda: 0.5)
+    assert get(door, "/metrics").status == 500
+    assert get(door, "/healthz").status == 500
+    assert caplog.text.count("could not be answered") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_before_recording_begins_it_says_so():
+    door = Door("127.0.0.1:0")
+    answer = get(door, "/healthz")
+    assert answer.status == 503
+    assert json.loads(answer.data)["reason"] == "recording has not begun"
+    door.close()
