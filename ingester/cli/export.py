@@ -25,6 +25,7 @@ from ingester.datasets.selection import check_range, choose_symbols
 from ingester.errors import SettingsError
 from ingester.settings import seconds
 from ingester.store import query
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 
 
@@ -72,7 +73,7 @@ def export(
     overwrite: bool,
     resume: bool,
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
 ) -> None:
     """Writes the rows from one time until before another as files, one for each pair, with a manifest.
 

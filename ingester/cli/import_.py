@@ -15,6 +15,7 @@ from ingester.datasets.dataset import time_text
 from ingester.datasets.importer import Imported, Importer
 from ingester.datasets.recordings import SUFFIXES, find
 from ingester.errors import SettingsError
+from ingester.store.endpoint import Endpoint
 
 MOST_FILES = 40
 """Of more files than this, the summary has a line per pair instead of one per file."""
@@ -24,7 +25,7 @@ MOST_FILES = 40
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @data_options
 @click.pass_context
-def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: str | None) -> None:
+def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: Endpoint | None) -> None:
     """Brings earlier recordings into the table: files (.pkl, .csv, also .gz) or folders of them.
 
     A file holds the books of one pair, which its name tells: ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl. Its columns are

@@ -71,7 +71,7 @@ def start(
     stream_url: str | None,
     rest_url: str | None,
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
     connections: int,
     rotate_every: str,
     collector: str,
@@ -115,7 +115,9 @@ def _exchange(
     return binance.Exchange(preset.name, stream_url or preset.stream_url, rest_url or preset.rest_url)
 
 
-def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> tuple[QuestDB, ManagedServer | None]:
+def _reach(
+    data_dir: Path, questdb: Endpoint | None, depth: int, collector: str
+) -> tuple[QuestDB, ManagedServer | None]:
     """The QuestDB to record into. A first start needs it to be ready; any later one records, and waits for it."""
     try:
         db, server = open_questdb(data_dir, questdb)
@@ -123,7 +125,7 @@ def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> t
         return db, server
     except StoreError as error:
         server = ManagedServer(data_dir) if questdb is None else None
-        endpoint = server.last_endpoint() if server else Endpoint.parse(questdb or "")
+        endpoint = server.last_endpoint() if server else questdb
         if endpoint is None or not spool_folder(data_dir, collector).is_dir():
             raise
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
