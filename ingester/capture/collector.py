@@ -134,6 +134,10 @@ class Collector:
         self.metrics.server_restarts += 1
         self._events.append(Event(self.clock.now(), "server_restarted"))
 
+    def note(self, event: Event) -> None:
+        """Puts something on record that happened beside the recording."""
+        self._events.append(event)
+
     def summary(self) -> str:
         """What was recorded, in one line."""
         feed, store = self.metrics.feed, self.metrics.store

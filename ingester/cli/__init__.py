@@ -17,6 +17,7 @@ MODULES = {
     "coverage": "coverage",
     "import": "import_",
     "sql": "sql",
+    "retention": "retention",
     "simulate": "simulate",
     "server": "server",
 }

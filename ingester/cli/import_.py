@@ -16,6 +16,7 @@ from ingester.datasets.importer import Imported, Importer
 from ingester.datasets.recordings import SUFFIXES, find
 from ingester.errors import SettingsError
 from ingester.store.endpoint import Endpoint
+from ingester.store.holds import ALWAYS_NS, IMPORT, holding
 
 MOST_FILES = 40
 """Of more files than this, the summary has a line per pair instead of one per file."""
@@ -41,6 +42,7 @@ def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: 
     if not files:
         raise SettingsError(f"There is no file that ends in {', '.join(SUFFIXES)} in {', '.join(map(str, paths))}.")
     db, _ = open_questdb(data_dir, questdb)
+    ctx.with_resource(holding(db, IMPORT, 0, ALWAYS_NS))
     importer, taken = Importer(db), list[Imported]()
     try:
         with _bar(len(files)) as bar:

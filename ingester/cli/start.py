@@ -19,6 +19,7 @@ from ingester.capture.collector import Collector, spool_folder
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.errors import ExchangeError, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import choose, fetch_listings
@@ -31,6 +32,7 @@ from ingester.store.server import ManagedServer, watch
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
+    from ingester.store.keeper import Watch as Retention
 
 log = logging.getLogger("ingester.start")
 
@@ -60,6 +62,7 @@ SIMULATOR = "simulator"
 )
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
 @backup_options
+@retention_options
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
     coins: str | None,
@@ -78,6 +81,8 @@ def start(
     backup_every: int | None,
     backup_format: str,
     backup_root: Path,
+    parquet_after: str | None,
+    drop_after: str | None,
     duration: str | None,
 ) -> None:
     """Records order books until Ctrl-C, into a QuestDB that it fetches and starts itself.
@@ -89,10 +94,12 @@ def start(
       ingester start --exchange simulator --for 60s      without the internet
       ingester start --questdb http://admin:secret@db:9000
       ingester start --backup-every 30                   files of the rows as well
+      ingester start --parquet-after 3d --drop-after 90d
     """
     wanted, by_user = named_symbols(coins, quote, pairs)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
+    policy = policy_of(parquet_after, drop_after)
     with contextlib.ExitStack() as closing:
         source = _exchange(exchange, stream_url, rest_url, wanted, closing)
         settings = Settings(tuple(wanted), source, depth, interval_ms(interval), connections, rotating, collector)
@@ -101,7 +108,7 @@ def start(
         db, server = _reach(data_dir, questdb, depth, collector)
         recorder = Collector(settings, db, data_dir)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
-        _record(recorder, db, server, lasting, backup)
+        _record(recorder, db, server, lasting, backup, watch_of(recorder, db, server, policy))
 
 
 def _exchange(
@@ -151,7 +158,12 @@ def _listed(settings: Settings, by_user: bool, told: bool) -> list[str]:
 
 
 def _record(
-    collector: Collector, db: QuestDB, server: ManagedServer | None, lasting: float | None, backup: "Backup | None"
+    collector: Collector,
+    db: QuestDB,
+    server: ManagedServer | None,
+    lasting: float | None,
+    backup: "Backup | None",
+    retention: "Retention | None",
 ) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
@@ -161,6 +173,8 @@ def _record(
         collector.start()
         if backup is not None:
             backup.start()
+        if retention is not None:
+            retention.start()
         ends = time.monotonic() + lasting if lasting is not None else float("inf")
         while time.monotonic() < ends and not stop.wait(min(view.seconds, max(0.0, ends - time.monotonic()))):
             view.show()
@@ -168,6 +182,8 @@ def _record(
                 collector.stop()
                 raise RegionRefused(binance.region_refused(exchange.name, exchange.stream_url))
         stop.set()
+        if retention is not None:
+            retention.stop()
         complete = collector.stop()
         if backup is not None:
             backup.stop()

@@ -13,6 +13,7 @@ from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
+from ingester.errors import OperationError
 from ingester.store.query import Reader, Rows, Slice
 from ingester.store.questdb import QuestDB
 
@@ -62,6 +63,15 @@ def collect(
         if part.start_ns >= from_ns:
             progress.rows_read += len(rows.times)
             note(part.end_ns, spills)
+    if (
+        done is None
+        and collector is None
+        and progress.rows_read < (wanted := sum(counts.get(each, 0) for each in pairs))
+    ):
+        raise OperationError(
+            f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were still there when they were "
+            "read: somebody dropped days meanwhile. Ask for what is left: ingester retention shows it."
+        )
     return spills
 
 
