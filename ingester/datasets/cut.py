@@ -63,14 +63,11 @@ def collect(
         if part.start_ns >= from_ns:
             progress.rows_read += len(rows.times)
             note(part.end_ns, spills)
-    if (
-        done is None
-        and collector is None
-        and progress.rows_read < (wanted := sum(counts.get(each, 0) for each in pairs))
-    ):
+    wanted = sum(counts.get(symbol, 0) for symbol in pairs)
+    if done is None and collector is None and progress.rows_read < wanted:
         raise OperationError(
-            f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were still there when they were "
-            "read: somebody dropped days meanwhile. Ask for what is left: ingester retention shows it."
+            f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
+            "somebody has dropped days meanwhile. `ingester retention` shows which are left."
         )
     return spills
 
