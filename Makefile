@@ -19,3 +19,4 @@ faults:  ## every fault and a long soak, 18 minutes; writes docs/reliability.md
 bench:   ## cost of recording and exporting, side by side with the alternatives
 	python benchmarks/ingest.py
 	python benchmarks/export.py
+	python benchmarks/retention.py
