@@ -13,13 +13,16 @@ from recorder import Recorder
 
 from ingester.cli import cli
 from ingester.clock import SECOND
+from ingester.datasets.cut import collect
 from ingester.datasets.gaps import DAY
-from ingester.errors import StoreError
+from ingester.datasets.request import Progress, Request
+from ingester.errors import OperationError, StoreError
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.snapshot import Snapshot
 from ingester.store import partitions, schema
 from ingester.store.holds import EXPORT, holding
 from ingester.store.keeper import Keeper, Surroundings, Watch
+from ingester.store.query import rows_by_symbol
 from ingester.store.questdb import QuestDB
 from ingester.store.retention import CONVERT, Policy
 from ingester.store.rows import RowEncoder
@@ -192,6 +195,14 @@ def test_what_is_dropped_is_on_record_and_no_gap(db, server, tmp_path):
     for pair in json.loads(manifest.read_text())["pairs"].values():
         assert [(gap["reason"], gap["seconds"]) for gap in pair["gaps"]] == [("dropped", 3 * 86400)]
         assert pair["coverage_percent"] < 1
+
+
+def test_an_export_under_which_rows_vanish_all_the_same_fails_instead_of_writing_less(db, tmp_path):
+    request = Request(FIRST, FIRST + 4 * DAY, SYMBOLS)
+    counts = rows_by_symbol(db, request.start_ns, request.end_ns)
+    partitions.drop(db, DAYS[1], lambda: False)
+    with pytest.raises(OperationError, match=r"had 4,800 rows .* 3,600 were left"):
+        collect(db, request, tmp_path, counts, Progress())
 
 
 def test_a_server_that_is_killed_while_it_converts_has_everything_afterwards(db, server, books):
