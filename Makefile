@@ -19,5 +19,6 @@ faults:  ## every fault and a long soak, 18 minutes; writes docs/reliability.md
 bench:   ## cost of recording and exporting, side by side with the alternatives
 	python benchmarks/ingest.py
 	python benchmarks/export.py
+	python benchmarks/retention.py
 docs:    ## docs/configuration.md from the code, the files of sql/ into docs/sql.md
 	python docs/generate.py

@@ -17,7 +17,8 @@ IngesterError
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
-        ├── AccessRefused      QuestDB does not accept the user and password
+        ├── AccessRefused      QuestDB does not accept the user and password, or the token
+        ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
         └── SpoolError         the folder of rows that wait on disk cannot be used
 
@@ -98,7 +99,11 @@ class Unreachable(StoreError):
 
 
 class AccessRefused(StoreError):
-    """QuestDB does not accept the user and password."""
+    """QuestDB does not accept the user and password, or the token."""
+
+
+class Untrusted(StoreError):
+    """QuestDB's certificate is not accepted, or there is no TLS where it should be."""
 
 
 class SchemaMismatch(StoreError):

@@ -47,7 +47,7 @@ def recorded(questdb):
 @pytest.fixture
 def run(recorded):
     def run(*options):
-        return CliRunner().invoke(cli, ["coverage", *options, "--questdb", url_of(recorded.endpoint)])
+        return CliRunner().invoke(cli, ["coverage", *options], env={"INGESTER_QUESTDB": url_of(recorded.endpoint)})
 
     return run
 

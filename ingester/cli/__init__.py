@@ -22,6 +22,7 @@ MODULES = {
     "coverage": "coverage",
     "import": "import_",
     "sql": "sql",
+    "retention": "retention",
     "simulate": "simulate",
     "server": "server",
     "init": "init",

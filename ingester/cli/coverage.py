@@ -22,6 +22,7 @@ from ingester.datasets.selection import check_range, choose_symbols
 from ingester.errors import OperationError, SettingsError
 from ingester.store import query
 from ingester.store.disk import replace_durably
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 
 MANY_DAYS = 31
@@ -49,7 +50,7 @@ def coverage(
     as_json: bool,
     plot: Path | None,
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
 ) -> None:
     """Shows how completely each pair was recorded: rows, covered time, gaps and their reasons.
 

@@ -12,11 +12,14 @@ from ingester.cli.options import data_options, named_symbols, open_questdb, pair
 from ingester.clock import SECOND
 from ingester.datasets import dataset
 from ingester.datasets import request as requests
-from ingester.datasets.gaps import pair_gaps
+from ingester.datasets.dropped import dropped_ranges, explained
+from ingester.datasets.gaps import Gap, pair_gaps
 from ingester.datasets.selection import check_range, choose_symbols
 from ingester.errors import SettingsError
 from ingester.settings import seconds
 from ingester.store import query
+from ingester.store.endpoint import Endpoint
+from ingester.store.holds import EXPORT, holding
 from ingester.store.questdb import QuestDB
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def export(
     overwrite: bool,
     resume: bool,
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
 ) -> None:
     """Writes the rows from one time until before another as files, one for each pair, with a manifest.
 
@@ -83,6 +86,7 @@ def export(
     every_ns = _milliseconds(every, "--every") if every else None
     max_age_ns = round(seconds(max_age, "--max-age") * SECOND)
     db, _ = open_questdb(data_dir, questdb)
+    click.get_current_context().with_resource(holding(db, EXPORT, start_ns, end_ns))
     counts = _counts(db, start_ns, end_ns)
     symbols = choose_symbols(named if by_user else None, counts, query.all_symbols(db) if by_user else list(counts))
     depth = query.depth(db)
@@ -92,7 +96,7 @@ def export(
     target = root / dataset.EXTRACTED / dataset.folder_name(start_ns, end_ns)
     progress, began = requests.Progress(), time.monotonic()
     with ThreadPoolExecutor(1, "gaps") as beside:
-        gaps = beside.submit(pair_gaps, db, start_ns, end_ns, symbols)
+        gaps = beside.submit(_gaps, db, start_ns, end_ns, symbols)
         # Libraries take a third of a second, in which the server looks for gaps.
         from ingester.cli.exported import shown, summary
         from ingester.datasets.export import export as write_data_set
@@ -105,6 +109,13 @@ def export(
         with shown(progress):
             files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
     summary(request, files, gaps.result(), target, time.monotonic() - began)
+
+
+def _gaps(db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str]) -> dict[str, list[Gap]]:
+    """The gaps of each pair; what retention has dropped is said to be."""
+    dropped = dropped_ranges(db, start_ns, end_ns)
+    gaps = pair_gaps(db, start_ns, end_ns, symbols)
+    return {symbol: explained(own, dropped) for symbol, own in gaps.items()}
 
 
 def _milliseconds(text: str, option: str) -> int:

@@ -15,6 +15,8 @@ from ingester.datasets.dataset import time_text
 from ingester.datasets.importer import Imported, Importer
 from ingester.datasets.recordings import SUFFIXES, find
 from ingester.errors import SettingsError
+from ingester.store.endpoint import Endpoint
+from ingester.store.holds import ALWAYS_NS, IMPORT, holding
 
 MOST_FILES = 40
 """Of more files than this, the summary has a line per pair instead of one per file."""
@@ -24,7 +26,7 @@ MOST_FILES = 40
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @data_options
 @click.pass_context
-def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: str | None) -> None:
+def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: Endpoint | None) -> None:
     """Brings earlier recordings into the table: files (.pkl, .csv, also .gz) or folders of them.
 
     A file holds the books of one pair, which its name tells: ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl. Its columns are
@@ -40,6 +42,7 @@ def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: 
     if not files:
         raise SettingsError(f"There is no file that ends in {', '.join(SUFFIXES)} in {', '.join(map(str, paths))}.")
     db, _ = open_questdb(data_dir, questdb)
+    ctx.with_resource(holding(db, IMPORT, 0, ALWAYS_NS))
     importer, taken = Importer(db), list[Imported]()
     try:
         with _bar(len(files)) as bar:

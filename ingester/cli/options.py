@@ -1,11 +1,13 @@
 """Options that several commands share, and how a command reaches its QuestDB."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
+from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
 from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of
 from ingester.settings import default_data_dir
@@ -25,13 +27,58 @@ data_dir_option = click.option(
 questdb_option = click.option(
     "--questdb",
     metavar="URL",
-    help="Use this QuestDB, http(s)://[user:password@]host:port, instead of the managed one.",
+    help="Use this QuestDB, http(s)://host:port, instead of the managed one.",
+)
+_file = click.Path(dir_okay=False, path_type=Path)
+_access_options = (
+    click.option("--questdb-user", metavar="NAME", help="Who asks there."),
+    click.option(
+        "--questdb-password-file",
+        type=_file,
+        metavar="FILE",
+        help="Holds the user's password; INGESTER_QUESTDB_PASSWORD may hold it instead.",
+    ),
+    click.option(
+        "--questdb-token-file",
+        type=_file,
+        metavar="FILE",
+        help="Holds a token in place of user and password; INGESTER_QUESTDB_TOKEN may hold it.",
+    ),
+    click.option(
+        "--questdb-ca",
+        type=_file,
+        metavar="FILE",
+        help="Certificates (PEM) of who vouches for an https QuestDB.  [default: those that the system trusts]",
+    ),
+    # Not for the command line, where every user of the machine could read them: `endpoint_of` refuses them there.
+    click.option(
+        "--questdb-password",
+        hidden=True,
+        help="The password itself; refused on the command line, where others could read it.",
+    ),
+    click.option(
+        "--questdb-token",
+        hidden=True,
+        help="The token itself; refused on the command line, where others could read it.",
+    ),
 )
 
 
 def data_options(command: Command) -> Command:
-    """`--data-dir` and `--questdb`, for every command that touches data."""
-    return data_dir_option(questdb_option(command))
+    """`--data-dir` and all options that say which QuestDB and as whom, for every command that touches data.
+
+    The command gets `data_dir` and `questdb`, an Endpoint, or None for the managed server.
+    """
+
+    @functools.wraps(command)
+    def with_endpoint(*arguments: Any, questdb: str | None, **others: Any) -> Any:
+        access = Access(questdb, **{name: others.pop(f"questdb_{name}") for name in Access._fields[1:]})
+        return command(*arguments, questdb=endpoint_of(access), **others)
+
+    decorated: Any = with_endpoint
+    for option in reversed(_access_options):
+        decorated = option(decorated)
+    return cast(Command, data_dir_option(questdb_option(decorated)))
 
 
 def pair_options(default: str) -> Callable[[Command], Command]:
@@ -68,9 +115,9 @@ def _names(text: str, option: str) -> list[str]:
     return names
 
 
-def open_questdb(data_dir: Path, questdb: str | None) -> tuple[QuestDB, ManagedServer | None]:
+def open_questdb(data_dir: Path, questdb: Endpoint | None) -> tuple[QuestDB, ManagedServer | None]:
     """The QuestDB that the options ask for; the managed one is started where it does not run yet."""
     if questdb is not None:
-        return QuestDB(Endpoint.parse(questdb)), None
+        return QuestDB(questdb), None
     server = ManagedServer(data_dir)
     return QuestDB(server.ensure()), server

@@ -18,6 +18,8 @@ from ingester.exchange.simulated.faults import parse_fault
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.exchange.simulated.tape import Tape, tape_of_snapshots
 from ingester.snapshot import Snapshot
+from ingester.store.endpoint import Endpoint
+from ingester.store.holds import PLAYBACK, holding
 
 
 class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -76,7 +78,7 @@ def simulate(
     burst: bool,
     faults: tuple[str, ...],
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
 ) -> None:
     """Serves order books over Binance's websocket and REST protocol on 127.0.0.1 until Ctrl-C.
 
@@ -120,13 +122,14 @@ def simulate(
     )
 
 
-def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: str | None) -> Tape:
+def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: Endpoint | None) -> Tape:
     from ingester.datasets.playback import table_snapshots
     from ingester.store import query
 
     start_ns, end_ns = dataset.parse_time(start, "--from"), dataset.parse_time(end, "--to")
     check_range(start_ns, end_ns)
     db, _ = open_questdb(data_dir, questdb)
+    click.get_current_context().with_resource(holding(db, PLAYBACK, start_ns, end_ns))
     counts = query.rows_by_symbol(db, start_ns, end_ns) if query.table_exists(db) else {}
     symbols = choose_symbols(named, counts, query.all_symbols(db) if named else list(counts))
     return _tape(start_ns, end_ns, symbols, partial(table_snapshots, db, start_ns, end_ns, symbols, counts))

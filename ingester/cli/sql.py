@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingester.cli.options import data_options, open_questdb
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB, Result
 
 MOST_TABLE_ROWS = 1000
@@ -25,7 +26,7 @@ MOST_TABLE_ROWS = 1000
     help="How rows are printed.",
 )
 @data_options
-def sql(statement: str, form: str, data_dir: Path, questdb: str | None) -> None:
+def sql(statement: str, form: str, data_dir: Path, questdb: Endpoint | None) -> None:
     """Runs one SQL statement and prints its rows.
 
     \b

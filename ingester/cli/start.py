@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, open_questdb, pair_options
+from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
 from ingester.errors import RegionRefused, StoreError
@@ -35,6 +36,7 @@ from ingester.store.server import ManagedServer, watch
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
+    from ingester.store.keeper import Watch as Retention
 
 log = logging.getLogger("ingester.start")
 
@@ -65,6 +67,7 @@ SIMULATOR = "simulator"
 )
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
 @backup_options
+@retention_options
 @watching_options
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
@@ -78,13 +81,15 @@ def start(
     stream_url: str | None,
     rest_url: str | None,
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
     connections: int,
     rotate_every: str,
     collector: str,
     backup_every: int | None,
     backup_format: str,
     backup_root: Path,
+    parquet_after: str | None,
+    drop_after: str | None,
     metrics: str | None,
     alarm_webhook: str | None,
     alarm_gap: str,
@@ -103,11 +108,13 @@ def start(
       ingester start --exchange simulator --for 60s      without the internet
       ingester start --questdb http://admin:secret@db:9000
       ingester start --backup-every 30                   files of the rows as well
+      ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
+    policy = policy_of(parquet_after, drop_after)
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
@@ -118,7 +125,8 @@ def start(
         recorder = Collector(settings, db, data_dir)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
         watching.of(recorder, data_dir, server is not None, db.endpoint.http_url)
-        _record(recorder, db, server, lasting, backup, plan.watch(recorder), watching)
+        beside = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
+        _record(recorder, db, server, lasting, backup, watching, [each for each in beside if each is not None])
 
 
 def _exchange(
@@ -133,7 +141,9 @@ def _exchange(
     return binance.Exchange(preset.name, stream_url or preset.stream_url, rest_url or preset.rest_url)
 
 
-def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> tuple[QuestDB, ManagedServer | None]:
+def _reach(
+    data_dir: Path, questdb: Endpoint | None, depth: int, collector: str
+) -> tuple[QuestDB, ManagedServer | None]:
     """The QuestDB to record into. A first start needs it to be ready; any later one records, and waits for it."""
     try:
         db, server = open_questdb(data_dir, questdb)
@@ -141,7 +151,7 @@ def _reach(data_dir: Path, questdb: str | None, depth: int, collector: str) -> t
         return db, server
     except StoreError as error:
         server = ManagedServer(data_dir) if questdb is None else None
-        endpoint = server.last_endpoint() if server else Endpoint.parse(questdb or "")
+        endpoint = server.last_endpoint() if server else questdb
         if endpoint is None or not spool_folder(data_dir, collector).is_dir():
             raise
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
@@ -154,8 +164,8 @@ def _record(
     server: ManagedServer | None,
     lasting: float | None,
     backup: "Backup | None",
-    following: Watch | None,
     watching: Watching,
+    beside: Sequence["Watch | Retention"],
 ) -> None:
     exchange = collector.settings.exchange
     view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
@@ -164,8 +174,8 @@ def _record(
             watch(server, stop, collector.server_restarted)
         collector.start()
         watching.start()
-        if following is not None:
-            following.start()
+        for each in beside:
+            each.start()
         if backup is not None:
             backup.start()
         ends = time.monotonic() + lasting if lasting is not None else float("inf")
@@ -175,8 +185,8 @@ def _record(
                 collector.stop()
                 raise RegionRefused(binance.region_refused(exchange.name, exchange.stream_url))
         stop.set()
-        if following is not None:
-            following.stop()
+        for each in beside:
+            each.stop()
         complete = collector.stop()
         if backup is not None:
             backup.stop()

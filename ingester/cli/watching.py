@@ -33,9 +33,8 @@ def watching_options(command: Command) -> Command:
         click.option(
             "--alarm-webhook",
             metavar="URL",
-            envvar="INGESTER_ALARM_WEBHOOK",
-            show_envvar=True,
-            help="Post a message here when something is wrong, and when it is over. The variable keeps it secret.",
+            help="Post a message here when something is wrong, and when it is over. "
+            "A secret: better given by variable or file.",
         ),
         click.option(
             "--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /healthz: 127.0.0.1:9464."

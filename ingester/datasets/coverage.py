@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ingester.clock import SECOND
+from ingester.datasets.dropped import dropped_ranges, length_ns, without
 from ingester.datasets.gaps import (
     DAY,
     STEP,
@@ -14,7 +15,6 @@ from ingester.datasets.gaps import (
     collector_gaps,
     coverage_gaps,
     median_interval_ns,
-    percent_covered,
     pieces,
     recorded_spans,
     where,
@@ -39,11 +39,14 @@ class Coverage(NamedTuple):
     """About the median time between two rows of the pair in the whole range; 0 where there is none."""
     gaps: list[Gap]
     """In the order of time, cut to this range."""
+    dropped_ns: int = 0
+    """Of this range, what retention has dropped: neither covered nor missing."""
 
     @property
     def percent(self) -> float:
         """The share of time outside of gaps."""
-        return percent_covered(self.gaps, self.start_ns, self.end_ns)
+        kept_ns = self.end_ns - self.start_ns - self.dropped_ns
+        return 100 * (1 - self.missing_ns / kept_ns) if kept_ns else 100.0
 
     @property
     def missing_ns(self) -> int:
@@ -52,7 +55,8 @@ class Coverage(NamedTuple):
     @property
     def expected_rows(self) -> int:
         """As many as the pair's interval gives in the time outside of gaps."""
-        return round((self.end_ns - self.start_ns - self.missing_ns) / self.interval_ns) if self.interval_ns else 0
+        present_ns = self.end_ns - self.start_ns - self.dropped_ns - self.missing_ns
+        return round(present_ns / self.interval_ns) if self.interval_ns else 0
 
     @property
     def largest(self) -> Gap | None:
@@ -94,7 +98,9 @@ def pair_coverages(
     """The coverage of each of the pairs, in their order; `piece_ns` is one of `PIECES`."""
     spans = recorded_spans(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.6))
     found = collector_gaps(db, spans, start_ns, end_ns, symbols, None, lambda share: progress(0.6 + share * 0.3))
+    dropped = dropped_ranges(db, start_ns, end_ns)
     gaps = coverage_gaps(found, spans, start_ns, end_ns, symbols)
+    gaps = {symbol: without(own, dropped) for symbol, own in gaps.items()}
     rows = _books(db, spans, start_ns, end_ns, piece_ns)
     progress(1.0)
     intervals = _intervals(db, spans, start_ns, end_ns)
@@ -103,11 +109,13 @@ def pair_coverages(
         interval_ns = intervals.get(symbol, 0)
         parts = []
         for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
-            count = rows[symbol, since_ns // piece_ns]
+            count, gone_ns = rows[symbol, since_ns // piece_ns], length_ns(dropped, since_ns, until_ns)
+            if gone_ns == until_ns - since_ns and not count:
+                continue
             inside = list(_cut(gaps[symbol], since_ns, until_ns))
-            parts.append(Coverage(symbol, since_ns, until_ns, count, interval_ns, inside))
-        total = sum(piece.rows for piece in parts)
-        whole = Coverage(symbol, start_ns, end_ns, total, interval_ns, gaps[symbol])
+            parts.append(Coverage(symbol, since_ns, until_ns, count, interval_ns, inside, gone_ns))
+        total, gone_ns = sum(piece.rows for piece in parts), length_ns(dropped, start_ns, end_ns)
+        whole = Coverage(symbol, start_ns, end_ns, total, interval_ns, gaps[symbol], gone_ns)
         answer.append(PairCoverage(whole, parts))
     return answer
 

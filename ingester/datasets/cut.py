@@ -14,6 +14,7 @@ from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
+from ingester.errors import OperationError
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader, Rows, Slice
 
@@ -63,6 +64,12 @@ def collect(
             if part.start_ns >= from_ns:
                 progress.rows_read += len(rows.times)
                 note(part.end_ns, spills)
+    wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
+    if done is None and collector is None and progress.rows_read < wanted:
+        raise OperationError(
+            f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
+            "somebody has dropped days meanwhile. `ingester retention` shows which are left."
+        )
     return spills
 
 

@@ -1,16 +1,25 @@
 """Where a QuestDB is reached, and as whom."""
 
-from dataclasses import dataclass, field
+import base64
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ingester.errors import SettingsError
+from ingester.store.secret import read_secret
+
+log = logging.getLogger(__name__)
 
 EXPECTED = "Write http://host:9000 or https://user:password@host:9000."
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server's HTTP address with its user and password; the PostgreSQL door too, where the server is our own."""
+    """A server's HTTP address with who asks there; the PostgreSQL door too, where the server is our own.
+
+    Raises SettingsError on a user, password or token that cannot be sent; none of them appears in it.
+    """
 
     http_url: str
     """Scheme, host and port, without user and path: `http://127.0.0.1:9000`."""
@@ -18,11 +27,59 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
     pg_port: int | None = None
     """The PostgreSQL port of a managed server; user and password are the same."""
+    token: str | None = field(default=None, repr=False)
+    """Sent instead of user and password."""
+    read_from: Path | None = None
+    """What the password or token was read from, and is read from again where it is refused."""
+    ca_file: Path | None = None
+    """The certificates of those who may vouch for an https server, instead of the ones that the system trusts."""
+
+    def __post_init__(self) -> None:
+        if self.user is not None and ":" in self.user:
+            raise SettingsError("The QuestDB user has a colon in it, which HTTP cannot send. Choose another user.")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise SettingsError("The QuestDB token is not one line of ASCII characters without spaces.")
+
+    @property
+    def host(self) -> str:
+        """Host name or address, without port."""
+        return urlsplit(self.http_url).hostname or ""
 
     @property
     def is_local(self) -> bool:
         """Whether it is this machine, by its address."""
-        return urlsplit(self.http_url).hostname in ("127.0.0.1", "localhost", "::1")
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what is sent there can be read by nobody between."""
+        return self.http_url.startswith("https:")
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether a password or token is sent there."""
+        return bool(self.password or self.token)
+
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that say who asks."""
+        if self.token is not None:
+            return {"authorization": f"Bearer {self.token}"}
+        if self.user is None:
+            return {}
+        pair = base64.b64encode(f"{self.user}:{self.password or ''}".encode()).decode()
+        return {"authorization": f"Basic {pair}"}
+
+    def read_again(self) -> "Endpoint | None":
+        """The same with what its secret file holds now; None where that is the same, or cannot be read."""
+        if self.read_from is None:
+            return None
+        try:
+            secret = read_secret(self.read_from)
+            again = replace(self, token=secret) if self.token is not None else replace(self, password=secret)
+        except SettingsError as error:
+            log.warning("%s", error)
+            return None
+        return again if again != self else None
 
     @classmethod
     def parse(cls, url: str) -> "Endpoint":

@@ -1,17 +1,20 @@
 """QuestDB over HTTP: rows in (`/write`), statements and their answers (`/exec`), text out (`/exp`)."""
 
-import base64
+import logging
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import urllib3
 
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, QueryError, Unreachable
+from ingester.store import certificate
 from ingester.store.endpoint import Endpoint
+
+log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT = urllib3.Timeout(connect=3.0, read=30.0)
 READ_BYTES = 1 << 18
@@ -45,22 +48,21 @@ class QuestDB:
     """One server, by its HTTP address. May be shared by threads."""
 
     def __init__(self, endpoint: Endpoint, query_timeout: urllib3.Timeout = QUERY_TIMEOUT) -> None:
+        """Raises SettingsError where the endpoint's CA file cannot be used."""
         self.endpoint = endpoint
         self._query_timeout = query_timeout
-        headers = {}
-        if endpoint.user is not None:
-            token = base64.b64encode(f"{endpoint.user}:{endpoint.password or ''}".encode()).decode()
-            headers["authorization"] = f"Basic {token}"
-        # Repeating is the callers' decision: a failure never proves that nothing happened.
-        self._pool = urllib3.PoolManager(headers=headers, retries=False, maxsize=4)
+        trust = certificate.context(endpoint)
+        # Repeating is the callers' decision: a failure never proves that nothing happened. Nor is a redirect followed,
+        # to where the password would go.
+        self._pool = urllib3.PoolManager(retries=False, maxsize=4, ssl_context=trust)
         # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
         # connection. So each write has its own, for about a millisecond.
-        self._writes = urllib3.PoolManager(headers=headers, retries=False)
+        self._writes = urllib3.PoolManager(retries=False, ssl_context=trust)
 
     def write(self, body: bytes) -> None:
         """Stores ILP rows with times in nanoseconds; on return they are in the table's write-ahead log.
 
-        Raises RowsRefused when a row is bad, and Unreachable when it is not known whether the rows landed.
+        Raises RowsRefused when a row is bad, and Unreachable when it is not known whether they landed; else as `sql`.
         """
         try:
             answer = self._request("POST", "/write", WRITE_TIMEOUT, {"precision": "n"}, body)
@@ -68,13 +70,16 @@ class QuestDB:
             self._writes.clear()
         if answer.status in (200, 204):
             return
-        text = _error_text(answer)
         if answer.status == 400:
-            raise RowsRefused(f"{self.endpoint.http_url} refused rows: {text}")
-        raise Unreachable(f"{self.endpoint.http_url} answered HTTP {answer.status} to rows: {text}")
+            raise RowsRefused(f"{self.endpoint.http_url} refused rows: {_error_text(answer)}")
+        self._raise(answer, " to rows")
 
     def sql(self, statement: str) -> Result:
-        """Runs one statement. Raises QueryError or AccessRefused where QuestDB refuses it, else Unreachable."""
+        """Runs one statement.
+
+        Raises QueryError or AccessRefused where QuestDB refuses it, Untrusted where its certificate is not accepted,
+        else Unreachable.
+        """
         answer = self._request("GET", "/exec", self._query_timeout, {"query": statement})
         self._check(answer, statement)
         try:
@@ -119,15 +124,22 @@ class QuestDB:
     def _check(self, answer: urllib3.BaseHTTPResponse, statement: str) -> None:
         if answer.status == 200:
             return
-        text = _error_text(answer)
-        if answer.status in (401, 403):
-            raise AccessRefused(
-                f"{self.endpoint.http_url} refused the user and password it was given (HTTP {answer.status}). "
-                "Give them as --questdb http://user:password@host:port."
-            )
         if answer.status == 400:
-            raise QueryError(f"QuestDB refused the statement: {text}\n  {statement.strip()}")
-        raise Unreachable(f"{self.endpoint.http_url} answered HTTP {answer.status}: {text}")
+            raise QueryError(f"QuestDB refused the statement: {_error_text(answer)}\n  {statement.strip()}")
+        self._raise(answer)
+
+    def _raise(self, answer: urllib3.BaseHTTPResponse, to: str = "") -> NoReturn:
+        """Raises what an answer means that is neither good nor 400."""
+        url = self.endpoint.http_url
+        if answer.status in (401, 403):
+            raise AccessRefused(_refused(self.endpoint, answer.status))
+        if 300 <= answer.status < 400:
+            elsewhere = _origin(answer.headers.get("location", "")) or "nowhere"
+            raise Unreachable(
+                f"{url} sends on to {elsewhere} (HTTP {answer.status}), where no password is taken unasked. "
+                "If that is the right address, give it as --questdb."
+            )
+        raise Unreachable(f"{url} answered HTTP {answer.status}{to}: {_error_text(answer)}")
 
     def _request(
         self,
@@ -138,12 +150,58 @@ class QuestDB:
         body: bytes | None = None,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        url = f"{self.endpoint.http_url}{path}?{urlencode(fields)}"
+        sent_as = self.endpoint
+        answer = self._send(sent_as, method, path, timeout, fields, body, stream)
+        if answer.status in (401, 403) and self._changed(sent_as):
+            answer.release_conn()
+            answer = self._send(self.endpoint, method, path, timeout, fields, body, stream)
+        return answer
+
+    def _changed(self, refused: Endpoint) -> bool:
+        """Whether there is another secret than the refused one, which then is in force."""
+        if self.endpoint is refused and (changed := refused.read_again()):
+            log.info("the secret in %s has changed, it is used from now on", changed.read_from)
+            self.endpoint = changed
+        return self.endpoint is not refused
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        timeout: urllib3.Timeout,
+        fields: dict[str, str],
+        body: bytes | None,
+        stream: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        url = f"{endpoint.http_url}{path}?{urlencode(fields)}"
         pool = self._writes if method == "POST" else self._pool
         try:
-            return pool.request(method, url, body=body, timeout=timeout, preload_content=not stream)
+            return pool.request(
+                method, url, body=body, headers=endpoint.headers(), timeout=timeout, preload_content=not stream
+            )
+        except urllib3.exceptions.SSLError as error:
+            raise certificate.refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"QuestDB at {self.endpoint.http_url} does not answer: {error}") from error
+            raise Unreachable(f"QuestDB at {endpoint.http_url} does not answer: {error}") from error
+
+
+def _refused(endpoint: Endpoint, status: int) -> str:
+    if endpoint.token is not None:
+        given, way = "the token it was given", "Give another: --questdb-token-file FILE"
+    elif endpoint.user is not None:
+        given = f"the user {endpoint.user!r} with the password it was given"
+        way = "Give others: --questdb-user NAME --questdb-password-file FILE"
+    else:
+        given, way = "to answer without a password", "Give --questdb-user NAME and --questdb-password-file FILE"
+    source = f"; it was read from {endpoint.read_from}" if endpoint.read_from else ""
+    return f"{endpoint.http_url} refused {given} (HTTP {status}{source}). {way}."
+
+
+def _origin(location: str) -> str:
+    """Scheme, host and port of an address, without who asks there."""
+    parts = urlsplit(location)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else parts.path
 
 
 def _read(answer: urllib3.BaseHTTPResponse, room: bytearray) -> memoryview:

@@ -45,6 +45,12 @@ def statements(depth: int) -> list[str]:
     return [file.read_text() for file in chosen]
 
 
+def statement(table: str) -> str:
+    """The statement that creates a table of which there is only one form. Applying it twice changes nothing."""
+    (file,) = (file for file in sql_folder().iterdir() if re.fullmatch(rf"\d{{3}}_{table}\.sql", file.name))
+    return file.read_text()
+
+
 def views() -> list[tuple[str, str]]:
     """Name and statement of each view in `sql/views/`. Applying one twice changes nothing."""
     folder = sorted((sql_folder() / "views").iterdir(), key=lambda file: file.name)

@@ -1,0 +1,181 @@
+"""`ingester retention`: what old days weigh, and what becomes of them; and its options for `ingester start`."""
+
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from ingester.capture.collector import Collector
+from ingester.cli.options import Command, data_options, open_questdb
+from ingester.clock import SECOND
+from ingester.errors import SettingsError
+from ingester.events import Event
+from ingester.settings import default_collector, seconds
+from ingester.store import schema
+from ingester.store.endpoint import Endpoint
+from ingester.store.keeper import Done, Keeper, Surroundings, Watch
+from ingester.store.questdb import QuestDB
+from ingester.store.retention import CONVERT, DROP, Policy, Step
+from ingester.store.rows import RowEncoder
+from ingester.store.server import ManagedServer
+
+log = logging.getLogger("ingester.retention")
+
+SETTLE_SECONDS = 3.0
+"""A day whose rows become more in this time is left alone."""
+
+
+def retention_options(command: Command) -> Command:
+    """`--parquet-after` and `--drop-after`."""
+    parquet = click.option(
+        "--parquet-after",
+        metavar="DURATION",
+        help="Have days that ended so long ago made Parquet in place, about a fifth of the size: 3d.  [default: never]",
+    )
+    drop = click.option(
+        "--drop-after",
+        metavar="DURATION",
+        help="Drop days that ended so long ago, for good: 90d.  [default: never]",
+    )
+    return parquet(drop(command))
+
+
+def policy_of(parquet_after: str | None, drop_after: str | None) -> Policy:
+    """What the options say. Raises SettingsError."""
+    return Policy(*(_ns(text, name) for text, name in ((parquet_after, "parquet"), (drop_after, "drop"))))
+
+
+def watch_of(collector: Collector, db: QuestDB, server: ManagedServer | None, policy: Policy) -> Watch | None:
+    """What keeps a recorder's server to the policy while it records; None where that is to keep everything."""
+    if not policy.is_active:
+        return None
+    around = Surroundings(lambda: collector.spool.oldest_ns, lambda: _free_bytes(server))
+    return Watch(Keeper(db, policy, collector.clock.now, around), collector.clock.now, collector.record)
+
+
+@click.command(short_help="Show what old days weigh; make them Parquet, drop them.")
+@retention_options
+@click.option("--apply", is_flag=True, help="Do now what is due, instead of only showing it.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@data_options
+def retention(
+    parquet_after: str | None,
+    drop_after: str | None,
+    apply: bool,
+    as_json: bool,
+    data_dir: Path,
+    questdb: Endpoint | None,
+) -> None:
+    """Shows each recorded day: its form, rows and bytes, and what becomes of it when.
+
+    Without options that say so, nothing becomes of any. `ingester start` takes the same options and does hourly what
+    `--apply` does once. Never touched are the newest day, days that an export or import works on, and days into which
+    rows still come. A dropped day does not come back.
+
+    \b
+    Examples:
+      ingester retention
+      ingester retention --parquet-after 3d --drop-after 90d
+      ingester retention --parquet-after 3d --apply
+    """
+    policy = policy_of(parquet_after, drop_after)
+    if apply and not policy.is_active:
+        raise SettingsError("--apply has nothing to do. Say what: --parquet-after 3d, --drop-after 90d, or both.")
+    db, server = open_questdb(data_dir, questdb)
+    keeper = Keeper(db, policy, time.time_ns, Surroundings(free_bytes=lambda: _free_bytes(server)))
+    if apply:
+        _apply(db, keeper)
+    steps = keeper.survey()
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode([as_mapping(step) for step in steps]), indent=2))
+    elif steps:
+        _print(steps)
+    else:
+        click.echo("Nothing was recorded yet.")
+
+
+def as_mapping(step: Step) -> dict[str, Any]:
+    """A day for programs; `at` is when its next step is due, in UTC."""
+    day = step.partition
+    return {
+        "day": day.day,
+        "form": _form(step),
+        "rows": day.rows,
+        "bytes": day.bytes,
+        "bytes_per_row": round(day.bytes_per_row, 1),
+        "next": step.action or None,
+        "at": f"{_time(step.due_ns).replace(' ', 'T')}Z" if step.action else None,
+        "hindrance": step.hindrance or None,
+    }
+
+
+def _apply(db: QuestDB, keeper: Keeper) -> None:
+    due = [step for step in keeper.survey() if step.is_due(time.time_ns())]
+    if not due:
+        return
+    keeper.settle()
+    time.sleep(SETTLE_SECONDS)
+    encoder = RowEncoder(5, default_collector())
+    db.sql(schema.statement(schema.EVENTS))
+    for done in keeper.work():
+        event: Event = done.event(time.time_ns())
+        db.write(encoder.events([event]))
+        click.echo(_told(done), err=True)
+
+
+def _told(done: Done) -> str:
+    day = done.step.partition
+    if done.after is None:
+        return f"{day.day} dropped: {day.rows:,} rows, {_size(day.bytes)}"
+    return f"{day.day} is Parquet: {_size(day.bytes)} became {_size(done.after.bytes)} in {done.seconds:.1f} s"
+
+
+def _print(steps: list[Step]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("day", "form", "rows", "size", "bytes/row", "next"):
+        table.add_column(name, justify="right" if name in ("rows", "size", "bytes/row") else "left")
+    for step in steps:
+        day = step.partition
+        size, each = _size(day.bytes), f"{day.bytes_per_row:.0f}"
+        table.add_row(day.day, _form(step), f"{day.rows:,}", size, each, _next(step))
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+    rows, size = (sum(getattr(step.partition, name) for step in steps) for name in ("rows", "bytes"))
+    parquet = sum(step.partition.is_parquet for step in steps)
+    click.echo(f"{len(steps)} days, {parquet} of them Parquet: {rows:,} rows, {_size(size)}")
+
+
+def _form(step: Step) -> str:
+    return "parquet" if step.partition.is_parquet else "native"
+
+
+def _next(step: Step) -> str:
+    words = {CONVERT: "Parquet", DROP: "dropped"}.get(step.action)
+    if words is None:
+        return ""
+    if step.hindrance:
+        return f"{words} when it can be: {step.hindrance}"
+    return f"{words} now" if step.is_due(time.time_ns()) else f"{words} at {_time(step.due_ns)}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _time(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ns // SECOND))
+
+
+def _ns(text: str | None, name: str) -> int | None:
+    return None if text is None else round(seconds(text, f"--{name}-after") * SECOND)
+
+
+def _free_bytes(server: ManagedServer | None) -> int | None:
+    """On the disk of a managed server; that of another one is not known."""
+    return shutil.disk_usage(server.data_dir).free if server is not None else None
