@@ -67,9 +67,8 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything below is cleaned up
     logging.getLogger("ingester").setLevel(logging.ERROR)  # that port 9000 is taken is no matter here
-    print(
-        f"{MARKER}\n{machine()}; ingester {__version__}; QuestDB {jar.VERSION}, heap {HEAP}; {options.seconds:g} s each."
-    )
+    what = f"ingester {__version__}; QuestDB {jar.VERSION}, heap {HEAP}"
+    print(f"{MARKER}\n{machine()}; {what}; {options.seconds:g} s each.")
     print(recording([recorded(pairs, options.seconds, options.warmup) for pairs in options.pairs]), flush=True)
     print(sizing({depth: row_bytes(depth) for depth in DEPTHS}))
     print(MARKER.replace("benchmarks", "end of benchmarks"))

@@ -135,6 +135,7 @@ def test_a_backup_that_is_made_while_a_recorder_writes_comes_back(questdb, tmp_p
     making, restoring = (
         blocks(text.split(f"<!-- {mark} -->")[1], "sh")[0].replace("sudo ", "") for mark in ("backup", "restore")
     )
+    schema.ensure(QuestDB(questdb.endpoint), 5)
     restored = ManagedServer(tmp_path / "restored")
     (restored.data_dir / "questdb").mkdir(parents=True)
     (tmp_path / "backup").mkdir()
@@ -142,8 +143,8 @@ def test_a_backup_that_is_made_while_a_recorder_writes_comes_back(questdb, tmp_p
         Simulator(pairs=["BTCUSDT", "ETHUSDT"]) as simulator,
         Recorder("--pairs", "BTCUSDT,ETHUSDT", "--collector", "backup", *at(simulator, questdb)) as recorder,
     ):
-        recorder.wait_for("stored,")
-        before = rows_of(questdb, "backup")
+        while not (before := rows_of(questdb, "backup")):
+            assert recorder.process.poll() is None, recorder.output
         shell(making, tmp_path, questdb.data_dir)
         assert recorder.stop()[0] == 0
     assert before
@@ -165,7 +166,7 @@ def shell(script, tmp_path, data_dir):
     """Runs commands of a page on a data folder; `cp` stands in where this machine has no rsync."""
     script = script.replace("/var/lib/ingester", str(data_dir)).replace("/mnt/backup", str(tmp_path / "backup"))
     if shutil.which("rsync") is None:
-        script = 'rsync() { mkdir -p "${@: -1}" && cp -a "${@: -2:1}." "${@: -1}"; }\n' + script
+        script = 'rsync() { mkdir -p "${@: -1}" && cp -a --sparse=always "${@: -2:1}." "${@: -1}"; }\n' + script
     script = f'ingester() {{ "{sys.executable}" -m ingester "$@" --data-dir "{data_dir}"; }}\n{script}'
     done = subprocess.run(["bash", "-c", script], env=os.environ, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
