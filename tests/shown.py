@@ -19,11 +19,12 @@ def blocks(text, language):
 def commands(text):
     """The arguments of each `ingester …` in the `sh` blocks of a page."""
     for block in blocks(text, "sh"):
-        yield from _commands(block.replace("\\\n", " "))
+        yield from _commands(re.sub(r"\\\n\s*", " ", block))
 
 
 def _commands(script):
     for line in script.splitlines():
+        line = re.sub(r"(?<=\S) {4,}.*", "", line)  # a remark, as in the examples of --help
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words = []
@@ -58,13 +59,19 @@ def known(words):
     while isinstance(command, click.Group) and words:
         _, command, words = command.resolve_command(context, words)
     options = {name for option in command.params for name in option.opts}
-    return {word for word in words if word.startswith("-")} <= options
+    if "--" in words:
+        words = words[: words.index("--")]
+    return {word.partition("=")[0] for word in words if word.startswith("-")} <= options
 
 
 def understand(words):
-    """Raises where a command, an option or a value is unknown."""
+    """Raises where a command, an option or a value is unknown; files that are named need not be there."""
     command, context = cli, click.Context(cli)
     while isinstance(command, click.Group):
         name, command, words = command.resolve_command(context, words)
         context = click.Context(command, context, info_name=name)
-    command.parse_args(context, words)
+    try:
+        command.parse_args(context, words)
+    except click.BadParameter as error:
+        if "does not exist" not in error.message:
+            raise
