@@ -30,18 +30,18 @@ WRITE_ROWS = 100_000
 HOUR_TICKS = 3600 * SECOND // INTERVAL_NS
 
 
-def recorded_books() -> np.ndarray:
-    """The recording's levels: (books, 4 x DEPTH), in the order of the table's columns."""
+def recorded_books(depth: int = DEPTH) -> np.ndarray:
+    """The recording's levels: (books, 4 x depth), in the order of the table's columns."""
     with gzip.open(RECORDING, "rt") as lines:
         books = [json.loads(line.partition(" ")[2])["data"] for line in lines]
-    return np.array([[side[:DEPTH] for side in (book["bids"], book["asks"])] for book in books], float).reshape(
+    return np.array([[side[:depth] for side in (book["bids"], book["asks"])] for book in books], float).reshape(
         len(books), -1
     )
 
 
-def frames(pairs: int, hours: float) -> Iterator[pd.DataFrame]:
+def frames(pairs: int, hours: float, depth: int = DEPTH) -> Iterator[pd.DataFrame]:
     """The table's rows in the order of time, about WRITE_ROWS at once."""
-    books, random = recorded_books(), np.random.default_rng(1)
+    books, random = recorded_books(depth), np.random.default_rng(1)
     names, ticks = np.array(symbols(pairs)), round(hours * HOUR_TICKS)
     piece_ticks = max(1, WRITE_ROWS // pairs)
     for first in range(0, ticks, piece_ticks):
@@ -50,7 +50,7 @@ def frames(pairs: int, hours: float) -> Iterator[pd.DataFrame]:
         times += random.integers(0, JITTER_NS // 1000, len(times)) * 1000
         order = np.argsort(times)
         tick, pair = tick[order], pair[order]
-        frame = pd.DataFrame(books[(tick + 101 * pair) % len(books)], columns=level_columns(DEPTH))
+        frame = pd.DataFrame(books[(tick + 101 * pair) % len(books)], columns=level_columns(depth))
         frame.insert(0, "timestamp", times[order].view("datetime64[ns]"))
         frame.insert(1, "symbol", pd.Categorical.from_codes(pair, names))
         frame.insert(2, "collector", pd.Categorical.from_codes(np.zeros_like(pair), ["bench"]))
@@ -58,11 +58,11 @@ def frames(pairs: int, hours: float) -> Iterator[pd.DataFrame]:
         yield frame
 
 
-def fill(db: QuestDB, pairs: int, hours: float) -> None:
+def fill(db: QuestDB, pairs: int, hours: float, depth: int = DEPTH) -> None:
     """Makes the table, and returns when all its rows are to be seen."""
-    schema.ensure(db, DEPTH)
+    schema.ensure(db, depth)
     with Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;") as encoder:
-        for frame in frames(pairs, hours):
+        for frame in frames(pairs, hours, depth):
             rows = encoder.new_buffer()
             rows.dataframe(frame, table_name=schema.ORDERBOOK, symbols=["symbol", "collector"], at="timestamp")
             db.write(bytes(rows))

@@ -1,10 +1,12 @@
 """docker/, as far as it can be tried without a Docker engine."""
 
+import http.server
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,10 +14,13 @@ import pytest
 import yaml
 
 from ingester import __version__
+from ingester.capture import collector
 
 DOCKER = Path(__file__).parents[1] / "docker"
 ROOT = DOCKER.parent
-SERVICES = ["questdb", "recorder"]
+RECORDERS = ["recorder-a", "recorder-b"]
+SERVICES = ["questdb", *RECORDERS, "prometheus", "grafana"]
+SMALL_MACHINE = 2 << 30
 
 
 def stages():
@@ -92,12 +97,17 @@ def test_the_image_runs_the_program_itself_as_an_ordinary_user():
 def test_images_are_pinned(service):
     sources = [rest.split()[0] for stage in stages() for keyword, rest in stage if keyword == "FROM"]
     for image in [*sources, service["image"]]:
-        assert re.fullmatch(r"[\w./-]+:\d+\.\d+[\w.-]*", image), image
-    assert compose()["services"]["recorder"]["image"] == f"ingester:{__version__}"
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", image), image
+    for recorder in RECORDERS:
+        assert compose()["services"][recorder]["image"] == f"ingester:{__version__}"
+
+
+def test_every_service_is_looked_at():
+    assert list(compose()["services"]) == SERVICES
 
 
 def test_the_build_sees_what_it_copies_and_nothing_else():
-    context = compose()["services"]["recorder"]["build"]
+    context = compose()["services"]["recorder-a"]["build"]
     assert (DOCKER / context["context"]).resolve() == ROOT
     assert (ROOT / context["dockerfile"]).is_file()
     kept = {line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
@@ -113,24 +123,68 @@ def test_a_service_has_no_more_rights_than_it_needs(service):
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["restart"] == "unless-stopped"
     assert not service.get("privileged")
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+
+
+def test_a_service_tells_how_it_is(service):
+    kind, program, *_ = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    assert program in ("bash", "python", "wget")  # what is in the images
+    assert set(service["healthcheck"]) == {"test", "interval", "timeout", "retries", "start_period"}
+
+
+def test_a_machine_of_2_gib_carries_it_and_one_of_3_the_monitoring_too():
+    sizes = {"m": 1 << 20, "g": 1 << 30}
+
+    def limits(profiles):
+        chosen = [each for each in compose()["services"].values() if each.get("profiles", []) in ([], profiles)]
+        return sum(int(each["mem_limit"][:-1]) * sizes[each["mem_limit"][-1]] for each in chosen)
+
+    system = 384 << 20
+    assert limits([]) + system < SMALL_MACHINE
+    assert SMALL_MACHINE < limits(["monitoring"]) + system < 3 << 30
+
+
+def test_a_recorder_has_the_time_that_it_takes_to_end():
+    longest = 2 * collector.GOODBYE_SECONDS + collector.DRAIN_SECONDS + collector.AUDIT_SECONDS
+    for recorder in RECORDERS:
+        assert compose()["services"][recorder]["stop_grace_period"] == "1m"
+    assert longest < 60
+
+
+def test_two_recorders_differ_in_name_and_place_alone():
+    a, b = (compose()["services"][recorder] for recorder in RECORDERS)
+    assert {key for key in a if a[key] != b[key]} == {"hostname", "volumes"}
+    assert [each["hostname"] for each in (a, b)] == RECORDERS
 
 
 def test_ports_are_open_to_this_machine_alone():
     ports = [port for service in compose()["services"].values() for port in service.get("ports", [])]
-    assert len(ports) == 2
+    assert [port.split(":")[-1] for port in ports] == ["9000", "8812", "9090", "3000"]
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_what_is_named_is_defined():
     whole = compose()
+    used, kept = set(), set()
     for service in whole["services"].values():
-        assert set(service["secrets"]) <= set(whole["secrets"])
-        assert {volume.split(":")[0] for volume in service["volumes"]} <= set(whole["volumes"])
+        used |= set(service.get("secrets", []))
+        kept |= {volume.split(":")[0] for volume in service["volumes"]}
         assert set(service.get("depends_on", {})) <= set(whole["services"])
         for name, value in service.get("environment", {}).items():
             if name.endswith("_FILE"):
                 assert value.removeprefix("/run/secrets/") in service["secrets"]
+    assert used == set(whole["secrets"])
+    assert {place for place in kept if not place.startswith("./")} == set(whole["volumes"])
     assert all(set(secret) == {"file"} for secret in whole["secrets"].values())
+
+
+def test_what_is_mounted_from_here_is_here_and_only_read():
+    mounts = [volume.split(":") for service in compose()["services"].values() for volume in service["volumes"]]
+    here = {place: options for place, _, *options in mounts if place.startswith("./")}
+    assert all(options == ["ro"] for options in here.values())
+    assert len(here) >= 3
+    assert all((DOCKER / place).exists() for place in here)
 
 
 def test_no_password_stands_in_the_file(service):
@@ -138,8 +192,7 @@ def test_no_password_stands_in_the_file(service):
         if "PASSWORD" in name:
             assert name.endswith("_FILE")
             assert value.startswith("/run/secrets/")
-    for url in re.findall(r"https?://\S+?@", (DOCKER / "compose.yml").read_text()):
-        assert url.endswith(":$$password@")
+    assert re.findall(r"https?://(\S+?)@", (DOCKER / "compose.yml").read_text()) == ["ingester"]  # the user alone
 
 
 @pytest.fixture
@@ -156,32 +209,16 @@ def test_the_passwords_are_made_by_one_command(secrets):
     files = {DOCKER / secret["file"] for secret in compose()["secrets"].values()}
     made = list(secrets.iterdir())
     assert {DOCKER / "secrets" / file.name for file in made} == files
-    assert len({file.read_text() for file in made}) == 2
+    assert len({file.read_text() for file in made}) == 3
     assert all(re.fullmatch(r"\w{32,}\n", file.read_text()) for file in made)
     assert secrets.stat().st_mode & 0o777 == 0o700
     assert all(file.stat().st_mode & 0o044 for file in made)
 
 
-def test_the_recorder_gets_the_password_from_its_file(secrets, tmp_path):
-    recorder = compose()["services"]["recorder"]
-    program = tmp_path / "ingester"
-    program.write_text('#!/bin/sh\necho "$INGESTER_QUESTDB"\necho "$@"\n')
-    program.chmod(0o755)
-    words = [*recorder["entrypoint"], *recorder["command"]]
-    words = [word.replace("$$", "$").replace("/run/secrets", str(secrets)) for word in words]
-    done = run(words, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    address, arguments = done.stdout.splitlines()
-    url = urlsplit(address)
-    assert (url.username, url.hostname, url.port) == ("ingester", "questdb", 9000)
-    assert url.password == (secrets / "questdb_http_password").read_text().strip()
-    assert arguments == "start --data-dir /data"
-    (secrets / "questdb_http_password").unlink()
-    assert run(words, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}).returncode != 0
-
-
 def test_the_recorder_waits_for_a_health_check_that_knows_a_live_server(questdb):
     services = compose()["services"]
-    assert services["recorder"]["depends_on"] == {"questdb": {"condition": "service_healthy"}}
+    for recorder in RECORDERS:
+        assert services[recorder]["depends_on"] == {"questdb": {"condition": "service_healthy"}}
     kind, *words = services["questdb"]["healthcheck"]["test"]
     assert kind == "CMD"
     url = urlsplit(questdb.endpoint.http_url)
@@ -192,3 +229,25 @@ def test_the_recorder_waits_for_a_health_check_that_knows_a_live_server(questdb)
 
     assert check(url.port) == 0
     assert check(1) != 0
+
+
+def test_a_recorders_health_check_knows_200_from_all_else():
+    """The very command, against an answer of each kind."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(self.server.status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    _, program, *words = compose()["services"]["recorder-a"]["healthcheck"]["test"]
+    assert program == "python"
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [word.replace(":9464/", f":{server.server_port}/") for word in words]
+        for server.status, healthy in ((200, True), (503, False)):
+            assert (run([sys.executable, *command]).returncode == 0) is healthy
+        server.shutdown()
+    assert run([sys.executable, *command]).returncode != 0  # nobody listens

@@ -1,98 +1,164 @@
-"""What `docs/` says: the reference is what the code declares, the cookbook's statements run, every command exists."""
+"""What docs/ and docker/README.md show is true: commands, links, messages, and the backup that comes back."""
 
+import ast
+import os
 import re
-import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import click
 import pytest
-from recorder import Recorder, at
+from recorder import Recorder, at, rows_of
+from shown import blocks, commands, inline, known, understand
 
-from ingester.cli import cli
-from ingester.cli.declared import CONFIG_OPTION, commands
+import ingester
 from ingester.exchange.simulated import Simulator
+from ingester.store import schema
 from ingester.store.questdb import QuestDB
+from ingester.store.server import ManagedServer
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-REFERENCE = (DOCS / "configuration.md").read_text()
-COOKBOOK = (DOCS / "sql.md").read_text()
-STATEMENTS = re.findall(r"```sql\n(.*?)```", COOKBOOK, re.DOTALL)
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "docker" / "README.md"]
+
+SHOWN = [
+    pytest.param(words, id=f"{page.name}: {shlex.join(words)}")
+    for page in PAGES
+    for words in commands(page.read_text())
+]
+
+INLINE = [
+    pytest.param(words, id=f"{page.name}: {shlex.join(words)}") for page in PAGES for words in inline(page.read_text())
+]
 
 
-def test_the_pages_are_as_they_would_be_written_now():
-    for path, content in runpy.run_path(str(DOCS / "generate.py"))["documents"]().items():
-        assert path.read_text() == content, f"{path.name} is out of date: make docs"
+def page_ids(page):
+    return page.name if page.parent.name == "docs" else f"{page.parent.name}/{page.name}"
 
 
-@pytest.mark.parametrize(
-    ("path", "command"), list(commands((), cli)), ids=lambda each: "-".join(each) if isinstance(each, tuple) else ""
-)
-def test_every_command_and_option_is_in_the_reference(path, command):
-    name = " ".join(("ingester", *path))
-    assert f"\n## {name}\n" in REFERENCE
-    section = REFERENCE.split(f"\n## {name}\n")[1].split("\n## ")[0]
-    for option in command.params:
-        if isinstance(option, click.Option):
-            assert re.search(rf"`(\S+, )*{re.escape(max(option.opts, key=len))}[` ]", section), f"{name} {option.opts}"
-    assert ("`--config`" in section) is any(option.name == CONFIG_OPTION for option in command.params)
+@pytest.mark.parametrize("words", SHOWN)
+def test_every_command_that_is_shown_is_understood(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    understand(words)
 
 
-def test_every_file_of_sql_is_in_the_cookbook():
-    for file in (ROOT / "sql" / "queries").glob("*.sql"):
-        assert file.read_text().strip() in COOKBOOK, file.name
-    for file in (ROOT / "sql" / "views").glob("*.sql"):
-        assert f"`{file.stem}`" in COOKBOOK
+@pytest.mark.parametrize("words", INLINE)
+def test_every_command_and_option_in_the_text_exists(words):
+    assert known(words)
 
 
-@pytest.fixture(scope="module")
-def db(questdb):
-    """The server after two recorders ran beside each other for some seconds."""
-    pairs = ["BTCUSDT", "ETHUSDT"]
-    with Simulator(pairs=pairs) as simulator:
-        told = ("--pairs", ",".join(pairs), "--for", "4s", *at(simulator, questdb))
-        with Recorder("--collector", "one", *told) as one, Recorder("--collector", "two", *told) as two:
-            for recorder in (one, two):
-                recorder.process.wait(60)
-                assert recorder.stop()[0] == 0, recorder.output
+def test_commands_are_found_whatever_stands_before_and_behind_them():
+    script = """```sh
+    sudo systemctl restart ingester && ingester status --json || echo "look"
+    docker compose exec recorder-a ingester sql "SELECT 1; SELECT 2"   # a remark
+    trap 'ingester sql "CHECKPOINT RELEASE"' EXIT
+    sudo -u ingester touch here; X=1 ingester server \\
+      stop
+    ```"""
+    assert list(commands(script)) == [
+        ["status", "--json"],
+        ["sql", "SELECT 1; SELECT 2"],
+        ["sql", "CHECKPOINT RELEASE"],
+        ["server", "stop"],
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        if target.startswith(("http:", "https:")):
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+def anchors(page):
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs" / "README.md").read_text()
+    missing = [page.name for page in PAGES if page.parent.name == "docs" and f"]({page.name})" not in index]
+    assert missing == ["README.md"]
+
+
+def messages():
+    """Every text of the source, with `…` for what is filled in."""
+    found = []
+    for path in Path(ingester.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[-+.\d]*[sdfgr]", "…", node.value))
+    return found
+
+
+def test_each_message_that_troubleshooting_explains_is_one_of_the_source():
+    quoted = re.findall(r"^> (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(quoted) >= 40
+    texts = messages()
+    for message in quoted:
+        assert len(re.sub(r"\W", "", message)) >= 5, f"{message!r} could be anything"
+        pattern = re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
+        assert any(pattern.search(text) for text in texts), message
+
+
+def test_the_sql_that_is_shown_for_operators_runs(questdb):
     db = QuestDB(questdb.endpoint)
-    for table in ("orderbook", "collector_events"):
-        db.sql(f"SELECT wait_wal_table('{table}')")
-    return db
+    schema.ensure(db, 5)
+    statements = [words[1] for words in (each.values[0] for each in SHOWN) if words[0] == "sql"]
+    chosen = [statement for statement in statements if statement.startswith("SELECT")]
+    assert len(chosen) >= 5
+    for statement in chosen:
+        db.sql(statement)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda text: text.strip().splitlines()[0][:60])
-def test_a_statement_of_the_cookbook_answers_on_recorded_books(db, statement):
-    result = db.sql(statement)
-    may_be_empty = "gaps" in statement or "copy_export_log" in statement
-    assert result.columns
-    assert result.rows or may_be_empty
+def test_a_backup_that_is_made_while_a_recorder_writes_comes_back(questdb, tmp_path):
+    """The very commands of the page, with folders of the test in place of those of a server."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    making, restoring = (
+        blocks(text.split(f"<!-- {mark} -->")[1], "sh")[0].replace("sudo ", "") for mark in ("backup", "restore")
+    )
+    schema.ensure(QuestDB(questdb.endpoint), 5)
+    restored = ManagedServer(tmp_path / "restored")
+    (restored.data_dir / "questdb").mkdir(parents=True)
+    (tmp_path / "backup").mkdir()
+    with (
+        Simulator(pairs=["BTCUSDT", "ETHUSDT"]) as simulator,
+        Recorder("--pairs", "BTCUSDT,ETHUSDT", "--collector", "backup", *at(simulator, questdb)) as recorder,
+    ):
+        while not (before := rows_of(questdb, "backup")):
+            assert recorder.process.poll() is None, recorder.output
+        shell(making, tmp_path, questdb.data_dir)
+        assert recorder.stop()[0] == 0
+    assert before
+    assert len(rows_of(questdb, "backup")) > len(before)
+    assert not QuestDB(questdb.endpoint).sql("SELECT * FROM checkpoint_status()").rows[0][0]
+    try:
+        shell(
+            restoring.replace("systemctl start ingester-questdb", "ingester server start"), tmp_path, restored.data_dir
+        )
+        restored.endpoint = restored.ensure()
+        assert not (restored.data_dir / "questdb" / "root" / "_restore").exists()
+        assert rows_of(restored, "backup")[: len(before)] == before
+        assert QuestDB(restored.endpoint).sql("SELECT name FROM wal_tables() WHERE suspended").rows == []
+    finally:
+        restored.stop()
 
 
-def shown_commands():
-    for page in PAGES:
-        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("ingester "):
-                    yield page.name, line
-
-
-@pytest.mark.parametrize(("page", "line"), list(shown_commands()))
-def test_a_command_that_is_shown_exists_with_its_options(page, line):
-    words = shlex.split(line.split("   ")[0], comments=True)[1:]
-    command, context = cli, click.Context(cli)
-    while isinstance(command, click.Group):
-        name, command, words = command.resolve_command(context, words)
-        context = click.Context(command, context, info_name=name)
-    known = {each for option in command.get_params(context) for each in (*option.opts, *option.secondary_opts)}
-    told = words[: words.index("--")] if "--" in words else words
-    assert {word.split("=")[0] for word in told if word.startswith("--")} <= known
-
-
-def test_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert target.startswith("http") or (DOCS / target).exists(), f"{page.name}: {target}"
+def shell(script, tmp_path, data_dir):
+    """Runs commands of a page on a data folder; `cp` stands in where this machine has no rsync."""
+    script = script.replace("/var/lib/ingester", str(data_dir)).replace("/mnt/backup", str(tmp_path / "backup"))
+    if shutil.which("rsync") is None:
+        script = 'rsync() { mkdir -p "${@: -1}" && cp -a --sparse=always "${@: -2:1}." "${@: -1}"; }\n' + script
+    script = f'ingester() {{ "{sys.executable}" -m ingester "$@" --data-dir "{data_dir}"; }}\n{script}'
+    done = subprocess.run(["bash", "-c", script], env=os.environ, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr

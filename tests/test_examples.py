@@ -86,7 +86,6 @@ def test_an_episode_that_breaks_off_trades_nothing_more():
         OrderBookEnv(Given(length=5)).reset()
 
 
-@pytest.mark.skipif(find_spec("ingester.capture.recorder") is None, reason="there is no Recorder yet")
 def test_the_same_environment_runs_on_live_books():
     from ingester import Recorder
 

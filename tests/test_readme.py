@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from recorder import Recorder, at
+from shown import understand
 
 from ingester.cli import cli
 from ingester.exchange.simulated import Simulator
@@ -41,12 +42,7 @@ def test_every_command_that_is_shown_is_understood(line, tmp_path, monkeypatch):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / "hft data" / "raw fetched data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)  # where the files that it names are
-    words = shlex.split(line)[1:]
-    command, context = cli, click.Context(cli)
-    while isinstance(command, click.Group):
-        name, command, words = command.resolve_command(context, words)
-        context = click.Context(command, context, info_name=name)
-    command.parse_args(context, words)  # raises on an unknown option or value
+    understand(shlex.split(line)[1:])
 
 
 def test_the_sql_that_is_shown_runs_on_recorded_books(questdb):
