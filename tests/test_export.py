@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from frames_of import read
 from recorder import interruptible, url_of
 
+from ingester import open_dataset
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.dataset import columns
@@ -165,6 +166,27 @@ def test_adjacent_ranges_together_hold_each_row_once(questdb, made, tmp_path):
         (path,) = exported(questdb, tmp_path / str(number), *options).glob("*.pkl")
         parts.append(times_of(pd.read_pickle(path)))
     assert np.array_equal(np.concatenate(parts), made["XBUSDT"][0])
+
+
+def test_a_grid_opens_for_training_and_its_windows_keep_clear_of_the_gaps(questdb, made, tmp_path):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", ",".join(made), "--every", "500ms")
+    folder = exported(questdb, tmp_path, *options, "--max-age", "2s", "--format", "npz")
+    data = open_dataset(folder)
+    data.verify()
+    gaps = [gap for pair in data.manifest["pairs"].values() for gap in pair["gaps"]]
+    for pair in made:
+        frame = read(next(folder.glob(f"{pair[:2]}_*")))
+        assert frame.equals(data[pair])
+    windows = list(data.episodes(4, stride=1, seed=5))
+    assert len(windows) > 100
+    assert len(gaps) > 10
+    for gap in gaps:
+        since, until = (np.datetime64(gap[end].removesuffix("Z"), "ns") for end in ("from", "to"))
+        assert not any(since < times[-1] and until > times[0] for times, _ in windows)
+    array, first = data.to_numpy(), data.times[0]
+    for times, values in windows:
+        begin = (times[0] - first) // np.timedelta64(500, "ms")
+        assert np.array_equal(values, array[begin : begin + 4])
 
 
 def test_fill_forward_carries_on_what_is_too_old(questdb, made, tmp_path):

@@ -90,14 +90,15 @@ def test_a_range_of_the_table_is_recorded_again_book_for_book_and_in_its_rhythm(
     for symbol, books in recorded.items():
         assert [row[1] for row in found[symbol]] == [book.update_id for book in books]
         assert [row[2] for row in found[symbol]] == [flat(book) for book in books]
-        first = np.diff([book.receive_ns for book in books])
-        again = np.diff([row[0] * 1000 for row in found[symbol]]) * SPEED
-        assert 0.9 < again.sum() / first.sum() < 2  # never faster; a busy machine may lag
-        assert 0.5 < np.median(again) / np.median(first) < 2
+        first = np.array([book.receive_ns for book in books], float)
+        again = np.array([row[0] * 1000 for row in found[symbol]], float)
+        took = (again[-1] - again[0]) * SPEED / (first[-1] - first[0])
+        assert 0.9 < took < 5  # never faster; a busy machine may lag
+        assert np.corrcoef(first, again)[0, 1] > 0.95
         if symbol == "ZPLAYUSDT":
-            hole = first.argmax()
-            assert first[hole] >= HOLE
-            assert again[hole] > 0.5 * HOLE > 5 * np.median(again)
+            hole = np.diff(first).argmax()
+            assert np.diff(first)[hole] >= HOLE
+            assert np.diff(again)[hole] * SPEED > HOLE / 2
 
 
 def test_a_data_set_is_recorded_as_fast_as_it_is_read(questdb, recorded, tmp_path):
