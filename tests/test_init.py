@@ -74,6 +74,7 @@ def test_each_line_may_be_taken_into_use_alone(home, number):
     lines = template(cli).splitlines()
     lines[number] = KEY.sub("", lines[number])
     Path("ingester.toml").write_text("\n".join(lines))
+    Path("ingester.toml").chmod(0o600)
     (keys,) = [keys for keys in read(Path("ingester.toml")).entries if keys in SETTINGS]
     setting = SETTINGS[keys]
     if exists(setting):

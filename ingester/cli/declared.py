@@ -125,6 +125,8 @@ class Setting:
             return value.isoformat()
         if isinstance(type_, click.Choice):
             return str(_checked(value, (str, int), f"one of {', '.join(map(repr, type_.choices))}"))
+        if not isinstance(type_, click.types.StringParamType | click.Path):
+            return str(_checked(value, (str, int, float), "a number, or text in quotes"))
         example = f", such as {toml_text(self.default if self.default is not None else self.example)}"
         what = "text in quotes, or a list of texts" if self._takes_commas else "text in quotes"
         text = _checked(value, (str,), what + ("" if self.option.multiple else example))

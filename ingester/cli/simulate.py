@@ -54,7 +54,7 @@ class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     help="Play a recording of '<receive time in ns> <json>' lines; may be given several times.",
 )
 @click.option(
-    "--speed", type=_Speed(), default="1", show_default=True, metavar="X|max", help="max (or 0): as fast as it is read."
+    "--speed", type=_Speed(), default=1.0, show_default=True, metavar="X|max", help="max (or 0): as fast as it is read."
 )
 @click.option("--loop", is_flag=True, help="Play from the beginning again at the end; update ids go on rising.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Other books for another number.")
