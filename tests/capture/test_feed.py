@@ -133,6 +133,16 @@ def test_answers_settle_requests_and_errors_become_events():
     assert not bench.feed.unanswered()
 
 
+def test_what_is_being_read_is_not_complete_yet():
+    bench = Bench(copies=2)
+    assert bench.feed.complete_until() == bench.now_ns
+    bench.streams[1].reading_ns = began = bench.now_ns - 7
+    bench.now_ns += SECOND
+    assert bench.feed.complete_until() == began
+    bench.streams[1].reading_ns = None
+    assert bench.feed.complete_until() == bench.now_ns
+
+
 def test_every_pair_of_the_exchange_fits_on_few_connections_of_equal_size():
     names = [b"n%d" % i for i in range(1500)]
     groups = split(names, 1024)
