@@ -19,6 +19,7 @@ class SilentStream:
         self.sent = []
         self.renewals = []
         self.started = self.stopped = False
+        self.reading_ns = None
 
     def start(self):
         self.started = True

@@ -39,8 +39,10 @@ class Consumer:
         self._record = record
         self._symbols = symbols
         self._close = close
-        self._next: dict[Ring, int] = {ring: ring.count for ring in record.rings.values() if ring is not None}
+        self._next: dict[Ring, int] = {ring: ring.count for ring in record.rings.values()}
         self._rung = record.on_rows.rung
+        self._heard = 0  # rows of its own pairs, where it has not all
+        self._called()
         self._bell = threading.Event()
         self._unsubscribe = record.on_rows.add(self._bell)
 
@@ -60,7 +62,7 @@ class Consumer:
         return Taken(rows.times, rows.values, first - wanted)
 
     def wait(self, timeout: float | None = None) -> list[str]:
-        """Waits until something has come since the last `wait`, and gives all pairs that have rows to take.
+        """Waits until a row has come since the last `wait`, and gives all pairs that have rows to take.
 
         An empty list: nothing came within `timeout` seconds (None: no limit), or the recorder has stopped.
         """
@@ -71,7 +73,7 @@ class Consumer:
             rung = record.on_rows.rung
             if rung != self._rung:
                 self._rung = rung
-                if pairs := self._pairs():
+                if (self._symbols is None or self._called()) and (pairs := self._untaken()):
                     return pairs
             if not record.running:
                 return []
@@ -92,7 +94,13 @@ class Consumer:
     ) -> None:
         self.close()
 
-    def _pairs(self) -> list[str]:
+    def _called(self) -> bool:
+        """Whether one of its own pairs has a row that had not come at the last call."""
+        rings = self._record.rings
+        heard, self._heard = self._heard, sum(rings[each].count for each in self._symbols or () if each in rings)
+        return self._heard != heard
+
+    def _untaken(self) -> list[str]:
         rings, taken = self._record.rings, self._next
         symbols = rings if self._symbols is None else [symbol for symbol in self._symbols if symbol in rings]
-        return [symbol for symbol in symbols if (ring := rings[symbol]) is not None and ring.count > taken.get(ring, 0)]
+        return [symbol for symbol in symbols if (ring := rings[symbol]).count > taken.get(ring, 0)]

@@ -64,8 +64,10 @@ class Record:
         self.closed = threading.Event()
         """Set while nothing more will come."""
         self.closed.set()
-        self.rings: Mapping[str, Ring | None] = {}
-        """Replaced as a whole when pairs come and go, so that readers need no lock."""
+        # Both are replaced as a whole when pairs come and go, so that readers need no lock.
+        self.pairs: tuple[str, ...] = ()
+        self.rings: Mapping[str, Ring] = {}
+        """The rows of each pair; of none with `rows` 0."""
         self.on_rows, self.on_events, self.on_progress = Bells(), Bells(), Bells()
         """Rung when rows have come, events have been noted, `until_ns` has risen; and all at the end."""
         self.events_noted = 0
@@ -138,12 +140,15 @@ class Record:
 
     def add(self, symbols: Iterable[str]) -> None:
         """From now on their rows are kept too."""
-        new = [symbol for symbol in symbols if symbol not in self.rings]
-        self.rings = {**self.rings, **{each: Ring(self.depth, self._rows) if self._rows else None for each in new}}
+        new = [symbol for symbol in dict.fromkeys(symbols) if symbol not in self.pairs]
+        if self._rows:
+            self.rings = {**self.rings, **{symbol: Ring(self.depth, self._rows) for symbol in new}}
+        self.pairs = (*self.pairs, *new)
 
     def remove(self, symbols: Iterable[str]) -> None:
         """Forgets pairs; iterations that hold them get no more rows of them."""
         gone = set(symbols)
+        self.pairs = tuple(symbol for symbol in self.pairs if symbol not in gone)
         self.rings = {symbol: ring for symbol, ring in self.rings.items() if symbol not in gone}
         for symbol in gone:
             self._newest.pop(symbol, None)
@@ -154,9 +159,9 @@ class Record:
         if pair in self.rings:
             return pair
         symbol = normal(pair)
-        if symbol not in self.rings:
-            near = difflib.get_close_matches(symbol, self.rings, n=3, cutoff=0.6)
-            hint = f"Nearest names: {', '.join(near)}." if near else f"It records {', '.join(list(self.rings)[:5])}, …"
+        if symbol not in self.pairs:
+            near = difflib.get_close_matches(symbol, self.pairs, n=3, cutoff=0.6)
+            hint = f"Nearest names: {', '.join(near)}." if near else f"It records {', '.join(self.pairs[:5])}, …"
             raise UnknownPair(f"This recorder has no pair {pair!r}. {hint}")
         return symbol
 
@@ -180,10 +185,9 @@ class Record:
 
     def ring(self, symbol: str) -> Ring:
         """The rows of a pair. Raises UsageError where none are kept."""
-        ring = self.rings[symbol]
-        if ring is None:
+        if not self._rows:
             raise UsageError("Only the newest book of each pair is kept here. Make the record with rows.")
-        return ring
+        return self.rings[symbol]
 
     def start_of(self, symbol: str) -> int:
         """The number of the first row of a pair that was not cleared."""

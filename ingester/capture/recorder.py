@@ -94,7 +94,7 @@ class Recorder:
     @property
     def pairs(self) -> list[str]:
         """What it records."""
-        return list(self._record.rings)
+        return list(self._record.pairs)
 
     @property
     def running(self) -> bool:
@@ -182,7 +182,7 @@ class Recorder:
         bell = threading.Event()
         silence = record.on_rows.add(bell)
         try:
-            while any(map(silent, record.rings)):
+            while any(map(silent, record.pairs)):
                 left = None if deadline is None else deadline - time.monotonic()
                 if not record.running or (left is not None and left <= 0) or not bell.wait(left):
                     return False

@@ -23,12 +23,14 @@ class Books:
         self._places: dict[str, int] = {}  # decimal places that a pair's prices were seen to have
 
     def table(self, now: int, room: int) -> Table | None:
-        """A table of at most `room` lines, the one above it included; None where that is too little."""
-        pairs = list(self._record.rings)[: min(MOST_BOOKS, room - HEAD_LINES)]
-        if room <= HEAD_LINES or not pairs:
+        """A table that takes at most `room` lines with the empty one above it; None where there is nothing to show."""
+        if not self._record.running:
+            return None
+        pairs = self._record.pairs[: min(MOST_BOOKS, max(0, room - HEAD_LINES))]
+        if not pairs:
             return None
         table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-        more = len(self._record.rings) - len(pairs)
+        more = len(self._record.pairs) - len(pairs)
         table.add_column(f"{len(pairs)} of {len(pairs) + more}" if more else "pair", min_width=11)
         for name, width in (("bid", 13), ("ask", 13), ("spread", 10), ("age", 7)):
             table.add_column(name, justify="right", min_width=width)
@@ -60,4 +62,4 @@ class Books:
 
 def spread_bps(bid: float, ask: float) -> float:
     """The spread in basis points of the mid, as in the view `spread`."""
-    return (ask - bid) / ((ask + bid) / 2) * 10_000
+    return 20_000 * (ask - bid) / (ask + bid)

@@ -130,3 +130,13 @@ def test_answers_settle_requests_and_errors_become_events():
     bench.say({"result": None, "id": bench.streams[0].sent[1]["id"]})
     bench.feed.poll()
     assert not bench.feed.unanswered()
+
+
+def test_what_is_being_read_is_not_complete_yet():
+    bench = Bench(copies=2)
+    assert bench.feed.complete_until() == bench.now_ns
+    bench.streams[1].reading_ns = began = bench.now_ns - 7
+    bench.now_ns += SECOND
+    assert bench.feed.complete_until() == began
+    bench.streams[1].reading_ns = None
+    assert bench.feed.complete_until() == bench.now_ns

@@ -69,6 +69,28 @@ def connect():
         assert not stream._thread.is_alive()
 
 
+def test_a_stream_says_that_it_is_reading_before_it_stamps_and_until_that_is_in_the_inbox(exchange, connect):
+    def handler(connection):
+        for _ in range(3):
+            connection.send(connection.recv())
+
+    stream, inbox = connect(exchange(handler))
+    inbox.next(Opened)
+    put, readings = inbox.append, []
+
+    def watched(arrival):
+        readings.append((stream.reading_ns, arrival))
+        put(arrival)
+
+    inbox.append = watched
+    for _ in range(3):
+        stream.send("echo")
+        inbox.next(Frames)
+    began, arrivals = zip(*[each for each in readings if isinstance(each[1], Frames)], strict=True)
+    assert all(since <= frames.receive_ns for since, frames in zip(began, arrivals, strict=True))
+    assert len(set(began)) == 3
+
+
 def test_frames_are_stamped_between_sending_and_seeing_and_pings_are_answered(exchange, connect):
     sent, ponged = [], threading.Event()
 
