@@ -63,7 +63,7 @@ def watched(questdb, tmp_path_factory):
     with Simulator(pairs=PAIRS) as simulator:
         options = [
             *("--pairs", ",".join(PAIRS), "--collector", "watched", "--metrics", "127.0.0.1:0"),
-            *("--alarm-gap", "2s", "--alarm-wait", "2s"),
+            *("--alarm-gap", "6s", "--alarm-wait", "5s"),  # longer than a busy machine makes them
             *("--stream-url", simulator.stream_url, "--rest-url", simulator.rest_url),
             *("--questdb", url_of(questdb.endpoint), "--data-dir", str(data_dir)),
         ]
@@ -81,7 +81,8 @@ def kinds(told):
 
 
 def test_a_run_counts_and_is_healthy(watched):
-    assert watched.health() == (200, {**watched.health()[1], "status": "ok", "problems": []})
+    status, told = watched.wait(lambda: (seen := watched.health())[0] == 200 and seen)
+    assert (status, told["status"], told["problems"]) == (200, "ok", [])
     assert watched.value("ingester_rows_received_total") >= watched.value("ingester_rows_stored_total") > 20
     assert watched.value("ingester_store_lag_seconds_count") > 20
     assert watched.value("ingester_connection_up") == 2
@@ -93,7 +94,7 @@ def test_a_run_counts_and_is_healthy(watched):
 
 
 def test_status_of_a_run_is_exit_0_with_everything_in_it(watched):
-    code, told = watched.status("--json")
+    code, told = watched.wait(lambda: (seen := watched.status("--json"))[0] == 0 and seen)
     assert (code, told["ok"], told["problems"]) == (0, True, [])
     (recorder,) = told["recorders"]
     assert (recorder["collector"], recorder["state"]) == ("watched", "recording")
@@ -104,18 +105,17 @@ def test_status_of_a_run_is_exit_0_with_everything_in_it(watched):
     assert [each["label"] for each in recorder["report"]["connections"]] == ["1a", "1b"]
     assert told["server"]["state"] == "answers"
     assert told["disk"]["free_bytes"] > 0
-    code, text = watched.status()
-    assert code == 0
+    code, text = watched.wait(lambda: (seen := watched.status())[0] == 0 and seen)
     assert text.startswith("all is well")
     for word in ("watched", "recording", "rows", "lag", "spool", "connected", "gaps", "server", "table", "disk"):
         assert word in text
 
 
 def test_the_password_and_the_webhook_are_nowhere(watched, questdb):
-    code, text = watched.status("--json")
-    shown = json.dumps(text) + watched.text() + watched.recorder.output
+    _, told = watched.status("--json")
+    shown = json.dumps(told) + watched.text() + watched.recorder.output
     shown += "".join(path.read_text() for path in (watched.data_dir / "state").iterdir())
-    assert code == 0
+    assert "recording" in shown
     assert "hush" not in shown
     assert questdb.endpoint.password not in shown
 

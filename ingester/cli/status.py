@@ -191,8 +191,8 @@ def _connections_text(report: Report) -> str:
 
 
 def _gaps_text(day: DayOfGaps, report: Report | None) -> str:
-    now = f"; {report.gaps.open_pairs} pairs silent now" if report and report.gaps.open_pairs else ""
-    halted = f"; {report.gaps.halted_pairs} pairs halted" if report and report.gaps.halted_pairs else ""
+    now = f"; silent now: {_counted(report.gaps.open_pairs, 'pair')}" if report and report.gaps.open_pairs else ""
+    halted = f"; halted: {_counted(report.gaps.halted_pairs, 'pair')}" if report and report.gaps.halted_pairs else ""
     if not day.gaps:
         return f"none in 24 h{now}{halted}"
     if day.longest_seconds is None:
@@ -211,6 +211,9 @@ def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
         yield "server", Text(f"QuestDB at {server.url} was not asked: --questdb gives user and password")
         return
     style = "" if server.state == "answers" and not server.error else "bold red"
+    if server.state == "does not answer":
+        yield "server", Text(server.error, style)
+        return
     yield "server", Text(f"{server.version or 'QuestDB'} at {server.url} {server.state}", style)
     if server.error:
         yield "", Text(server.error)
@@ -233,7 +236,7 @@ def _disk_lines(overview: Overview) -> Iterator[tuple[str, Text]]:
     if disk is None:
         return
     days = disk.days_left
-    full = f", full in {days:,.0f} days at the present rate" if days is not None else ""
+    full = f", full in {days:,.{0 if days >= 10 else 1}f} days at the present rate" if days is not None else ""
     yield "disk", Text(f"{_size(disk.free_bytes)} of {_size(disk.total_bytes)} free{full}")
 
 

@@ -185,7 +185,7 @@ def disk_problem(free_bytes: int, days_left: float | None, limits: Limits) -> It
     yield Problem(
         "disk_full",
         "critical" if free_bytes < limits.critical_bytes else "warning",
-        f"{free_bytes / GIB:.1f} GiB are free on the disk of the data folder{when}",
+        f"{free_bytes / 1e9:.1f} GB are free on the disk of the data folder{when}",
         "make room, or drop old days: ALTER TABLE orderbook DROP PARTITION LIST '2024-08-08'",
     )
 
