@@ -18,7 +18,7 @@ _PARTITIONS = (
     f"FROM table_partitions('{ORDERBOOK}') WHERE attached ORDER BY name"
 )
 _SUSPENDED = f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}' AND suspended"
-_CANNOT_CONVERT = "PartitionEncoder"  # in QuestDB's words where the transaction that failed is a conversion
+_CANNOT_CONVERT = "PartitionEncoder.encodePartition"  # is in QuestDB's words where a conversion failed, and never rows
 
 
 class Partition(NamedTuple):
