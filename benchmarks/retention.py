@@ -146,7 +146,7 @@ def fill(db: QuestDB, depth: int, pairs: int, hours: float) -> None:
 def frames(depth: int, pairs: int, hours: float, later: pd.Timedelta | None = None) -> Iterator[pd.DataFrame]:
     """The day's rows in the order of time, about WRITE_ROWS at once."""
     books, random = recorded_books(depth), np.random.default_rng(1)
-    ticks, piece = round(hours * HOUR_TICKS), max(1, WRITE_ROWS // pairs)
+    ticks, piece = round(hours * HOUR_TICKS), max(1, WRITE_ROWS // depth // pairs)
     replays = ticks // len(books) + 2
     prices = random.integers(-200_000, 200_000, (pairs, replays)) * PRICE_TICK
     quantities = random.integers(0, 5_000, (pairs, replays)) * QUANTITY_TICK

@@ -88,20 +88,18 @@ def _with_secret(endpoint: Endpoint, access: Access) -> Endpoint:
     if len(nearest) > 1:
         ways = " and ".join("in --questdb" if name == "url" else f"as {_shown(name)}" for name in nearest)
         raise SettingsError(f"Who asks QuestDB is said twice, {ways}. Say it once.")
-    if nearest and nearest[0].startswith("token"):
-        token = access.token if access.token_file is None or nearest == ["token"] else read_secret(access.token_file)
-        file = access.token_file if nearest == ["token_file"] else None
-        return dataclasses.replace(endpoint, user=None, password=None, token=token, read_from=file)
-    if nearest and nearest[0].startswith("password"):
-        if endpoint.user is None:
-            raise SettingsError("A QuestDB password is given without its user. Add --questdb-user NAME.")
-        if nearest == ["password_file"] and access.password_file is not None:
-            password = read_secret(access.password_file)
-            return dataclasses.replace(endpoint, password=password, read_from=access.password_file)
-        return dataclasses.replace(endpoint, password=access.password)
-    if endpoint.user is not None and endpoint.password is None:
-        raise SettingsError(f"The QuestDB user {endpoint.user!r} is given without a password. Add {OTHER_WAYS}.")
-    return endpoint
+    way = nearest[0] if nearest else None
+    if way is None or way == "url":
+        if endpoint.user is not None and endpoint.password is None:
+            raise SettingsError(f"The QuestDB user {endpoint.user!r} is given without a password. Add {OTHER_WAYS}.")
+        return endpoint
+    file = getattr(access, way) if way.endswith("_file") else None
+    secret = read_secret(file) if file is not None else getattr(access, way)
+    if way.startswith("token"):
+        return dataclasses.replace(endpoint, user=None, password=None, token=secret, read_from=file)
+    if endpoint.user is None:
+        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user NAME.")
+    return dataclasses.replace(endpoint, password=secret, read_from=file)
 
 
 def _shown(name: str) -> str:

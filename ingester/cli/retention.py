@@ -1,6 +1,5 @@
 """`ingester retention`: what old days weigh, and what becomes of them; and its options for `ingester start`."""
 
-import logging
 import shutil
 import sys
 import time
@@ -16,7 +15,6 @@ from ingester.capture.collector import Collector
 from ingester.cli.options import Command, data_options, open_questdb
 from ingester.clock import SECOND
 from ingester.errors import SettingsError
-from ingester.events import Event
 from ingester.settings import default_collector, seconds
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
@@ -25,8 +23,6 @@ from ingester.store.questdb import QuestDB
 from ingester.store.retention import CONVERT, DROP, Policy, Step
 from ingester.store.rows import RowEncoder
 from ingester.store.server import ManagedServer
-
-log = logging.getLogger("ingester.retention")
 
 SETTLE_SECONDS = 3.0
 """A day whose rows become more in this time is left alone."""
@@ -98,7 +94,7 @@ def retention(
     elif steps:
         _print(steps)
     else:
-        click.echo("Nothing was recorded yet.")
+        click.echo("There are no days: nothing was recorded yet, or the table is not kept by day.")
 
 
 def as_mapping(step: Step) -> dict[str, Any]:
@@ -117,17 +113,17 @@ def as_mapping(step: Step) -> dict[str, Any]:
 
 
 def _apply(db: QuestDB, keeper: Keeper) -> None:
-    due = [step for step in keeper.survey() if step.is_due(time.time_ns())]
+    due = [step for step in keeper.survey() if step.is_due(time.time_ns()) and not step.hindrance]
     if not due:
         return
-    keeper.settle()
-    time.sleep(SETTLE_SECONDS)
-    encoder = RowEncoder(5, default_collector())
+    encoder, console = RowEncoder(5, default_collector()), Console(stderr=True, highlight=False, soft_wrap=True)
     db.sql(schema.statement(schema.EVENTS))
-    for done in keeper.work():
-        event: Event = done.event(time.time_ns())
-        db.write(encoder.events([event]))
-        click.echo(_told(done), err=True)
+    with console.status(f"due: {', '.join(step.partition.day for step in due[:3])}{' …' if len(due) > 3 else ''}"):
+        keeper.settle()
+        time.sleep(SETTLE_SECONDS)
+        for done in keeper.work():
+            db.write(encoder.events([done.event(time.time_ns())]))
+            console.print(_told(done))
 
 
 def _told(done: Done) -> str:

@@ -106,7 +106,7 @@ def start(
       ingester start                                     44 well-known coins in USDT
       ingester start --coins BTC,ETH --quote USDC --depth 20
       ingester start --exchange simulator --for 60s      without the internet
-      ingester start --questdb http://admin:secret@db:9000
+      ingester start --questdb https://db:9000 --questdb-user admin --questdb-password-file FILE
       ingester start --backup-every 30                   files of the rows as well
       ingester start --parquet-after 3d --drop-after 90d
     """

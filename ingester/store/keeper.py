@@ -103,12 +103,13 @@ class Keeper:
             return step, Done(found, after, time.monotonic() - begun)
 
     def _plan(self) -> list[Step]:
+        stuck = partitions.suspension(self._db)
         state = State(
             self._now(),
             self._rows_before,
             self._around.waits_since_ns(),
             self._around.free_bytes(),
-            partitions.suspended(self._db),
+            stuck.reason if stuck else None,
         )
         return plan(partitions.partitions(self._db), self.policy, state)
 

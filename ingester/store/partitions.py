@@ -17,7 +17,8 @@ _PARTITIONS = (
     "SELECT name, numRows, diskSize, isParquet, active, readOnly "
     f"FROM table_partitions('{ORDERBOOK}') WHERE attached ORDER BY name"
 )
-_SUSPENDED = f"SELECT suspended, errorMessage FROM wal_tables() WHERE name = '{ORDERBOOK}'"
+_SUSPENDED = f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}' AND suspended"
+_CANNOT_CONVERT = "PartitionEncoder.encodePartition"  # is in QuestDB's words where a conversion failed, and never rows
 
 
 class Partition(NamedTuple):
@@ -60,10 +61,19 @@ def partitions(db: QuestDB) -> list[Partition]:
     return [Partition(*row) for row in db.sql(_PARTITIONS).rows] if kept == [["DAY"]] else []
 
 
-def suspended(db: QuestDB) -> str | None:
-    """QuestDB's words where it does not apply what it acknowledges, None where it does. Raises StoreError."""
+class Suspension(NamedTuple):
+    """Of a table that does not apply what it acknowledges."""
+
+    reason: str
+    """QuestDB's words."""
+    applied: int
+    """The last transaction that it has applied; the next one failed."""
+
+
+def suspension(db: QuestDB) -> Suspension | None:
+    """Whether the table is suspended. Raises StoreError."""
     rows = db.sql(_SUSPENDED).rows
-    return (rows[0][1] or "no reason given") if rows and rows[0][0] else None
+    return Suspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
 
 
 def find(db: QuestDB, day: str) -> Partition | None:
@@ -93,8 +103,13 @@ def _alter(
     """Not by counting transactions: of a server that was killed, the last one may stay uncounted."""
     db.sql(f"ALTER TABLE {ORDERBOOK} {what}")
     while not done(find(db, day)):
-        if reason := suspended(db):
-            raise StoreError(f"QuestDB has suspended {ORDERBOOK} ({reason}). Ask it: SELECT * FROM wal_tables()")
+        if stuck := suspension(db):
+            if _CANNOT_CONVERT in stuck.reason:
+                # It would be tried again and again, and no row become visible before. Rows are not skipped by this, nor
+                # is anything where somebody has resumed the table meanwhile.
+                db.sql(f"ALTER TABLE {ORDERBOOK} RESUME WAL FROM TXN {stuck.applied + 2}")
+                raise StoreError(f"QuestDB cannot make {day} Parquet and keeps it as it was: {stuck.reason}")
+            raise StoreError(f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
         if stopped():
             return False
         time.sleep(POLL_SECONDS)

@@ -78,7 +78,7 @@ def test_a_hold_is_renewed_while_its_holder_lives_and_gone_soon_after_it_was_kil
         "from ingester.store import holds\n"
         "from ingester.store.endpoint import Endpoint\n"
         "from ingester.store.questdb import QuestDB\n"
-        "holds.LEASE_SECONDS, holds.RENEW_SECONDS = 2, 0.2\n"
+        "holds.LEASE_SECONDS, holds.RENEW_SECONDS = 2, 0.1\n"
         "db = QuestDB(Endpoint.parse(sys.stdin.readline().strip()))\n"
         f"with holds.holding(db, 'export', {START}, {START + HOUR}):\n"
         "    print('held', flush=True)\n"
@@ -91,7 +91,7 @@ def test_a_hold_is_renewed_while_its_holder_lives_and_gone_soon_after_it_was_kil
         child.stdin.write(url_of(questdb.endpoint) + "\n")
         child.stdin.close()
         assert child.stdout.readline() == "held\n"
-        end = time.monotonic() + 3.0  # longer than it would last unrenewed
+        end = time.monotonic() + 2.5  # longer than it would last unrenewed
         while time.monotonic() < end:
             assert held(db)
             time.sleep(0.1)
