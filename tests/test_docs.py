@@ -110,6 +110,23 @@ def test_each_message_that_troubleshooting_explains_is_one_of_the_source():
         assert any(pattern.search(text) for text in texts), message
 
 
+def test_operations_says_what_to_do_about_each_alarm():
+    """Skipped until there are alarms."""
+    health = pytest.importorskip("ingester.health")
+    calls = [
+        node
+        for path in Path(health.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
+    ]
+    kinds = {call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)}
+    chapter = (ROOT / "docs" / "operations.md").read_text().split("## Alarms")[1].split("\n## ")[0]
+    explained = {
+        kind for row in re.findall(r"^\| (`.*?) \|", chapter, re.MULTILINE) for kind in re.findall(r"\w+", row)
+    }
+    assert explained == kinds
+
+
 def test_the_sql_that_is_shown_for_operators_runs(questdb):
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
