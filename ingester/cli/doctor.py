@@ -43,7 +43,7 @@ def doctor(
     rest_url: str | None,
     as_json: bool,
     data_dir: Path,
-    questdb: str | None,
+    questdb: Endpoint | None,
 ) -> None:
     """Checks everything that recording needs, and says for each ok, warning or fail, and how to mend it.
 
@@ -56,16 +56,14 @@ def doctor(
     \b
     Examples:
       ingester doctor
-      ingester doctor --exchange binance-vision --questdb http://admin:secret@db:9000
+      ingester doctor --exchange binance-vision --questdb https://db.example:9000
       ingester doctor --exchange simulator --json
     """
     checks = [
         *_exchange_checks(name, stream_url, rest_url),
         *machine.checks(managed=questdb is None),
         *disk.checks(data_dir),
-        *database.checks(
-            ManagedServer(data_dir) if questdb is None else None, Endpoint.parse(questdb) if questdb else None
-        ),
+        *database.checks(ManagedServer(data_dir) if questdb is None else None, questdb),
     ]
     with Console(stderr=True).status("looking") if sys.stderr.isatty() else _Nothing():
         findings = examine(checks)

@@ -33,7 +33,7 @@ GB = 1e9
 @click.option("--json", "as_json", is_flag=True, help="For programs; with --watch a line for each look.")
 @data_options
 @click.pass_context
-def status(ctx: click.Context, watch: bool, as_json: bool, data_dir: Path, questdb: str | None) -> None:
+def status(ctx: click.Context, watch: bool, as_json: bool, data_dir: Path, questdb: Endpoint | None) -> None:
     """Shows recorders, server, table and disk, and what of it is wrong, in words and with the way to mend it.
 
     Exit code 0: all is well; 1: something is wrong. It asks what runs, and starts nothing. Recorders of this data
@@ -70,7 +70,7 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
-def _looks(data_dir: Path, questdb: str | None, as_json: bool) -> Iterator[Overview]:
+def _looks(data_dir: Path, questdb: Endpoint | None, as_json: bool) -> Iterator[Overview]:
     """Looks again and again, and shows each."""
     if as_json or not sys.stdout.isatty():
         while True:
@@ -90,9 +90,9 @@ def _looks(data_dir: Path, questdb: str | None, as_json: bool) -> Iterator[Overv
             time.sleep(max(0.2, WATCH_SECONDS - (time.monotonic() - begun)))
 
 
-def _look(data_dir: Path, questdb: str | None) -> Overview:
+def _look(data_dir: Path, questdb: Endpoint | None) -> Overview:
     if questdb is not None:
-        return survey(data_dir, QuestDB(Endpoint.parse(questdb), TIMEOUT), None)
+        return survey(data_dir, QuestDB(questdb, TIMEOUT), None)
     server = ManagedServer(data_dir)
     if server.alive():
         try:
