@@ -18,7 +18,9 @@ OLD_SECONDS = 5.0
 class Books:
     """Shows the newest books of the first pairs in the order in which they are recorded."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, count: int) -> None:
+        """`count`: pairs that are recorded, shown or not."""
+        self._count = count
         self._record = record
         self._places: dict[str, int] = {}  # decimal places that a pair's prices were seen to have
 
@@ -30,8 +32,8 @@ class Books:
         if not pairs:
             return None
         table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-        more = len(self._record.pairs) - len(pairs)
-        table.add_column(f"{len(pairs)} of {len(pairs) + more}" if more else "pair", min_width=11)
+        name = f"{len(pairs)} of {self._count}" if len(pairs) < self._count else "pair"
+        table.add_column(name, min_width=11)
         for name, width in (("bid", 13), ("ask", 13), ("spread", 10), ("age", 7)):
             table.add_column(name, justify="right", min_width=width)
         for pair in pairs:

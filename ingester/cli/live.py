@@ -94,7 +94,7 @@ class Live:
         self._endpoint = endpoint
         self._rate = _Rate()
         self._console = Console(stderr=True)
-        self._books = Books(collector.live)
+        self._books = Books(collector.live, len(collector.settings.symbols))
         self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
         self._logger = logging.getLogger("ingester")
         self._handlers = self._logger.handlers[:]

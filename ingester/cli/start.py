@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ingester.capture.collector import Collector, spool_folder
+from ingester.capture.record import Record
 from ingester.cli.backup import backup_of, backup_options
+from ingester.cli.books import MOST_BOOKS
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.errors import RegionRefused, StoreError
@@ -99,7 +101,8 @@ def start(
         listed = listed_symbols(source, wanted, by_user, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = _reach(data_dir, questdb, depth, collector)
-        recorder = Collector(settings, db, data_dir)
+        shown = Record(settings.symbols[:MOST_BOOKS], depth)
+        recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
         _record(recorder, db, server, lasting, backup)
 
