@@ -32,6 +32,14 @@ class Sights:
         return np.frombuffer(self.numbers.tobytes(), np.int64).reshape(-1, 3)
 
 
+def await_all(books: dict[str, Snapshot], count: int) -> bool:
+    """Waits until all pairs have a book, but not for ever."""
+    deadline = time.monotonic() + 60
+    while len(books) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return len(books) == count
+
+
 def main() -> None:
     way, task = sys.argv[1], json.loads(sys.argv[2])
     names: list[str] = task["symbols"]
@@ -40,6 +48,7 @@ def main() -> None:
     recorder = Recorder(names, exchange=exchange, keep=task["keep"], linger=task["linger"])
     record = recorder._record
     seen, received, taken = Sights(), Sights(), Sights()
+    books: dict[str, Snapshot] = {}
     take = record.take
 
     def watched(snapshots: Sequence[Snapshot]) -> None:
@@ -63,7 +72,7 @@ def main() -> None:
         last = dict.fromkeys(names, 0)
         while recorder.running:
             for name in names:
-                newest = record.newest(name)
+                newest = books.get(name)
                 if newest is not None and newest.update_id != last[name]:
                     last[name] = newest.update_id
                     seen.numbers.extend((places[name], newest.update_id, time.time_ns()))
@@ -79,13 +88,16 @@ def main() -> None:
         )
         return {}
 
-    if way == "recorder":
-        record.take = watched  # type: ignore[method-assign]
+    def shared(snapshots: Sequence[Snapshot]) -> None:
+        for snapshot in snapshots:
+            books[snapshot.symbol] = snapshot
+
+    record.take = watched if way == "recorder" else shared  # type: ignore[method-assign]
     stop = answer(report, begin)
     with recorder:
         follower = threading.Thread(target=consume if way == "recorder" else poll)
         follower.start()
-        tell(ready=recorder.ready(60))
+        tell(ready=recorder.ready(60) if way == "recorder" else await_all(books, len(names)))
         stop.wait()
     follower.join()
 

@@ -83,6 +83,16 @@ def test_the_first_data_set_is_made_as_it_is_told(tmp_path):
     assert (tmp_path / "book.png").stat().st_size > 5_000
 
 
+def test_the_live_example_runs():
+    chapter = README.split("## Live\n")[1].split("\n## ")[0]
+    python = re.search(r"```python\n(.*?)```", chapter, re.DOTALL)[1]
+    run = subprocess.run([sys.executable, "-W", "error", "-c", python], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "BidV_1" in run.stdout
+    assert re.search(r"^\d{19} \[[\d. ]+\]$", run.stdout, re.MULTILINE), run.stdout
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
 def test_pictures_and_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target

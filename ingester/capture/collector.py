@@ -54,7 +54,7 @@ class Collector:
     """Records until `stop`. Also the sink of its pump: see `Intake`."""
 
     def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: Record | None = None) -> None:
-        """`record`: what the live readers of this process read; by itself it keeps only each pair's newest book."""
+        """`record`: what live readers of this process read, if there are any."""
         self.settings = settings
         self.metrics = Metrics()
         self.journal = Journal()
@@ -62,7 +62,7 @@ class Collector:
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self.live = record or Record(settings.symbols, settings.depth)
+        self.live = record or Record([], settings.depth)
         self._intake = Intake(
             settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), LINGER_SECONDS
         )
@@ -176,7 +176,8 @@ class Collector:
             metrics.refused += rows
             for snapshot in snapshots:
                 self._refused.setdefault(snapshot.symbol, snapshot.receive_ns)
-        self.live.take(snapshots)
+        if self.live.pairs:
+            self.live.take(snapshots)
 
     def note(self, events: list[Event]) -> bool:
         """Into the spool, and for all to see."""

@@ -1,7 +1,7 @@
 """The live record: what the feed lets pass, in memory, for readers in this process.
 
-The pump writes (`take`, `note`, `reached`), any other thread reads; nobody waits for anybody. All pairs have their
-newest book here, which costs next to nothing; with `rows` each has a ring of that many rows besides.
+The pump writes (`take`, `note`, `reached`), any other thread reads; nobody waits for anybody. Each pair has a ring of
+rows here, or, which costs next to nothing, only its newest book. Of pairs that it does not know it keeps nothing.
 """
 
 import difflib
@@ -10,9 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
-import numpy as np
-
-from ingester.capture.ring import Ring, Row, flat, stored_ns
+from ingester.capture.ring import Ring, Row
 from ingester.capture.track import Gap
 from ingester.errors import UnknownPair, UsageError
 from ingester.events import Event
@@ -56,10 +54,10 @@ class Bells:
 
 
 class Record:
-    """The newest book, the last rows and the events of all pairs."""
+    """The last rows, or newest books, of its pairs, and what else happened."""
 
     def __init__(self, symbols: Iterable[str], depth: int, rows: int = 0) -> None:
-        """`rows`: how many each pair keeps; with 0 only `latest` has something to give."""
+        """`rows`: how many each pair keeps; with 0 there is only its `newest` book."""
         self.depth = depth
         self.closed = threading.Event()
         """Set while nothing more will come."""
@@ -75,7 +73,7 @@ class Record:
         """All that was received before this time is in; see `Intake`."""
         self._rows = rows
         self._untold = 0  # rows of which those who wait have not heard
-        self._newest: dict[str, Snapshot] = {}
+        self._newest: dict[str, Snapshot | None] = {}  # where there are no rings; books that stay cost more than rows
         self._events: deque[tuple[int, Event]] = deque(maxlen=MOST_EVENTS)
         self._hidden: dict[str, int] = {}  # rows before this number were cleared
         self.add(symbols)
@@ -84,17 +82,17 @@ class Record:
 
     def take(self, snapshots: Sequence[Snapshot]) -> None:
         """Takes in what has passed; who waits for it is woken by `reached`, or where there is much of it."""
-        newest, rings = self._newest, self.rings
         if self._rows:
+            rings = self.rings
             for snapshot in snapshots:
-                symbol = snapshot[0]
-                ring = rings.get(symbol)
-                if ring is not None:  # else the pair was just removed
+                ring = rings.get(snapshot[0])
+                if ring is not None:
                     ring.put(snapshot)
-                    newest[symbol] = snapshot
         else:
+            newest = self._newest
             for snapshot in snapshots:
-                newest[snapshot[0]] = snapshot
+                if snapshot[0] in newest:
+                    newest[snapshot[0]] = snapshot
         self._untold += len(snapshots)
         if self._untold >= TELL_ROWS:
             self._tell()
@@ -141,7 +139,9 @@ class Record:
     def add(self, symbols: Iterable[str]) -> None:
         """From now on their rows are kept too."""
         new = [symbol for symbol in dict.fromkeys(symbols) if symbol not in self.pairs]
-        if self._rows:
+        if not self._rows:
+            self._newest |= dict.fromkeys(new)
+        else:
             self.rings = {**self.rings, **{symbol: Ring(self.depth, self._rows) for symbol in new}}
         self.pairs = (*self.pairs, *new)
 
@@ -173,15 +173,17 @@ class Record:
         return not self.closed.is_set()
 
     def newest(self, symbol: str) -> Snapshot | None:
-        """The newest book of a pair; None before the first."""
+        """The newest book of a pair, where no rows are kept; None before the first."""
         return self._newest.get(symbol)
 
     def latest(self, symbol: str) -> Row | None:
         """The newest book of a pair as a row; None before the first."""
-        snapshot = self._newest.get(symbol)
-        if snapshot is None:
-            return None
-        return Row(stored_ns(snapshot.receive_ns), np.array(flat(snapshot.bids, snapshot.asks, self.depth)))
+        ring, start = self.ring(symbol), self.start_of(symbol)
+        while ring.count > start:
+            _, (times, values) = ring.read(ring.count - 1)
+            if len(times):  # else it was overtaken meanwhile, so there is a newer one
+                return Row(int(times[-1]), values[-1])
+        return None
 
     def ring(self, symbol: str) -> Ring:
         """The rows of a pair. Raises UsageError where none are kept."""
@@ -197,7 +199,6 @@ class Record:
         """Hides what these pairs have so far from all readers but those that iterate over a grid."""
         for symbol in symbols:
             self._hidden[symbol] = self.ring(symbol).count
-            self._newest.pop(symbol, None)
 
     def events(self, first: int = 0) -> list[tuple[int, Event]]:
         """The events that are kept, from number `first` on, each with its number, in the order of their coming."""

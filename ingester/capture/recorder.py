@@ -175,8 +175,8 @@ class Recorder:
         record = self._begun()
 
         def silent(symbol: str) -> bool:
-            newest = record.newest(symbol)
-            return newest is None or newest.receive_ns < self._started_ns
+            latest = record.latest(symbol)
+            return latest is None or latest.time < self._started_ns
 
         deadline = None if timeout is None else time.monotonic() + timeout
         bell = threading.Event()

@@ -54,11 +54,6 @@ def flat(bids: Sequence[Level], asks: Sequence[Level], depth: int) -> list[float
     return row
 
 
-def stored_ns(receive_ns: int) -> int:
-    """A receive time as the table holds it, which has microseconds: live rows and data sets have the same times."""
-    return receive_ns - receive_ns % RESOLUTION_NS
-
-
 class Ring:
     """Keeps the last `rows` rows of a pair; its memory, 8 + 32 x depth bytes a row, is touched as they come."""
 
@@ -79,7 +74,7 @@ class Ring:
         self._write = struct.Struct(f"=q{4 * depth}d")
 
     def put(self, snapshot: Snapshot) -> None:
-        """Takes in the next row. For one thread only."""
+        """Takes in the next row, with its time as the table has it. For one thread only."""
         _, receive_ns, _, bids, asks = snapshot
         values = flat(bids, asks, self._depth)
         number = self.count

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingester.capture.collector import Collector
-from ingester.cli.books import Books
+from ingester.cli.prices import Prices
 from ingester.clock import SECOND
 from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
@@ -94,7 +94,7 @@ class Live:
         self._endpoint = endpoint
         self._rate = _Rate()
         self._console = Console(stderr=True)
-        self._books = Books(collector.live)
+        self._prices = Prices(collector.live)
         self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
         self._logger = logging.getLogger("ingester")
         self._handlers = self._logger.handlers[:]
@@ -115,8 +115,8 @@ class Live:
         """Redraws the table."""
         table = self._table()
         room = self._console.height - table.row_count - LOG_LINES
-        books = self._books.table(self._collector.clock.now(), room)
-        self._live.update(Group(table, "", books) if books else table, refresh=True)
+        prices = self._prices.table(self._collector.clock.now(), room, self._collector.feed.pairs)
+        self._live.update(Group(table, "", prices) if prices else table, refresh=True)
 
     def _table(self) -> Table:
         collector = self._collector

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ingester.capture.collector import Collector, spool_folder
+from ingester.capture.record import Record
 from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, open_questdb, pair_options
+from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
@@ -122,7 +124,8 @@ def start(
         listed = listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
         db, server = _reach(data_dir, questdb, depth, collector)
-        recorder = Collector(settings, db, data_dir)
+        shown = Record(settings.symbols[:MOST_BOOKS], depth)
+        recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
         watching.of(recorder, data_dir, server is not None, db.endpoint.http_url)
         beside = [plan.watch(recorder), watch_of(recorder, db, server, policy)]

@@ -15,23 +15,26 @@ OLD_SECONDS = 5.0
 """An age that is worth a look."""
 
 
-class Books:
+class Prices:
     """Shows the newest books of the first pairs in the order in which they are recorded."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
         self._places: dict[str, int] = {}  # decimal places that a pair's prices were seen to have
 
-    def table(self, now: int, room: int) -> Table | None:
-        """A table that takes at most `room` lines with the empty one above it; None where there is nothing to show."""
+    def table(self, now: int, room: int, count: int) -> Table | None:
+        """A table that takes at most `room` lines with the empty one above it; None where there is nothing to show.
+
+        `count`: pairs that are recorded, shown or not.
+        """
         if not self._record.running:
             return None
         pairs = self._record.pairs[: min(MOST_BOOKS, max(0, room - HEAD_LINES))]
         if not pairs:
             return None
         table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-        more = len(self._record.pairs) - len(pairs)
-        table.add_column(f"{len(pairs)} of {len(pairs) + more}" if more else "pair", min_width=11)
+        name = f"{len(pairs)} of {count}" if len(pairs) < count else "pair"
+        table.add_column(name, min_width=11)
         for name, width in (("bid", 13), ("ask", 13), ("spread", 10), ("age", 7)):
             table.add_column(name, justify="right", min_width=width)
         for pair in pairs:
