@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ingester.datasets.gaps import DAY, SHORTEST_LIMIT_NS, Gap
-from ingester.store.partitions import start_of
+from ingester.store.partitions import partitions, start_of
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS
 
@@ -19,7 +19,9 @@ def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
     if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{EVENTS}'").rows:
         return []
     rows = db.sql(f"SELECT DISTINCT left(detail, 10) FROM {EVENTS} WHERE kind = 'partition_dropped'").rows
-    days = sorted(start_of(day) for (day,) in rows if re.fullmatch(r"\d{4}-\d\d-\d\d", day or ""))
+    there = {each.day for each in partitions(db)}  # one that was imported again, say
+    gone = {day for (day,) in rows if re.fullmatch(r"\d{4}-\d\d-\d\d", day or "")} - there
+    days = sorted(map(start_of, gone))
     ranges: list[Range] = []
     for since_ns, until_ns in ((max(day, start_ns), min(day + DAY, end_ns)) for day in days):
         if since_ns >= until_ns:
