@@ -152,6 +152,7 @@ def memory(pid: int | None) -> Memory:
 
 
 def peak(looks: list[Memory]) -> Memory:
+    """The most of each kind; not necessarily at the same moment."""
     return Memory(max(each.own for each in looks), max(each.mapped for each in looks))
 
 
