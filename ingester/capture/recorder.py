@@ -1,11 +1,9 @@
 """`Recorder`: live order books in this process, without a database. The public live interface."""
 
-import contextlib
 import dataclasses
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
@@ -16,21 +14,19 @@ from ingester.capture.consumer import Consumer
 from ingester.capture.intake import Intake
 from ingester.capture.record import Record
 from ingester.capture.ring import Row, Rows
+from ingester.capture.source import OWN, SIMULATOR, exchange_of, named_as_arguments, named_symbols, simulated_symbols
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
 from ingester.clock import SECOND, Clock
-from ingester.errors import NotRunning, SettingsError, UsageError
+from ingester.errors import NotRunning, UsageError
 from ingester.events import Event
 from ingester.exchange import binance
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, choose, listed_symbols, normal, symbols_of
+from ingester.exchange.pairs import choose, listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.grid import as_frame
 from ingester.metrics import FeedMetrics
 from ingester.settings import FILLS, Settings, interval_ms, seconds
 
-SIMULATOR = "simulator"
-_OWN = "ws://127.0.0.1:1"
-"""Stands for the address of our own simulator."""
 MILLISECOND = SECOND // 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,11 +69,11 @@ class Recorder:
         `linger`: after an arrival, wait so long for more before it is looked at: costs latency, saves wake-ups.
         Raises SettingsError.
         """
-        symbols = tuple(_symbols(pairs))
-        with _named_as_here():
-            self._exchange = _exchange(exchange, stream_url, rest_url)
+        symbols = tuple(named_symbols(pairs))
+        with named_as_arguments():
+            self._exchange = exchange_of(exchange, stream_url, rest_url)
             self._settings = Settings(symbols, self._exchange, depth, interval_ms(interval), connections)
-        self._simulator = None if self._exchange.stream_url != _OWN else Simulator(pairs=_simulated(symbols))
+        self._simulator = None if self._exchange.stream_url != OWN else Simulator(pairs=simulated_symbols(symbols))
         self._told = stream_url is not None
         self._linger = seconds(linger, "linger") if linger else 0.0
         rows = round(seconds(keep, "keep") * 1000 / self._settings.interval_ms)
@@ -152,7 +148,7 @@ class Recorder:
         """
         with self._running_lock:
             intake = self._running_intake()
-            new = [symbol for symbol in _symbols(pairs) if symbol not in self._record.rings]
+            new = [symbol for symbol in named_symbols(pairs) if symbol not in self._record.rings]
             added = self._listed(intake.settings.exchange, new) if new else []
             intake.change(dict.fromkeys(added, "added"), {})
             self._await(lambda: all(symbol in self._record.rings for symbol in added))
@@ -164,7 +160,7 @@ class Recorder:
         """
         with self._running_lock:
             intake = self._running_intake()
-            gone = {self._record.symbol(symbol) for symbol in _symbols(pairs)}
+            gone = {self._record.symbol(symbol) for symbol in named_symbols(pairs)}
             if gone >= set(self._record.rings):
                 raise UsageError("No pair would be left. Stop the recorder instead.")
             intake.change({}, dict.fromkeys(gone, "removed"))
@@ -318,45 +314,6 @@ class Recorder:
     def _stop_simulator(self) -> None:
         if self._simulator is not None:
             self._simulator.stop()
-
-
-def _symbols(pairs: Sequence[str] | str) -> list[str]:
-    names = pairs.split(",") if isinstance(pairs, str) else pairs
-    symbols = list(dict.fromkeys(normal(name) for name in names))
-    if not symbols:
-        raise SettingsError("pairs is empty. Name some as Binance writes them, such as ['BTCUSDT', 'ETHUSDT'].")
-    return symbols
-
-
-def _simulated(symbols: Sequence[str]) -> list[str]:
-    """What our own simulator lists: well-known pairs too, so that they can be added later."""
-    return list(dict.fromkeys([*symbols, *symbols_of(DEFAULT_COINS, DEFAULT_QUOTE)]))
-
-
-def _exchange(exchange: str | binance.Exchange, stream_url: str | None, rest_url: str | None) -> binance.Exchange:
-    """The exchange that is meant; the addresses of a simulator of our own are `_OWN` until it runs."""
-    if isinstance(exchange, binance.Exchange):
-        known = exchange
-    elif exchange == SIMULATOR:
-        known = binance.Exchange(SIMULATOR, _OWN, "http://127.0.0.1:1")
-        if bool(stream_url) != bool(rest_url):
-            raise SettingsError("Of stream_url and rest_url only one is given. A simulator elsewhere needs both.")
-    elif exchange in binance.EXCHANGES:
-        known = binance.EXCHANGES[exchange]
-    else:
-        offered = ", ".join([*binance.EXCHANGES, SIMULATOR])
-        raise SettingsError(f"exchange {exchange!r} is not known. Choose one of {offered}, or give an Exchange.")
-    return binance.Exchange(known.name, stream_url or known.stream_url, rest_url or known.rest_url)
-
-
-@contextlib.contextmanager
-def _named_as_here() -> Iterator[None]:
-    """Errors about settings name options of the command line; here they are arguments."""
-    try:
-        yield
-    except SettingsError as error:
-        text = re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))
-        raise SettingsError(text) from None
 
 
 def _ns(time: int | datetime) -> int:

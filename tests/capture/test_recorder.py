@@ -219,3 +219,30 @@ def test_a_gap_is_seen_when_it_happens(simulator):
         assert gap.reason == "connection lost"
         assert gap.length() > 0
         assert recorder.metrics.reconnects == 1
+
+
+def test_pairs_come_and_go_while_the_others_flow(simulator):
+    with recorder_at(simulator, PAIRS[:2]) as recorder:
+        assert recorder.ready(30)
+        consumer = recorder.subscribe("all")
+        with pytest.raises(UnknownPair, match="SOLUSDT"):
+            recorder.add("SOLUSD")
+        recorder.add(["sol-usdt", "BTCUSDT"])
+        assert recorder.pairs == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+        while "SOLUSDT" not in consumer.wait(30):
+            pass
+        assert len(consumer.take("SOLUSDT").times)
+        assert recorder.latest("SOLUSDT") is not None
+        recorder.remove("ETHUSDT")
+        assert recorder.pairs == ["BTCUSDT", "SOLUSDT"]
+        with pytest.raises(UnknownPair, match="ETHUSDT"):
+            recorder.latest("ETHUSDT")
+        with pytest.raises(UsageError, match="No pair would be left"):
+            recorder.remove(recorder.pairs)
+        kinds = [event.kind for event in recorder.events()]
+        assert kinds.count("pair_added") == kinds.count("pair_removed") == 1
+    times = recorder.window("BTCUSDT", 10_000).times
+    assert recorder.gaps() == []
+    assert len(times) > 10
+    with pytest.raises(NotRunning, match="only while it does"):
+        recorder.add("ETHUSDT")
