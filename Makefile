@@ -16,9 +16,10 @@ fast:    ## only what is quick
 	pytest -m 'not slow'
 faults:  ## every fault and a long soak, 18 minutes; writes docs/reliability.md
 	pytest tests/faults --reliability docs/reliability.md
-bench:   ## cost of recording and exporting, side by side with the alternatives
+bench:   ## cost of recording, exporting and reading live, side by side with the alternatives
 	python benchmarks/ingest.py
 	python benchmarks/export.py
 	python benchmarks/retention.py
+	python benchmarks/latency.py
 docs:    ## docs/configuration.md from the code, the files of sql/ into docs/sql.md
 	python docs/generate.py
