@@ -20,6 +20,7 @@ from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimit
 from ingester.exchange import screening
 from ingester.exchange.binance import Exchange
 from ingester.exchange.pairs import DEFAULT_QUOTE, fetch_listings, normal
+from ingester.exchange.rest import PATIENCE_SECONDS
 from ingester.exchange.screening import Criteria, Verdict, amount, amount_text
 from ingester.exchange.supplies import DEFAULT_SOURCE, PRODUCTS, Supplies, fetch_supplies
 from ingester.settings import seconds
@@ -141,7 +142,7 @@ def _repeat(
 def _screened(
     criteria: Criteria, place: Exchange, source: str, file: WatchList, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
-    listed = fetch_listings(place)
+    listed = fetch_listings(place, patience=PATIENCE_SECONDS)
     tickers = screening.fetch_tickers(place)
     supplies = fetch_supplies(source) if criteria.min_market_cap is not None else Supplies({})
     if not do_apply:

@@ -63,13 +63,15 @@ def normal(name: str) -> str:
     return "".join(character for character in name.upper() if character not in " -/_")
 
 
-def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0) -> dict[str, Listing]:
+def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
     """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20).
+
+    Waits up to `patience` seconds where the exchange wants to be asked later; a recorder does not.
 
     Raises RegionRefused on HTTP 451 and ExchangeError when the exchange cannot be asked.
     """
     url = f"{exchange.rest_url.rstrip('/')}/api/v3/exchangeInfo"
-    info = rest.get(url, _ExchangeInfo, exchange.name, timeout)
+    info = rest.get(url, _ExchangeInfo, exchange.name, timeout, patience)
     return {listing.symbol: listing for listing in info.symbols}
 
 
