@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 
 from ingester.store.questdb import QuestDB
 
@@ -88,7 +89,7 @@ def url_of(endpoint):
 
 
 def at(simulator, questdb):
-    """The options that point a recorder at a simulator and a server."""
+    """The options that point a recorder at a simulator and a server, each with its own list of pairs."""
     return (
         "--stream-url",
         simulator.stream_url,
@@ -98,6 +99,8 @@ def at(simulator, questdb):
         url_of(questdb.endpoint),
         "--data-dir",
         str(questdb.data_dir),
+        "--pairs-file",
+        str(questdb.data_dir / f"pairs-{uuid.uuid4().hex}.txt"),
     )
 
 

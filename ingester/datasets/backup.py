@@ -242,7 +242,10 @@ class Backup:
 
     def _collect(self, interval: Interval, cut: Path) -> list[Waiting]:
         chosen, (_, start_ns, end_ns) = self._settings, interval
-        request = Request(start_ns, end_ns, chosen.symbols, chosen.depth, self._format, interval_ns=self._interval_ns)
+        symbols = tuple(rows_by_symbol(self._db, start_ns, end_ns, chosen.collector))  # pairs come and go
+        if not symbols:
+            return []
+        request = Request(start_ns, end_ns, symbols, chosen.depth, self._format, interval_ns=self._interval_ns)
         counts = rows_by_symbol(self._db, start_ns, end_ns)
         check_room(cut, request, counts)
         return list(collect(self._db, request, cut, counts, Progress(), collector=chosen.collector).values())

@@ -69,9 +69,9 @@ def quoted(names: Sequence[str]) -> str:
     return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
 
-def rows_by_symbol(db: QuestDB, start_ns: int, end_ns: int) -> dict[str, int]:
-    """Rows of each symbol in a range."""
-    where = between(start_ns, end_ns)
+def rows_by_symbol(db: QuestDB, start_ns: int, end_ns: int, collector: str | None = None) -> dict[str, int]:
+    """Rows of each symbol in a range; with `collector`, only what it has recorded."""
+    where = between(start_ns, end_ns) + (f" AND collector IN ({quoted([collector])})" if collector else "")
     rows = db.sql(f"SELECT symbol, count() FROM {ORDERBOOK} WHERE {where}").rows
     return {symbol: count for symbol, count in rows if symbol}
 
