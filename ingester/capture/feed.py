@@ -275,7 +275,7 @@ class Feed:
         label = leg.link.label
         if isinstance(message, binance.Acknowledged):
             self._asked.pop(message.id, None)
-            leg.acknowledged(message.id)
+            leg.acknowledged(message.id, receive_ns)
         elif isinstance(message, binance.Refused):
             self._metrics.refused += 1
             if message.id is not None:

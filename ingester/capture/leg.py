@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 LONGEST_PATIENCE_NS = 300 * SECOND
 RESUBSCRIBE_NS = 10 * SECOND
 """From the first resubscription of a symbol to the second; then it doubles up to `LONGEST_PATIENCE_NS`."""
+STRAGGLERS_NS = SECOND
+"""So long after it has agreed to send no more of a stream the exchange may do so all the same."""
 
 
 class Leg:
@@ -40,6 +42,7 @@ class Leg:
         self._joined: dict[bytes, int] = {}  # streams asked for later than the others, when
         self.parted: dict[bytes, int] = {}
         """Streams no longer wanted, of which something may still be on its way: by the request that ends them."""
+        self._answered: dict[int, int] = {}  # when those requests were acknowledged
 
     def open(self, now: int) -> None:
         """A connection stands; nothing has come over it."""
@@ -60,17 +63,18 @@ class Leg:
             for name in names:
                 memory.pop(name, None)
 
-    def acknowledged(self, request: int) -> None:
-        """What the exchange sends after its answer obeys the request."""
+    def acknowledged(self, request: int, now: int) -> None:
+        """The exchange took a request; a moment later nothing more comes of streams that were to end."""
         if self.parted:
-            self.parted = {name: asked for name, asked in self.parted.items() if asked != request}
+            self._answered[request] = now
 
     def reset(self) -> None:
         """The connection is gone."""
         self.opened_ns = self.subscribed_ns = None
         self.ending = ""
-        for memory in (self.ids, self._seen, self.moved, self._joined, self.tries, self._next_try, self.parted):
+        for memory in (self.ids, self._seen, self.moved, self._joined, self.tries, self._next_try):
             memory.clear()
+        self.parted, self._answered = {}, {}
 
     def notice(self, now: int) -> None:
         """Notes which ids have moved since the last call."""
@@ -82,6 +86,10 @@ class Leg:
                 if tries:
                     tries.pop(name, None)
         self.garbled = 0
+        over = {request for request, at_ns in self._answered.items() if now - at_ns > STRAGGLERS_NS}
+        if over:
+            self.parted = {name: request for name, request in self.parted.items() if request not in over}
+            self._answered = {request: at_ns for request, at_ns in self._answered.items() if request not in over}
 
     def silent_since(self, name: bytes) -> int:
         """Since when a stream has brought nothing new."""

@@ -75,17 +75,19 @@ class Roster:
 
         `begun`: whether the others were subscribed; else the new ones will be together with them.
         """
-        known = {*self._continuity.tracks, *(name for group in self._groups for name in group.coming)}
+        coming = {name for group in self._groups for name in group.coming}
+        known = coming | self._continuity.tracks.keys()
         names = {self._continuity.name(symbol): Wish(symbol, why, now) for symbol, why in wishes.items()}
         new = [name for name in names if name not in known]
         placed = place([group.size for group in self._groups], new)
         for _ in placed[len(self._groups) :]:
             self._new_group([])
-        for group, coming in zip(self._groups, placed, strict=True):
-            group.coming.update((name, names[name]) for name in coming)
-            if coming and not begun:
-                self._begin(group, coming, now)
-        self._admit_ns = next_full_second(now)
+        if not coming:  # else a second that is due stays so
+            self._admit_ns = next_full_second(now)
+        for group, here in zip(self._groups, placed, strict=True):
+            group.coming.update((name, names[name]) for name in here)
+            if here and not begun:
+                self._begin(group, here, now)
 
     def remove(self, wishes: Mapping[str, str], now: int) -> None:
         """Has symbols no longer recorded, each for a reason; of unknown ones nothing happens."""

@@ -177,6 +177,7 @@ class Stream:
         )
         try:
             self._renewal = ""
+            self._outbox.clear()  # what came late was meant for the connection before
             self._put(Opened(self, self._now()))
             return self._read(connection)
         finally:

@@ -20,6 +20,7 @@ from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimit
 from ingester.exchange import screening
 from ingester.exchange.binance import Exchange
 from ingester.exchange.pairs import DEFAULT_QUOTE, fetch_listings, normal
+from ingester.exchange.rest import PATIENCE_SECONDS
 from ingester.exchange.screening import Criteria, Verdict, amount, amount_text
 from ingester.exchange.supplies import DEFAULT_SOURCE, PRODUCTS, Supplies, fetch_supplies
 from ingester.settings import seconds
@@ -141,7 +142,7 @@ def _repeat(
 def _screened(
     criteria: Criteria, place: Exchange, source: str, file: WatchList, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
-    listed = fetch_listings(place)
+    listed = fetch_listings(place, patience=PATIENCE_SECONDS)
     tickers = screening.fetch_tickers(place)
     supplies = fetch_supplies(source) if criteria.min_market_cap is not None else Supplies({})
     if not do_apply:
@@ -194,7 +195,7 @@ def _summary(verdicts: Sequence[Verdict], criteria: Criteria, file: WatchList, a
     removed = sum(verdict.watched and not verdict.wanted for verdict in verdicts)
     text = f"{wanted} of {len(verdicts)} pairs in {criteria.quote} qualify"
     if not added and not removed:
-        return f"{text}; {file.path} has them all and no others"
+        return f"{text}; {file.path} has all of these and no others in {criteria.quote}"
     what = f"{added} to add, {removed} to remove"
     if applied:
         return f"{text}: {added} added, {removed} removed in {file.path}"

@@ -83,7 +83,7 @@ class Plan(NamedTuple):
             return None
         known: Sequence[str] = self.symbols
         if not self.from_file:
-            known = recorder.settings.symbols
+            known = recorder.settings.symbols  # those of the default list that are listed
             try:
                 self.file.create(known, "The pairs that are recorded, one a line; see `ingester pairs --help`.")
             except PairsFileError as error:

@@ -60,13 +60,15 @@ def normal(name: str) -> str:
     return "".join(character for character in name.upper() if character not in " -/_")
 
 
-def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0) -> dict[str, Listing]:
+def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
     """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20).
+
+    Waits up to `patience` seconds where the exchange wants to be asked later; a recorder does not.
 
     Raises RegionRefused on HTTP 451 and ExchangeError when the exchange cannot be asked.
     """
     url = f"{exchange.rest_url.rstrip('/')}/api/v3/exchangeInfo"
-    info = rest.get(url, _ExchangeInfo, exchange.name, timeout)
+    info = rest.get(url, _ExchangeInfo, exchange.name, timeout, patience)
     return {listing.symbol: listing for listing in info.symbols}
 
 
@@ -117,7 +119,9 @@ def pair_named(name: str, quote: str, known: Container[str]) -> str:
         return pair if pair in known else coin_pair
     written_as_pair = any(separator in name for separator in "-/_")
     complete = pair.endswith(normal(quote)) and pair != normal(quote)
-    return pair if written_as_pair or complete or assets(pair)[0] in DEFAULT_COINS else coin_pair
+    coin, priced_in = assets(pair)
+    looks_like_one = coin in DEFAULT_COINS and pair == coin + priced_in
+    return pair if written_as_pair or complete or looks_like_one else coin_pair
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,22 +16,27 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 60.0
-"""A request that the exchange wants to be repeated later is, where that is not later than this."""
+"""How long a request waits that the exchange wants to be repeated later."""
 DEFAULT_WAIT_SECONDS = 30.0
 """Where the exchange does not say how long to wait."""
 TOO_MANY, BANNED = 429, 418  # binance.py, rule 9
 
 
 def get(
-    url: str, form: type[Answer], exchange: str, timeout: float = 10.0, wait: Callable[[float], None] = time.sleep
+    url: str,
+    form: type[Answer],
+    exchange: str,
+    timeout: float = 10.0,
+    patience: float = PATIENCE_SECONDS,
+    wait: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """The JSON answer to a GET as `form`; numbers may be written as texts. `exchange` is for the error's words.
 
-    HTTP 429 and 418 are obeyed: the request is repeated once after what `Retry-After` says, where that is soon.
+    HTTP 429 and 418 are obeyed: the request is repeated once after what `Retry-After` says, up to `patience` seconds.
     Raises RegionRefused on HTTP 451, RateLimited, and ExchangeError when the exchange cannot be asked.
     """
     answer = _request(url, timeout)
-    if answer.status in (TOO_MANY, BANNED) and (seconds := _retry_after(answer)) <= PATIENCE_SECONDS:
+    if answer.status in (TOO_MANY, BANNED) and (seconds := _retry_after(answer)) <= patience:
         log.info("%s answered HTTP %d; asked again after %.0f s", url, answer.status, seconds)
         wait(seconds)
         answer = _request(url, timeout)

@@ -2,7 +2,6 @@
 
 from feed_bench import Bench
 
-from ingester.capture.groups import split
 from ingester.clock import SECOND
 
 
@@ -131,10 +130,3 @@ def test_answers_settle_requests_and_errors_become_events():
     bench.say({"result": None, "id": bench.streams[0].sent[1]["id"]})
     bench.feed.poll()
     assert not bench.feed.unanswered()
-
-
-def test_every_pair_of_the_exchange_fits_on_few_connections_of_equal_size():
-    names = [b"n%d" % i for i in range(1500)]
-    groups = split(names, 1024)
-    assert [len(group) for group in groups] == [750, 750]
-    assert sorted(name for group in groups for name in group) == sorted(names)

@@ -3,7 +3,16 @@
 import pytest
 
 from ingester.errors import UnknownPair
-from ingester.exchange.pairs import DEFAULT_COINS, Listing, assets, choose, normal, symbols_of
+from ingester.exchange.pairs import (
+    DEFAULT_COINS,
+    Listing,
+    assets,
+    choose,
+    choose_watched,
+    normal,
+    pair_named,
+    symbols_of,
+)
 
 LISTED = {
     symbol: Listing(symbol, status, symbol[:-4], "USDT")
@@ -55,3 +64,30 @@ def test_a_pair_named_twice_is_recorded_once():
 )
 def test_a_symbol_splits_into_its_assets(symbol, both):
     assert assets(symbol) == both
+
+
+def test_of_a_file_what_is_no_longer_listed_is_left_out_with_a_word_and_what_is_halted_stays():
+    choice = choose_watched(["EOSUSDT", "OLDUSDT", "BTCUSDT"], LISTED)
+    assert choice.symbols == ["EOSUSDT", "BTCUSDT"]
+    assert "EOSUSDT" in choice.remarks[0]
+    assert "OLDUSDT" in choice.remarks[1]
+    assert choose_watched(["BTCUSDT"], LISTED) == (["BTCUSDT"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("btc", LISTED, "BTCUSDT"),
+        ("BTC/USDT", LISTED, "BTCUSDT"),
+        ("ETHBTC", {"ETHBTC": None, "ETHBTCUSDT": None}, "ETHBTC"),
+        ("NEW", LISTED, "NEWUSDT"),
+        ("SUI", {}, "SUIUSDT"),
+        ("SUIUSDT", {}, "SUIUSDT"),
+        ("ETHBTC", {}, "ETHBTC"),
+        ("WBTC", {}, "WBTCUSDT"),
+        ("NEW-EUR", {}, "NEWEUR"),
+        ("USDT", {}, "USDTUSDT"),
+    ],
+)
+def test_a_name_is_a_pair_or_a_coin_whichever_is_known_or_likelier(name, known, meant):
+    assert pair_named(name, "USDT", known) == meant

@@ -1,0 +1,164 @@
+"""screening.py: which pairs qualify, and what an exchange's failure must not do."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingester.errors import ExchangeError, Incomplete, SettingsError
+from ingester.exchange.binance import Exchange
+from ingester.exchange.pairs import Listing, assets
+from ingester.exchange.screening import (
+    Criteria,
+    Ticker,
+    Verdict,
+    amount,
+    amount_text,
+    fetch_tickers,
+    require_moderate,
+    screen,
+)
+from ingester.exchange.simulated.simulator import Simulator
+from ingester.exchange.supplies import Supplies
+
+FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
+
+
+def world(**volumes):
+    """Listings, tickers at a price of 2, and supplies; a pair's figures are its volume and market cap in millions."""
+    listed = {symbol: Listing(symbol, "TRADING", *assets(symbol)) for symbol in volumes}
+    tickers = {symbol: Ticker(symbol, 2.0, volume * 1e6) for symbol, (volume, _) in volumes.items()}
+    coins = {assets(symbol)[0]: cap * 1e6 / 2 for symbol, (_, cap) in volumes.items() if cap is not None}
+    return listed, tickers, Supplies(coins)
+
+
+def judge(criteria, watched, listed, tickers, supplies):
+    return {verdict.symbol: verdict for verdict in screen(criteria, listed, tickers, supplies, watched)}
+
+
+def test_what_reaches_every_threshold_qualifies():
+    verdicts = judge(FULL, (), *world(BTCUSDT=(900, 9e5), ETHUSDT=(50, 500), ADAUSDT=(49.9, 600), EOSUSDT=(60, 499)))
+    assert [symbol for symbol, verdict in verdicts.items() if verdict.wanted] == ["BTCUSDT", "ETHUSDT"]
+    assert list(verdicts) == ["BTCUSDT", "EOSUSDT", "ETHUSDT", "ADAUSDT"]  # the most traded first
+    assert verdicts["BTCUSDT"].reason == "market cap 900B, volume 900M"
+    assert verdicts["ADAUSDT"].reason == "volume 49.9M below 50M"
+    assert verdicts["EOSUSDT"].reason == "market cap 499M below 500M"
+
+
+def test_a_watched_pair_stays_until_it_is_clearly_below():
+    figures = world(ADAUSDT=(41, 600), EOSUSDT=(39, 600), BTCUSDT=(900, 401), ETHUSDT=(900, 399))
+    verdicts = judge(FULL, list(figures[0]), *figures)
+    assert [symbol for symbol, verdict in verdicts.items() if not verdict.wanted] == ["ETHUSDT", "EOSUSDT"]
+    assert verdicts["EOSUSDT"].reason == "volume 39M below 40M (80% of 50M)"
+    assert not any(verdict.wanted for verdict in judge(FULL, (), *figures).values())
+
+
+@given(st.lists(st.floats(30, 70), min_size=2, max_size=40))
+def test_a_coin_that_moves_within_the_margin_changes_at_most_once(volumes):
+    """Between 40 and 50 it stays what it is."""
+    watched, changes = False, 0
+    for volume in (40 + volume % 9.99 for volume in volumes):
+        verdict = judge(Criteria(min_volume=50e6), ["ADAUSDT"] if watched else [], *world(ADAUSDT=(volume, 1)))
+        changes += verdict["ADAUSDT"].wanted != watched
+        watched = verdict["ADAUSDT"].wanted
+    assert changes == 0
+
+
+def test_what_is_not_known_brings_nothing_in_and_removes_nothing():
+    listed, tickers, supplies = world(
+        BTCUSDT=(900, 9e5), ETHUSDT=(900, None), **{f"C{number}USDT": (1, 1) for number in range(20)}
+    )
+    del tickers["C1USDT"]
+    new, old = (judge(FULL, watched, listed, tickers, supplies) for watched in ((), ["ETHUSDT", "C1USDT"]))
+    assert (new["ETHUSDT"].wanted, new["ETHUSDT"].reason) == (False, "market cap unknown")
+    assert not new["C1USDT"].wanted
+    assert old["ETHUSDT"].wanted
+    assert old["C1USDT"].wanted
+
+
+def test_what_does_not_trade_or_hardly_moves_is_left_out():
+    listed, tickers, supplies = world(
+        **dict.fromkeys(["BTCUSDT", "USDCUSDT", "BTCUPUSDT", "JUPUSDT", "SYRUPUSDT", "X3LUSDT", "EOSUSDT"], (900, 9e5))
+    )
+    listed["EOSUSDT"] = Listing("EOSUSDT", "HALT", "EOS", "USDT")
+    supplies = supplies._replace(leveraged=frozenset(["X3LUSDT"]))
+    verdicts = judge(FULL, (), listed, tickers, supplies)
+    assert {symbol for symbol, verdict in verdicts.items() if verdict.wanted} == {"BTCUSDT", "JUPUSDT", "SYRUPUSDT"}
+    everything = judge(FULL._replace(stablecoins=True, leveraged=True), (), listed, tickers, supplies)
+    assert {symbol for symbol, verdict in everything.items() if not verdict.wanted} == {"EOSUSDT"}
+
+
+def test_a_halted_pair_stays_one_that_is_gone_for_good_does_not():
+    listed, tickers, supplies = world(BTCUSDT=(900, 9e5), EOSUSDT=(900, 9e5), XMRUSDT=(900, 9e5))
+    listed["EOSUSDT"] = Listing("EOSUSDT", "HALT", "EOS", "USDT")
+    listed["XMRUSDT"] = Listing("XMRUSDT", "BREAK", "XMR", "USDT")
+    verdicts = judge(FULL, ["EOSUSDT", "XMRUSDT", "OLDUSDT", "OLDBTC"], listed, tickers, supplies)
+    assert {symbol: verdict.reason for symbol, verdict in verdicts.items() if not verdict.wanted} == {
+        "XMRUSDT": "does not trade (BREAK)",
+        "OLDUSDT": "the exchange no longer lists it",
+    }
+    assert verdicts["EOSUSDT"].wanted
+    assert "OLDBTC" not in verdicts  # another quote is not judged
+
+
+def test_coins_that_are_to_be_kept_are():
+    verdicts = judge(FULL._replace(keep=frozenset(["EDU", "SUI"])), ["EDUUSDT"], *world(EDUUSDT=(1, 1), SUIUSDT=(1, 1)))
+    assert verdicts["EDUUSDT"].wanted
+    assert verdicts["EDUUSDT"].reason.startswith("kept, though market cap 1M below")
+    assert not verdicts["SUIUSDT"].wanted
+
+
+def test_an_answer_that_lacks_what_it_should_hold_is_refused():
+    listed, tickers, supplies = world(**{f"C{number}USDT": (900, 9e5) for number in range(20)})
+    few = dict(list(tickers.items())[:17])
+    halted = {symbol: Listing(symbol, "BREAK", *assets(symbol)) for symbol in listed}
+    for wrong in (
+        ({}, tickers, supplies),
+        (halted, tickers, supplies),
+        (listed, {}, supplies),
+        (listed, few, supplies),
+        (listed, tickers, Supplies({})),
+    ):
+        with pytest.raises(Incomplete):
+            screen(FULL, *wrong, listed)
+    assert len(screen(Criteria(min_volume=1.0), listed, tickers, Supplies({}), listed)) == 20
+
+
+def test_a_quote_in_which_nothing_trades_is_an_error_that_names_others():
+    with pytest.raises(SettingsError, match=r"'USDX'.*USDT"):
+        screen(FULL._replace(quote="USDX"), *world(BTCUSDT=(1, 1)), ())
+
+
+def test_a_repetition_does_not_remove_most_of_the_list():
+    def verdicts(gone):
+        return [Verdict(f"C{number}USDT", True, number >= gone, "") for number in range(10)]
+
+    require_moderate([*verdicts(5), Verdict("NEWUSDT", False, False, "")])
+    with pytest.raises(ExchangeError, match="6 of 10"):
+        require_moderate(verdicts(6))
+    require_moderate([])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("500M", 5e8), ("1.5B", 1.5e9), ("2k", 2e3), ("750_000", 7.5e5), ("1 t", 1e12), ("0", 0)]
+)
+def test_amounts_may_be_short(text, value):
+    assert amount(text, "--min-volume") == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "50X", "-5M", "1,5B", "nan", "1e9", "5MM"])
+def test_other_amounts_are_refused_with_an_example(text):
+    with pytest.raises(SettingsError, match=r"--min-volume '.*1\.5B"):
+        amount(text, "--min-volume")
+
+
+def test_amounts_are_shown_to_three_digits():
+    shown = [amount_text(value) for value in (None, 0.0, 12.0, 999.96, 1999.0, 49.94e6, 999_960_000.0, 1.234e9, 5e12)]
+    assert shown == ["?", "0", "12", "1k", "2k", "49.9M", "1B", "1.23B", "5T"]
+
+
+def test_figures_come_from_the_exchange():
+    with Simulator(pairs=["BTCUSDT", "ETHBTC"]) as simulator:
+        tickers = fetch_tickers(Exchange("simulator", simulator.stream_url, simulator.rest_url))
+    assert tickers.keys() == {"BTCUSDT", "ETHBTC"}
+    assert tickers["BTCUSDT"].price > 1000 > tickers["ETHBTC"].price > 0
+    assert tickers["BTCUSDT"].volume > 1e5
