@@ -196,7 +196,7 @@ class ManagedServer:
             "POSTHOG_ENABLED": "false",
             "HTTP_EXPORT_CONNECTION_LIMIT": "4",
             "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_CODEC": "ZSTD",
-            "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_LEVEL": "3",  # 9, the default, takes three times as long
+            "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_LEVEL": "3",  # 9, the default, takes four times as long
         }
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TZ") if name in os.environ}
         return inherited | {"LC_ALL": "C.UTF-8"} | {f"QDB_{name}": value for name, value in settings.items()}
