@@ -139,12 +139,15 @@ def _print(steps: list[Step]) -> None:
         table.add_column(name, justify="right" if name in ("rows", "size", "bytes/row") else "left")
     for step in steps:
         day = step.partition
-        size, each = _size(day.bytes), f"{day.bytes_per_row:.0f}"
+        # The newest day's files are made larger in advance, so that its share means nothing.
+        size, each = _size(day.bytes), "" if day.is_active else f"{day.bytes_per_row:.0f}"
         table.add_row(day.day, _form(step), f"{day.rows:,}", size, each, _next(step))
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
     rows, size = (sum(getattr(step.partition, name) for step in steps) for name in ("rows", "bytes"))
     parquet = sum(step.partition.is_parquet for step in steps)
-    click.echo(f"{len(steps)} days, {parquet} of them Parquet: {rows:,} rows, {_size(size)}")
+    click.echo(
+        f"{len(steps)} {'day' if len(steps) == 1 else 'days'}, {parquet} of them Parquet: {rows:,} rows, {_size(size)}"
+    )
 
 
 def _form(step: Step) -> str:
