@@ -339,7 +339,7 @@ def test_rows_that_came_after_an_export_was_killed_are_in_what_is_resumed(questd
         Snapshot(symbol, day + number * SECOND // 10, number, [(100.0 + number % 7, 1.0)] * 5, [(110.0, 2.0)] * 5)
         for number in range(20_000)
     ]
-    store(db, snapshots)
+    store(db, snapshots, "export-test")
     options = ("--from", "2020-09-15", "--to", "2020-09-15 01:00", "--pairs", symbol)
     where = ("--questdb", url_of(questdb.endpoint), "--root", tmp_path)
     killed = Interrupted().run(signal.SIGKILL, *options, *where, slice_rows=2000)
@@ -352,7 +352,7 @@ def test_rows_that_came_after_an_export_was_killed_are_in_what_is_resumed(questd
         (partial / f"{symbol}.inplace").write_bytes(bytes((partial / f"{symbol}.inplace").stat().st_size))
     late = [each._replace(receive_ns=each.receive_ns + 2000 * SECOND, update_id=each.update_id + 20_000)
             for each in snapshots[:3000]]  # fmt: skip
-    store(db, late)
+    store(db, late, "export-test")
     resumed = exported(questdb, tmp_path, *options, "--resume")
     fresh = exported(questdb, tmp_path / "fresh", *options)
     (name,) = (path.name for path in fresh.glob("*.pkl"))

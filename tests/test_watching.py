@@ -67,7 +67,7 @@ def watched(questdb, tmp_path_factory):
             *("--stream-url", simulator.stream_url, "--rest-url", simulator.rest_url),
             *("--questdb", url_of(questdb.endpoint), "--data-dir", str(data_dir)),
         ]
-        environment = {"INGESTER_ALARM_WEBHOOK": receiver.url}
+        environment = {"INGESTER_START_ALARM_WEBHOOK": receiver.url}
         with Recorder(*options, environment=environment) as recorder:
             watched = Watched(recorder, simulator, receiver, options, data_dir)
             watched.environment = environment

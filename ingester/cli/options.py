@@ -26,26 +26,30 @@ data_dir_option = click.option(
 )
 questdb_option = click.option(
     "--questdb",
+    envvar="INGESTER_QUESTDB",
     metavar="URL",
     help="Use this QuestDB, http(s)://host:port, instead of the managed one.",
 )
 _file = click.Path(dir_okay=False, path_type=Path)
 _access_options = (
-    click.option("--questdb-user", metavar="NAME", help="Who asks there."),
+    click.option("--questdb-user", envvar="INGESTER_QUESTDB_USER", metavar="NAME", help="Who asks there."),
     click.option(
         "--questdb-password-file",
+        envvar="INGESTER_QUESTDB_PASSWORD_FILE",
         type=_file,
         metavar="FILE",
         help="Holds the user's password; INGESTER_QUESTDB_PASSWORD may hold it instead.",
     ),
     click.option(
         "--questdb-token-file",
+        envvar="INGESTER_QUESTDB_TOKEN_FILE",
         type=_file,
         metavar="FILE",
         help="Holds a token in place of user and password; INGESTER_QUESTDB_TOKEN may hold it.",
     ),
     click.option(
         "--questdb-ca",
+        envvar="INGESTER_QUESTDB_CA",
         type=_file,
         metavar="FILE",
         help="Certificates (PEM) of who vouches for an https QuestDB.  [default: those that the system trusts]",
@@ -53,11 +57,13 @@ _access_options = (
     # Not for the command line, where every user of the machine could read them: `endpoint_of` refuses them there.
     click.option(
         "--questdb-password",
+        envvar="INGESTER_QUESTDB_PASSWORD",
         hidden=True,
         help="The password itself; refused on the command line, where others could read it.",
     ),
     click.option(
         "--questdb-token",
+        envvar="INGESTER_QUESTDB_TOKEN",
         hidden=True,
         help="The token itself; refused on the command line, where others could read it.",
     ),

@@ -13,7 +13,7 @@ from ingester.datasets import playback
 from ingester.datasets.dataset import FORMATS
 from ingester.datasets.playback import dataset_snapshots, rising_ids, table_snapshots
 from ingester.snapshot import Snapshot
-from ingester.store import query, schema
+from ingester.store import query, reader, schema
 from ingester.store.questdb import QuestDB
 
 DAY = 1_602_460_800 * SECOND  # 2020-10-12, which no other test writes to
@@ -44,7 +44,7 @@ def played(db, start, end, symbols=("YAUSDT", "YBUSDT")):
 @pytest.mark.parametrize("slice_rows", [50, 120_000])
 def test_a_range_of_the_table_is_merged_by_time_and_each_book_comes_once(stored, monkeypatch, slice_rows):
     db, books = stored
-    monkeypatch.setattr(query, "SLICE_ROWS", slice_rows)
+    monkeypatch.setattr(reader, "SLICE_ROWS", slice_rows)
     assert played(db, DAY, books[-1].receive_ns + 1) == books
     middle, own = books[400].receive_ns, [book for book in books if book.symbol == "YBUSDT"]
     assert played(db, middle, middle + 600 * SECOND, ["YBUSDT"]) == [
@@ -61,9 +61,9 @@ def test_a_copy_of_a_book_before_the_range_is_not_played(stored):
 def test_no_more_is_read_than_is_played_soon(stored, monkeypatch):
     db, books = stored
     parts = []
-    read = query.Reader.read
-    monkeypatch.setattr(query, "SLICE_ROWS", 20)
-    monkeypatch.setattr(query.Reader, "read", lambda self, part: parts.append(part) or read(self, part))
+    read = reader.Reader.read
+    monkeypatch.setattr(reader, "SLICE_ROWS", 20)
+    monkeypatch.setattr(reader.Reader, "read", lambda self, part: parts.append(part) or read(self, part))
     snapshots = table_snapshots(db, DAY, books[-1].receive_ns + 1, ["YAUSDT", "YBUSDT"], {"YAUSDT": 1, "YBUSDT": 1})
     assert list(itertools.islice(snapshots, 30)) == books[:30]
     assert len(parts) < 10
