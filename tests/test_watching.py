@@ -14,8 +14,13 @@ from receiver import Receiver
 from recorder import Recorder, url_of
 
 from ingester.cli import cli
+from ingester.clock import SECOND
 from ingester.exchange.simulated import Simulator
+from ingester.snapshot import Snapshot
+from ingester.store import schema
 from ingester.store.questdb import QuestDB
+from ingester.store.rows import RowEncoder
+from ingester.store.server import ManagedServer
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ["BTCUSDT", "ETHUSDT"]
@@ -223,3 +228,37 @@ def test_status_where_nothing_ever_was(tmp_path):
     assert "no recorder has ever run here" in answer.stdout
     assert not (tmp_path / "nowhere").exists()
     assert CliRunner().invoke(cli, ["status", "--nonsense"]).exit_code == 2
+
+
+@pytest.mark.slow
+def test_what_becomes_of_old_days_is_in_the_status(tmp_path):
+    """On a server of its own: it would convert and drop what other tests have stored."""
+    server = ManagedServer(tmp_path, heap="384m")
+    endpoint = server.ensure()
+    db = QuestDB(endpoint)
+    try:
+        with Simulator(pairs=PAIRS) as simulator:
+            options = [
+                *("--pairs", ",".join(PAIRS), "--collector", "old-days", "--data-dir", str(tmp_path)),
+                *("--stream-url", simulator.stream_url, "--rest-url", simulator.rest_url),
+                *("--parquet-after", "3d", "--drop-after", "9999d"),
+            ]
+            schema.ensure(db, 5)
+            books = [Snapshot("BTCUSDT", 1_600_041_600 * SECOND + n * SECOND, n, [(1.0, 1.0)], []) for n in range(9)]
+            books.append(books[0]._replace(receive_ns=time.time_ns()))  # the newest day stays as it is
+            db.write(RowEncoder(5, "earlier").snapshots(books))
+            db.sql("SELECT wait_wal_table('orderbook')")
+            words = ["retention", "--data-dir", str(tmp_path), "--parquet-after", "3d", "--apply"]
+            assert "is Parquet" in CliRunner().invoke(cli, words).output
+            with Recorder(*options) as recorder:
+                deadline = time.monotonic() + 60
+                while "(1 Parquet)" not in (text := run_status(tmp_path)) or "old days" not in text:
+                    assert time.monotonic() < deadline, recorder.output + text
+                    time.sleep(0.2)
+                assert "Parquet after 3.0 d, dropped after 9999.0 d" in text
+    finally:
+        server.stop()
+
+
+def run_status(data_dir):
+    return CliRunner().invoke(cli, ["status", "--data-dir", str(data_dir)]).stdout

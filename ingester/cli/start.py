@@ -127,7 +127,7 @@ def start(
         shown = Record(settings.symbols[:MOST_BOOKS], depth)
         recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
-        watching.of(recorder, data_dir, server is not None, db.endpoint.http_url)
+        watching.of(recorder, data_dir, server is not None, db.endpoint.http_url, policy)
         beside = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
         _record(recorder, db, server, lasting, backup, watching, [each for each in beside if each is not None])
 

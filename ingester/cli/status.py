@@ -156,6 +156,15 @@ def _running_lines(report: Report) -> Iterator[tuple[str, Text]]:
     yield "  lag", Text(f"p50 {p50}, p99 {p99}, receive to stored, last minute")
     yield "  spool", Text(_spool_text(report))
     yield "  connected", Text(_connections_text(report))
+    if (text := _old_days_text(report)) is not None:
+        yield "  old days", Text(text)
+
+
+def _old_days_text(report: Report) -> str | None:
+    """What becomes of days that are over; None where nothing does."""
+    becomes = (("Parquet", report.parquet_after_seconds), ("dropped", report.drop_after_seconds))
+    told = [f"{what} after {alarms.duration_text(after)}" for what, after in becomes if after is not None]
+    return ", ".join(told) or None
 
 
 def _state_text(recorder: Recorder) -> Text:
@@ -221,7 +230,9 @@ def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
         state = f"{table.behind:,} transactions to apply" if table.behind else "whole"
         size = ""
         if table.rows is not None and table.size_bytes is not None:
-            size = f"{table.rows:,} rows in {_counted(table.partitions or 0, 'day')}, {_size(table.size_bytes)}, "
+            size = f"{table.rows:,} rows in {_counted(table.partitions or 0, 'day')}"
+            size += f" ({table.parquet} Parquet)" if table.parquet else ""
+            size += f", {_size(table.size_bytes)}, "
         yield (
             "  table",
             Text(

@@ -11,6 +11,7 @@ from ingester.health.alarms import Limits
 from ingester.health.pulse import Pulse
 from ingester.health.vitals import Observer
 from ingester.settings import seconds
+from ingester.store.retention import Policy
 
 if TYPE_CHECKING:
     from ingester.health.door import Door
@@ -54,9 +55,12 @@ class Watching:
         self._door = _door(metrics) if metrics else None
         self._pulse: Pulse | None = None
 
-    def of(self, collector: Collector, data_dir: Path, managed: bool, questdb: str) -> None:
-        """Which recorder to watch, from `start` on; `managed`: its QuestDB, at the address, is that of the folder."""
-        observer = Observer(collector, data_dir, managed, questdb, self._limits)
+    def of(self, collector: Collector, data_dir: Path, managed: bool, questdb: str, policy: Policy) -> None:
+        """Which recorder to watch, from `start` on; `managed`: its QuestDB, at the address, is that of the folder.
+
+        `policy`: what becomes of old days.
+        """
+        observer = Observer(collector, data_dir, managed, questdb, self._limits, policy)
         tell = self._webhook.tell if self._webhook else None
         self._pulse = Pulse(observer, data_dir, collector.settings.collector, tell)
 

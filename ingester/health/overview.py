@@ -56,6 +56,8 @@ class Table(msgspec.Struct, frozen=True):
     error: str
     rows: int | None = None
     partitions: int | None = None
+    parquet: int | None = None
+    """Partitions that are Parquet already."""
     size_bytes: int | None = None
     """On the server's disk; the newest partition takes room ahead of its rows."""
     row_bytes: float | None = None

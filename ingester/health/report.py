@@ -169,3 +169,7 @@ class Report(msgspec.Struct, frozen=True):
     clock_offset_seconds: float
     """By how much the wall clock is ahead of receive times."""
     problems: list[Problem] = []
+    parquet_after_seconds: float | None = None
+    """After how long days become Parquet; None: never."""
+    drop_after_seconds: float | None = None
+    """After how long days are dropped; None: never."""

@@ -39,7 +39,9 @@ _TABLES = (
     "SELECT name, suspended, sequencerTxn - writerTxn, errorTag, errorMessage FROM wal_tables() "
     f"WHERE name IN ('{ORDERBOOK}', '{EVENTS}') ORDER BY name DESC"
 )
-_PARTITIONS = f"SELECT numRows, diskSize, active FROM table_partitions('{ORDERBOOK}')"
+_MANY_ROWS = 100_000
+"""A day of fewer does not tell what a row takes: its files are as large as the least piece of disk."""
+_PARTITIONS = f"SELECT numRows, diskSize, active, isParquet FROM table_partitions('{ORDERBOOK}')"
 _COLLECTORS = (
     "SELECT collector, max(CASE WHEN kind = 'stopped' THEN timestamp END), "
     "max(CASE WHEN kind IN ('started', 'connected', 'rotated') THEN timestamp END) "
@@ -125,12 +127,13 @@ def tables_of(db: QuestDB) -> dict[str, Table]:
 
 
 def _with_partitions(table: Table, partitions: Sequence[Sequence[int]]) -> Table:
-    complete = [(rows, size) for rows, size, active in partitions if not active]
+    complete = [(rows, size) for rows, size, active, _ in partitions if not active and rows >= _MANY_ROWS]
     rows, size = sum(rows for rows, _ in complete), sum(size for _, size in complete)
     return msgspec.structs.replace(
         table,
         rows=sum(each[0] for each in partitions),
         partitions=len(partitions),
+        parquet=sum(bool(each[3]) for each in partitions),
         size_bytes=sum(each[1] for each in partitions),
         row_bytes=size / rows if rows else None,
     )

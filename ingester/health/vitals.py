@@ -31,10 +31,12 @@ from ingester.health.report import (
     Storing,
 )
 from ingester.metrics import Durations, Histogram
+from ingester.store.retention import Policy
 
 RATE_SECONDS, LAG_SECONDS = 10.0, 60.0
 """Over so long the rate of rows, and the lag, are taken."""
 NAMED_PAIRS = 10
+_KEEP_ALL = Policy()
 NATIVE_SHARE = 1.2
 """What a row takes on the server's disk, by the size of its columns: 220 bytes measured at depth 5, of 184."""
 
@@ -70,6 +72,7 @@ class Observer:
         managed: bool,
         questdb: str,
         limits: Limits,
+        policy: Policy = _KEEP_ALL,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._collector = collector
@@ -77,6 +80,7 @@ class Observer:
         self._managed = managed
         self._questdb = questdb
         self._limits = limits
+        self._policy = policy
         self._monotonic = monotonic
         self._beats: deque[_Beat] = deque()
 
@@ -132,6 +136,8 @@ class Observer:
             disk=self._disk(per_second),
             storing=self._storing(now, journal),
             clock_offset_seconds=collector.clock.step() / SECOND,
+            parquet_after_seconds=_in_seconds(self._policy.parquet_after_ns),
+            drop_after_seconds=_in_seconds(self._policy.drop_after_ns),
         )
         report = msgspec.structs.replace(report, problems=problems_of(report, self._limits))
         return Vitals(report, ages, lag, journal)
@@ -224,3 +230,7 @@ def _time(ns: int) -> datetime:
 
 def _finite(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds
+
+
+def _in_seconds(ns: int | None) -> float | None:
+    return None if ns is None else ns / SECOND
