@@ -61,7 +61,8 @@ def _request(url: str, timeout: float) -> urllib3.BaseHTTPResponse:
     try:
         return urllib3.request("GET", url, timeout=timeout, retries=retries)
     except urllib3.exceptions.HTTPError as error:
-        raise ExchangeError(f"{url} cannot be reached: {error}") from error
+        why = str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]  # without the names of urllib3's objects
+        raise ExchangeError(f"{url} cannot be reached: {why}") from error
 
 
 def _retry_after(answer: urllib3.BaseHTTPResponse) -> float:
