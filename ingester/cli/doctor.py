@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ingester.capture.source import SIMULATOR
 from ingester.cli.options import data_options
 from ingester.exchange import binance
 from ingester.health.doctor import database, disk, exchange, machine
@@ -18,7 +19,6 @@ from ingester.settings import Settings
 from ingester.store.endpoint import Endpoint
 from ingester.store.server import ManagedServer
 
-SIMULATOR = "simulator"
 _STYLES = {"ok": "green", "warning": "yellow", "fail": "bold red", "skipped": "dim"}
 
 

@@ -17,6 +17,7 @@ import click
 
 from ingester.capture.collector import Collector, spool_folder
 from ingester.capture.record import Record
+from ingester.capture.source import SIMULATOR
 from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from ingester.store.keeper import Watch as Retention
 
 log = logging.getLogger("ingester.start")
-
-SIMULATOR = "simulator"
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
