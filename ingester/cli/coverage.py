@@ -14,8 +14,7 @@ from rich.table import Table
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.clock import SECOND
-from ingester.datasets import gaps as gap_search
-from ingester.datasets import heatmap
+from ingester.datasets import heatmap, spans
 from ingester.datasets.coverage import PIECES, Coverage, PairCoverage, as_mapping, pair_coverages, recorded_range
 from ingester.datasets.dataset import parse_time, time_text
 from ingester.datasets.selection import check_range, choose_symbols
@@ -77,7 +76,7 @@ def coverage(
         _check_plot(plot)
     db, _ = open_questdb(data_dir, questdb)
     symbols, start_ns, end_ns = _chosen(db, named if by_user else None, start_ns, end_ns)
-    days = (end_ns - start_ns) / gap_search.DAY
+    days = (end_ns - start_ns) / spans.DAY
     if days > MANY_DAYS:
         click.echo(f"the range is {days:.0f} days; --from and --to make it shorter", err=True)
     with _bar() as progress:
@@ -135,7 +134,7 @@ def _write(path: Path, picture: bytes) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[gap_search.Progress]:
+def _bar() -> Iterator[spans.Progress]:
     columns = (
         TextColumn("looking for gaps"),
         BarColumn(),

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from ingester.store.questdb import QuestDB
 
 if TYPE_CHECKING:
     from ingester.datasets.export import PairFile
+    from ingester.datasets.spans import Recorded
 
 
 @click.command(short_help="Write a range of time as a data set.")
@@ -95,26 +95,26 @@ def export(
     request = requests.Request(start_ns, end_ns, tuple(symbols), levels, form, every_ns, max_age_ns, fill)
     target = root / dataset.EXTRACTED / dataset.folder_name(start_ns, end_ns)
     progress, began = requests.Progress(), time.monotonic()
-    with ThreadPoolExecutor(1, "gaps") as beside:
-        gaps = beside.submit(_gaps, db, start_ns, end_ns, symbols)
-        # Libraries take a third of a second, in which the server looks for gaps.
-        from ingester.cli.exported import shown, summary
-        from ingester.datasets.export import export as write_data_set
-        from ingester.datasets.manifest import manifest, write_manifest
+    # These take a third of a second, which no refusal above has to wait for.
+    from ingester.cli.exported import shown, summary
+    from ingester.datasets.export import export as write_data_set
+    from ingester.datasets.manifest import manifest, write_manifest
 
-        def finish(folder: Path, files: "Sequence[PairFile]") -> None:
-            collectors = query.collectors(db, start_ns, end_ns)
-            write_manifest(folder, manifest(request, files, gaps.result(), collectors))
+    gaps: dict[str, list[Gap]] = {}
 
-        with shown(progress):
-            files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
-    summary(request, files, gaps.result(), target, time.monotonic() - began)
+    def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded | None") -> None:
+        gaps.update(_gaps(db, request, recorded))
+        write_manifest(folder, manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
+
+    with shown(progress):
+        files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
+    summary(request, files, gaps, target, time.monotonic() - began)
 
 
-def _gaps(db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str]) -> dict[str, list[Gap]]:
+def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded | None") -> dict[str, list[Gap]]:
     """The gaps of each pair; what retention has dropped is said to be."""
-    dropped = dropped_ranges(db, start_ns, end_ns)
-    gaps = pair_gaps(db, start_ns, end_ns, symbols)
+    dropped = dropped_ranges(db, request.start_ns, request.end_ns)
+    gaps = pair_gaps(db, request.start_ns, request.end_ns, request.symbols, recorded=recorded)
     return {symbol: explained(own, dropped) for symbol, own in gaps.items()}
 
 

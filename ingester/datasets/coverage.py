@@ -6,20 +6,19 @@ from typing import Any, NamedTuple
 
 from ingester.clock import SECOND
 from ingester.datasets.dropped import dropped_ranges, length_ns, without
-from ingester.datasets.gaps import (
+from ingester.datasets.gaps import Gap, collector_gaps, coverage_gaps
+from ingester.datasets.manifest import gap_mapping, iso
+from ingester.datasets.spans import (
     DAY,
     STEP,
-    Gap,
     Progress,
+    Recorded,
     Span,
-    collector_gaps,
-    coverage_gaps,
     median_interval_ns,
     pieces,
     recorded_spans,
     where,
 )
-from ingester.datasets.manifest import gap_mapping, iso
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
@@ -97,7 +96,8 @@ def pair_coverages(
 ) -> list[PairCoverage]:
     """The coverage of each of the pairs, in their order; `piece_ns` is one of `PIECES`."""
     spans = recorded_spans(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.6))
-    found = collector_gaps(db, spans, start_ns, end_ns, symbols, None, lambda share: progress(0.6 + share * 0.3))
+    recorded = Recorded(spans, {})
+    found = collector_gaps(db, recorded, start_ns, end_ns, symbols, None, lambda share: progress(0.6 + share * 0.3))
     dropped = dropped_ranges(db, start_ns, end_ns)
     gaps = coverage_gaps(found, spans, start_ns, end_ns, symbols)
     gaps = {symbol: without(own, dropped) for symbol, own in gaps.items()}

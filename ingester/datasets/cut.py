@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ingester import grid as grids
+from ingester.datasets.census import Census
 from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
@@ -33,11 +34,12 @@ def collect(
     done: tuple[int, Mapping[str, int]] | None = None,
     note: Callable[[int, Mapping[str, Waiting]], None] = lambda until_ns, spills: None,
     collector: str | None = None,
+    census: Census | None = None,
 ) -> dict[str, Waiting]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
     `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
-    in the spills then. With `collector`, only what it has recorded, which holds no copies.
+    in the spills then. With `collector`, only what it has recorded, which holds no copies. `census` sees all rows.
     """
     from_ns = done[0] if done else request.start_ns
     reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
@@ -63,6 +65,8 @@ def collect(
                     pair.take(part, *nothing)
             if part.start_ns >= from_ns:
                 progress.rows_read += len(rows.times)
+                if census is not None:
+                    census.take(part, rows)
                 note(part.end_ns, spills)
     wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
     if done is None and collector is None and progress.rows_read < wanted:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ingester.datasets.gaps import DAY, SHORTEST_LIMIT_NS, Gap
+from ingester.datasets.gaps import Gap
+from ingester.datasets.spans import DAY, SHORTEST_LIMIT_NS
 from ingester.store.partitions import partitions, start_of
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS

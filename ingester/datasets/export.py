@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 
 from ingester import grid as grids
+from ingester.datasets.census import Census
 from ingester.datasets.cut import Waiting, collect, waiting
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
+from ingester.datasets.spans import Recorded
 from ingester.errors import OperationError, SettingsError
 from ingester.store.questdb import QuestDB
 
@@ -68,14 +70,15 @@ def export(
     target: Path,
     counts: Mapping[str, int],
     progress: Progress,
-    finish: Callable[[Path, Sequence[PairFile]], None],
+    finish: Callable[[Path, Sequence[PairFile], Recorded | None], None],
     overwrite: bool = False,
     resume: bool = False,
 ) -> list[PairFile]:
     """Writes a data set to the folder `target`; `counts` are the rows of all symbols in its range.
 
-    `finish` is called with the folder before it gets its name, for what else belongs into it. Raises SettingsError
-    where there is such a data set already, OperationError where the disk would not hold it, StoreError.
+    `finish` is called with the folder before it gets its name, for what else belongs into it, and with what was seen
+    in the range, if all of it was. Raises SettingsError where there is such a data set already, OperationError where
+    the disk would not hold it, StoreError.
     """
     if target.exists() and not overwrite:
         raise SettingsError(f"{target} exists already. Give --overwrite to replace it, or another --root.")
@@ -87,8 +90,9 @@ def export(
         progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
         check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
         try:
-            files = _write(db, request, folder, counts, progress, done)
-            finish(folder, files)
+            census = Census() if done is None else None
+            files = _write(db, request, folder, counts, progress, done, census)
+            finish(folder, files, census.recorded() if census else None)
             (folder / "progress.json").unlink(missing_ok=True)
             _publish(folder, target)
         except BaseException:
@@ -103,9 +107,11 @@ def write_file(spill: Waiting, path: Path, format: str) -> PairFile:
     times, values = spill.arrays()
     if not (isinstance(spill, InPlace) and spill.become(path)):
         WRITERS[format](path, times, values)
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
+    # The disk has it while it is read, from memory, for its checksum: half the time of one after the other.
+    with path.open("r+b") as file, ThreadPoolExecutor(1, "sync") as beside:
+        synced = beside.submit(os.fsync, file.fileno())
         digest = hashlib.file_digest(file, "sha256")
+        synced.result()
     first, last, empty = _filled(times, values)
     return PairFile(spill.symbol, path.name, len(times), empty, first, last, path.stat().st_size, digest.hexdigest())
 
@@ -133,6 +139,7 @@ def _write(
     counts: Mapping[str, int],
     progress: Progress,
     done: _Done | None,
+    census: Census | None,
 ) -> list[PairFile]:
     state = done or _Done(request, request.start_ns, {}, [], dict(counts), _boot())
     files = {file.symbol: file for file in state.files}
@@ -152,9 +159,8 @@ def _write(
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:
-        spills = collect(
-            db, request, folder, state.counts, progress, (done.until_ns, done.rows) if done else None, note
-        )
+        before = (done.until_ns, done.rows) if done else None
+        spills = collect(db, request, folder, state.counts, progress, before, note, census=census)
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
         jobs = {

@@ -7,24 +7,33 @@ time in which every collector that recorded it was absent. All ranges are half o
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from ingester.clock import SECOND
 from ingester.datasets import unwatched
-from ingester.store.query import between, quoted
+from ingester.datasets.spans import (
+    DAY,
+    STEP,
+    Key,
+    Progress,
+    Recorded,
+    Span,
+    by_key,
+    limit_ns,
+    pieces,
+    recorded_spans,
+    tables,
+    where,
+)
+from ingester.store.query import quoted
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 
-DAY = 86400 * SECOND
-SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 10
-"""A silence is longer than so many median intervals, and than a second."""
 UNEXPLAINED = "unexplained"
 NOT_RECORDED = "not recorded"
 NOT_WATCHED = "not watched"
-Progress = Callable[[float], None]
-"""Is told the share that is done, up to 1."""
 
 
 class Gap(NamedTuple):
@@ -41,37 +50,27 @@ class Gap(NamedTuple):
         return self.until_ns - self.since_ns
 
 
-class Span(NamedTuple):
-    """What one collector recorded of one pair in one piece of the range."""
-
-    symbol: str
-    collector: str
-    first_ns: int
-    last_ns: int
-    rows: int
-    interval_ns: int
-    """Median time between two rows, to about 6 %; 0 where there is only one."""
-    longest_ns: int
-    """Longest time between two rows."""
-
-
 def pair_gaps(
     db: QuestDB,
     start_ns: int,
     end_ns: int,
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
-    progress: Progress = lambda share: None,
+    recorded: Recorded | None = None,
 ) -> dict[str, list[Gap]]:
-    """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given."""
-    spans = recorded_spans(db, start_ns, end_ns, DAY, symbols, collectors, lambda share: progress(share * 0.7))
-    gaps = collector_gaps(db, spans, start_ns, end_ns, symbols, collectors, lambda share: progress(0.7 + share * 0.3))
-    return coverage_gaps(gaps, spans, start_ns, end_ns, symbols)
+    """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given.
+
+    `recorded`: what is known of the range already; else the server looks through it.
+    """
+    if recorded is None:
+        recorded = Recorded(recorded_spans(db, start_ns, end_ns, DAY, symbols, collectors), {})
+    gaps = collector_gaps(db, recorded, start_ns, end_ns, symbols, collectors)
+    return coverage_gaps(gaps, recorded.spans, start_ns, end_ns, symbols)
 
 
 def collector_gaps(
     db: QuestDB,
-    spans: Sequence[Span],
+    recorded: Recorded,
     start_ns: int,
     end_ns: int,
     symbols: Sequence[str] | None = None,
@@ -82,8 +81,8 @@ def collector_gaps(
     return [
         *recorded_gaps(db, start_ns, end_ns, symbols, collectors),
         *_unwatched(db, start_ns, end_ns, symbols, collectors),
-        *silences(db, spans, start_ns, end_ns, progress),
-        *_edges(spans, start_ns, end_ns),
+        *silences(db, recorded, start_ns, end_ns, progress),
+        *_edges(recorded.spans, start_ns, end_ns),
     ]
 
 
@@ -139,70 +138,41 @@ def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: i
     return rows[0][0] * 1000 if rows else end_ns
 
 
-def recorded_spans(
-    db: QuestDB,
-    start_ns: int,
-    end_ns: int,
-    piece_ns: int,
-    symbols: Sequence[str] | None = None,
-    collectors: Sequence[str] | None = None,
-    progress: Progress = lambda share: None,
-) -> list[Span]:
-    """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970)."""
-    if ORDERBOOK not in tables(db):
-        return []
-    spans = []
-    for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
-        # More digits of the median than one take so much memory that 1,500 pairs kill a server.
-        rows = db.sql(
-            "SELECT symbol, collector, cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG), count(), "
-            "cast(approx_percentile(step, 0.5) AS LONG), cast(max(step) AS LONG) "
-            f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS DOUBLE) AS step "
-            f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors)})"
-        ).rows
-        for symbol, collector, first, last, count, median, longest in sorted(rows, key=lambda row: row[:2]):
-            interval_ns, longest_ns = 1000 * (median or 0), 1000 * (longest or 0)
-            spans.append(Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns))
-        progress((until_ns - start_ns) / (end_ns - start_ns))
-    return spans
-
-
-STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp))"
-"""Of a row: microseconds since the one before of its pair and collector."""
-
-
 def silences(
-    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, progress: Progress = lambda share: None
+    db: QuestDB, recorded: Recorded, start_ns: int, end_ns: int, progress: Progress = lambda share: None
 ) -> list[Gap]:
     """Times between two rows of a pair and collector that are longer than its rhythm allows."""
     gaps = []
     limits = {}
-    for (symbol, collector), series in _series(spans).items():
+    for (symbol, collector), series in by_key(recorded.spans).items():
         limits[symbol, collector] = limit = limit_ns(series)
-        for before, after in pairwise(series):
-            if after.first_ns - before.last_ns > limit:
-                gaps.append(Gap(symbol, before.last_ns, after.first_ns, UNEXPLAINED, collector))
+        steps = [*_between(series), *recorded.steps.get((symbol, collector), ())]
+        gaps += [Gap(symbol, *step, UNEXPLAINED, collector) for step in steps if step[1] - step[0] > limit]
     for since_ns, until_ns in pieces(start_ns, end_ns, DAY):
-        here = [span for span in spans if since_ns <= span.first_ns < until_ns]
-        silent = {span[:2] for span in here if span.longest_ns > limits[span[:2]]}
+        here = [span for span in recorded.spans if since_ns <= span.first_ns < until_ns]
+        silent = {span.key for span in here if span.longest_ns > limits[span.key]} - recorded.steps.keys()
         if silent:
             gaps += _silences_between_rows(db, since_ns, until_ns, {key: limits[key] for key in silent})
         progress((until_ns - start_ns) / (end_ns - start_ns))
     return gaps
 
 
-def _silences_between_rows(
-    db: QuestDB, start_ns: int, end_ns: int, limits: dict[tuple[str, str], int]
-) -> Iterator[Gap]:
+def _between(series: Sequence[Span]) -> Iterator[tuple[int, int]]:
+    """From the last row of each span to the first of the next."""
+    return ((before.last_ns, after.first_ns) for before, after in pairwise(series))
+
+
+def _silences_between_rows(db: QuestDB, start_ns: int, end_ns: int, limits: dict[Key, int]) -> Iterator[Gap]:
     alike: dict[int, list[str]] = defaultdict(list)  # pairs by the power of two below their limit
-    for symbol in sorted({symbol for symbol, _ in limits}):
+    symbols = sorted({symbol for symbol, _ in limits})
+    for symbol in symbols:
         limit = min(ns for (name, _), ns in limits.items() if name == symbol)
         alike[1 << (limit // SECOND).bit_length() - 1].append(symbol)
     long = " OR ".join(f"(step > {seconds}000000 AND symbol IN ({quoted(names)}))" for seconds, names in alike.items())
     rows = db.sql(
         "SELECT symbol, collector, cast(timestamp AS LONG), cast(step AS LONG) "
         f"FROM (SELECT timestamp, symbol, collector, {STEP} AS step "
-        f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns)}) WHERE step > 1000000 AND ({long})"
+        f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns, symbols)}) WHERE step > 1000000 AND ({long})"
     ).rows
     for symbol, collector, until_us, step_us in rows:
         if step_us * 1000 > limits.get((symbol, collector), DAY):
@@ -210,7 +180,7 @@ def _silences_between_rows(
 
 
 def _edges(spans: Sequence[Span], start_ns: int, end_ns: int) -> Iterator[Gap]:
-    for (symbol, collector), series in _series(spans).items():
+    for (symbol, collector), series in by_key(spans).items():
         limit, first_ns, last_ns = limit_ns(series), series[0].first_ns, series[-1].last_ns
         if first_ns - start_ns > limit:
             yield Gap(symbol, start_ns, first_ns, NOT_RECORDED, collector)
@@ -230,7 +200,7 @@ def coverage_gaps(
     The reason is that of the longest part. A pair of `symbols` without rows has one gap, the range.
     """
     gaps = list(gaps)
-    series = _series(spans)
+    series = by_key(spans)
     absences: dict[str, list[Gap]] = defaultdict(list)
     for gap in gaps:
         if (gap.symbol, gap.collector) in series:
@@ -280,50 +250,3 @@ def percent_covered(gaps: Iterable[Gap], start_ns: int, end_ns: int) -> float:
     """The share of the range outside of a pair's gaps, in percent."""
     missing = sum(max(0, min(gap.until_ns, end_ns) - max(gap.since_ns, start_ns)) for gap in gaps)
     return 100 * (1 - missing / (end_ns - start_ns))
-
-
-def limit_ns(series: Sequence[Span]) -> int:
-    """From when on a silence of one pair and collector is a gap."""
-    return max(SHORTEST_LIMIT_NS, LIMIT_INTERVALS * median_interval_ns(series))
-
-
-def median_interval_ns(series: Sequence[Span]) -> int:
-    """The median interval over several spans; 0 where none has one."""
-    known = sorted((span.interval_ns, span.rows) for span in series if span.interval_ns)
-    half = sum(rows for _, rows in known) / 2
-    for interval_ns, rows in known:
-        half -= rows
-        if half <= 0:
-            return interval_ns
-    return 0
-
-
-def _series(spans: Sequence[Span]) -> dict[tuple[str, str], list[Span]]:
-    series: dict[tuple[str, str], list[Span]] = defaultdict(list)
-    for span in sorted(spans):
-        series[span.symbol, span.collector].append(span)
-    return series
-
-
-def pieces(start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
-    """The range in pieces, cut at multiples of `piece_ns` since 1970."""
-    while start_ns < end_ns:
-        cut_ns = (start_ns // piece_ns + 1) * piece_ns
-        yield start_ns, min(cut_ns, end_ns)
-        start_ns = cut_ns
-
-
-def where(
-    start_ns: int, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
-) -> str:
-    """The condition for rows of a range, of these pairs and collectors."""
-    conditions = [between(start_ns, end_ns)]
-    for name, values in (("symbol", symbols), ("collector", collectors)):
-        if values is not None:
-            conditions.append(f"{name} IN ({quoted(values)})")
-    return " AND ".join(conditions)
-
-
-def tables(db: QuestDB) -> set[str]:
-    """The names of all tables of the server."""
-    return {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}

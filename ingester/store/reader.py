@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ingester.clock import SECOND
 from ingester.snapshot import level_columns
-from ingester.store.query import between, depth, quoted
+from ingester.store.query import between, collectors, depth, quoted
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
@@ -19,11 +19,13 @@ SLICE_ROWS = 120_000
 """Rows of a slice: about 21 MB on the wire at depth 5. Larger ones are not faster, and take memory."""
 SELECTIVE = 0.5
 """A smaller share of the rows than this is asked for by symbol; else whole slices are faster, and sorted out here."""
-HOUR = 3600 * SECOND
+HOUR, DAY = 3600 * SECOND, 86400 * SECOND
+KEYS = ["timestamp", "symbol", "last_update_id"]
+"""The columns that are read besides those of the levels."""
 
 
 class Slice(NamedTuple):
-    """A part of a range, in ns: [start, end)."""
+    """A part of a range, in ns: [start, end), of one day (UTC)."""
 
     start_ns: int
     end_ns: int
@@ -41,6 +43,9 @@ class Rows(NamedTuple):
     """(n,) update ids."""
     values: npt.NDArray[np.float64]
     """(n, 4 x levels)."""
+    collectors: list[str]
+    by: npt.NDArray[np.int32]
+    """(n,) who recorded each row: the place in `collectors`."""
 
 
 class Reader:
@@ -53,6 +58,7 @@ class Reader:
 
         With `collector`, only what it has recorded.
         """
+        self._collector = collector  # the only one that there is in the range
         self._db = db
         self._symbols = sorted(symbols)
         self._names = level_columns(levels)
@@ -66,12 +72,14 @@ class Reader:
         # A projection over partitions in Parquet needs a row filter (a bug of QuestDB 9.3.4): one that is always true.
         self._filter = self._chosen or " AND last_update_id IS NOT NULL"
         all_columns = levels == depth(db) and not self._chosen
-        self._what = "*" if all_columns else ", ".join(["timestamp", "symbol", "last_update_id", *self._names])
+        self._what = "*" if all_columns else ", ".join([*KEYS, "collector", *self._names])
         if all_columns:
             self._filter = ""
 
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
-        """The range cut so that each slice has about `SLICE_ROWS` rows."""
+        """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
+        there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns)
+        self._collector = there[0] if len(there) == 1 else None  # a column of the same texts takes long to unpack
         where = between(start_ns, end_ns) + self._chosen
         hours = self._db.sql(
             f"SELECT timestamp_floor('1h', timestamp)::long, count() FROM {ORDERBOOK} WHERE {where} "
@@ -81,6 +89,9 @@ class Reader:
         rows_since = 0
         for hour_us, rows in hours:
             hour_ns = hour_us * 1000
+            if hour_ns // DAY > cuts[-1] // DAY:
+                cuts.append(hour_ns // DAY * DAY)
+                rows_since = 0
             if rows_since + rows > SLICE_ROWS:
                 cuts.append(hour_ns)
                 pieces = -(-rows // SLICE_ROWS)
@@ -105,15 +116,13 @@ class Reader:
         Not by `read_table` or with threads, which let go of it only a moment later. Not by `read_dictionary`: QuestDB's
         dictionaries hold every unused symbol as an empty string, and pyarrow counts these as one.
         """
-        columns = ["timestamp", "symbol", "last_update_id", *self._names]
+        columns = [*KEYS, *self._names] if self._collector else [*KEYS, "collector", *self._names]
         return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
 
     def _sorted(self, table: pa.Table) -> Rows:
-        encoded = table.column("symbol").dictionary_encode().unify_dictionaries().combine_chunks()
-        present = encoded.dictionary.to_pylist()
+        present, indices = _encoded(table.column("symbol"))
         wanted = {symbol: place for place, symbol in enumerate(self._symbols)}
-        places = np.array([wanted.get(symbol, -1) for symbol in present] or [-1], np.int16)
-        codes = places[encoded.indices.to_numpy(zero_copy_only=False)] if len(encoded) else np.empty(0, np.int16)
+        codes = np.array([wanted.get(symbol, -1) for symbol in present], np.int16)[indices]
         order = np.argsort(codes, kind="stable")
         skipped = int(np.searchsorted(codes[order], 0)) if len(codes) else 0
         order = order[skipped:]
@@ -122,13 +131,26 @@ class Reader:
         for place, name in enumerate(self._names):
             np.take(_numpy(table.column(name)), order, out=values[place], mode="clip")
         first = np.flatnonzero(np.diff(codes, prepend=-1))
+        if self._collector:
+            recorders, by = [self._collector], np.zeros(len(order), np.int32)
+        else:
+            recorders, by = _encoded(table.column("collector"))
+            by = by[order]
         return Rows(
             [self._symbols[code] for code in codes[first]],
             [*first.tolist(), len(order)],
             _numpy(table.column("timestamp").cast(pa.timestamp("us")).cast(pa.int64()))[order] * 1000,
             _numpy(table.column("last_update_id"))[order],
             values.T,
+            recorders,
+            by,
         )
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The different texts of a column, and which of them each row has (n,)."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:

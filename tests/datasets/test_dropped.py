@@ -4,7 +4,8 @@ import pytest
 
 from ingester.clock import SECOND
 from ingester.datasets.dropped import DROPPED, explained, length_ns, without
-from ingester.datasets.gaps import DAY, NOT_RECORDED, UNEXPLAINED, Gap
+from ingester.datasets.gaps import NOT_RECORDED, UNEXPLAINED, Gap
+from ingester.datasets.spans import DAY
 
 DAYS = [(10 * DAY, 12 * DAY)]
 

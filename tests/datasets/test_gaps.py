@@ -8,12 +8,12 @@ from ingester.datasets.gaps import (
     NOT_RECORDED,
     UNEXPLAINED,
     Gap,
-    Span,
     coverage_gaps,
     pair_gaps,
     percent_covered,
     recorded_gaps,
 )
+from ingester.datasets.spans import Span
 from ingester.events import Event
 from ingester.snapshot import Snapshot
 from ingester.store import schema

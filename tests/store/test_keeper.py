@@ -14,8 +14,8 @@ from recorder import Recorder
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.cut import collect
-from ingester.datasets.gaps import DAY
 from ingester.datasets.request import Progress, Request
+from ingester.datasets.spans import DAY
 from ingester.errors import OperationError, StoreError
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.snapshot import Snapshot
