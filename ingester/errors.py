@@ -112,3 +112,9 @@ class SchemaMismatch(StoreError):
 
 class SpoolError(StoreError):
     """The folder of rows that wait on disk cannot be used."""
+
+
+def cause(error: Exception) -> str:
+    """What an error of urllib3 says, without the names of its objects."""
+    said = getattr(error, "reason", None) or (error.args[-1] if error.args else error)
+    return str(said).rsplit(": ", 1)[-1]

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 import urllib3
 
-from ingester.errors import ExchangeError, RateLimited, RegionRefused
+from ingester.errors import ExchangeError, RateLimited, RegionRefused, cause
 from ingester.exchange import binance
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ def _request(url: str, timeout: float) -> urllib3.BaseHTTPResponse:
     try:
         return urllib3.request("GET", url, timeout=timeout, retries=retries)
     except urllib3.exceptions.HTTPError as error:
-        why = str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]  # without the names of urllib3's objects
-        raise ExchangeError(f"{url} cannot be reached: {why}") from error
+        raise ExchangeError(f"{url} cannot be reached: {cause(error)}") from error
 
 
 def _retry_after(answer: urllib3.BaseHTTPResponse) -> float:

@@ -10,7 +10,7 @@ import msgspec
 import urllib3
 
 from ingester.clock import backoff
-from ingester.errors import AccessRefused, QueryError, Unreachable
+from ingester.errors import AccessRefused, QueryError, Unreachable, cause
 from ingester.store import certificate
 from ingester.store.endpoint import Endpoint
 
@@ -96,7 +96,7 @@ class QuestDB:
         try:
             yield from answer.stream(1 << 16)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{self.endpoint.http_url} broke off its answer: {error}") from error
+            raise Unreachable(f"{self.endpoint.http_url} broke off its answer: {cause(error)}") from error
 
     def parquet(self, statement: str, room: bytearray) -> memoryview:
         """The rows of a query as a Parquet file, in `room`, which grows where it has to and may be used again.
@@ -119,7 +119,7 @@ class QuestDB:
         try:
             return _read(answer, room)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{self.endpoint.http_url} broke off its answer: {error}") from error
+            raise Unreachable(f"{self.endpoint.http_url} broke off its answer: {cause(error)}") from error
 
     def _check(self, answer: urllib3.BaseHTTPResponse, statement: str) -> None:
         if answer.status == 200:
@@ -183,7 +183,7 @@ class QuestDB:
         except urllib3.exceptions.SSLError as error:
             raise certificate.refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"QuestDB at {endpoint.http_url} does not answer: {error}") from error
+            raise Unreachable(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
 
 
 def _refused(endpoint: Endpoint, status: int) -> str:

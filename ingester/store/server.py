@@ -74,16 +74,17 @@ class ManagedServer:
         """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
         with self._locked():
             state = self._state()
-            for attempt in range(LAUNCHES):
+            ours = False  # launched by this call
+            for _ in range(LAUNCHES):
                 if not state or not self._process(state):
-                    if state and not state.stopped and not attempt:
+                    if state and not state.stopped and not ours:
                         log.warning("the QuestDB with pid %d is gone without a goodbye; it is started again", state.pid)
-                    state = self._launch(state)
+                    state, ours = self._launch(state), True
                 endpoint = self._endpoint(state)
                 if self._answers(state, endpoint):
                     return endpoint
-                if "could not bind" not in self._last_words(100):
-                    break  # else someone took the port between our look at it and the start
+                if ours and "could not bind" not in self._last_words(100):
+                    break  # else someone took the port meanwhile, or the one that ran was dying
             raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
 
     def last_endpoint(self) -> Endpoint | None:

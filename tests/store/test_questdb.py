@@ -1,11 +1,15 @@
 """questdb.py against a real server."""
 
+import socket
+import threading
 import time
 
 import pytest
 
+from ingester.errors import Unreachable
 from ingester.snapshot import Snapshot
 from ingester.store import schema
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB, RowsRefused
 from ingester.store.rows import RowEncoder
 
@@ -22,3 +26,26 @@ def test_rows_for_a_table_that_was_dropped_or_made_anew_do_not_vanish(questdb):
     db.write(body)
     db.sql("SELECT wait_wal_table('orderbook')")
     assert db.sql("SELECT count() FROM orderbook WHERE collector = 'questdb-1'").rows == [[1]]
+
+
+def drops_connections(listener):
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.recv(1000)
+        connection.close()
+
+
+def test_why_a_server_does_not_answer_is_told_in_a_few_words():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        threading.Thread(target=drops_connections, args=[listener], daemon=True).start()
+        with pytest.raises(Unreachable) as dropped:
+            QuestDB(Endpoint(url)).sql("SELECT 1")
+        listener.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(Unreachable) as refused:
+        QuestDB(Endpoint(url)).sql("SELECT 1")
+    assert str(dropped.value) == f"QuestDB at {url} does not answer: Remote end closed connection without response"
+    assert str(refused.value) == f"QuestDB at {url} does not answer: [Errno 111] Connection refused"

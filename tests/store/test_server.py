@@ -183,6 +183,14 @@ def test_after_a_kill_it_starts_again_offline_and_says_why(server, caplog, monke
 
 
 @pytest.mark.slow
+def test_one_that_dies_while_it_is_waited_for_is_started_again(server):
+    dying = psutil.Process(server.status().pid)
+    dying.suspend()
+    threading.Timer(1.0, dying.kill).start()
+    QuestDB(server.ensure()).sql("SELECT 1")
+    assert server.status().pid != dying.pid
+
+
 def test_watched_it_comes_back_after_a_kill(server, caplog):
     caplog.set_level(logging.INFO)
     server.ensure()

@@ -139,5 +139,6 @@ def _table(db: QuestDB) -> Iterator[Finding]:
             text = f"{name} has {table.behind:,} transactions to apply"
             yield Finding("table", "warning", text, "it catches up by itself; is the server's disk too slow?")
         else:
-            size = "" if table.rows is None else f", {table.rows:,} rows in {table.partitions} partitions"
+            parts = "1 partition" if table.partitions == 1 else f"{table.partitions} partitions"
+            size = "" if table.rows is None else f", {table.rows:,} rows in {parts}"
             yield Finding("table", "ok", f"{name} fits{size}")
