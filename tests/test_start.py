@@ -239,6 +239,17 @@ def test_a_pair_that_does_not_exist_is_an_error_with_the_nearest_names(questdb):
     assert "Traceback" not in output
 
 
+def test_a_named_pair_that_was_delisted_does_not_keep_a_recorder_from_starting_again(questdb, tmp_path):
+    options = ("--pairs", "BTCUSDT,EDUUSDT", "--collector", "delisted", "--data-dir", str(tmp_path), "--for", "2s")
+    for listed in (["BTCUSDT", "EDUUSDT"], ["BTCUSDT"], ["BTCUSDT"]):
+        with Simulator(pairs=listed) as simulator, Recorder(*options, *at(simulator, questdb)) as recorder:
+            recorder.process.wait(60)
+            code, output = recorder.stop()
+        assert code == 0, output
+        assert f"recorded {len(listed)} pairs" in output
+        assert ("no longer lists them: EDUUSDT" in output) == (listed == ["BTCUSDT"])
+
+
 def test_default_pairs_that_do_not_trade_are_skipped_with_one_line(questdb):
     with (
         Simulator(pairs=COINS44[:40], statuses={"ADAUSDT": "BREAK"}) as simulator,

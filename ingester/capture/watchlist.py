@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,14 +192,29 @@ class LastWatched:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "watched.txt"
+        self._ever = folder / "ever-watched.txt"
 
     def read(self) -> list[str] | None:
         """The symbols; None where that is not known."""
-        try:
-            return self._path.read_text().split() or None
-        except (OSError, UnicodeDecodeError):
-            return None
+        return _lines(self._path) or None
 
-    def write(self, symbols: Iterable[str]) -> None:
+    def ever(self) -> set[str]:
+        """All symbols that it was ever to record."""
+        return {*_lines(self._ever), *_lines(self._path)}
+
+    def write(self, symbols: Collection[str]) -> None:
         """Notes them durably. Raises OSError."""
-        replace_durably(self._path, "".join(f"{symbol}\n" for symbol in symbols).encode())
+        if not self.ever().issuperset(symbols):
+            _note(self._ever, sorted(self.ever().union(symbols)))
+        _note(self._path, symbols)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _note(path: Path, symbols: Iterable[str]) -> None:
+    replace_durably(path, "".join(f"{symbol}\n" for symbol in symbols).encode())

@@ -70,12 +70,14 @@ class Plan(NamedTuple):
     """Whether options name them."""
     file: WatchList | None = None
     from_file: bool = False
+    before: frozenset[str] = frozenset()
+    """What a recorder of this name was to record before, where options name the pairs."""
 
     def choose(self, listed: Mapping[str, Listing]) -> Choice:
         """Which of them to record, of those that the exchange lists."""
         if self.from_file:
             return choose_watched(self.symbols, listed)
-        return choose(self.symbols, self.named, listed)
+        return choose(self.symbols, self.named, listed, self.before)
 
     def watch(self, recorder: Collector) -> Watch | None:
         """What follows the file while recording. A first start makes the file: it is what one edits later."""
@@ -100,17 +102,18 @@ def planned(
     was watching then. Raises PairsFileError where it never has, UsageError for options that cannot be used.
     """
     file = watch_list(data_dir, pairs_file)
+    last = LastWatched(spool_folder(data_dir, collector))
     symbols, named = named_symbols(coins, quote, pairs)
     if named or quote.upper() != DEFAULT_QUOTE:
         if file.exists():
             log.info("the pairs are those that the options name; %s is left alone and not followed", file.path)
-        return Plan(symbols, named)
+        return Plan(symbols, named, before=frozenset(last.ever()))
     if not file.exists():
         return Plan(symbols, False, file)
     try:
         return Plan(list(file.read().pairs), False, file, from_file=True)
     except PairsFileError as error:
-        before = LastWatched(spool_folder(data_dir, collector)).read()
+        before = last.read()
         if before is None:
             raise
         log.error("%s Recording goes on with the %d pairs watched before.", error, len(before))

@@ -75,22 +75,25 @@ def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0, patience: 
     return {listing.symbol: listing for listing in info.symbols}
 
 
-def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing]) -> Choice:
+def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], before: Container[str] = ()) -> Choice:
     """Checks the wanted symbols against what the exchange lists.
 
-    A pair that the user named and the exchange does not list raises UnknownPair with the nearest names; from the
-    default list such pairs, and those no longer trading, are skipped with one line for all of them. A pair that the
-    user named and that is halted stays in: it may trade again.
+    A pair that the user named and the exchange does not list raises UnknownPair with the nearest names, unless it was
+    recorded `before`, while others are left: then it was delisted, which must not keep a recorder from starting again.
+    From the default list such pairs, and those no longer trading, are skipped with one line for all of them. A pair
+    that the user named and that is halted stays in: it may trade again.
     """
     wanted = list(dict.fromkeys(named))
     unknown = [symbol for symbol in wanted if symbol not in listed]
     idle = [symbol for symbol in wanted if symbol in listed and listed[symbol].status != "TRADING"]
     if by_user:
+        wrong = [symbol for symbol in unknown if symbol not in before] or (unknown if unknown == wanted else [])
+        if wrong:
+            raise UnknownPair("\n".join(_unknown(symbol, listed) for symbol in wrong))
+        remarks = [f"{symbol} is not trading now ({listed[symbol].status}); it stays on the list" for symbol in idle]
         if unknown:
-            raise UnknownPair("\n".join(_unknown(symbol, listed) for symbol in unknown))
-        return Choice(
-            wanted, [f"{symbol} is not trading now ({listed[symbol].status}); it stays on the list" for symbol in idle]
-        )
+            remarks.append(f"left out, for the exchange no longer lists them: {', '.join(unknown)}")
+        return Choice([symbol for symbol in wanted if symbol in listed], remarks)
     skipped = {*unknown, *idle}
     remarks = (
         [f"skipped, not trading on this exchange: {', '.join(s for s in wanted if s in skipped)}"] if skipped else []

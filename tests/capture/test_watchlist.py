@@ -172,3 +172,6 @@ def test_what_a_recorder_watched_last_is_kept_for_the_next(tmp_path):
     assert last.read() is None
     last.write(["BTCUSDT", "币安人生USDT"])
     assert LastWatched(tmp_path).read() == ["BTCUSDT", "币安人生USDT"]
+    last.write(["ETHUSDT"])
+    assert last.read() == ["ETHUSDT"]
+    assert last.ever() == {"BTCUSDT", "币安人生USDT", "ETHUSDT"}

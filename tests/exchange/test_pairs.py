@@ -35,6 +35,16 @@ def test_a_named_pair_that_does_not_exist_is_an_error_with_the_nearest_names():
         choose(["BTCUSTD", "ETHUSDT"], True, LISTED)
 
 
+def test_a_named_pair_that_was_delisted_is_left_out_where_it_was_recorded_before():
+    choice = choose(["EDUUSDT", "BTCUSDT"], True, LISTED, before={"EDUUSDT"})
+    assert choice.symbols == ["BTCUSDT"]
+    assert "EDUUSDT" in choice.remarks[0]
+    with pytest.raises(UnknownPair, match="BTCUSTD"):
+        choose(["BTCUSTD", "EDUUSDT", "BTCUSDT"], True, LISTED, before={"EDUUSDT"})
+    with pytest.raises(UnknownPair, match="EDUUSDT"):
+        choose(["EDUUSDT"], True, LISTED, before={"EDUUSDT"})
+
+
 def test_a_named_pair_that_is_halted_stays():
     choice = choose(["EOSUSDT"], True, LISTED)
     assert choice.symbols == ["EOSUSDT"]

@@ -40,7 +40,7 @@ def drops_connections(listener):
 
 def test_why_a_server_does_not_answer_is_told_in_a_few_words():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         threading.Thread(target=drops_connections, args=[listener], daemon=True).start()
         with pytest.raises(Unreachable) as dropped:
             QuestDB(Endpoint(url)).sql("SELECT 1")
