@@ -54,7 +54,7 @@ def coverage(
     """Shows how completely each pair was recorded: rows, covered time, gaps and their reasons.
 
     Expected rows are the covered time over the pair's median interval. A gap is what recorders reported, or a silence
-    of more than a second and ten such intervals; with several recorders, only what all of them lack. The time before a
+    of more than a second and nine such intervals; with several recorders, only what all of them lack. The time before a
     pair's first row of the range and after its last one counts as not recorded.
 
     \b

@@ -13,8 +13,8 @@ from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
 DAY = 86400 * SECOND
-SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 10
-"""A silence is longer than so many median intervals, and than a second."""
+SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 9
+"""A silence is longer than so many median intervals, and than a second: nine of 100 ms, however a median is counted."""
 Progress = Callable[[float], None]
 """Is told the share that is done, up to 1."""
 
