@@ -9,6 +9,7 @@ a copy of another one, which a compressor would find. Nothing is asserted but th
 """
 
 import argparse
+import contextlib
 import gzip
 import json
 import logging
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ from questdb import Sender
 from table import HOUR_TICKS, INTERVAL_NS, JITTER_NS, RECORDING, START, WRITE_ROWS
 
 from ingester.snapshot import level_columns
-from ingester.store import jar, partitions, schema
+from ingester.store import jar, launch, partitions, schema
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer
 
@@ -47,16 +49,21 @@ QUERIES = {
 }
 
 
-class Server(ManagedServer):
-    """A managed server with another encoder for Parquet."""
+@contextlib.contextmanager
+def encoding(encoder: str) -> Iterator[None]:
+    """Servers that are started meanwhile have another encoder for Parquet."""
+    codec, _, level = encoder.partition(":")
+    settings = {"CODEC": codec.upper()} | ({"LEVEL": level} if level else {})
+    prefix, own = "QDB_CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_", launch.environment
 
-    encoder = OWN
+    def environment(*given: Any) -> dict[str, str]:
+        return own(*given) | {prefix + name: value for name, value in settings.items()}
 
-    def _environment(self, http_port: int, pg_port: int) -> dict[str, str]:
-        codec, _, level = self.encoder.partition(":")
-        settings = {"CODEC": codec.upper()} | ({"LEVEL": level} if level else {})
-        prefix = "QDB_CAIRO_PARTITION_ENCODER_PARQUET_COMPRESSION_"
-        return super()._environment(http_port, pg_port) | {prefix + name: value for name, value in settings.items()}
+    launch.environment = environment
+    try:
+        yield
+    finally:
+        launch.environment = own
 
 
 def main() -> None:
@@ -84,15 +91,15 @@ Line = dict[str, float]
 def measured(depth: int, pairs: int, hours: float, encoders: list[str]) -> dict[str, Line]:
     """Bytes per row, seconds per million rows and milliseconds of each query: native, and by each encoder."""
     folder = Path(tempfile.mkdtemp(prefix="ingester-benchmark-"))
-    server = Server(folder)
+    server = ManagedServer(folder)
     try:
         db = QuestDB(server.ensure())
         fill(db, depth, pairs, hours)
         lines, held = {"native": line(db, pairs)}, content(db)
         for encoder in encoders:
             server.stop()
-            server.encoder = encoder
-            db = QuestDB(server.ensure())
+            with encoding(encoder):
+                db = QuestDB(server.ensure())
             begun = time.monotonic()
             partitions.convert(db, START, lambda: False)
             took = time.monotonic() - begun

@@ -107,12 +107,8 @@ class FeedMetrics:
     """Connections lost, failed attempts included."""
     rotations: int = 0
     """Connections replaced by younger ones, make before break."""
-    gaps: int = 0
-    """Gaps that ended, over all symbols."""
     region_refused: bool = False
     """Whether a connection was refused with HTTP 451."""
-    last_gap: str = ""
-    """The latest time without data, in words."""
 
 
 @dataclass

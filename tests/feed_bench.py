@@ -46,7 +46,7 @@ class Bench:
         self.events = []
         self.streams = []
         self.asked = 0
-        self.continuity = Continuity(list(symbols), 5, self.metrics, self.events.append, self.ask)
+        self.continuity = Continuity(list(symbols), 5, self.events.append, self.ask)
         self.feed = Feed(
             self.continuity,
             keep_every,

@@ -141,7 +141,7 @@ class Collector:
         return (
             f"recorded {self.feed.pairs} pairs for {lasted:.0f} s: {store.stored:,} rows stored, "
             f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
-            f"{feed.gaps} gaps{': the last ' + feed.last_gap if feed.gaps else ''}"
+            f"gaps: {self.journal.gaps_text()}"
         )
 
     def stop(self) -> bool:

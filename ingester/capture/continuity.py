@@ -4,11 +4,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
+from ingester.capture.journal import longest_on
 from ingester.capture.track import TRADING, Gap, Track
 from ingester.clock import SECOND
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, Event
 from ingester.exchange import binance
-from ingester.metrics import FeedMetrics
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,12 @@ class Continuity:
         self,
         symbols: Sequence[str],
         depth: int,
-        metrics: FeedMetrics,
         on_event: Callable[[Event], None],
         ask: Callable[[], None],
     ) -> None:
         """`ask` has the exchange asked; see `answer`."""
         self._depth = depth
         self.tracks = {self.name(symbol): Track(symbol) for symbol in symbols}
-        self._metrics = metrics
         self._on_event = on_event
         self._ask = ask
         self._ask_ns = 0  # when the exchange may be asked again
@@ -129,10 +127,6 @@ class Continuity:
     def _tell(self) -> None:
         """Logs the gaps that ended, all of a reason in one line."""
         gaps, self._ended = self._ended, []
-        self._metrics.gaps += len(gaps)
         for reason in dict.fromkeys(gap.reason for gap in gaps):
-            alike = sorted((gap for gap in gaps if gap.reason == reason), key=Gap.length, reverse=True)
-            more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
-            symbols = ", ".join(gap.symbol for gap in alike[:3]) + more
-            self._metrics.last_gap = f"{alike[0].length():.1f} s on {symbols}: {reason}"
-            log.warning("gap of %s", self._metrics.last_gap)
+            alike = [(gap.length(), gap.symbol) for gap in gaps if gap.reason == reason]
+            log.warning("gap of %s: %s", longest_on(alike), reason)

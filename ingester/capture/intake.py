@@ -81,7 +81,7 @@ class Intake:
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._tick_ns = 0  # when the next look at the clock is due
-        self.continuity = Continuity(settings.symbols, settings.depth, metrics, self.note, self._ask)
+        self.continuity = Continuity(settings.symbols, settings.depth, self.note, self._ask)
         self.feed = Feed(
             self.continuity,
             settings.interval_ms // binance.INTERVAL_MS,

@@ -77,6 +77,22 @@ class Journal:
             self._slots.append((minute, GapSum()))
         self._slots[-1] = (self._slots[-1][0], _plus(self._slots[-1][1], seconds))
 
+    def last_gap(self) -> str:
+        """The gaps that were over last, in words: `2.5 s on ETHUSDT, BTCUSDT: restart`; empty where there was none."""
+        with self._lock:
+            recent = list(self._recent)
+        if not recent:
+            return ""
+        last = recent[-1]
+        alike = [gap for gap in recent if gap.reason == last.reason and abs(gap.until_ns - last.until_ns) < SECOND]
+        return f"{longest_on((gap.seconds, gap.symbol) for gap in alike)}: {last.reason}"
+
+    def gaps_text(self) -> str:
+        """How many gaps are over, and the last ones; `none` where there was none."""
+        with self._lock:
+            number = sum(each.number for each in self._gaps.values())
+        return f"{number:,}, the last {self.last_gap()}" if number else "none"
+
     def read(self, now: int) -> Entries:
         """All that is known at `now`, in ns."""
         oldest = (now - DAY_NS) // _SLOT_NS
@@ -86,6 +102,13 @@ class Journal:
             sums = [slot for _, slot in self._slots]
             day = GapSum(sum(each.number for each in sums), sum(each.seconds for each in sums))
             return Entries(dict(self._events), dict(self._last_ns), dict(self._gaps), day, list(self._recent))
+
+
+def longest_on(gaps: Iterable[tuple[float, str]]) -> str:
+    """Gaps of one moment, (seconds, symbol), in words: `2.5 s on ETHUSDT, BTCUSDT, SUIUSDT and 1 more`."""
+    ordered = sorted(gaps, key=lambda gap: -gap[0])
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return f"{ordered[0][0]:.1f} s on {', '.join(symbol or 'all pairs' for _, symbol in ordered[:3])}{more}"
 
 
 def _plus(total: GapSum, seconds: float) -> GapSum:

@@ -70,7 +70,7 @@ class LogLines:
         feed, store = self._collector.metrics.feed, self._collector.metrics.store
         log.info(
             "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
-            "%d of %d connections, %d gaps, %d bad frames",
+            "%d of %d connections, gaps: %s; %d bad frames",
             self._collector.feed.pairs,
             self._rate.update(feed.snapshots),
             store.stored,
@@ -79,7 +79,7 @@ class LogLines:
             seconds_text(store.lag.quantile(0.99)),
             self._collector.feed.connected,
             self._collector.feed.connections,
-            feed.gaps,
+            self._collector.journal.gaps_text(),
             feed.malformed,
         )
 
@@ -146,7 +146,7 @@ class Live:
             f"{number(feed.reconnects)} lost and back, {number(feed.rotations)} replaced in time",
             missing > 0,
         )
-        row("gaps", f"{number(feed.gaps)}, the last {feed.last_gap}" if feed.gaps else "none")
+        row("gaps", collector.journal.gaps_text())
         if feed.malformed or feed.refused:
             row(
                 "not stored",

@@ -166,7 +166,7 @@ class Observer:
             total=sum(each.number for each in journal.gaps.values()),
             day=journal.day.number,
             day_seconds=journal.day.seconds,
-            last=self._collector.metrics.feed.last_gap,
+            last=self._collector.journal.last_gap(),
             recent=recent_gaps(journal, now),
             open_pairs=len(lasting),
             open_named=[symbol for _, symbol in lasting[:NAMED_PAIRS]],

@@ -40,3 +40,14 @@ def test_a_day_later_a_gap_counts_only_in_the_total():
     assert journal.read(NOW + DAY_NS + 120 * SECOND).day == GapSum(1, 4.0)
     assert journal.read(NOW + 2 * DAY_NS).day == GapSum()
     assert journal.read(NOW + 2 * DAY_NS).gaps["connection lost"] == GapSum(2, 7.0)
+
+
+def test_the_last_gaps_are_told_together_the_longest_first():
+    journal = Journal()
+    assert journal.gaps_text() == "none"
+    journal.add([gap(9.0, NOW - 60 * SECOND, "EDUUSDT")])
+    journal.add([gap(2.0, symbol="ADAUSDT"), gap(3.5, symbol="BTCUSDT"), gap(1.0, symbol="SOLUSDT")])
+    journal.add([gap(1.5, NOW + SECOND // 2, "ETHUSDT")])
+    assert journal.last_gap() == "3.5 s on BTCUSDT, ADAUSDT, ETHUSDT and 1 more: connection lost"
+    journal.add([gap(30.0, symbol="", detail="spool damaged: 12 rows")])
+    assert journal.gaps_text() == "6, the last 30.0 s on all pairs: spool damaged: 12 rows"
