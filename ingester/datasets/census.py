@@ -6,6 +6,7 @@ Gives the same spans as `recorded_spans`, and the long times between two rows.
 from collections import Counter, defaultdict
 
 import numpy as np
+import numpy.typing as npt
 
 from ingester.clock import SECOND
 from ingester.datasets.spans import DAY, LIMIT_INTERVALS, SHORTEST_LIMIT_NS, Key, Recorded, Span, by_key, limit_ns
@@ -100,36 +101,29 @@ class Census:
 
     def _keep(self, keys: dict[int, Key], places: Nanoseconds, times: Nanoseconds, steps: Nanoseconds) -> None:
         """Keeps the steps that may be gaps; what is below half the limit by today's rows will hardly be one."""
-        for place in np.unique(places).tolist():
-            key, own = keys[place], places == place
-            least = max(SHORTEST_LIMIT_NS, LIMIT_INTERVALS // 2 * _median_ns(self._counts[place]))
-            self._kept_above[key] = max(self._kept_above[key], least)
-            own &= steps > least
-            self._steps[key] += zip((times[own] - steps[own]).tolist(), times[own].tolist(), strict=True)
+        own, which = np.unique(places, return_inverse=True)
+        least = np.maximum(SHORTEST_LIMIT_NS, LIMIT_INTERVALS // 2 * _medians_ns(self._counts[own]))
+        for place, least_ns in zip(own.tolist(), least.tolist(), strict=True):
+            self._kept_above[keys[place]] = max(self._kept_above[keys[place]], least_ns)
+        for at in np.flatnonzero(steps > least[which]):
+            key = keys[int(places[at])]
+            self._steps[key].append((int(times[at] - steps[at]), int(times[at])))
             if len(self._steps[key]) > MOST_STEPS:
                 self._kept_above[key] = NEVER_NS
                 self._steps[key] = []
 
     def _close(self) -> None:
+        medians = _medians_ns(self._counts)
         for key, place in sorted(self._places.items()):
-            counts = self._counts[place]
-            self._spans.append(
-                Span(
-                    *key,
-                    int(self._first[place]),
-                    int(self._last[place]),
-                    int(self._rows[place]),
-                    _median_ns(counts),
-                    int(self._longest[place]),
-                )
-            )
+            each = (self._first, self._last, self._rows, medians, self._longest)
+            self._spans.append(Span(*key, *(int(of[place]) for of in each)))
 
 
-def _median_ns(counts: Nanoseconds) -> int:
-    """The median of the steps that were counted; 0 of none."""
-    sums = np.cumsum(counts)
-    if not sums[-1]:
-        return 0
-    bucket = int(np.searchsorted(sums, (sums[-1] + 1) // 2))
-    octave, part = bucket >> FINENESS, bucket & ((1 << FINENESS) - 1)
-    return round((1 + (part + 0.5) / (1 << FINENESS)) * (1 << octave)) * MICROSECOND
+def _medians_ns(counts: npt.NDArray[np.uint32]) -> Nanoseconds:
+    """The medians (n,) of the steps that were counted in each row (n, BUCKETS); 0 of none."""
+    sums = np.cumsum(counts, axis=1, dtype=np.int64)
+    totals = sums[:, -1:]
+    buckets = (sums < (totals + 1) // 2).sum(axis=1)
+    parts = 1 + ((buckets & ((1 << FINENESS) - 1)) + 0.5) / (1 << FINENESS)
+    medians: Nanoseconds = np.rint(np.ldexp(parts, buckets >> FINENESS)).astype(np.int64) * MICROSECOND
+    return np.where(totals[:, 0] > 0, medians, 0)

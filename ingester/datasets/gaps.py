@@ -235,7 +235,7 @@ def _common(gaps: Sequence[Gap], collectors: int) -> Iterator[Gap]:
         absent[gap] += 1 if begins_here else -1
         absent += Counter()
         if parts and len({each.collector for each in absent}) < collectors:
-            reason, collector = max(parts, key=lambda part: parts[part])
+            reason, collector = max(parts, key=lambda part: (parts[part], part))  # the same one at every run
             if at_ns > since_ns:
                 yield Gap(gap.symbol, since_ns, at_ns, reason, collector)
             parts.clear()

@@ -37,7 +37,7 @@ def db(questdb):
         for symbol, median in medians.items():
             number = round((END - since) / SECOND / median)
             steps = chance.exponential(median, number) if symbol == "CENDUSDT" else chance.normal(median, 0.01, number)
-            steps[chance.integers(0, number // 2, 8)] += chance.uniform(40, 500, 8)
+            steps[chance.integers(0, number // 2, 16)] += median * np.repeat([4, 40], 8)  # no gaps, and gaps
             times = since + np.cumsum(np.maximum(steps, 0.001) * 1e6).astype(np.int64) * 1000
             rows = [
                 Snapshot(symbol, at, number, [(1.0, 1.0)], [(2.0, 1.0)])

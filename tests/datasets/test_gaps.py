@@ -164,3 +164,11 @@ def test_absences_that_only_touch_leave_the_row_between_them():
     ]
     found = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
     assert [(gap.since_ns // SECOND, gap.until_ns // SECOND) for gap in found] == [(10, 20), (20, 30)]
+
+
+@pytest.mark.parametrize("reasons", [("restart", "connection lost"), ("connection lost", "restart")])
+def test_of_two_reasons_that_explain_as_much_it_is_always_the_same(reasons):
+    spans = [Span("X", name, 0, 100 * SECOND, 1000, SECOND // 10, SECOND) for name in ("a", "b")]
+    gaps = [Gap("X", 10 * SECOND, 20 * SECOND, reason, name) for reason, name in zip(reasons, "ab", strict=True)]
+    (gap,) = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
+    assert gap.reason == "restart"
