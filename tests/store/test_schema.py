@@ -1,10 +1,11 @@
 """schema.py against a real server."""
 
 import re
+import time
 
 import pytest
 
-from ingester.errors import SchemaMismatch
+from ingester.errors import QueryError, SchemaMismatch
 from ingester.snapshot import level_columns
 from ingester.store import schema
 from ingester.store.questdb import QuestDB
@@ -20,8 +21,16 @@ def db(questdb):
 
 
 def drop(db):
+    deadline = time.monotonic() + 10
     for table in (schema.ORDERBOOK, schema.EVENTS):
-        db.sql(f"DROP TABLE IF EXISTS {table}")
+        while True:
+            try:
+                db.sql(f"DROP TABLE IF EXISTS {table}")
+                break
+            except QueryError as error:  # a query's reader goes a moment after its answer
+                if "busyReader" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
 
 def columns(db, table=schema.ORDERBOOK):
