@@ -66,7 +66,7 @@ def test_what_cannot_be_imported_is_listed_and_the_rest_is_imported(run, questdb
     books(30).to_pickle(tmp_path / "books.pkl")
     answer = run(tmp_path)
     assert answer.exit_code == 1
-    assert "30 rows of 1 pairs from 1 files; 2 of 3 files were left out" in answer.output
+    assert "30 rows of 1 pair from 1 file; 2 of 3 files were left out" in answer.output
     assert "system" in answer.output
     assert "does not say which pair" in answer.output
     assert rows_of(questdb, "ICMDDUSDT") == 30
@@ -81,7 +81,7 @@ def test_many_files_are_summed_up_by_pair(run, tmp_path):
     assert answer.exit_code == 0
     assert "42 files" in answer.output
     assert answer.output.count("ICMDEUSDT") == 1
-    assert "420 rows of 1 pairs" in answer.output
+    assert "420 rows of 1 pair " in answer.output
 
 
 def test_paths_without_recordings_are_wrong_usage(run, tmp_path):

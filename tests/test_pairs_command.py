@@ -169,7 +169,7 @@ def test_the_first_start_makes_the_list_and_named_pairs_leave_it_alone(questdb, 
             assert code == 0, output
             assert file.read().pairs == dict.fromkeys(listed, "")
     assert f"{file.path} is left alone" in output
-    assert "recorded 1 pairs" in output
+    assert "recorded 1 pair " in output
 
 
 def test_pairs_that_are_no_longer_listed_do_not_keep_a_recorder_from_starting(questdb, file):
@@ -182,7 +182,7 @@ def test_pairs_that_are_no_longer_listed_do_not_keep_a_recorder_from_starting(qu
         code, output = recorder.stop()
     assert code == 0, output
     assert "does not list them: OLDUSDT" in output
-    assert "recorded 1 pairs" in output
+    assert "recorded 1 pair " in output
     assert "OLDUSDT" in file.read().pairs
 
 

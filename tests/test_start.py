@@ -17,6 +17,7 @@ from ingester.exchange.simulated.books import book
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.snapshot import level_columns
 from ingester.store.questdb import QuestDB
+from ingester.words import counted
 
 RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
 COINS44 = symbols_of(DEFAULT_COINS, "USDT")
@@ -246,7 +247,7 @@ def test_a_named_pair_that_was_delisted_does_not_keep_a_recorder_from_starting_a
             recorder.process.wait(60)
             code, output = recorder.stop()
         assert code == 0, output
-        assert f"recorded {len(listed)} pairs" in output
+        assert f"recorded {counted(len(listed), 'pair')} for" in output
         assert ("no longer lists them: EDUUSDT" in output) == (listed == ["BTCUSDT"])
 
 

@@ -28,6 +28,7 @@ from ingester.store.segment import Hole
 from ingester.store.spool import Spool
 from ingester.store.tally import Tally
 from ingester.store.writer import Writer
+from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Collector:
         lasted = (self.clock.now() - self.started_ns) / SECOND
         waiting = self.spool.rows_waiting
         return (
-            f"recorded {self.feed.pairs} pairs for {lasted:.0f} s: {store.stored:,} rows stored, "
+            f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.stored:,} rows stored, "
             f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
             f"gaps: {self.journal.gaps_text()}"
         )

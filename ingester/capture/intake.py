@@ -25,6 +25,7 @@ from ingester.exchange.pairs import fetch_listings
 from ingester.metrics import FeedMetrics
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
+from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class Intake:
     def start(self, at_ns: int) -> None:
         """Starts recording, which begins at `at_ns` by the events."""
         chosen = self.settings
-        what = f"{len(chosen.symbols)} pairs, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
+        pairs = counted(len(chosen.symbols), "pair")
+        what = f"{pairs}, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
         self.note(Event(at_ns, "started", detail=what))
         self.feed.start()
         self._pump.start()

@@ -23,6 +23,7 @@ from ingester.store import query
 from ingester.store.disk import replace_durably
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
+from ingester.words import counted
 
 MANY_DAYS = 31
 
@@ -212,6 +213,6 @@ def _print_end(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, pl
     mean = sum(each.whole.percent for each in coverages) / len(coverages)
     rows = sum(each.whole.rows for each in coverages)
     where = f"from {time_text(start_ns)} to {time_text(end_ns)}"
-    click.echo(f"{len(coverages)} pairs {where}: {rows:,} rows, {_percent(mean)} of the time covered")
+    click.echo(f"{counted(len(coverages), 'pair')} {where}: {rows:,} rows, {_percent(mean)} of the time covered")
     if plot:
         click.echo(str(plot))

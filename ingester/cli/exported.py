@@ -16,6 +16,7 @@ from ingester.clock import SECOND
 from ingester.datasets import request as requests
 from ingester.datasets.export import PairFile
 from ingester.datasets.gaps import Gap, percent_covered
+from ingester.words import counted
 
 
 @contextmanager
@@ -73,4 +74,4 @@ def summary(
         table.add_row(file.symbol, f"{file.rows:,}", f"{covered:.2f} %", str(len(own)), text)
     Console(soft_wrap=True).print(table)
     rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
-    click.echo(f"{rows:,} rows of {len(files)} pairs, {size / 1e6:,.0f} MB in {lasted:.1f} s:\n{target}")
+    click.echo(f"{rows:,} rows of {counted(len(files), 'pair')}, {size / 1e6:,.0f} MB in {lasted:.1f} s:\n{target}")

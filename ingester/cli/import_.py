@@ -17,6 +17,7 @@ from ingester.datasets.recordings import SUFFIXES, find
 from ingester.errors import SettingsError
 from ingester.store.endpoint import Endpoint
 from ingester.store.holds import ALWAYS_NS, IMPORT, holding
+from ingester.words import counted
 
 MOST_FILES = 40
 """Of more files than this, the summary has a line per pair instead of one per file."""
@@ -77,7 +78,8 @@ def _report(taken: Sequence[Imported]) -> None:
         _print(("not imported", "why"), [(str(file.path), file.failure) for file in failed])
     pairs = {file.symbol for file in stored if file.rows}
     left_out = f"; {len(failed)} of {len(taken)} files were left out" if failed else ""
-    click.echo(f"{sum(file.rows for file in stored):,} rows of {len(pairs)} pairs from {len(stored)} files{left_out}")
+    rows, files = sum(file.rows for file in stored), counted(len(stored), "file")
+    click.echo(f"{counted(rows, 'row')} of {counted(len(pairs), 'pair')} from {files}{left_out}")
 
 
 def _per_file(files: Sequence[Imported]) -> Iterator[Sequence[str]]:

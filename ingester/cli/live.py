@@ -16,6 +16,7 @@ from ingester.cli.prices import Prices
 from ingester.clock import SECOND
 from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
+from ingester.words import counted
 
 log = logging.getLogger("ingester.start")
 
@@ -135,7 +136,7 @@ class Live:
 
         waiting = collector.spool.rows_waiting
         what = f"{settings.exchange.name}, depth {settings.depth}, every {settings.interval_ms} ms"
-        row("recording", f"{collector.feed.pairs} pairs from {what}, for {running}")
+        row("recording", f"{counted(collector.feed.pairs, 'pair')} from {what}, for {running}")
         row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")
         row("rows", f"{number(store.stored)} stored, {number(waiting)} on the way", store.refused > 0)
         row("lag", f"p50 {seconds_text(lag.quantile(0.5))}, p99 {seconds_text(lag.quantile(0.99))}, receive to stored")

@@ -23,6 +23,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.retention import CONVERT, DROP, Policy, Step
 from ingester.store.rows import RowEncoder
 from ingester.store.server import ManagedServer
+from ingester.words import counted
 
 SETTLE_SECONDS = 3.0
 """A day whose rows become more in this time is left alone."""
@@ -145,9 +146,7 @@ def _print(steps: list[Step]) -> None:
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
     rows, size = (sum(getattr(step.partition, name) for step in steps) for name in ("rows", "bytes"))
     parquet = sum(step.partition.is_parquet for step in steps)
-    click.echo(
-        f"{len(steps)} {'day' if len(steps) == 1 else 'days'}, {parquet} of them Parquet: {rows:,} rows, {_size(size)}"
-    )
+    click.echo(f"{counted(len(steps), 'day')}, {parquet} of them Parquet: {rows:,} rows, {_size(size)}")
 
 
 def _form(step: Step) -> str:

@@ -20,6 +20,7 @@ from ingester.exchange.simulated.tape import Tape, tape_of_snapshots
 from ingester.snapshot import Snapshot
 from ingester.store.endpoint import Endpoint
 from ingester.store.holds import PLAYBACK, holding
+from ingester.words import counted
 
 
 class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -149,7 +150,7 @@ def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[st
 
 def _tape(start_ns: int, end_ns: int, symbols: Sequence[str], snapshots: Callable[[], Iterator[Snapshot]]) -> Tape:
     name = f"{dataset.time_text(start_ns)} to {dataset.time_text(end_ns)}"
-    click.echo(f"plays {name}, {len(symbols)} pairs, from the first subscription on")
+    click.echo(f"plays {name}, {counted(len(symbols), 'pair')}, from the first subscription on")
     return tape_of_snapshots(name, symbols, snapshots)
 
 

@@ -23,6 +23,7 @@ from ingester.health.survey import TIMEOUT, survey
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer
+from ingester.words import counted
 
 WATCH_SECONDS = 2.0
 GB = 1e9
@@ -178,7 +179,8 @@ def _state_text(recorder: Recorder) -> Text:
     if state == "stopped":
         return Text(f"stopped at {report.at:%Y-%m-%d %H:%M:%S} UTC, {report.rows.stored:,} rows stored")
     up = duration_text((report.at - report.started).total_seconds())
-    what = f"{report.pairs} pairs from {report.exchange}, depth {report.depth}, every {report.interval_ms} ms"
+    pairs = counted(report.pairs, "pair")
+    what = f"{pairs} from {report.exchange}, depth {report.depth}, every {report.interval_ms} ms"
     when = f"since {report.at:%Y-%m-%d %H:%M:%S} UTC, after {up}" if state == "dead" else f"for {up}"
     return Text.assemble((state, style), f" {when}, {what}")
 

@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ingester.health.report import Connection, Problem, Report
+from ingester.words import counted
 
 GIB = 1 << 30
 RECENT_SECONDS = 300.0
@@ -96,7 +97,9 @@ def _gaps(report: Report, limits: Limits) -> Iterator[Problem]:
         )
     long = [each for each in gaps.recent if each.longest_seconds > limits.gap]
     if long:
-        texts = (f"{duration_text(each.longest_seconds)} on {each.pairs} pairs ({each.reason})" for each in long)
+        texts = [
+            f"{duration_text(each.longest_seconds)} on {counted(each.pairs, 'pair')} ({each.reason})" for each in long
+        ]
         yield Problem(
             "gap",
             "warning",

@@ -13,6 +13,7 @@ from ingester.health.alarms import Bulletin, Notice, duration_text
 from ingester.health.report import Report
 from ingester.health.statefile import StateFile, read_all
 from ingester.health.vitals import Observer, Vitals
+from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Pulse:
         if self._tell is None or self._vitals is None:
             return
         report = self._vitals.report
-        text = f"recording of {report.pairs} pairs from {report.exchange} {kind}"
+        text = f"recording of {counted(report.pairs, 'pair')} from {report.exchange} {kind}"
         if kind == "stopped":
             text += f" after {duration_text((report.at - report.started).total_seconds())}, "
             text += f"by an error: {self._failure}" if self._failure else "in order"

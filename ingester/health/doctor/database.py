@@ -15,6 +15,7 @@ from ingester.store import jar, schema
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.server import HTTP_PORT, PG_PORT, ManagedServer
+from ingester.words import counted
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 JAVA_SECONDS = 15.0
@@ -139,6 +140,6 @@ def _table(db: QuestDB) -> Iterator[Finding]:
             text = f"{name} has {table.behind:,} transactions to apply"
             yield Finding("table", "warning", text, "it catches up by itself; is the server's disk too slow?")
         else:
-            parts = "1 partition" if table.partitions == 1 else f"{table.partitions} partitions"
-            size = "" if table.rows is None else f", {table.rows:,} rows in {parts}"
+            parts = counted(table.partitions or 0, "partition")
+            size = "" if table.rows is None else f", {counted(table.rows, 'row')} in {parts}"
             yield Finding("table", "ok", f"{name} fits{size}")
