@@ -79,11 +79,14 @@ class PairCoverage(NamedTuple):
 
 def recorded_range(db: QuestDB, symbols: Sequence[str] | None = None) -> tuple[int, int] | None:
     """From the first row (of these pairs) to just after the last one; None where there is none."""
-    condition = "" if symbols is None else f" WHERE {where(0, 1 << 62, symbols)}"
-    ((first, last),) = db.sql(
-        f"SELECT cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK}{condition}"
-    ).rows
-    return None if first is None else (first * 1000, (last + 1) * 1000)
+    ends = f"cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK}"
+    if symbols is None:
+        rows = db.sql(f"SELECT {ends}").rows
+    else:
+        each, wanted = db.sql(f"SELECT symbol, {ends} WHERE {where(0, 1 << 62, symbols)}").rows, set(symbols)
+        rows = [own for symbol, *own in each if symbol in wanted]
+    firsts, lasts = [first for first, _ in rows if first is not None], [last for _, last in rows if last is not None]
+    return (min(firsts) * 1000, (max(lasts) + 1) * 1000) if firsts else None
 
 
 def pair_coverages(
@@ -172,7 +175,8 @@ def _books(
         # An hour at a time, for the server holds all ids of a question in memory.
         counted = db.sql(f"SELECT symbol, count_distinct(last_update_id) FROM {ORDERBOOK} WHERE {condition}").rows
         for symbol, count in counted:
-            rows[symbol, since_ns // piece_ns] += count
+            if (symbol, hour) in collectors and symbol in several:
+                rows[symbol, since_ns // piece_ns] += count
     return rows
 
 

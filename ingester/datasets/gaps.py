@@ -27,7 +27,7 @@ from ingester.datasets.spans import (
     tables,
     where,
 )
-from ingester.store.query import quoted
+from ingester.store.query import batches, one_of
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 
@@ -109,16 +109,19 @@ def recorded_gaps(
     """
     if not tables(db) >= {EVENTS, ORDERBOOK}:
         return []
-    wanted = [f"collector IN ({quoted(collectors)})"] if collectors is not None else []
-    if symbols is not None:
-        wanted.append(f"(symbol IS NULL OR symbol IN ({quoted(symbols)}))")
+    wanted = [one_of("collector", collectors)] if collectors is not None else []
+    if symbols is not None and (named := one_of("symbol", symbols)):
+        wanted.append(f"(symbol IS NULL OR {named})")
+    own = None if symbols is None else set(symbols)
     events = db.sql(
         "SELECT symbol, cast(timestamp AS LONG), cast(until AS LONG), detail, collector "
         f"FROM {EVENTS} WHERE kind = 'gap' AND timestamp < {end_ns // 1000} "
-        f"AND (until IS NULL OR until > {start_ns // 1000}){''.join(f' AND {condition}' for condition in wanted)}"
+        f"AND (until IS NULL OR until > {start_ns // 1000}){''.join(f' AND {each}' for each in wanted if each)}"
     ).rows
     gaps = []
     for symbol, since_us, until_us, reason, collector in events:
+        if symbol is not None and own is not None and symbol not in own:
+            continue
         for each in [symbol] if symbol is not None else _pairs_of(db, collector, start_ns, end_ns, symbols):
             until_ns = _next_row(db, each, collector, since_us, end_ns) if until_us is None else until_us * 1000
             gap = Gap(each, max(since_us * 1000, start_ns), min(until_ns, end_ns), reason or UNEXPLAINED, collector)
@@ -129,7 +132,8 @@ def recorded_gaps(
 
 def _pairs_of(db: QuestDB, collector: str, start_ns: int, end_ns: int, symbols: Sequence[str] | None) -> list[str]:
     condition = where(start_ns, end_ns, symbols, [collector])
-    return [symbol for (symbol,) in db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK} WHERE {condition}").rows]
+    found = [symbol for (symbol,) in db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK} WHERE {condition}").rows]
+    return found if symbols is None else sorted(set(found).intersection(symbols))
 
 
 def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: int) -> int:
@@ -163,20 +167,22 @@ def _between(series: Sequence[Span]) -> Iterator[tuple[int, int]]:
 
 
 def _silences_between_rows(db: QuestDB, start_ns: int, end_ns: int, limits: dict[Key, int]) -> Iterator[Gap]:
-    alike: dict[int, list[str]] = defaultdict(list)  # pairs by the power of two below their limit
-    symbols = sorted({symbol for symbol, _ in limits})
-    for symbol in symbols:
-        limit = min(ns for (name, _), ns in limits.items() if name == symbol)
-        alike[1 << (limit // SECOND).bit_length() - 1].append(symbol)
-    long = " OR ".join(f"(step > {seconds}000000 AND symbol IN ({quoted(names)}))" for seconds, names in alike.items())
-    rows = db.sql(
-        "SELECT symbol, collector, cast(timestamp AS LONG), cast(step AS LONG) "
-        f"FROM (SELECT timestamp, symbol, collector, {STEP} AS step "
-        f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns, symbols)}) WHERE step > 1000000 AND ({long})"
-    ).rows
-    for symbol, collector, until_us, step_us in rows:
-        if step_us * 1000 > limits.get((symbol, collector), DAY):
-            yield Gap(symbol, (until_us - step_us) * 1000, until_us * 1000, UNEXPLAINED, collector)
+    lowest: dict[str, int] = {}
+    for (symbol, _), limit in limits.items():
+        lowest[symbol] = min(limit, lowest.get(symbol, limit))
+    for symbols in batches(sorted(lowest)):
+        alike: dict[int, list[str]] = defaultdict(list)  # pairs by the power of two below their limit
+        for symbol in symbols:
+            alike[1 << (lowest[symbol] // SECOND).bit_length() - 1].append(symbol)
+        long = " OR ".join(f"(step > {seconds}000000 AND {one_of('symbol', own)})" for seconds, own in alike.items())
+        rows = db.sql(
+            "SELECT symbol, collector, cast(timestamp AS LONG), cast(step AS LONG) "
+            f"FROM (SELECT timestamp, symbol, collector, {STEP} AS step "
+            f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns, symbols)}) WHERE step > 1000000 AND ({long})"
+        ).rows
+        for symbol, collector, until_us, step_us in rows:
+            if step_us * 1000 > limits.get((symbol, collector), DAY):
+                yield Gap(symbol, (until_us - step_us) * 1000, until_us * 1000, UNEXPLAINED, collector)
 
 
 def _edges(spans: Sequence[Span], start_ns: int, end_ns: int) -> Iterator[Gap]:

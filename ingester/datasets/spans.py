@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.store.query import between, quoted
+from ingester.store.query import between, one_of
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
@@ -63,6 +63,7 @@ def recorded_spans(
     if ORDERBOOK not in tables(db):
         return []
     spans = []
+    wanted = None if symbols is None else set(symbols)
     for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
         # More digits of the median than one take so much memory that 1,500 pairs kill a server.
         rows = db.sql(
@@ -71,7 +72,8 @@ def recorded_spans(
             f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS DOUBLE) AS step "
             f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors)})"
         ).rows
-        for symbol, collector, first, last, count, median, longest in sorted(rows, key=lambda row: row[:2]):
+        own = rows if wanted is None else [row for row in rows if row[0] in wanted]
+        for symbol, collector, first, last, count, median, longest in sorted(own, key=lambda row: row[:2]):
             interval_ns, longest_ns = 1000 * (median or 0), 1000 * (longest or 0)
             spans.append(Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns))
         progress((until_ns - start_ns) / (end_ns - start_ns))
@@ -117,12 +119,12 @@ def pieces(start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int
 def where(
     start_ns: int, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
 ) -> str:
-    """The condition for rows of a range, of these pairs and collectors."""
+    """The condition for rows of a range, of these pairs and collectors; of all pairs where these are too many."""
     conditions = [between(start_ns, end_ns)]
     for name, values in (("symbol", symbols), ("collector", collectors)):
         if values is not None:
-            conditions.append(f"{name} IN ({quoted(values)})")
-    return " AND ".join(conditions)
+            conditions.append(one_of(name, values))
+    return " AND ".join(filter(None, conditions))
 
 
 def tables(db: QuestDB) -> set[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ingester.events import PAIR_ADDED, PAIR_REMOVED
-from ingester.store.query import quoted
+from ingester.store.query import one_of
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS
 
@@ -31,15 +31,20 @@ def changes(
     db: QuestDB, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
 ) -> list[Change]:
     """All there were before the end of a range: what came before the range tells how it begins."""
-    wanted = [f"symbol IN ({quoted(symbols)})"] if symbols is not None else []
+    wanted = [one_of("symbol", symbols)] if symbols is not None else []
     if collectors is not None:
-        wanted.append(f"collector IN ({quoted(collectors)})")
+        wanted.append(one_of("collector", collectors))
+    own = None if symbols is None else set(symbols)
     rows = db.sql(
         f"SELECT symbol, collector, cast(timestamp AS LONG), kind FROM {EVENTS} "
         f"WHERE kind IN ('{PAIR_ADDED}', '{PAIR_REMOVED}') AND timestamp < {end_ns // 1000}"
-        f"{''.join(f' AND {condition}' for condition in wanted)} ORDER BY timestamp"
+        f"{''.join(f' AND {condition}' for condition in wanted if condition)} ORDER BY timestamp"
     ).rows
-    return [Change(symbol, collector, at_us * 1000, kind == PAIR_ADDED) for symbol, collector, at_us, kind in rows]
+    return [
+        Change(symbol, collector, at_us * 1000, kind == PAIR_ADDED)
+        for symbol, collector, at_us, kind in rows
+        if own is None or symbol in own
+    ]
 
 
 def absences(changes: Iterable[Change], start_ns: int, end_ns: int) -> Iterator[Absence]:

@@ -1,9 +1,13 @@
 """What the table holds: its pairs, collectors and depth, and how many rows of a range."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote_plus
 
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
+
+MOST_BYTES = 12_000
+"""Of names in one condition: QuestDB takes statements of 32,000 bytes, and one may name them twice."""
 
 
 def depth(db: QuestDB) -> int:
@@ -32,6 +36,24 @@ def between(start_ns: int, end_ns: int) -> str:
 def quoted(names: Sequence[str]) -> str:
     """Names as SQL strings, with commas between."""
     return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+
+
+def one_of(column: str, names: Sequence[str]) -> str:
+    """The condition that a column holds one of these names; empty where they are too many for a statement.
+
+    Who gives many has to look at what comes.
+    """
+    condition = f"{column} IN ({quoted(names)})"
+    return condition if len(quote_plus(condition)) <= MOST_BYTES else ""
+
+
+def batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The names in parts of which each fits into `one_of`."""
+    if len(names) == 1 or one_of("", names):
+        yield names
+    else:
+        yield from batches(names[: len(names) // 2])
+        yield from batches(names[len(names) // 2 :])
 
 
 def rows_by_symbol(db: QuestDB, start_ns: int, end_ns: int, collector: str | None = None) -> dict[str, int]:

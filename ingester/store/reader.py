@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ingester.clock import SECOND
 from ingester.snapshot import level_columns
-from ingester.store.query import between, collectors, depth, quoted
+from ingester.store.query import between, collectors, depth, one_of, quoted
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
@@ -66,7 +66,8 @@ class Reader:
         wanted = sum(counts.get(symbol, 0) for symbol in symbols)
         self._chosen = ""
         if wanted < SELECTIVE * sum(counts.values()):
-            self._chosen = f" AND symbol IN ({quoted(self._symbols)})"
+            named = one_of("symbol", self._symbols)
+            self._chosen = f" AND {named}" if named else ""
         if collector is not None:
             self._chosen += f" AND collector = {quoted([collector])}"
         # A projection over partitions in Parquet needs a row filter (a bug of QuestDB 9.3.4): one that is always true.

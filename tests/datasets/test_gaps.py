@@ -3,6 +3,7 @@
 import pytest
 
 from ingester.clock import SECOND
+from ingester.datasets.coverage import pair_coverages, recorded_range
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import (
     NOT_RECORDED,
@@ -16,8 +17,9 @@ from ingester.datasets.gaps import (
 from ingester.datasets.spans import Span
 from ingester.events import Event
 from ingester.snapshot import Snapshot
-from ingester.store import schema
+from ingester.store import query, schema
 from ingester.store.questdb import QuestDB
+from ingester.store.reader import Reader
 from ingester.store.rows import RowEncoder
 
 START = parse_time("2019-05-01 23:59")
@@ -172,3 +174,25 @@ def test_of_two_reasons_that_explain_as_much_it_is_always_the_same(reasons):
     gaps = [Gap("X", 10 * SECOND, 20 * SECOND, reason, name) for reason, name in zip(reasons, "ab", strict=True)]
     (gap,) = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
     assert gap.reason == "restart"
+
+
+def test_pairs_too_many_for_one_statement_are_asked_for_all_the_same(db):
+    many = [f"GAPMANY{number:04}USDT" for number in range(1600)]
+    assert query.one_of("symbol", many) == ""
+    encoder = RowEncoder(5, "gap-many")
+    for second in (*range(20), *range(50, 70)):
+        some = many if second % 10 == 0 else many[:100]  # the others have a row in ten seconds
+        db.write(encoder.snapshots([Snapshot(each, at(second), second, [(1.0, 1.0)], [(2.0, 1.0)]) for each in some]))
+    db.sql(f"SELECT wait_wal_table('{schema.ORDERBOOK}')")
+    end, chosen = at(70), many[:1500]
+    gaps = pair_gaps(db, START, end, chosen)
+    assert {symbol for symbol, own in gaps.items() if told(own) == [(19, 50, UNEXPLAINED)]} == set(many[:100])
+    assert all(gaps[symbol] == [] for symbol in many[100:1500])
+    assert list(gaps) == sorted(chosen)
+    coverages = pair_coverages(db, START, end, chosen)
+    assert [each.whole.symbol for each in coverages] == chosen
+    assert {each.whole.rows for each in coverages} == {40, 4}
+    assert recorded_range(db, chosen) == (START, at(69) + 1000)
+    rare = many[100:]
+    reader = Reader(db, rare, 5, query.rows_by_symbol(db, START, end))
+    assert reader.read(reader.slices(START, end)[0]).symbols == rare
