@@ -1,8 +1,11 @@
-"""A spool that opens over damaged files: never a wrong row, and what is missing is said."""
+"""A spool that opens after a kill or over damaged files: nothing lost, never a wrong row, what is missing is said."""
 
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from spools import SMALL, append, numbers, segment_files, take_all
@@ -10,6 +13,64 @@ from spools import SMALL, append, numbers, segment_files, take_all
 from ingester.errors import SpoolError
 from ingester.store.segment import RECORD_HEADER_BYTES
 from ingester.store.spool import Spool
+
+APPENDER = """
+import sys, random
+from pathlib import Path
+from ingester.store.spool import Spool
+spool = Spool(Path(sys.argv[1]), reserve_bytes=0, free_bytes=0, segment_bytes=20000)
+spool.open()
+number = int(sys.argv[2])
+while True:
+    body = random.Random(number).randbytes(number % 5000) + b"%d" % number
+    assert spool.append(body, number % 7, number * 10, number * 10 + 9)
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+    number += 1
+"""
+
+
+def test_kill_9_loses_nothing_that_was_appended(tmp_path, opened):
+    expected = 0
+    for _ in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-c", APPENDER, str(tmp_path), str(expected)], stdout=subprocess.PIPE, text=True
+        )
+        reported = [int(child.stdout.readline()) for _ in range(200 + random.randrange(200))]
+        child.send_signal(signal.SIGKILL)
+        reported += [int(line) for line in child.stdout.read().split()]
+        child.stdout.close()
+        child.wait()
+        spool = opened(tmp_path)
+        found = numbers(spool.peek(1 << 30))
+        assert found == list(range(len(found)))
+        assert len(found) in (reported[-1] + 1, reported[-1] + 2)  # one may be appended and not yet reported
+        expected = len(found)
+        spool.close()
+
+
+def test_a_second_recorder_is_refused_with_the_first_ones_process_id_until_that_is_killed(tmp_path, opened):
+    child = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), "0"], stdout=subprocess.PIPE, text=True)
+    child.stdout.readline()
+    with pytest.raises(SpoolError, match=rf"process id {child.pid}: stop that one.*--collector") as refused:
+        Spool(tmp_path).open()
+    assert str(tmp_path) in str(refused.value)
+    child.send_signal(signal.SIGKILL)
+    child.stdout.close()
+    child.wait()
+    assert opened(tmp_path).rows_waiting
+
+
+def test_two_spools_of_one_process_do_not_share_a_folder_either(tmp_path, opened):
+    opened(tmp_path)
+    with pytest.raises(SpoolError, match=str(os.getpid())):
+        Spool(tmp_path).open()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=r"cannot use .*file/spool.*--data-dir"):
+        Spool(tmp_path / "file" / "spool").open()
 
 
 def damage(path, chance):
