@@ -12,3 +12,12 @@ def questdb(tmp_path_factory):
     server.endpoint = server.ensure()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty folder to stand in, and no file of the user's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONFIG", "DATA"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    return tmp_path

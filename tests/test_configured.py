@@ -20,13 +20,7 @@ EVERY = [name for name in cli.list_commands(click.Context(cli)) if name not in W
 SETTINGS = [setting for own in settings_by_path(click.Context(cli), EVERY).values() for setting in own]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """An empty folder to stand in, and no file of the user's own."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("CONFIG", "DATA"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def run(*words, file=None, **variables):

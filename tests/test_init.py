@@ -21,13 +21,7 @@ TEXT = template(cli)
 KEY = re.compile(r"#(?=\S+ = )")
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """An empty folder to stand in, with the files in it that options of the template name."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("CONFIG", "DATA"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def run(*words):

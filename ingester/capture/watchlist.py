@@ -204,8 +204,9 @@ class LastWatched:
 
     def write(self, symbols: Collection[str]) -> None:
         """Notes them durably. Raises OSError."""
-        if not self.ever().issuperset(symbols):
-            _note(self._ever, sorted(self.ever().union(symbols)))
+        ever = self.ever()
+        if not ever.issuperset(symbols):
+            _note(self._ever, sorted(ever.union(symbols)))
         _note(self._path, symbols)
 
 

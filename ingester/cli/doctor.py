@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ingester.capture.source import SIMULATOR
+from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
 from ingester.cli.options import data_options
-from ingester.exchange import binance
 from ingester.health.doctor import database, disk, exchange, machine
 from ingester.health.doctor.check import Check, Finding, examine
 from ingester.settings import Settings
@@ -23,22 +22,13 @@ _STYLES = {"ok": "green", "warning": "yellow", "fail": "bold red", "skipped": "d
 
 
 @click.command(short_help="Check network, machine, disk and server, and say how to mend each.")
-@click.option(
-    "--exchange",
-    "name",
-    type=click.Choice([*binance.EXCHANGES, SIMULATOR]),
-    default="binance",
-    show_default=True,
-    help="The exchange to reach; 'simulator' needs no network.",
-)
-@click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
-@click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")
+@exchange_options("The exchange to reach; 'simulator' needs no network.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @data_options
 @click.pass_context
 def doctor(
     ctx: click.Context,
-    name: str,
+    exchange: str,
     stream_url: str | None,
     rest_url: str | None,
     as_json: bool,
@@ -60,7 +50,7 @@ def doctor(
       ingester doctor --exchange simulator --json
     """
     checks = [
-        *_exchange_checks(name, stream_url, rest_url),
+        *_exchange_checks(exchange, stream_url, rest_url),
         *machine.checks(managed=questdb is None),
         *disk.checks(data_dir),
         *database.checks(ManagedServer(data_dir) if questdb is None else None, questdb),
@@ -82,11 +72,10 @@ class _Nothing:
 
 
 def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None) -> list[Check]:
-    if name == SIMULATOR and not (stream_url and rest_url):
+    if is_our_own(name, stream_url, rest_url):
         told = Finding("exchange", "skipped", "the simulator runs inside the recorder, and needs no network")
         return [Check("exchange", lambda: iter([told]))]
-    preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
-    chosen = binance.Exchange(name, stream_url or preset.stream_url, rest_url or preset.rest_url)
+    chosen = exchange_at(name, stream_url, rest_url)
     Settings(("BTCUSDT",), chosen)  # raises SettingsError where an address is none
     return exchange.checks(chosen)
 

@@ -17,10 +17,11 @@ import click
 
 from ingester.capture.collector import Collector, spool_folder
 from ingester.capture.record import Record
-from ingester.capture.source import SIMULATOR
+from ingester.capture.source import simulated_symbols
 from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
+from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
 from ingester.cli.live import Live, LogLines, View
 from ingester.cli.options import data_options, open_questdb, pair_options
 from ingester.cli.prices import MOST_BOOKS
@@ -29,7 +30,7 @@ from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
 from ingester.errors import RegionRefused, StoreError
 from ingester.exchange import binance
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, listed_symbols, symbols_of
+from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
@@ -49,15 +50,7 @@ log = logging.getLogger("ingester.start")
 @pairs_file_option
 @click.option("--depth", type=int, default=5, show_default=True, help="Levels a side: 5, 10 or 20.")
 @click.option("--interval", default="100ms", show_default=True, help="Keep a snapshot this often: 100ms, 200ms, 1s, …")
-@click.option(
-    "--exchange",
-    type=click.Choice([*binance.EXCHANGES, SIMULATOR]),
-    default="binance",
-    show_default=True,
-    help="Whose books; 'simulator' runs an artificial exchange in the process.",
-)
-@click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
-@click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")
+@exchange_options("Whose books; 'simulator' runs an artificial exchange in the process.")
 @data_options
 @click.option("--connections", type=int, default=2, show_default=True, help="Connections that receive each pair.")
 @click.option(
@@ -134,13 +127,10 @@ def start(
 def _exchange(
     name: str, stream_url: str | None, rest_url: str | None, symbols: list[str], closing: contextlib.ExitStack
 ) -> binance.Exchange:
-    if name == SIMULATOR and not (stream_url and rest_url):
-        also = symbols_of(DEFAULT_COINS, DEFAULT_QUOTE)  # listed, so that they may be added later
-        simulator = closing.enter_context(Simulator(pairs=[*symbols, *also]))
-        preset = binance.Exchange(SIMULATOR, simulator.stream_url, simulator.rest_url)
-    else:
-        preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
-    return binance.Exchange(preset.name, stream_url or preset.stream_url, rest_url or preset.rest_url)
+    if is_our_own(name, stream_url, rest_url):
+        simulator = closing.enter_context(Simulator(pairs=simulated_symbols(symbols)))
+        stream_url, rest_url = stream_url or simulator.stream_url, rest_url or simulator.rest_url
+    return exchange_at(name, stream_url, rest_url)
 
 
 def _reach(

@@ -15,7 +15,6 @@ from ingester.capture.watch import Watch
 from ingester.capture.watchlist import NAME, LastWatched, WatchList
 from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
-from ingester.exchange import binance
 from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, Listing, choose, choose_watched
 
 log = logging.getLogger("ingester.pairs")
@@ -28,24 +27,6 @@ pairs_file_option = click.option(
     metavar="FILE",
     help=f"The file of the watched pairs.  [default: {NAME} in the data folder]",
 )
-
-
-def listing_options(command: Command) -> Command:
-    """`--exchange` and `--rest-url`, for commands that ask what is listed."""
-    exchange = click.option(
-        "--exchange",
-        type=click.Choice(list(binance.EXCHANGES)),
-        default="binance",
-        show_default=True,
-        help="Whose pairs.",
-    )
-    return exchange(click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")(command))
-
-
-def exchange_at(name: str, rest_url: str | None) -> binance.Exchange:
-    """What these options name."""
-    preset = binance.EXCHANGES[name]
-    return preset._replace(rest_url=rest_url or preset.rest_url)
 
 
 def watch_list(data_dir: Path, pairs_file: Path | None) -> WatchList:

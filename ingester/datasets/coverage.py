@@ -14,6 +14,7 @@ from ingester.datasets.spans import (
     Progress,
     Recorded,
     Span,
+    by_key,
     median_interval_ns,
     pieces,
     recorded_spans,
@@ -125,10 +126,7 @@ def pair_coverages(
 
 def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[str, int]:
     """Of each pair, the median interval of the collector that was the fastest: exact where it is regular."""
-    series: dict[tuple[str, str], list[Span]] = defaultdict(list)
-    for span in spans:
-        series[span.symbol, span.collector].append(span)
-    found = {key: median_interval_ns(own) for key, own in series.items()}
+    found = {key: median_interval_ns(own) for key, own in by_key(spans).items()}
     found |= _exact_intervals(db, spans, start_ns, end_ns)
     intervals: dict[str, int] = {}
     for (symbol, _), interval_ns in found.items():
