@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import websocket
+from simulated_client import eventually
 
 from ingester.errors import StoreError
 from ingester.exchange.simulated.simulator import Simulator
@@ -130,4 +131,5 @@ def test_a_simulator_that_plays_can_be_stopped_and_started_again() -> None:
     for _ in range(2):
         with simulator, listen(simulator) as socket:
             assert take(socket, 2)[0][2] == 1.0
+    eventually(lambda: len(closed) >= 2)  # by the reading thread, for which `stop` does not wait
     assert len(closed) == 2
