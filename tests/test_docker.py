@@ -63,7 +63,7 @@ def test_the_images_steps_give_a_working_program(tmp_path):
                 else:
                     shutil.copy(ROOT / source, here["/src"] / target)
         elif keyword == "RUN":
-            command = re.sub(r"(?<!\S)/(src|wheels|opt/ingester|data)\b", rf"{tmp_path}/\1", rest)
+            command = re.sub(r"(?<!\S)/(src|wheels|opt/build|opt/ingester|data)\b", rf"{tmp_path}/\1", rest)
             command = re.sub(r"^python ", f"{shlex.quote(sys.executable)} ", command)
             done = run(command, shell=True, cwd=here["/src"])
             assert done.returncode == 0, f"RUN {rest}\n{done.stdout}{done.stderr}"
