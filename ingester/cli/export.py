@@ -102,7 +102,7 @@ def export(
 
     gaps: dict[str, list[Gap]] = {}
 
-    def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded | None") -> None:
+    def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:
         gaps.update(_gaps(db, request, recorded))
         write_manifest(folder, manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
 
@@ -111,7 +111,7 @@ def export(
     summary(request, files, gaps, target, time.monotonic() - began)
 
 
-def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded | None") -> dict[str, list[Gap]]:
+def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded") -> dict[str, list[Gap]]:
     """The gaps of each pair; what retention has dropped is said to be."""
     dropped = dropped_ranges(db, request.start_ns, request.end_ns)
     gaps = pair_gaps(db, request.start_ns, request.end_ns, request.symbols, recorded=recorded)

@@ -77,6 +77,11 @@ class Reader:
         if all_columns:
             self._filter = ""
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one recorder may have stored rows in the range that was cut into slices."""
+        return self._collector is None
+
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
         """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
         there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns)
