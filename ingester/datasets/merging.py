@@ -66,8 +66,9 @@ class _Context(NamedTuple):
     restarts: Flags
     """Which begin a new count."""
 
-    def since(self, first: int) -> "_Context":
-        """A copy of the rows from one on."""
+    def since(self, at_ns: int) -> "_Context":
+        """A copy of the rows from a time on."""
+        first = int(np.searchsorted(self.times, at_ns))
         return _Context(*(column[first:].copy() for column in self))  # type: ignore[arg-type]
 
     def followed_by(self, more: "_Context") -> "_Context":
@@ -136,24 +137,26 @@ class Merger:
 
     def _judged(self, books: Books, recorders: Integers, until_ns: int) -> tuple[Flags, Flags]:
         """Which of the rows are no copies, and which of these are not late."""
-        before = self._context
-        carried, fresh = len(before.times), np.ones(len(books.times), bool)
+        before, fresh = self._context, np.ones(len(books.times), bool)
         now = _Context(books.times, books.ids, recorders, fresh, np.zeros(len(fresh), bool))
-        all_ = before.followed_by(now)
-        if (all_.ids[1:] > all_.ids[:-1]).all():  # as a single recorder stores them
-            passes = fresh
-        else:
-            all_.originals[carried:] &= ~_copies(all_.times, all_.ids)[carried:]
-            all_.restarts[carried:] = _restarts(all_)[carried:]
-            counted = all_.originals & (all_.recorders != _MADE_UP)
-            passes = all_.originals
-            own_ids = all_.ids[counted]
-            if (own_ids[1:] < own_ids[:-1]).any():
-                passes = passes & ~_late(all_, counted)
-            passes = passes[carried:]
-        recent = int(np.searchsorted(all_.times, until_ns - WINDOW_NS))
-        self._context = all_.since(recent)
-        return all_.originals[carried:], passes
+        oldest_ns = until_ns - WINDOW_NS
+        if _rise(books.ids) and (not len(before.ids) or not len(books.ids) or before.ids.max() < books.ids[0]):
+            # As a single recorder stores them.
+            self._context = before.since(oldest_ns).followed_by(now.since(oldest_ns))
+            return fresh, fresh
+        carried, both = len(before.times), before.followed_by(now)
+        both.originals[carried:] &= ~_copies(both.times, both.ids)[carried:]
+        both.restarts[carried:] = _restarts(both)[carried:]
+        self._context = both.since(oldest_ns)
+        passes = both.originals
+        counted = passes & (both.recorders != _MADE_UP)
+        if not _rise(both.ids[counted]):
+            passes = passes & ~_late(both, counted)
+        return both.originals[carried:], passes[carried:]
+
+
+def _rise(ids: Integers) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
 
 
 def _in_order(books: Books, recorders: Integers) -> tuple[Books, Integers]:
@@ -176,11 +179,12 @@ def _copies(times: Nanoseconds, ids: Integers) -> Flags:
 
 def _restarts(rows: _Context) -> Flags:
     """Where the ids of a recorder fall."""
-    order = np.argsort(rows.recorders.astype(np.int16), kind="stable")
-    times, ids, recorders = rows.times[order], rows.ids[order], rows.recorders[order]
-    falls = (recorders[1:] == recorders[:-1]) & (ids[1:] < ids[:-1]) & (times[1:] - times[:-1] <= WINDOW_NS)
-    restarts = np.zeros(len(order), bool)
-    restarts[order[1:]] = falls & (recorders[1:] != _MADE_UP)
+    restarts = np.zeros(len(rows.ids), bool)
+    for recorder in range(int(rows.recorders.max(initial=_MADE_UP)) + 1):
+        own = np.flatnonzero(rows.recorders == recorder)
+        times, ids = rows.times[own], rows.ids[own]
+        if not _rise(ids):
+            restarts[own[1:]] = (ids[1:] < ids[:-1]) & (times[1:] - times[:-1] <= WINDOW_NS)
     return restarts
 
 
