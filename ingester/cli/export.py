@@ -98,7 +98,11 @@ def export(
     # These take a third of a second, which no refusal above has to wait for.
     from ingester.cli.exported import shown, summary
     from ingester.datasets.export import export as write_data_set
-    from ingester.datasets.manifest import manifest, write_manifest
+    from ingester.datasets.manifest import is_whole, manifest, write_manifest
+
+    if resume and not overwrite and is_whole(target, request):
+        click.echo(f"It is finished already, nothing is left to resume:\n{target}")
+        return
 
     gaps: dict[str, list[Gap]] = {}
 

@@ -72,7 +72,9 @@ def merged(rows, cuts=(), several=True):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 9), st.integers(-1, 2), st.integers(1, LEVELS)), max_size=40),
+    st.lists(
+        st.tuples(st.integers(0, 300), st.integers(1, 9), st.integers(-1, 2), st.integers(1, LEVELS)), max_size=40
+    ),
     st.lists(st.integers(0, 300)),
 )
 def test_each_book_passes_once_in_order_with_its_deepest_levels_wherever_the_pieces_are_cut(rows, cuts):
