@@ -1,6 +1,7 @@
 """Exports that are killed at each of their steps, and resumed: run as a script, in processes that it forks.
 
-A step is what Python's audit hooks tell of changes below `ROOT`: a file is opened to be written, renamed, linked, removed.
+A step is what Python's audit hooks tell of a change below `ROOT`: a file is opened to be written, renamed, linked or
+removed.
 
     python tests/killed_export.py ROOT SLICE_ROWS EVERY -- OPTIONS OF INGESTER EXPORT
 
@@ -63,10 +64,6 @@ def content(root):
 
 def main():
     root, slice_rows, every, _, *options = sys.argv[1:]
-    import ingester.cli.export
-    import ingester.cli.exported
-    import ingester.datasets.export
-    import ingester.datasets.manifest
     from ingester.store import reader
 
     reader.SLICE_ROWS = int(slice_rows)
@@ -81,7 +78,7 @@ def main():
         found = content(killed)
         assert found == expected, f"killed at step {step}: {sorted(found)}, not {sorted(expected)}, or other bytes"
         shutil.rmtree(killed)
-    print(step - 1)
+    sys.stdout.write(f"{step - 1}\n")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,21 @@ def statement(table: str) -> str:
 
 
 def views() -> list[tuple[str, str]]:
-    """Name and statement of each view in `sql/views/`. Applying one twice changes nothing."""
+    """Name and statement of each view in `sql/views/`; `for_depth` completes a statement."""
     folder = sorted((sql_folder() / "views").iterdir(), key=lambda file: file.name)
     return [(file.name.removesuffix(".sql"), file.read_text()) for file in folder if file.name.endswith(".sql")]
+
+
+def for_depth(view: str, depth: int) -> str:
+    """The statement of a view over a table of so many levels. Applying it twice changes nothing.
+
+    `{held}` is the number of prices of a row, `{levels}` the columns of a book that may have a deeper copy.
+    """
+    names = level_columns(depth)
+    held = " + ".join(f"CASE WHEN {name} IS NULL THEN 0 ELSE 1 END" for name in names[::2])
+    chosen = "CASE WHEN deepest.held IS NULL THEN books.{0} ELSE deepest.{0} END {0}"
+    levels = ", ".join(chosen.format(name) for name in names)
+    return view.replace("{held}", held).replace("{levels}", levels)
 
 
 def column_types(table: str, depth: int) -> dict[str, str]:
@@ -71,7 +83,7 @@ def ensure(db: QuestDB, depth: int) -> None:
     A view that the server does not take is logged, for recording goes on without it.
     """
     ensure_tables(db, depth)
-    _apply_views(db)
+    _apply_views(db, depth)
 
 
 def ensure_tables(db: QuestDB, depth: int) -> None:
@@ -101,13 +113,16 @@ def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, s
     return problems, {name: type_ for name, type_ in wanted.items() if name not in existing}
 
 
-def _apply_views(db: QuestDB) -> None:
+def _apply_views(db: QuestDB, depth: int) -> None:
+    columns = {name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
+    depth = max(depth, sum(f"bid_{level}" in columns for level in range(1, 21)))  # as others made it
     try:
         existing = {name: (body, status) for name, body, status in db.sql(_VIEWS).rows}
     except QueryError as error:
         log.warning("this QuestDB has no views, so mid, spread and the others are missing: %s", _reason(error))
         return
-    for name, statement in views():
+    for name, view in views():
+        statement = for_depth(view, depth)
         body, status = existing.get(name, (None, None))
         if status == "valid" and f"AS ({body})" in statement:
             continue

@@ -1,6 +1,5 @@
 """merging.py against its rule, told plainly; the view `books` against merging.py, on the same rows."""
 
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +10,9 @@ from hypothesis import strategies as st
 
 from ingester.clock import SECOND
 from ingester.datasets.merging import WINDOW_NS, Books, Merger
+from ingester.snapshot import Snapshot
+from ingester.store import schema
+from ingester.store.questdb import QuestDB
 
 LEVELS = 3
 
@@ -23,7 +25,7 @@ def values_of(number, levels):
 
 
 def told_plainly(rows):
-    """(time, id, number whose levels it has) of the books: of rows (time, id, recorder, levels); recorder -1 imports."""
+    """(time, id, number of the row whose levels it has) of the books of rows (time, id, recorder or -1, levels)."""
     passed = []
     copies, restarts = [], []
     for place, (at, update_id, recorder, _) in enumerate(rows):
@@ -114,3 +116,40 @@ def test_a_count_that_begins_anew_costs_no_book():
 def test_imported_rows_have_ids_that_say_nothing_about_age():
     rows = [(1, 100, 0, 3), (2, 2_000_000, -1, 3), (3, 101, 0, 3), (4, 1_500_000, -1, 3), (5, 102, 1, 3)]
     assert [row[1] for row in merged(rows)] == [100, 2_000_000, 101, 1_500_000, 102]
+
+
+DAY = 1_607_904_000 * SECOND  # 2020-12-14, which no other test writes to
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_view_books_gives_the_same_books(questdb, seed):
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 5)
+    chance, symbol = np.random.default_rng(seed), f"XV{seed}USDT"
+    times = DAY + 1000 * (np.cumsum(chance.choice([1, 40_000, 3_000_000, 61_000_000], 400, p=[0.3, 0.5, 0.18, 0.02])))
+    ids = np.arange(400) // 2 + chance.integers(-2, 3, 400) + 10  # copies, late ones
+    ids[250:] -= 120  # they begin anew
+    recorders, levels = chance.integers(0, 4, 400) - 1, chance.integers(1, LEVELS + 1, 400)
+    ids[recorders < 0] = times[recorders < 0] // 1000
+    rows = list(zip(times.tolist(), ids.tolist(), recorders.tolist(), levels.tolist(), strict=True))
+    for recorder in range(-1, 3):
+        own = [
+            Snapshot(symbol, at, update_id, [(float(number), 1.0)] * count, [(1.0, 1.0)] * count)
+            for number, (at, update_id, by, count) in enumerate(rows)
+            if by == recorder
+        ]
+        store(db, own, "import" if recorder < 0 else f"view-{recorder}")
+    found = db.sql(
+        f"DECLARE @during := '2020-12-14;2d', @pair := '{symbol}' "
+        f"SELECT cast(timestamp AS LONG), last_update_id, bid_1, bid_{LEVELS}, collector FROM books"
+    ).rows
+    wanted = merged(rows)
+    assert [(at * 1000, update_id, int(number)) for at, update_id, number, *_ in found] == wanted
+    assert len(wanted) < 380
+    assert any(rows[number][0] != at for at, _, number in wanted)
+    firsts = {(at, update_id): by for at, update_id, by, _ in reversed(rows)}
+    assert [row[4] for row in found] == [
+        "import" if firsts[at, update_id] < 0 else f"view-{firsts[at, update_id]}" for at, update_id, _ in wanted
+    ]
+    held = {number: count for number, (*_, count) in enumerate(rows)}
+    assert [row[3] is not None for row in found] == [held[number] == LEVELS for _, _, number in wanted]
