@@ -1,7 +1,9 @@
 """The command line: read options, call one function, print. The only place that turns errors into exit codes."""
 
+import errno
 import gc
 import logging
+import os
 import sys
 import time
 from importlib import import_module
@@ -12,6 +14,7 @@ import click
 from ingester import __version__
 from ingester.cli.configured import configurable, explained, refused
 from ingester.errors import IngesterError, UsageError
+from ingester.text import PlainLines, plain
 
 MODULES = {
     "start": "start",
@@ -45,9 +48,16 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except IngesterError as error:
             kind = _WrongUsage if isinstance(error, UsageError) else _Failure
-            raise kind(explained(ctx, str(error))) from error
+            raise kind(plain(explained(ctx, str(error)))) from error
         except click.UsageError as error:
-            raise refused(ctx, error) from None
+            told = refused(ctx, error)
+            if (message := told.format_message()) != plain(message):
+                told = click.UsageError(plain(message), told.ctx)
+            raise told from None
+        except OSError as error:
+            if error.errno is None or error.errno == errno.EPIPE or type(error).__module__ != "builtins":
+                raise
+            raise _Failure(plain(explained(ctx, system_error(error)))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -75,9 +85,30 @@ def cli() -> None:
     log_to_stderr()
 
 
+_ADVICE = {
+    errno.ENOSPC: "Make room there, or choose another folder.",
+    errno.EDQUOT: "Make room, have the quota raised, or choose another folder.",
+    errno.EIO: "The disk may be failing: see the system's log.",
+    errno.EROFS: "Choose a folder that can be written.",
+    errno.EACCES: "Give this user the right to it, or choose another folder.",
+    errno.EPERM: "Give this user the right to it, or choose another folder.",
+    errno.EMFILE: "Allow this process more open files (ulimit -n), and try again.",
+    errno.ENAMETOOLONG: "Choose a folder with a shorter name.",
+}
+
+
+def system_error(error: OSError) -> str:
+    """What the system refused, with the file and a next step where they are known."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    reason = error.strerror or str(error)
+    told = f"{' to '.join(names)}: {reason}." if names else f"{reason}."
+    return " ".join(filter(None, [told, _ADVICE.get(error.errno or 0)]))
+
+
 def log_to_stderr() -> None:
     """Transitions go to stderr, one line each, in UTC."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(PlainLines())
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)

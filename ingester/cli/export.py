@@ -1,5 +1,6 @@
 """`ingester export`: a range of time as a data set."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from ingester.store.questdb import QuestDB
 if TYPE_CHECKING:
     from ingester.datasets.export import PairFile
     from ingester.datasets.spans import Recorded
+
+
+log = logging.getLogger(__name__)
 
 
 @click.command(short_help="Write a range of time as a data set.")
@@ -98,12 +102,16 @@ def export(
     # These take a third of a second, which no refusal above has to wait for.
     from ingester.cli.exported import shown, summary
     from ingester.datasets.export import export as write_data_set
+    from ingester.datasets.export import interrupted
     from ingester.datasets.manifest import is_whole, manifest, write_manifest
 
     if resume and not overwrite and is_whole(target, request):
         click.echo(f"It is finished already, nothing is left to resume:\n{target}")
         return
 
+    for folder, told in interrupted(root):
+        if target.name not in folder.name:
+            log.warning("an export was interrupted in %s (%s): go on with --resume, or remove it", folder, told)
     gaps: dict[str, list[Gap]] = {}
 
     def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from ingester.capture.watchlist import WatchList
 from ingester.cli.exchanges import exchange_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
+from ingester.cli.tables import Table
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
 from ingester.exchange.pairs import (

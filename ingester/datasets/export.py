@@ -20,6 +20,7 @@ import numpy as np
 from ingester import grid as grids
 from ingester.datasets.census import Census
 from ingester.datasets.cut import Split, Waiting, collect, read_ahead, waiting
+from ingester.datasets.dataset import EXTRACTED
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 CSV_GROWTH = 1.4
 """A CSV row is at most about so much larger than the same row in binary."""
-PROGRESS = "progress.json"
+PARTIAL, PROGRESS = ".partial", "progress.json"
 SPARE_BYTES = 256 << 20
 WRITERS_AT_ONCE = 4
 """Files that are written, synced and read back for their checksum at once."""
@@ -83,12 +84,20 @@ def export(
     in the range. Raises SettingsError where there is such a data set already, OperationError where
     the disk would not hold it, StoreError.
     """
-    if target.exists() and not overwrite:
-        raise SettingsError(f"{target} exists already. Give --overwrite to replace it, or another --root.")
-    folder = target.with_name(f".{target.name}.partial")
+    for symbol in request.symbols:
+        request.file_name(symbol)  # one that cannot be the name of a file is refused before anything is read
+    folder = target.with_name(f".{target.name}{PARTIAL}")
     with _claimed(folder):
+        _restore(target)
+        if target.exists() and not overwrite:
+            raise SettingsError(f"{target} exists already. Give --overwrite to replace it, or another --root.")
         done = _done(folder, request) if resume else None
         if done is None:
+            if not resume and not overwrite and (left := _progress(folder)):
+                raise SettingsError(
+                    f"An export of this range was interrupted, and lies in {folder} ({_told(left)}). Give --resume "
+                    "to go on with it, or --overwrite to begin again."
+                )
             _empty(folder)
         progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
         check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
@@ -209,17 +218,43 @@ def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None,
     return int(times[empty.argmin()]), int(times[len(empty) - 1 - empty[::-1].argmin()]), int(empty.sum())
 
 
+def interrupted(root: Path) -> list[tuple[Path, str]]:
+    """The folders below `root` in which an export was interrupted and none works now, and how far each had come."""
+    found = []
+    for folder in sorted((root / EXTRACTED).glob(f".*{PARTIAL}")):
+        with contextlib.suppress(OSError, OperationError), _claimed(folder):
+            files = list(folder.iterdir())
+            if not files:
+                continue
+            size = sum(path.stat().st_size for path in files)
+            done = _progress(folder)
+            found.append((folder, f"{size / 1e6:,.0f} MB, {_told(done) if done else 'not to be resumed'}"))
+    return found
+
+
 def _done(folder: Path, request: Request) -> _Done | None:
+    done = _progress(folder)
+    if done is not None and done.request != request:
+        raise SettingsError(
+            f"The interrupted export in {folder} was asked for other pairs, levels, format or grid. Ask for the same, "
+            "or give --overwrite instead of --resume to begin again."
+        )
+    return done
+
+
+def _progress(folder: Path) -> _Done | None:
+    """How far an interrupted export had come, where it can be resumed."""
     try:
         done = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=_Done)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    if done.request != request:
-        raise SettingsError(
-            f"The interrupted export in {folder} was asked for other pairs, levels, format or grid. Ask for the same, "
-            "or leave --resume out to begin anew."
-        )
     return done if done.boot == _boot() else None
+
+
+def _told(done: _Done) -> str:
+    request = done.request
+    share = (done.until_ns - request.start_ns) / (request.end_ns - request.start_ns)
+    return f"{share:.0%} read, {len(done.files)} of {len(request.symbols)} files written"
 
 
 def _boot() -> str:
@@ -264,11 +299,26 @@ def _empty(folder: Path) -> None:
         path.unlink()
 
 
+def _before(target: Path) -> Path:
+    """Where a data set is while another takes its place."""
+    return target.with_name(f".{target.name}.before")
+
+
+def _restore(target: Path) -> None:
+    """Brings back a data set whose successor never came: somebody was killed in between."""
+    before = _before(target)
+    if before.exists():
+        if target.exists():
+            shutil.rmtree(before, ignore_errors=True)
+        else:
+            before.rename(target)
+
+
 def _publish(folder: Path, target: Path) -> None:
     """Gives a finished folder its name; one that is there goes afterwards."""
-    before = target.with_name(f".{target.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
     if target.exists():
-        target.rename(before)
-    folder.rename(target)
-    shutil.rmtree(before, ignore_errors=True)
+        target.rename(_before(target))
+    try:
+        folder.rename(target)
+    finally:
+        _restore(target)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ingester.datasets.spill import Spill
+from ingester.datasets.spill import Spill, waiting_path
 from ingester.grid import Floats, Nanoseconds, as_frame
 
 LEAST_ROWS = 1 << 14
@@ -45,7 +45,7 @@ class InPlace:
         self.rows = 0
         self._width = width
         self._room = room
-        self._path = folder / f"{symbol}.inplace"
+        self._path = waiting_path(folder, symbol, "inplace")
         self._over = Spill(folder, symbol, width)
         places = _Places()
         times, values = np.zeros(room, np.int64), np.zeros((room, width))

@@ -184,6 +184,8 @@ class QuestDB:
             raise certificate.refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
+        except (OverflowError, MemoryError) as error:
+            raise Unreachable(f"{endpoint.http_url} does not answer as QuestDB does: it announces too much") from error
 
 
 def _refused(endpoint: Endpoint, status: int) -> str:
