@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ingester import __version__
-from ingester.cli.configured import configurable, explained, refused
+from ingester.cli.configured import configurable, explained, folder_of, refused
 from ingester.errors import IngesterError, UsageError
 from ingester.text import PlainLines, plain
 
@@ -57,7 +57,7 @@ class _Commands(click.Group):
         except OSError as error:
             if error.errno is None or error.errno == errno.EPIPE or type(error).__module__ != "builtins":
                 raise
-            raise _Failure(plain(explained(ctx, system_error(error)))) from error
+            raise _Failure(plain(explained(ctx, system_error(error, folder_of(ctx))))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -88,6 +88,7 @@ def cli() -> None:
 _ADVICE = {
     errno.ENOSPC: "Make room there, or choose another folder.",
     errno.EDQUOT: "Make room, have the quota raised, or choose another folder.",
+    errno.EFBIG: "Allow larger files (ulimit -f), or choose another folder.",
     errno.EIO: "The disk may be failing: see the system's log.",
     errno.EROFS: "Choose a folder that can be written.",
     errno.EACCES: "Give this user the right to it, or choose another folder.",
@@ -97,12 +98,11 @@ _ADVICE = {
 }
 
 
-def system_error(error: OSError) -> str:
-    """What the system refused, with the file and a next step where they are known."""
+def system_error(error: OSError, folder: str | None = None) -> str:
+    """What the system refused: the file where it is known, else the command's folder; and what to do."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    reason = error.strerror or str(error)
-    told = f"{' to '.join(names)}: {reason}." if names else f"{reason}."
-    return " ".join(filter(None, [told, _ADVICE.get(error.errno or 0)]))
+    where = " to ".join(names) or (f"In {folder}" if folder else "The system")
+    return " ".join(filter(None, [f"{where}: {error.strerror or error}.", _ADVICE.get(error.errno or 0)]))
 
 
 def log_to_stderr() -> None:

@@ -101,7 +101,8 @@ class Reader:
             if rows_since + rows > SLICE_ROWS:
                 cuts.append(hour_ns)
                 pieces = -(-rows // SLICE_ROWS)
-                cuts += [hour_ns + HOUR * piece // pieces for piece in range(1, pieces)]
+                first_ns, stop_ns = max(hour_ns, start_ns), min(hour_ns + HOUR, end_ns)
+                cuts += [first_ns + (stop_ns - first_ns) * piece // pieces for piece in range(1, pieces)]
                 rows_since = rows // pieces
             else:
                 rows_since += rows

@@ -49,3 +49,26 @@ def test_why_a_server_does_not_answer_is_told_in_a_few_words():
         QuestDB(Endpoint(url)).sql("SELECT 1")
     assert str(dropped.value) == f"QuestDB at {url} does not answer: Remote end closed connection without response"
     assert str(refused.value) == f"QuestDB at {url} does not answer: [Errno 111] Connection refused"
+
+
+def announces_too_much(listener):
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{}")
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda db: db.sql("SELECT 1"), lambda db: list(db.csv("SELECT 1")), lambda db: db.parquet("x", bytearray())]
+)
+def test_an_answer_of_20_digits_of_bytes_is_none(ask):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        threading.Thread(target=announces_too_much, args=[listener], daemon=True).start()
+        with pytest.raises(Unreachable, match=url):
+            ask(QuestDB(Endpoint(url)))
+        listener.shutdown(socket.SHUT_RDWR)
