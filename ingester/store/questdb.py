@@ -220,7 +220,10 @@ def _read(answer: urllib3.BaseHTTPResponse, room: bytearray) -> memoryview:
 
 
 def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
-    data = answer.data
+    try:
+        data = answer.data
+    except (urllib3.exceptions.HTTPError, OverflowError, MemoryError) as error:
+        return f"and an explanation that cannot be read ({cause(error)})"
     try:
         decoded = msgspec.json.decode(data)
     except msgspec.DecodeError:
