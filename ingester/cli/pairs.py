@@ -24,6 +24,7 @@ from ingester.exchange.pairs import (
     normal,
     pair_named,
 )
+from ingester.text import plain
 
 log = logging.getLogger("ingester.pairs")
 
@@ -118,7 +119,7 @@ def add(
     symbols = list(dict.fromkeys(pair_named(name, quote, listed) for name in wanted))
     if listed:
         for remark in choose(symbols, True, listed).remarks:
-            click.echo(remark)
+            click.echo(plain(remark))
     with file.changing() as change:
         present = change.now.pairs
         change.added = {symbol: f"added {by_whom()}" for symbol in symbols if symbol not in present}
