@@ -25,6 +25,7 @@ from ingester.exchange.pairs import fetch_listings
 from ingester.metrics import FeedMetrics
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
+from ingester.threads import SupervisedThread
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Intake:
             metrics,
             self.note,
         )
-        self._pump = threading.Thread(target=self._run, name="pump", daemon=True)
+        self._pump = SupervisedThread(self._run, "pump", self._stopping)
 
     def start(self, at_ns: int) -> None:
         """Starts recording, which begins at `at_ns` by the events."""

@@ -19,6 +19,7 @@ from prometheus_client import make_wsgi_app
 from ingester.errors import OperationError, SettingsError
 from ingester.health.exposition import registry
 from ingester.health.vitals import Vitals
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Door:
                 "Choose another port, or end the program that has it."
             ) from error
         self._server.set_app(answer)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = SupervisedThread(self._server.serve_forever, "metrics")
         self._thread.start()
         log.info("metrics at %s/metrics", self.url)
 

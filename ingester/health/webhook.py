@@ -20,6 +20,7 @@ from ingester.clock import backoff
 from ingester.errors import SettingsError
 from ingester.health.alarms import Notice, duration_text
 from ingester.health.report import Report
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Webhook:
         self._closing = threading.Event()
         self._failing = False
         self._pool = urllib3.PoolManager(retries=False)
-        self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
+        self._thread = SupervisedThread(self._run, "webhook", self._closing)
         self._thread.start()
 
     def tell(self, notice: Notice, report: Report) -> None:
