@@ -16,6 +16,7 @@
 | update_ids_restarted | the exchange began to count update ids anew | from, to |
 | clock_step | the wall clock was set | by how much |
 | server_restarted | the managed QuestDB died and runs again | |
+| thread_died | a thread of the recorder died, and runs again where it can | which, and what it raised |
 | dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
 | table_suspended, table_resumed | QuestDB no longer applies, applies again what it acknowledges | QuestDB's words |
 | partition_converted | retention had a day of `orderbook` made Parquet | the day, rows, bytes before and after |
@@ -25,13 +26,14 @@
 
 from typing import NamedTuple
 
+NOT_CONNECTED = "not connected"
 CONNECTION_LOST = "connection lost"
 EXCHANGE_SILENT = "exchange silent"
 RESTART = "restart"
 SPOOL_FULL = "spool full"
 SPOOL_DAMAGED = "spool damaged"
 QUARANTINED = "quarantined"
-REASONS = (CONNECTION_LOST, EXCHANGE_SILENT, RESTART, SPOOL_FULL, SPOOL_DAMAGED, QUARANTINED)
+REASONS = (NOT_CONNECTED, CONNECTION_LOST, EXCHANGE_SILENT, RESTART, SPOOL_FULL, SPOOL_DAMAGED, QUARANTINED)
 """Why a gap came about: the `detail` of `gap` events begins with one of these."""
 
 PAIR_ADDED, PAIR_REMOVED = "pair_added", "pair_removed"

@@ -1,7 +1,7 @@
 """Which proxy a URL is reached through: one rule for the exchange's streams, its REST interface, and webhooks.
 
 * What is on this machine (localhost, 127.0.0.0/8, ::1) is always reached directly.
-* `NO_PROXY` names what else is: hosts (with what is below them), `host:port`, addresses, networks such as 10.0.0.0/8, `*`.
+* `NO_PROXY` names what else is: hosts (with what is below them), `host:port`, addresses, networks (10.0.0.0/8), `*`.
 * Then `HTTP_PROXY` (http, ws) or `HTTPS_PROXY` (https, wss) counts, then `ALL_PROXY`; each in lower case first.
 
 A proxy is `[http|socks4|socks4a|socks5|socks5h]://[user:password@]host[:port]`. Its password appears in no text.
@@ -18,6 +18,7 @@ from ingester.errors import SettingsError
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PROXY_PORTS = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+
 
 @dataclass(frozen=True)
 class Proxy:

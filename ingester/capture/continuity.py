@@ -66,6 +66,15 @@ class Continuity:
         for track in self.tracks.values():
             track.begin(now)
 
+    def miss_since(self, started_ns: int, names: Iterable[bytes]) -> None:
+        """No connection stands over which these could come: they are missing since the start, or since they were added.
+
+        The gap of a restart ends with the start, for what follows has another reason.
+        """
+        for track in map(self.tracks.__getitem__, names):
+            if gap := track.wait_since(started_ns):
+                self._on_event(gap.event())
+
     def answer(self, statuses: Mapping[str, str]) -> None:
         """Takes the state of each symbol that the exchange lists. May be called from any thread."""
         self._answers.append(statuses)

@@ -35,8 +35,10 @@ IDLE_SECONDS = 0.1
 MOST_PORTIONS = 1000
 LOOK_SECONDS, MOST_LOOKS = 0.0002, 20
 """In a burst, the pump looks so often, at most so many times, whether streams still put something into the inbox."""
-GOODBYE_SECONDS = 2.0
-"""How long to wait for the exchange to confirm an unsubscription."""
+STEP_SECONDS = 0.5
+"""After so long the pump looks whether it is to stop, however much is left."""
+GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 0.5
+"""How long to wait for the exchange to confirm an unsubscription, and for the connections to close."""
 
 
 class Sink(Protocol):
@@ -148,7 +150,7 @@ class Intake:
             arrived.wait(0.02)
             arrived.clear()
             self._step()
-        self.feed.stop(GOODBYE_SECONDS)
+        self.feed.stop(CLOSE_SECONDS)
         self._step()
         while self.feed.pending:
             self._step()
@@ -159,13 +161,16 @@ class Intake:
 
     def _step(self) -> None:
         """Takes in what has arrived, in small portions; comes back in between, however much there is."""
-        until_ns = self.feed.complete_until()
+        until_ns, ends = self.feed.complete_until(), time.monotonic() + STEP_SECONDS
         for number in range(MOST_PORTIONS):
             if number == 1 and not self._linger:
                 self._let_streams_read()
             self._take_portion()
             if not self.feed.pending:
                 self._sink.reached(until_ns)
+                return
+            if time.monotonic() > ends:
+                self._arrived.set()
                 return
 
     def _let_streams_read(self) -> None:

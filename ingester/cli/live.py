@@ -14,6 +14,8 @@ from rich.text import Text
 from ingester.capture.collector import Collector
 from ingester.cli.prices import Prices
 from ingester.clock import SECOND
+from ingester.health.alarms import connecting_text, way_out
+from ingester.health.vitals import connecting
 from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
 from ingester.words import counted
@@ -68,6 +70,10 @@ class LogLines:
 
     def show(self) -> None:
         """Logs the line."""
+        if (waiting := connecting(self._collector)) is not None:
+            exchange = self._collector.settings.exchange.name
+            log.warning("%s; nothing is recorded yet. %s", connecting_text(waiting), way_out(exchange, waiting))
+            return
         feed, store = self._collector.metrics.feed, self._collector.metrics.store
         log.info(
             "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
@@ -136,10 +142,20 @@ class Live:
 
         waiting = collector.spool.rows_waiting
         what = f"{settings.exchange.name}, depth {settings.depth}, every {settings.interval_ms} ms"
-        row("recording", f"{counted(collector.feed.pairs, 'pair')} from {what}, for {running}")
+        waiting_for = connecting(collector)
+        row(
+            "connecting" if waiting_for else "recording",
+            f"{counted(collector.feed.pairs, 'pair')} from {what}, for {running}",
+        )
         row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")
         row("rows", f"{number(store.stored)} stored, {number(waiting)} on the way", store.refused > 0)
         row("lag", f"p50 {seconds_text(lag.quantile(0.5))}, p99 {seconds_text(lag.quantile(0.99))}, receive to stored")
+        if waiting_for is not None:
+            row("state", f"{connecting_text(waiting_for)}; nothing is recorded yet", True)
+            row("", way_out(settings.exchange.name, waiting_for))
+        if deaths := collector.deaths().counts:
+            died = ", ".join(f"{name} {count}" for name, count in sorted(deaths.items()))
+            row("threads", f"died and restarted: {died}; the log says why", True)
         missing = collector.feed.connections - collector.feed.connected
         row(
             "connections",

@@ -28,10 +28,12 @@ from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
-from ingester.errors import RegionRefused, StoreError
+from ingester.errors import OperationError, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
+from ingester.health.alarms import connecting_text, way_out
+from ingester.health.vitals import connecting
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
@@ -189,6 +191,20 @@ def _record(
             collector.metrics.store.last_failure or "it has not applied them yet",
             collector.spool.folder,
         )
+    _require_rows(collector, lasting)
+
+
+def _require_rows(collector: Collector, lasting: float | None) -> None:
+    """Raises OperationError where a run that was to last so long has stored nothing."""
+    if lasting is None or collector.metrics.store.stored:
+        return
+    waiting = connecting(collector)
+    if waiting is not None:
+        reason, way = connecting_text(waiting), way_out(collector.settings.exchange.name, waiting)
+    else:
+        reason = collector.metrics.store.last_failure or "QuestDB has taken no row"
+        way = f"{collector.spool.rows_waiting:,} rows wait in the spool for the next start"
+    raise OperationError(f"Nothing was stored: {reason}. What to try: {way}.")
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """Connections to an exchange, directly or through a proxy: TCP, TLS and the websocket upgrade within one deadline.
 
-The other side decides nothing about time and memory here: whoever answers byte by byte, never, or without end is hung up
-on when the deadline passes, or after `LARGEST_HEADER` bytes.
+The other side decides nothing about time and memory here: whoever answers byte by byte, never, or without end is hung
+up on when the deadline passes, or after `LARGEST_HEADER` bytes.
 """
 
 import contextlib
 import http.client
+import importlib
 import io
 import os
 import re
@@ -75,7 +76,7 @@ def open_websocket(url: str, seconds: float) -> websocket.WebSocket:
             sock = _context().wrap_socket(sock, server_hostname=host)
         connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _Bounded(sock, deadline)
         try:
-            connection.connect(url, socket=bounded, redirect_limit=0)
+            connection.connect(url, socket=bounded, redirect_limit=0)  # type: ignore[no-untyped-call]
         finally:  # an answer that is none to an upgrade says more than what the library makes of it
             if refusal := _refusal(bytes(bounded.received), where):
                 raise refusal
@@ -142,18 +143,17 @@ def _through_http(sock: socket.socket, target: str, proxy: Proxy, deadline: Dead
 
 def _through_socks(host: str, port: int, proxy: Proxy, deadline: Deadline) -> socket.socket:
     try:
-        from python_socks import ProxyError, ProxyType
-        from python_socks.sync import Proxy as Socks
+        socks, through = importlib.import_module("python_socks"), importlib.import_module("python_socks.sync")
     except ImportError as error:
         raise NotConnected(
             f"the proxy {proxy} speaks SOCKS, for which a package is missing: pip install python-socks"
         ) from error
-    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    kind = socks.ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else socks.ProxyType.SOCKS5
     resolves = proxy.scheme in ("socks4a", "socks5h")
-    through = Socks.create(kind, proxy.host, proxy.port, proxy.user, proxy.password, rdns=resolves)
+    made = through.Proxy.create(kind, proxy.host, proxy.port, proxy.user, proxy.password, rdns=resolves)
     try:
-        connected: socket.socket = through.connect(host, port, timeout=deadline.left())
-    except ProxyError as error:
+        connected: socket.socket = made.connect(host, port, timeout=deadline.left())
+    except (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError) as error:
         raise NotConnected(f"the proxy {proxy} does not connect to {host}:{port}: {error}") from error
     return connected
 
