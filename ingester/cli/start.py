@@ -195,16 +195,11 @@ def _record(
 
 
 def _require_rows(collector: Collector, lasting: float | None) -> None:
-    """Raises OperationError where a run that was to last so long has stored nothing."""
-    if lasting is None or collector.metrics.store.stored:
-        return
+    """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
     waiting = connecting(collector)
-    if waiting is not None:
-        reason, way = connecting_text(waiting), way_out(collector.settings.exchange.name, waiting)
-    else:
-        reason = collector.metrics.store.last_failure or "QuestDB has taken no row"
-        way = f"{collector.spool.rows_waiting:,} rows wait in the spool for the next start"
-    raise OperationError(f"Nothing was stored: {reason}. What to try: {way}.")
+    if lasting is not None and waiting is not None and not collector.metrics.store.received:
+        way = way_out(collector.settings.exchange.name, waiting)
+        raise OperationError(f"Nothing was stored: {connecting_text(waiting)}. What to try: {way}.")
 
 
 @contextlib.contextmanager
