@@ -123,7 +123,6 @@ def _fetch_once(url: str, deadline: Deadline, largest: int) -> Got:
     except SettingsError as error:
         raise ExchangeError(str(error)) from error
     where = url + (f" through the proxy {proxy}" if proxy else "")
-    late = f"{where} did not answer in full within {deadline.seconds:.0f} s"
     try:
         with connections(proxy, deadline) as made, _cut_off(made.opened, deadline) as was_cut_off:
             try:
@@ -137,15 +136,19 @@ def _fetch_once(url: str, deadline: Deadline, largest: int) -> Got:
                     preload_content=False,
                     decode_content=False,
                 )
-                return Got(answer.status, answer.headers, _read(answer, largest, where))
+                with contextlib.closing(answer):
+                    data = _read(answer, largest, where)
+                if was_cut_off.is_set():  # what came until then looks whole where no length was announced
+                    raise TimeoutError
+                return Got(answer.status, answer.headers, data)
             except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 if was_cut_off.is_set():
                     raise TimeoutError from error
                 raise
     except NotConnected as error:
-        raise ExchangeError(f"{url} cannot be reached: {error}") from error
+        raise ExchangeError(f"{where} cannot be reached: {error}") from error
     except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
-        raise ExchangeError(f"{url} cannot be reached: {late}") from error
+        raise ExchangeError(f"{where} did not answer in full within {deadline.seconds:.0f} s") from error
     except urllib3.exceptions.HTTPError as error:
         raise ExchangeError(f"{where} cannot be reached: {cause(error)}") from error
     except (OSError, ValueError, zlib.error) as error:
@@ -211,7 +214,8 @@ def connections(proxy: Proxy | None, deadline: Deadline) -> Iterator[Connections
             yield Connections(manager, opened)
         finally:
             for sock in opened:
-                sock.close()
+                if (descriptor := sock.detach()) >= 0:  # an answer that was broken off may hold it open
+                    socket.close(descriptor)
 
 
 def _dialled(host: str, port: int, proxy: Proxy | None, deadline: Deadline) -> socket.socket:

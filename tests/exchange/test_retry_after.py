@@ -4,7 +4,7 @@ import email.utils
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.exchange.retry_after import LONGEST_SECONDS, retry_after
@@ -42,6 +42,7 @@ def test_without_a_header_the_text_of_a_ban_counts():
     assert retry_after(None, body % 9999999999999999, lambda: NOW) is None
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=30) | st.floats().map(str) | st.integers().map(str), st.binary(max_size=60))
 def test_nothing_ends_a_wait_with_an_error(header, body):
     seconds = retry_after(header, b"banned until " + body)

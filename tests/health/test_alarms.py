@@ -196,9 +196,7 @@ def test_where_nothing_ever_stood_it_is_said_to_whom_how_often_why_and_what_to_t
 def test_the_gap_of_a_restart_that_nobody_meant_is_an_alarm():
     (problem,) = problems_of(report(gaps={"recent": recent(31.0)}), LIMITS)
     assert problem.kind == "gap"
-    meant = report(
-        gaps={"recent": [*recent(31.0), RecentGaps("connection lost", 1, 40.0, AT)]}, stopped_before=AT
-    )
+    meant = report(gaps={"recent": [*recent(31.0), RecentGaps("connection lost", 1, 40.0, AT)]}, stopped_before=AT)
     (problem,) = problems_of(meant, LIMITS)
     assert "connection lost" in problem.text
     assert "restart" not in problem.text
