@@ -10,8 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import urllib3
+from click.testing import CliRunner
 from recorder import Recorder, at, rows_of, url_of
 
+from ingester.cli import cli
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.simulated.books import book
 from ingester.exchange.simulated.simulator import Simulator
@@ -383,3 +386,37 @@ def test_the_first_command_of_the_readme_on_a_fresh_data_folder(tmp_path):
     status = CliRunner().invoke(cli, ["server", "status", "--json", *data_dir])
     assert status.exit_code == 1
     assert json.loads(status.stdout)["running"] is False
+
+
+@pytest.mark.slow
+def test_where_nobody_listens_it_is_said_everywhere_and_the_run_has_failed(questdb, tmp_path):
+    where = ("--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path))
+    there = ("--stream-url", "ws://127.0.0.1:9", "--rest-url", "http://127.0.0.1:9", "--metrics", "127.0.0.1:0")
+    options = (*there, *where, "--pairs", "BTCUSDT,ETHUSDT", "--collector", "nobody", "--for", "14s")
+    with Recorder(*options) as recorder:
+        url = recorder.wait_for("metrics at").split("metrics at ")[1].strip().removesuffix("/metrics")
+        line = recorder.wait_for("nothing is recorded yet")
+        answer = CliRunner().invoke(cli, ["status", *where])
+        health = urllib3.request("GET", f"{url}/healthz", retries=False)
+        recorder.process.wait(60)
+        code, output = recorder.stop()
+    assert "connecting to 127.0.0.1:9" in line
+    assert "attempts failed, the last: 127.0.0.1:9 refused the connection" in line
+    assert "ingester doctor" in line
+    assert health.status == 503
+    assert json.loads(health.data)["status"] == "connecting"
+    assert answer.exit_code == 1
+    words = " ".join(answer.stdout.split())
+    assert "all is well" not in words
+    assert "connecting to 127.0.0.1:9" in words
+    assert "nothing listens there, or a firewall refuses" in words
+    assert code == 1
+    assert "Nothing was stored: connecting to 127.0.0.1:9" in output
+    assert output.count("attempt failed") <= 10  # of about 20 attempts
+    db = QuestDB(questdb.endpoint)
+    db.sql("SELECT wait_wal_table('collector_events')")
+    events = "FROM collector_events WHERE collector = 'nobody'"
+    ((started,),) = db.sql(f"SELECT cast(timestamp AS long) {events} AND kind = 'started'").rows
+    gaps = db.sql(f"SELECT symbol, detail, cast(timestamp AS long) {events} AND kind = 'gap' ORDER BY symbol").rows
+    assert [gap[:2] for gap in gaps] == [["BTCUSDT", "not connected"], ["ETHUSDT", "not connected"]]
+    assert all(abs(since - started) < 1_000_000 for _, _, since in gaps)

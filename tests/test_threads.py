@@ -62,9 +62,8 @@ def test_what_dies_is_called_again_and_is_on_record(caplog):
     assert (deaths.last, deaths.error) == ("a worker", "SystemExit: ")
     assert abs(deaths.at - time.time()) < 10
     assert not deaths.down
-    assert [record.message for record in caplog.records if "died" in record.message][0] == (
-        "the thread 'a worker' died, it is restarted: OSError: too many open files"
-    )
+    said = next(record.message for record in caplog.records if "died" in record.message)
+    assert said == "the thread 'a worker' died, it is restarted: OSError: too many open files"
 
 
 def test_one_that_dies_again_and_again_waits_longer_and_ends_when_it_is_to_stop():
