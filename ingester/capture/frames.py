@@ -33,23 +33,23 @@ class FrameSplitter:
     def split(self, data: bytes) -> list[Message]:
         """All messages that are complete now, in order. Raises ProtocolError where the bytes are no frames."""
         if self._rest:
-            self._rest += data
-            if len(self._rest) < self._needed:  # a frame that drips in is not looked at again with each drop
+            if len(self._rest) + len(data) < self._needed:  # a frame that drips in is not looked at with each drop
+                self._rest += data
                 return []
-            data = bytes(self._rest)
+            data = b"".join((self._rest, data))
         messages: list[Message] = []
         position, end, stop = 0, len(data), 0
         while end - position >= 2:
             first, length = data[position], data[position + 1]
             start = position + 2
-            if length in (126, 127):
+            if length > 125:
+                if length > 127:
+                    raise ProtocolError("the server sent a masked frame")
                 start += 2 if length == 126 else 8
                 if start > end:
                     stop = start
                     break
                 length = int.from_bytes(data[position + 2 : start])
-            elif length > 127:
-                raise ProtocolError("the server sent a masked frame")
             if length > LARGEST_MESSAGE:
                 raise ProtocolError(f"the server announced a frame of {length} bytes")
             stop = start + length
@@ -61,8 +61,11 @@ class FrameSplitter:
                 messages.append((TEXT, payload))
             else:
                 self._rare(first, payload, messages)
-        self._rest = bytearray(data[position:])
-        self._needed = max(stop - position, 0)
+        if position < end:
+            self._rest = bytearray(data[position:])
+            self._needed = stop - position if stop > position else 0
+        elif self._rest:
+            self._rest = bytearray()
         return messages
 
     def _rare(self, first: int, payload: bytes, messages: list[Message]) -> None:
