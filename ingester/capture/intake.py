@@ -35,10 +35,12 @@ IDLE_SECONDS = 0.1
 MOST_PORTIONS = 1000
 LOOK_SECONDS, MOST_LOOKS = 0.0002, 20
 """In a burst, the pump looks so often, at most so many times, whether streams still put something into the inbox."""
-STEP_SECONDS = 0.5
+STEP_SECONDS = 0.2
 """After so long the pump looks whether it is to stop, however much is left."""
-GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 0.5
+GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 0.4
 """How long to wait for the exchange to confirm an unsubscription, and for the connections to close."""
+END_SECONDS = 1.6
+"""Within so long all that has arrived is taken in at the end. Only a flood takes longer; then the rest is a gap."""
 
 
 class Sink(Protocol):
@@ -145,19 +147,25 @@ class Intake:
                 arrived.clear()
             self._step()
         self.feed.unsubscribe()
-        patience = time.monotonic() + GOODBYE_SECONDS
+        begun = time.monotonic()
+        patience = begun + GOODBYE_SECONDS
         while self.feed.unanswered() and time.monotonic() < patience:
             arrived.wait(0.02)
             arrived.clear()
             self._step()
         self.feed.stop(CLOSE_SECONDS)
         self._step()
-        while self.feed.pending:
+        while self.feed.pending and time.monotonic() < begun + END_SECONDS:
             self._step()
+        if self.feed.pending:
+            log.warning("%d reads that arrived before the end could not be taken in any more", self.feed.waiting)
+            self.continuity.miss_all()
         now = self._clock.now()
         self.continuity.close(now)
         self.note(Event(now, "stopped", detail=f"{self._metrics.snapshots} rows received"))
-        self._step()
+        if not self.feed.pending:  # else a book of what is left would come after its gap
+            self._step()
+        self.record_events()
 
     def _step(self) -> None:
         """Takes in what has arrived, in small portions; comes back in between, however much there is."""

@@ -35,8 +35,8 @@ TOO_MANY_LONGEST = 300.0
 MOST_WAITING = 32 << 20
 """Bytes that one connection may hold in memory because nobody takes them. More stay with the exchange: then it is a
 flood, or this machine is far too slow."""
-MESSAGE_BYTES = 64
-"""What a message takes in memory beyond its own bytes, about."""
+MESSAGE_BYTES = 200
+"""What a message costs beyond its own bytes: memory, and the time to look at it."""
 CROWDED_SECONDS = 0.02
 
 

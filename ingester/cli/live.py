@@ -86,7 +86,7 @@ class LogLines:
             seconds_text(store.lag.quantile(0.99)),
             self._collector.feed.connected,
             self._collector.feed.connections,
-            self._collector.journal.gaps_text(),
+            _gaps_text(self._collector),
             feed.malformed,
         )
 
@@ -163,7 +163,7 @@ class Live:
             f"{number(feed.reconnects)} lost and back, {number(feed.rotations)} replaced in time",
             missing > 0,
         )
-        row("gaps", collector.journal.gaps_text())
+        row("gaps", _gaps_text(collector))
         if feed.malformed or feed.refused:
             row(
                 "not stored",
@@ -180,6 +180,13 @@ class Live:
             )
         row("console", f"{self._endpoint.http_url}  (ingester server console tells the password)")
         return table
+
+
+def _gaps_text(collector: Collector) -> str:
+    """Gaps that are over, and how many pairs have one now."""
+    lasting = sum(track.has_open_gap for track in list(collector.feed.continuity.tracks.values()))
+    now = f"; lasting now: {counted(lasting, 'pair')}" if lasting else ""
+    return f"{collector.journal.gaps_text()}{now}"
 
 
 def _server_text(store: StoreMetrics) -> str:

@@ -201,8 +201,10 @@ def _refusal(answer: bytes, where: str) -> UpgradeRefused | None:
             "If that is the exchange's address, give it as --stream-url."
         )
         return UpgradeRefused(text, status, None)
-    text = f"{where}: upgrade refused with HTTP {status}"
-    return UpgradeRefused(text, status, retry_after(headers.get("retry-after"), body))
+    text, seconds = f"{where}: upgrade refused with HTTP {status}", retry_after(headers.get("retry-after"), body)
+    if seconds:
+        text += f", not to be tried again for {seconds:.0f} s"
+    return UpgradeRefused(text, status, seconds)
 
 
 @contextlib.contextmanager
