@@ -131,9 +131,10 @@ class Link:
             self._promote("the old one was lost", now)
 
     def failed(self, reason: str) -> bool:
-        """An attempt made no connection; whether that is to be said: the 1st, 2nd, 4th, 8th, … in a row is."""
+        """An attempt made no connection; whether to say so: a new reason, and the 2nd, 4th, 8th, … in a row."""
+        new = reason != self.failure or not self.failures
         self.failures, self.failure = self.failures + 1, reason
-        return self.failures & (self.failures - 1) == 0
+        return new or self.failures & (self.failures - 1) == 0
 
     def rotate(self, reason: str, now: int) -> None:
         """Begins to replace the connection that serves."""
