@@ -35,6 +35,8 @@ TICK_NS = SECOND
 """How often connections and symbols are looked after."""
 MOST_FRAMES = 2_000
 """After so many, which need not be books, others have their turn: a flood holds up nothing else."""
+LARGEST_BOOK = 1 << 16
+"""Bytes; the largest that Binance sends has about 2 kB. A larger frame is none, and decoding it would take time."""
 REFUSALS_TOLD = 20
 """So many error answers of a connection are told one by one; then the 32nd, 64th, 128th, …"""
 LONGEST_DETAIL = 200
@@ -140,6 +142,8 @@ class Feed:
             if isinstance(arrival, Frames):
                 frames += len(arrival.payloads)
                 try:
+                    if arrival.size > LARGEST_BOOK:
+                        self._drop_large(arrival)
                     self._take(arrival, snapshots)
                 finally:
                     if arrival.size:
@@ -302,6 +306,14 @@ class Feed:
                 continue
             metrics.snapshots += 1
             snapshots.append(Snapshot(track.symbol, track.receive_ns, update_id, partial.bids, partial.asks))
+
+    def _drop_large(self, frames: Frames) -> None:
+        """Quarantines what is too large for a book."""
+        leg = self._legs[frames.stream]
+        for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
+            frames.payloads.remove(payload)
+            what = binance.Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
+            self._answer(what, leg, frames.receive_ns, payload)
 
     def _drop(self, track: Track, update_id: int) -> None:
         """A copy, or one that comes too late."""

@@ -1,5 +1,7 @@
 """feed.py: which snapshots pass, and what is asked of the exchange."""
 
+import time
+
 from feed_bench import Bench
 
 from ingester.capture.stream import Frames
@@ -212,3 +214,22 @@ def test_a_flood_of_error_answers_and_announcements_is_neither_told_nor_put_on_r
     assert len(bench.kinds("exchange_shutdown")) == 1
     assert max(len(event.detail) for event in bench.events) < 300
     assert len(caplog.records) < 60
+
+
+def test_a_frame_that_is_far_too_large_for_a_book_is_quarantined_undecoded():
+    bench = Bench(symbols=("BTCUSDT", "ETHUSDT"))
+    bench.begin()
+    bench.book("BTCUSDT", 1)
+    bench.book("ETHUSDT", 1)
+    bench.ids()
+    levels = b",".join([b'["1e-300","9e299"]'] * 20_000)
+    large = b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":2,"bids":[%b],"asks":[]}}' % levels
+    bench.arrive(Frames(bench.streams[0], bench.now_ns, [large], len(large)))
+    bench.book("BTCUSDT", 3)
+    bench.book("ETHUSDT", 3)
+    begun = time.process_time()
+    bench.streams[0].taken = lambda frames: None
+    assert bench.ids() == [("BTCUSDT", 3), ("ETHUSDT", 3)]
+    assert time.process_time() - begun < 0.05
+    assert bench.metrics.malformed == 1
+    assert [gap[0::3] for gap in bench.gaps()] == [("BTCUSDT", "quarantined")]
