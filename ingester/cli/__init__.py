@@ -23,6 +23,7 @@ MODULES = {
     "import": "import_",
     "sql": "sql",
     "retention": "retention",
+    "spool": "spool",
     "simulate": "simulate",
     "server": "server",
     "init": "init",

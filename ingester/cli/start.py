@@ -35,9 +35,11 @@ from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
+from ingester.health.statefile import running_collectors
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
+from ingester.store.leftover import give_back_reserves, leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
 
@@ -126,6 +128,7 @@ def start(
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
+    _look_for_leftovers(data_dir, collector)
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
@@ -142,6 +145,14 @@ def start(
         others = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
         late = Late(check, reached)
         _record(recorder, db, server, lasting, backup, watching, [each for each in others if each is not None], late)
+
+
+def _look_for_leftovers(data_dir: Path, collector: str) -> None:
+    """Names rows that wait under other names, as after the host's name changed, and frees what was kept for them."""
+    running = {collector, *running_collectors(data_dir)}
+    for each in leftovers(data_dir, running):
+        log.warning("%s; %s", each.text, each.mend(data_dir))
+    give_back_reserves(data_dir, running)
 
 
 def _exchange(

@@ -101,6 +101,7 @@ def _is_taken(port: int) -> bool:
 def _answering(endpoint: Endpoint) -> Iterator[Finding]:
     db, url = QuestDB(endpoint, TIMEOUT), endpoint.http_url
     try:
+        db.ping()
         build = str(db.sql("SELECT build()").rows[0][0])
     except AccessRefused as error:
         yield Finding("server", "fail", str(error).split(". ")[0], "--questdb http://user:password@host:9000")
