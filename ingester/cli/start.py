@@ -4,14 +4,12 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -23,10 +21,12 @@ from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
-from ingester.cli.live import Live, LogLines, View
+from ingester.cli.live import Live, LogLines, Unfailing
 from ingester.cli.options import data_options, open_questdb, pair_options
 from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
+from ingester.cli.signals import stop_signals
+from ingester.cli.streams import say
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
 from ingester.deadline import beside
@@ -55,6 +55,9 @@ PATIENCE_SECONDS = 6.0
 """So long a start waits for a QuestDB into which was recorded before; then rows go to the spool."""
 FIRST_SECONDS = 120.0
 """So long the first start waits, which has to see that the tables can be made."""
+
+
+ENDED_AT_ONCE = b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n"
 
 
 class Late(NamedTuple):
@@ -247,8 +250,8 @@ def _record(
     late: Late,
 ) -> None:
     exchange = collector.settings.exchange
-    view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
-    with _signals() as stop, view:
+    view = Unfailing(Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector))
+    with stop_signals(_end_at_once) as stop, view:
         collector.start()
         _when_late(late, collector, db, server, stop)
         watching.start()
@@ -268,7 +271,7 @@ def _record(
         complete = collector.stop()
         if backup is not None:
             backup.stop()
-    click.echo(collector.summary())
+    say(collector.summary())
     if not complete:
         log.warning(
             "QuestDB has not shown all rows (%s); %s keeps them, the next start sends what is missing",
@@ -297,26 +300,7 @@ def _when_late(
     late.check.add_done_callback(lambda done: _take_out(done, collector))
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM, or a closed terminal) sets; the second ends the process at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT and asked:
-            os.write(
-                2,
-                b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n",
-            )
-            os._exit(130)
-        asked.append(number)
-        stop.set()
-
-    asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end_at_once() -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, ENDED_AT_ONCE)
+    os._exit(130)
