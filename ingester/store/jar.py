@@ -32,11 +32,21 @@ def verified_jar(cache: Path) -> Path:
 
     Raises ServerError where it cannot be had.
     """
+    try:
+        return _verified(cache)
+    except OSError as error:
+        raise ServerError(
+            f"The folder {cache}, in which QuestDB's jar is kept, cannot be used ({error.strerror or error}). "
+            f"Name another one: INGESTER_CACHE_DIR=FOLDER. {OTHER_WAYS}"
+        ) from error
+
+
+def _verified(cache: Path) -> Path:
     path = path_in(cache)
     if (found := sha256(path)) == SHA256:
         return path
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
+    with (cache / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts fetch once
         for _ in range(2):
             if (found := sha256(path)) == SHA256:

