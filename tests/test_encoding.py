@@ -77,7 +77,7 @@ def run(*options, **variables):
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
 
-@pytest.mark.parametrize("command", [["start"], ["import"], ["simulate"]])
+@pytest.mark.parametrize("command", [["start"]])
 def test_help_is_printed_in_every_locale(locale, command):
     code, output, errors = run(*command, "--help", **locale)
     assert code == 0, errors

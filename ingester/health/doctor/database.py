@@ -56,7 +56,12 @@ def _java() -> Iterator[Finding]:
 
 def _jar() -> Iterator[Finding]:
     path = jar.path_in(jar.cache_folder())
-    found = jar.sha256(path)
+    try:
+        found = jar.sha256(path)
+    except OSError as error:
+        mend = "INGESTER_CACHE_DIR=FOLDER names another folder"
+        yield Finding("questdb jar", "fail", f"{path} cannot be read: {error.strerror}", mend)
+        return
     if found is None:
         yield Finding("questdb jar", "ok", f"QuestDB {jar.VERSION} is fetched at the first start (30 MB)")
     elif found == jar.SHA256:
