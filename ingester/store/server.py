@@ -29,7 +29,7 @@ HTTP_PORT, PG_PORT = 9000, 8812
 USER = "admin"
 START_SECONDS = 90.0
 HUNG_SECONDS = 15.0
-"""A server that takes connections and says nothing for so long hangs; one that is starting refuses them."""
+"""A server that ran before, takes connections and says nothing for so long hangs."""
 PING_SECONDS = 3.0
 SAY_SECONDS = 5.0
 """A wait that takes longer is announced."""
@@ -87,7 +87,7 @@ class ManagedServer:
                         log.warning("the QuestDB with pid %d is gone without a goodbye; it is started again", state.pid)
                     state, ours = self._launch(state), True
                 endpoint = self._endpoint(state)
-                if self._answers(state, endpoint):
+                if self._answers(state, endpoint, START_SECONDS if ours else HUNG_SECONDS):
                     return endpoint
                 if ours and "could not bind" not in self._last_words(100):
                     break  # else someone took the port meanwhile, or the one that ran was dying
@@ -198,8 +198,11 @@ class ManagedServer:
     def _endpoint(self, state: State) -> Endpoint:
         return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
 
-    def _answers(self, state: State, endpoint: Endpoint) -> bool:
-        """Waits until the server answers; False where its process ended instead."""
+    def _answers(self, state: State, endpoint: Endpoint, silent_seconds: float) -> bool:
+        """Waits until the server answers; False where its process ended instead.
+
+        One that takes connections may be silent for so long; one that refuses them is starting, which may take longer.
+        """
         db, begun, silent_since, said = QuestDB(endpoint), time.monotonic(), None, False
         # A process that was just made has no command line for a moment, by which it could be told.
         while self._process(state) or time.monotonic() < begun + EXEC_SECONDS:
@@ -220,8 +223,8 @@ class ManagedServer:
                 ) from error
             except NoAnswer as error:
                 silent_since = silent_since or asked
-                if time.monotonic() > silent_since + HUNG_SECONDS:
-                    raise ServerError(_hangs(state, endpoint)) from error
+                if time.monotonic() > silent_since + silent_seconds:
+                    raise ServerError(_hangs(state, endpoint, silent_seconds)) from error
             except StoreError as error:
                 silent_since = None
                 if time.monotonic() > begun + START_SECONDS:
@@ -324,10 +327,10 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[En
     return thread
 
 
-def _hangs(state: State, endpoint: Endpoint) -> str:
+def _hangs(state: State, endpoint: Endpoint, seconds: float) -> str:
     return (
         f"QuestDB at {endpoint.http_url} (process {state.pid}) takes connections and has not answered for "
-        f"{HUNG_SECONDS:.0f} s: it is paused, or hangs. Wait until it answers, or end it with `ingester server stop` "
+        f"{seconds:.0f} s: it is paused, or hangs. Wait until it answers, or end it with `ingester server stop` "
         "and start it with `ingester server start`."
     )
 

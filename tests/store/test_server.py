@@ -327,16 +327,17 @@ def test_stop_stops_it_and_says_whether_there_was_anything_to_stop(server):
 
 
 def test_a_server_that_hangs_is_given_up_in_time_and_said_to_hang(server, monkeypatch):
-    monkeypatch.setattr("ingester.store.server.HUNG_SECONDS", 1.0)
-    monkeypatch.setattr("ingester.store.server.PING_SECONDS", 0.5)
     endpoint = server.ensure()
     process = psutil.Process(server.status().pid)
     process.suspend()
     try:
-        begun = time.monotonic()
-        with pytest.raises(ServerError, match=f"process {process.pid}.*paused, or hangs.*ingester server stop"):
-            server.ensure()
-        assert time.monotonic() - begun < 10
+        with monkeypatch.context() as patch:
+            patch.setattr("ingester.store.server.HUNG_SECONDS", 1.0)
+            patch.setattr("ingester.store.server.PING_SECONDS", 0.5)
+            begun = time.monotonic()
+            with pytest.raises(ServerError, match=f"process {process.pid}.*paused, or hangs.*ingester server stop"):
+                server.ensure()
+            assert time.monotonic() - begun < 10
     finally:
         process.resume()
     assert server.ensure() == endpoint
