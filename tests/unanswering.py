@@ -52,6 +52,8 @@ class Late:
 
     def __init__(self, simulator, without=None):
         self.release = threading.Event()
+        self.only = None
+        """The pairs to list; None for all."""
         late = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,6 +63,8 @@ class Late:
                     found = json.load(answer)
                 if "symbols" in found:
                     found["symbols"] = [each for each in found["symbols"] if each["symbol"] != without]
+                if "symbols" in found and late.only is not None:
+                    found["symbols"] = [each for each in found["symbols"] if each["symbol"] in late.only]
                 body = json.dumps(found).encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))

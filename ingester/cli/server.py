@@ -64,7 +64,8 @@ def status(ctx: click.Context, data_dir: Path, as_json: bool) -> None:
         for name, value in msgspec.to_builtins(now).items():
             click.echo(f"{name.replace('_', ' '):<14} {value}")
     if not now.running:
-        managed.require_data()
+        if not as_json:
+            managed.require_data()
         ctx.exit(1)
 
 
