@@ -10,7 +10,7 @@
 | gap | a symbol had no snapshots from `timestamp` to `until` (NULL: not over yet) | the reason, one of `REASONS` |
 | resubscribed | a symbol was silent on a connection for longer than its own rhythm allows | for how long |
 | pair_added, pair_removed | a symbol is recorded from now on, is no longer | where that was said, by whom, why |
-| pairs_refused | the file of watched pairs cannot be used; what was recorded before still is | what is wrong with it |
+| pairs_refused | the named pairs or their file cannot be used; what was recorded before still is | what is wrong |
 | status | the exchange says that a symbol does not trade, or trades again | TRADING, HALT, BREAK, … or `not listed` |
 | quarantined | frames were not stored, at the 1., 2., 4., 8., … | what was wrong |
 | update_ids_restarted | the exchange began to count update ids anew | from, to |

@@ -77,7 +77,7 @@ class Collector:
             self.spool,
             self.clock.now,
             self.metrics.store,
-            lambda: schema.ensure(db, settings.depth),
+            self._make_ready,
             DeadLetters(data_dir / "dead-letter" / settings.collector),
             self._intake.note,
             tally=self._tally,
@@ -119,6 +119,11 @@ class Collector:
         self._auditor.start()
         self.live.open()
         self._intake.start(self.started_ns)
+
+    def _make_ready(self) -> None:
+        """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
+        self._db.ping()
+        schema.ensure(self._db, self.settings.depth)
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
