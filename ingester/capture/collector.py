@@ -13,7 +13,7 @@ from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
 from ingester.capture.watchlist import LastWatched
-from ingester.clock import SECOND, Clock
+from ingester.clock import SECOND, Clock, check_clock
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
 from ingester.metrics import Metrics
 from ingester.settings import Settings
@@ -92,9 +92,13 @@ class Collector:
     def start(self) -> None:
         """Starts recording, and sends first what an earlier run left in the spool.
 
-        Raises SpoolError where another recorder of this name uses the data folder.
+        Raises SpoolError where another recorder of this name uses the data folder, ClockWrong where the machine's clock
+        cannot be right.
         """
+        check_clock(self.clock.now())
         recovery = self.spool.open()
+        if recovery.last_ns is not None:
+            self._begin_after(recovery.last_ns)
         before = self._last_watched.read()
         if recovery.last_ns is not None:
             self._intake.continuity.resume(recovery.last_ns, before)
@@ -116,6 +120,21 @@ class Collector:
         self._auditor.start()
         self.live.open()
         self._intake.start(self.started_ns)
+
+    def _begin_after(self, last_ns: int) -> None:
+        """An earlier run has rows and events up to `last_ns`: times go on after that, unless it is far in the future."""
+        if not self.clock.not_before(last_ns + 1):
+            hours = (last_ns - self.clock.now()) / (3600 * SECOND)
+            log.warning(
+                "the machine's clock is %.1f h behind the last time that this recorder has stored. One of the two is "
+                "wrong; what comes now is stored with the time of the clock",
+                hours,
+            )
+            detail = f"{-hours:+.1f} h against what was stored last, not followed"
+            self._intake.note(Event(self.clock.now(), "clock_step", detail=detail))
+        elif self.clock.leapt_ns:
+            log.warning("the clock was set back by %.1f s since the last run", self.clock.leapt_ns / SECOND)
+        self.started_ns = self.clock.now()
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""

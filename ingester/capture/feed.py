@@ -283,8 +283,8 @@ class Feed:
                 continue
             partial = message.data
             update_id = partial.update_id
-            joins = name not in ids
-            before_id, ids[name] = ids.get(name, -1), update_id
+            before_id = ids.get(name, -1)
+            ids[name] = update_id
             if update_id <= track.update_id:
                 if not restarts and (update_id == track.update_id or not track.restarted(update_id, leg, before_id)):
                     self._drop(track, update_id)
@@ -299,11 +299,12 @@ class Feed:
                 continue
             if update_id < track.update_id:
                 self.continuity.restarted(track, update_id, receive_ns)
+            before_ns = track.receive_ns
             gap = track.accept(receive_ns, update_id)
             if gap is not None:
                 self.continuity.record(gap, track)
-            elif joins and track.count > 1:
-                track.join()
+            elif before_id < 0 and track.count > 1:
+                track.join(before_ns)
             if (track.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue

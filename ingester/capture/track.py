@@ -113,7 +113,6 @@ class Track:
         "_open",
         "_reason",
         "before_id",
-        "before_ns",
         "ceiling",
         "count",
         "joint_id",
@@ -129,8 +128,7 @@ class Track:
         self.update_id = -1
         self.receive_ns = 0
         self.before_id = -1
-        self.before_ns = 0
-        """Id and receive time of the one that passed before the last."""
+        """Of the one that passed before the last."""
         self.ceiling = HIGHEST_ID
         """From this id on one has to be confirmed: see `held`."""
         self.count = 0
@@ -226,15 +224,16 @@ class Track:
         gap = self._end(receive_ns, update_id) if receive_ns - self.receive_ns > self.limit_ns else None
         if receive_ns > self._floor_ns or update_id < self.update_id:
             self._raise_floor(receive_ns, update_id)
-        self.before_id, self.before_ns = self.update_id, self.receive_ns
-        self.update_id, self.receive_ns, self._backward, self._below = update_id, receive_ns, 0, None
+        self.before_id = self.update_id
+        self.update_id, self.receive_ns, self._backward = update_id, receive_ns, 0
+        self._below = None
         self.count += 1
         return gap
 
-    def join(self) -> None:
-        """What passed last was the first of a connection."""
+    def join(self, before_ns: int) -> None:
+        """What passed last was the first of a connection; the one before had come at `before_ns`."""
         self.joint_id, self._joint_before = self.update_id, self.before_id
-        self._joint_since_ns, self._joint_until_ns = self.before_ns, self.receive_ns
+        self._joint_since_ns, self._joint_until_ns = before_ns, self.receive_ns
 
     def late(self, update_id: int) -> Gap | None:
         """The joint, where it is a gap because this one came too late."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import signal
@@ -28,7 +29,8 @@ from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
-from ingester.errors import RegionRefused, StoreError
+from ingester.clock import check_clock
+from ingester.errors import ClockWrong, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from ingester.store.keeper import Watch as Retention
 
 log = logging.getLogger("ingester.start")
+
+CLOCK_SECONDS = 60
+"""So often it is said that the machine's clock is wrong."""
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
@@ -105,6 +110,7 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
@@ -122,6 +128,18 @@ def start(
         watching.of(recorder, data_dir, server is not None, db.endpoint.http_url, policy)
         beside = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
         _record(recorder, db, server, lasting, backup, watching, [each for each in beside if each is not None])
+
+
+def _wait_for_clock() -> None:
+    """Waits for NTP on a machine that has just started without a clock of its own: all times would be wrong."""
+    for seconds in itertools.count():
+        try:
+            check_clock(time.time_ns())
+            return
+        except ClockWrong as error:
+            if seconds % CLOCK_SECONDS == 0:
+                log.warning("recording begins as soon as the clock is right. %s", error)
+            time.sleep(1.0)
 
 
 def _exchange(

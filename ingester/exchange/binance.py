@@ -102,8 +102,8 @@ Message = Book | Acknowledged | Refused | ShuttingDown | Malformed
 head = re.compile(rb'\{"stream":"([^"\\]+)","data":\{"lastUpdateId":(\d{1,18}),').match
 """Stream and update id of a book as Binance writes it, without decoding the rest; None for anything else."""
 
-_STREAM_OF = re.compile(rb'"stream":("(?:[^"\\]|\\.){1,200}?@[a-z0-9@]+")')
-_ID_OF = re.compile(rb'"lastUpdateId":(\d{1,18})[,}]')
+_STREAM_OF = re.compile(rb'"stream": ?("(?:[^"\\]|\\.){1,200}?@[a-z0-9@]+")')
+_ID_OF = re.compile(rb'"lastUpdateId": ?(\d{1,18})[,}]')
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
@@ -122,7 +122,7 @@ def decode(payload: bytes) -> Message:
         try:
             return _decode_other(payload, str(error))
         except Exception as other:
-            return Malformed(f"not JSON: {other or type(other).__name__}", payload)
+            return Malformed(f"not JSON: {str(other) or type(other).__name__}", payload)
 
 
 def _decode_other(payload: bytes, problem: str) -> Message:
