@@ -122,7 +122,7 @@ class Collector:
         self._intake.start(self.started_ns)
 
     def _begin_after(self, last_ns: int) -> None:
-        """An earlier run has rows and events up to `last_ns`: times go on after that, unless it is far in the future."""
+        """An earlier run has stored times up to `last_ns`: these go on after it, unless it is far in the future."""
         if not self.clock.not_before(last_ns + 1):
             hours = (last_ns - self.clock.now()) / (3600 * SECOND)
             log.warning(

@@ -132,12 +132,12 @@ def start(
 
 def _wait_for_clock() -> None:
     """Waits for NTP on a machine that has just started without a clock of its own: all times would be wrong."""
-    for seconds in itertools.count():
+    for waited in itertools.count():
         try:
             check_clock(time.time_ns())
             return
         except ClockWrong as error:
-            if seconds % CLOCK_SECONDS == 0:
+            if waited % CLOCK_SECONDS == 0:
                 log.warning("recording begins as soon as the clock is right. %s", error)
             time.sleep(1.0)
 
