@@ -143,6 +143,12 @@ class Collector:
             self._intake.change(added, removed)
             self._note_wanted()
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The pairs that it is to record now."""
+        with self._changing:
+            return frozenset(self._wanted)
+
     def record(self, event: Event) -> None:
         """Puts on record what happened elsewhere. From any thread."""
         self._intake.note(event)

@@ -123,6 +123,8 @@ class Continuity:
             statuses = self._answers.popleft()
             for track in self.tracks.values():
                 status = statuses.get(track.symbol, "not listed")
+                if track.symbol not in statuses and not track.silent(now, OPEN_AFTER_NS):
+                    continue  # what flows is listed, whatever the answer lacks
                 if status != track.status:
                     self._set_status(track, status, now)
         halted = False
