@@ -2,7 +2,7 @@
 
     python benchmarks/stalls.py --pairs 1500 --busy 8 --seconds 60
 
-A thread that comes later than `PAUSED_NS` is taken for one of a paused process; so this has to stay below.
+A thread that comes later than `PAUSED_NS` is taken for one of a paused process, unless work has held it up.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from typing import Any
 
 from ingester import Recorder
 from ingester.capture import intake
-from ingester.capture.stream import LOOK_MS, PAUSED_NS, Stream
-from ingester.clock import SECOND, elapsed_ns
+from ingester.capture.stream import LOOK_MS, PAUSED, Stream
+from ingester.clock import PAUSED_NS, SECOND, elapsed_ns
 
 
 class Watch:
@@ -72,6 +72,7 @@ def main() -> None:
             time.sleep(chosen.seconds)
             received = recorder.metrics.snapshots
             reasons = sorted({gap.reason for gap in recorder.gaps()})
+            pauses = sum(PAUSED in event.detail for event in recorder.events())
     finally:
         for process in (simulator, *busy):
             process.kill()
@@ -80,7 +81,7 @@ def main() -> None:
         f"{chosen.pairs} pairs, {chosen.busy} busy processes, {chosen.seconds:g} s: {received:,} books, "
         f"{watch.looks:,} looks, the longest time between two {watch.longest_ns / SECOND:.2f} s "
         f"(up to {LOOK_MS} ms of it waiting, where nothing comes; more than {PAUSED_NS / SECOND:g} s is a pause); "
-        f"gaps: {', '.join(reasons) or 'none'}"
+        f"taken for pauses: {pauses}; gaps: {', '.join(reasons) or 'none'}"
     )
 
 

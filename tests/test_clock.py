@@ -5,7 +5,17 @@ from itertools import islice, pairwise
 
 import pytest
 
-from ingester.clock import LEAP_NS, SECOND, Clock, backoff, check_clock, elapsed_ns, next_full_second
+from ingester.clock import (
+    LEAP_NS,
+    SECOND,
+    Clock,
+    PauseDetector,
+    backoff,
+    busy_ns,
+    check_clock,
+    elapsed_ns,
+    next_full_second,
+)
 from ingester.errors import ClockWrong
 
 
@@ -130,3 +140,29 @@ def test_a_clock_that_was_never_set_is_refused():
     with pytest.raises(ClockWrong, match=r"1970-01-01 00:01 .*timedatectl"):
         check_clock(60 * SECOND)
     check_clock(time.time_ns())
+
+
+def test_a_thread_that_comes_back_late_was_paused_unless_work_held_it_up():
+    at, busy = [0], [0]
+    detector = PauseDetector(lambda: at[0], lambda: busy[0])
+
+    def look_after(seconds, worked=0.0):
+        at[0] += int(seconds * SECOND)
+        busy[0] += int(worked * SECOND)
+        return detector.look() / SECOND
+
+    assert [look_after(0.5) for _ in range(3)] == [0, 0, 0]
+    assert look_after(1.9) == 0
+    assert look_after(3) == 3
+    assert look_after(0.5) == 0
+    assert look_after(3, worked=2.5) == 0
+    assert look_after(0.1, worked=0.1) == 0
+    assert look_after(4, worked=0.5) == 4
+    assert look_after(8 * 3600, worked=1) == 8 * 3600
+
+
+def test_work_of_the_process_is_seen():
+    before, begun = busy_ns(), time.process_time_ns()
+    while time.process_time_ns() - begun < SECOND // 20:
+        pass
+    assert busy_ns() - before >= SECOND // 20

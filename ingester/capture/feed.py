@@ -17,9 +17,9 @@ from ingester.capture.continuity import Continuity
 from ingester.capture.leg import Leg
 from ingester.capture.link import SILENT_NS, Link
 from ingester.capture.roster import Roster
-from ingester.capture.stream import PAUSED_NS, Arrival, Frames, Lost, Opened, Stream
+from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
 from ingester.capture.track import Track
-from ingester.clock import SECOND, Now, next_full_second
+from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
 from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import binance
 from ingester.metrics import FeedMetrics

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import websocket
 
 from ingester.capture import frames
-from ingester.clock import SECOND, Now, backoff, elapsed_ns
+from ingester.clock import SECOND, Now, PauseDetector, backoff, elapsed_ns
 from ingester.exchange import binance
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,6 @@ HANDSHAKE_SECONDS = 10.0
 READ_SECONDS = 1.0
 SETTLED_SECONDS = 30.0
 """A connection that lived this long was a good one: the next attempt after it waits as little as the first."""
-PAUSED_NS = 2 * SECOND
-"""A thread that did not come to look after its socket for so long was paused, with its process or the whole machine.
-
-What waits in the socket by then came at unknown times. The longest delays of a machine that is merely loaded are well
-below: 0.3 s for 1,500 pairs on two cores under eight busy processes (`benchmarks/stalls.py`)."""
 LOOK_MS = 500
 """So often the thread looks, where nothing comes."""
 PAUSED = "the process was paused"
@@ -212,13 +207,13 @@ class Stream:
         poll.register(self._wake_read, select.POLLIN)
         splitter = frames.FrameSplitter()
         wake_read = self._wake_read.fileno()
-        looked_ns = self._elapsed()
+        pauses = PauseDetector(self._elapsed)
         while True:
             self.reading_ns = None
             if not pending():
                 ready = {descriptor for descriptor, _ in poll.poll(self._send_due(connection))}
-                if self._elapsed() - looked_ns > PAUSED_NS:
-                    return _paused_for(self._elapsed() - looked_ns)
+                if paused_ns := pauses.look():
+                    return _paused_for(paused_ns)
                 if wake_read in ready:
                     self._wake_read.recv(4096)
                     if self._stopping.is_set():
@@ -228,18 +223,15 @@ class Stream:
                     if self._renewal:
                         return self._renewal
                 if not ready - {wake_read}:
-                    looked_ns = self._elapsed()
                     continue
             self.reading_ns = self._now()
             try:
                 data = sock.recv(READ_BYTES)
             except TimeoutError:  # the rest of a TLS record is still on its way
-                looked_ns = self._elapsed()
                 continue
             receive_ns = self._now()
-            looked_ns, before_ns = self._elapsed(), looked_ns
-            if looked_ns - before_ns > PAUSED_NS:
-                return _paused_for(looked_ns - before_ns)
+            if paused_ns := pauses.look():  # what it has read may have waited
+                return _paused_for(paused_ns)
             if not data:
                 return "closed by the exchange without a goodbye"
             payloads = []

@@ -13,8 +13,8 @@ import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-from ingester.capture.stream import PAUSED_NS, AttemptLimit, Frames, Lost, Opened, Stream
-from ingester.clock import SECOND
+from ingester.capture.stream import AttemptLimit, Frames, Lost, Opened, Stream
+from ingester.clock import PAUSED_NS, SECOND
 
 
 class Inbox(deque):
