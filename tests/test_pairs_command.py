@@ -359,6 +359,7 @@ def test_a_pair_that_the_exchange_lists_later_joins_while_the_recorder_runs(ques
             time.sleep(1)
             code, output = recorder.stop()
     server.shutdown()
+    server.server_close()
     assert code == 0, output
     assert stored(questdb, "pairs-later").keys() == {"BTCUSDT", "SUIUSDT"}
     (added,) = events(questdb, "pairs-later", "kind = 'pair_added'")
