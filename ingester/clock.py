@@ -46,7 +46,7 @@ class Clock:
         self._course = wall_ns() - monotonic_ns(), 0, 0
         self._known = 0  # how far the wall clock was away at the last look
         self.leapt_ns = 0
-        """By how much the last call of `follow` or `not_before` moved it at once."""
+        """By how much the last call of `follow` moved it at once."""
 
     def now(self) -> int:
         """Nanoseconds since 1970, UTC."""
@@ -64,31 +64,11 @@ class Clock:
         away = self.step()
         stepped = away - self._known
         self.leapt_ns = away if away >= LEAP_NS else 0
-        if self.leapt_ns:
-            self._leap(away)
-        else:
-            given = max(-FOLLOW_NS, min(FOLLOW_NS, away))
-            monotonic = self._monotonic_ns()
-            self._course = self.now() - monotonic, given, monotonic
-            self._known = away - given
-        return stepped if abs(stepped) >= STEP_NS else 0
-
-    def not_before(self, earliest_ns: int) -> bool:
-        """Has it go on after a time that was given out by an earlier run; False where that is too far ahead.
-
-        Then the earlier run's times were wrong, or this clock is: nobody can tell here.
-        """
-        ahead = earliest_ns - self.now()
-        self.leapt_ns = max(0, ahead) if ahead < LEAP_NS else 0
-        if self.leapt_ns:
-            self._leap(ahead)
-            self._known = -ahead
-        return ahead < LEAP_NS
-
-    def _leap(self, ahead: int) -> None:
+        given = 0 if self.leapt_ns else max(-FOLLOW_NS, min(FOLLOW_NS, away))
         monotonic = self._monotonic_ns()
-        self._course = self.now() - monotonic + ahead, 0, monotonic
-        self._known = 0
+        self._course = self.now() + self.leapt_ns - monotonic, given, monotonic
+        self._known = away - self.leapt_ns - given
+        return stepped if abs(stepped) >= STEP_NS else 0
 
 
 PAUSED_NS = 2 * SECOND

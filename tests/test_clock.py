@@ -119,23 +119,6 @@ def test_whatever_is_set_time_never_goes_back(set_by):
     assert all(later > earlier for earlier, later in pairwise(read))
 
 
-def test_it_goes_on_after_what_an_earlier_run_has_given_out_and_draws_back_slowly():
-    wall, monotonic = [1_000 * SECOND], [5 * SECOND]
-    clock = Clock(lambda: wall[0], lambda: monotonic[0])
-    assert clock.not_before(wall[0] - SECOND)
-    assert clock.now() == wall[0]
-    assert clock.not_before(wall[0] + 30 * SECOND)
-    assert clock.now() == wall[0] + 30 * SECOND
-    assert clock.follow() == 0  # no step: it knows
-    assert clock.leapt_ns == 0
-    monotonic[0] += 100 * SECOND
-    wall[0] += 100 * SECOND
-    clock.follow()
-    assert clock.step() == -30 * SECOND + 5_000_000
-    assert not clock.not_before(wall[0] + 8 * 3600 * SECOND)
-    assert clock.now() < wall[0] + 31 * SECOND
-
-
 def test_a_clock_that_was_never_set_is_refused():
     with pytest.raises(ClockWrong, match=r"1970-01-01 00:01 .*timedatectl"):
         check_clock(60 * SECOND)

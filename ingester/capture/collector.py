@@ -97,8 +97,6 @@ class Collector:
         """
         check_clock(self.clock.now())
         recovery = self.spool.open()
-        if recovery.last_ns is not None:
-            self._begin_after(recovery.last_ns)
         before = self._last_watched.read()
         if recovery.last_ns is not None:
             self._intake.continuity.resume(recovery.last_ns, before)
@@ -120,21 +118,6 @@ class Collector:
         self._auditor.start()
         self.live.open()
         self._intake.start(self.started_ns)
-
-    def _begin_after(self, last_ns: int) -> None:
-        """An earlier run has stored times up to `last_ns`: these go on after it, unless it is far in the future."""
-        if not self.clock.not_before(last_ns + 1):
-            hours = (last_ns - self.clock.now()) / (3600 * SECOND)
-            log.warning(
-                "the machine's clock is %.1f h behind the last time that this recorder has stored. One of the two is "
-                "wrong; what comes now is stored with the time of the clock",
-                hours,
-            )
-            detail = f"{-hours:+.1f} h against what was stored last, not followed"
-            self._intake.note(Event(self.clock.now(), "clock_step", detail=detail))
-        elif self.clock.leapt_ns:
-            log.warning("the clock was set back by %.1f s since the last run", self.clock.leapt_ns / SECOND)
-        self.started_ns = self.clock.now()
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""

@@ -15,7 +15,7 @@ from ingester.capture.watch import Watch
 from ingester.capture.watchlist import NAME, LastWatched, WatchList
 from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
-from ingester.exchange.listing import Listing
+from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, choose, choose_watched, fetch_listings
 
 log = logging.getLogger("ingester.pairs")

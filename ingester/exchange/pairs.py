@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPair
-from ingester.exchange import binance, listing, rest
-from ingester.exchange.listing import KeptListing, Listing
+from ingester.exchange import binance, listings, rest
+from ingester.exchange.listings import KeptListing, Listing
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _kept = KeptListing()
 def use_listing(data_dir: Path) -> None:
     """From now on what exchanges list is kept in this data folder, and what is kept there is known."""
     global _kept
-    _kept = KeptListing(data_dir / listing.NAME)
+    _kept = KeptListing(data_dir / listings.NAME)
 
 
 def assets(symbol: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange import binance, rest
-from ingester.exchange.listing import Listing
+from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import assets
 from ingester.exchange.supplies import Supplies
 

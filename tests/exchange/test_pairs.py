@@ -9,7 +9,7 @@ import pytest
 from ingester.datasets import dataset
 from ingester.errors import UnknownPair
 from ingester.exchange import binance, pairs
-from ingester.exchange.listing import Listing
+from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
     assets,

@@ -1,4 +1,4 @@
-"""listing.py: what exchanges list is kept, and short answers are not believed at once."""
+"""listings.py: what exchanges list is kept, and short answers are not believed at once."""
 
 import json
 import stat
@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from ingester.errors import Incomplete
-from ingester.exchange.listing import KeptListing, Listing
+from ingester.exchange.listings import KeptListing, Listing
 
 BINANCE, HERE = "https://api.binance.com", "http://127.0.0.1:9443"
 DAY = 86_400
