@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from rich.console import Console, Group
@@ -36,6 +37,34 @@ class View(Protocol):
     def __exit__(self, *exception: object) -> None: ...
     def show(self) -> None:
         """Shows how the recorder is now."""
+
+
+class Unfailing:
+    """A view of which nothing is shown any more once that fails: on a closed terminal, or a full disk."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._failed = False
+        self.seconds = view.seconds
+
+    def __enter__(self) -> Self:
+        self._try(self._view.__enter__)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._try(lambda: self._view.__exit__(*exception))
+
+    def show(self) -> None:
+        """Shows how the recorder is now."""
+        if not self._failed:
+            self._try(self._view.show)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            log.warning("the display has ended, recording goes on: %s", error)
+            self._failed = True
 
 
 class _Rate:
@@ -113,10 +142,14 @@ class Live:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
-            self.show()  # with what the end has stored
-        self._live.stop()
-        self._logger.handlers[:] = self._handlers
+        try:
+            if exception[0] is None:
+                self.show()  # with what the end has stored
+        finally:
+            try:
+                self._live.stop()
+            finally:
+                self._logger.handlers[:] = self._handlers
 
     def show(self) -> None:
         """Redraws the table."""

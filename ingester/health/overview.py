@@ -75,6 +75,15 @@ class Server(msgspec.Struct, frozen=True):
     tables: list[Table] = []
 
 
+class Unsent(msgspec.Struct, frozen=True):
+    """Rows that wait in the spool of a recorder that does not run, so that nobody sends them."""
+
+    collector: str
+    rows: int
+    text: str
+    mend: str
+
+
 class Overview(msgspec.Struct, frozen=True):
     """Everything at one moment."""
 
@@ -86,13 +95,22 @@ class Overview(msgspec.Struct, frozen=True):
     server: Server
     disk: Disk | None
     """The disk of the data folder; None where there is no such folder."""
+    unsent: list[Unsent] = []
+    """What waits in spools of recorders that do not run."""
 
 
 def problems_of_all(
-    recorders: Sequence[Recorder], server: Server, disk: Disk | None, limits: Limits, data_dir: str
+    recorders: Sequence[Recorder],
+    server: Server,
+    disk: Disk | None,
+    limits: Limits,
+    data_dir: str,
+    unsent: Sequence[Unsent] = (),
 ) -> list[Problem]:
     """What is wrong, the critical first. What a recorder says of itself is taken as it says it."""
     found = [*_recorders(recorders, data_dir), *_server(server, recorders)]
+    told = {each.collector for each in recorders if each.state == "dead"}  # how to have its rows sent is said there
+    found += [Problem("rows_unsent", "warning", each.text, each.mend) for each in unsent if each.collector not in told]
     own = {problem.kind for problem in found}
     if disk is not None and "disk_full" not in own:
         found += disk_problem(disk.free_bytes, disk.days_left, limits)
