@@ -7,6 +7,7 @@ IngesterError
 │   ├── UnknownPair          a pair that the exchange does not list
 │   └── NotRunning           a live recorder was asked for what it can do only while it runs, or only while it does not
 └── OperationError         the request was fine, the world was not (exit code 1)
+    ├── ClockWrong           the machine's clock cannot be right
     ├── FellBehind           a live reader needs rows that are no longer kept
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
@@ -53,6 +54,10 @@ class NotRunning(UsageError):
 
 class OperationError(IngesterError):
     """A well-formed request failed."""
+
+
+class ClockWrong(OperationError):
+    """The machine's clock says a time that cannot be."""
 
 
 class FellBehind(OperationError):

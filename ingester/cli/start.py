@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import sys
@@ -29,13 +30,25 @@ from ingester.cli.signals import stop_signals
 from ingester.cli.streams import say
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
+from ingester.clock import check_clock
 from ingester.deadline import beside
-from ingester.errors import IngesterError, NoAnswer, RegionRefused, ServerError, StoreError, Unreachable
+from ingester.errors import (
+    ClockWrong,
+    IngesterError,
+    NoAnswer,
+    OperationError,
+    RegionRefused,
+    ServerError,
+    StoreError,
+    Unreachable,
+)
 from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
+from ingester.health.alarms import connecting_text, way_out
 from ingester.health.statefile import running_collectors
+from ingester.health.vitals import connecting
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
@@ -65,6 +78,10 @@ class Late(NamedTuple):
 
     check: Future[list[str]]
     reached: Future[QuestDB]
+
+
+CLOCK_SECONDS = 60
+"""So often it is said that the machine's clock is wrong."""
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
@@ -127,6 +144,7 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
@@ -156,6 +174,18 @@ def _look_for_leftovers(data_dir: Path, collector: str) -> None:
     for each in leftovers(data_dir, running):
         log.warning("%s; %s", each.text, each.mend(data_dir))
     give_back_reserves(data_dir, running)
+
+
+def _wait_for_clock() -> None:
+    """Waits for NTP on a machine that has just started without a clock of its own: all times would be wrong."""
+    for waited in itertools.count():
+        try:
+            check_clock(time.time_ns())
+            return
+        except ClockWrong as error:
+            if waited % CLOCK_SECONDS == 0:
+                log.warning("recording begins as soon as the clock is right. %s", error)
+            time.sleep(1.0)
 
 
 def _exchange(
@@ -278,6 +308,15 @@ def _record(
             collector.metrics.store.last_failure or "it has not applied them yet",
             collector.spool.folder,
         )
+    _require_rows(collector, lasting)
+
+
+def _require_rows(collector: Collector, lasting: float | None) -> None:
+    """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
+    waiting = connecting(collector)
+    if lasting is not None and waiting is not None and not collector.metrics.store.received:
+        way = way_out(collector.settings.exchange.name, waiting)
+        raise OperationError(f"Nothing was stored: {connecting_text(waiting)}. What to try: {way}.")
 
 
 def _when_late(

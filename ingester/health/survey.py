@@ -94,12 +94,12 @@ def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Record
     elif not published.alive:
         state = "dead"
     else:
-        state = "hanging" if age > STALE_SECONDS else "recording"
+        state = "hanging" if age > STALE_SECONDS else "connecting" if report.connecting else "recording"
     if days is None:
         day = DayOfGaps(report.gaps.day, report.gaps.day_seconds, None)
     else:
         day = days.get(report.collector, DayOfGaps(0, 0.0, 0.0))
-    per_second = report.rows.per_second if state == "recording" else 0.0
+    per_second = report.rows.per_second if state in ("recording", "connecting") else 0.0
     return Recorder(report.collector, state, age, per_second, day, report, str(published.path))
 
 

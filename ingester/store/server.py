@@ -18,10 +18,11 @@ import msgspec
 import psutil
 
 from ingester.clock import backoff
-from ingester.errors import AccessRefused, NoAnswer, ServerError, StoreError
+from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
 from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -309,20 +310,22 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[En
         waits = backoff(1.0, 60.0)
         since = time.monotonic()
         while not stop.wait(0.5):
-            if server.alive() or server.stopped():
-                if time.monotonic() - since > 300:
-                    waits = backoff(1.0, 60.0)
-                continue
-            log.error("QuestDB is gone; it is started again, rows wait meanwhile")
             try:
+                if server.alive() or server.stopped():
+                    if time.monotonic() - since > 300:
+                        waits = backoff(1.0, 60.0)
+                    continue
+                log.error("QuestDB is gone; it is started again, rows wait meanwhile")
                 on_restart(server.ensure())
                 log.info("QuestDB runs again")
-            except Exception as error:  # whatever it was, the next try may succeed
+            except OSError as error:  # its state cannot be read now, for want of descriptors for one
+                log.error("whether QuestDB runs cannot be seen, it is looked at again: %s", error)
+            except IngesterError as error:
                 log.error("QuestDB could not be started: %s", error)
             since = time.monotonic()
             stop.wait(next(waits))
 
-    thread = threading.Thread(target=run, name="server watch", daemon=True)
+    thread = SupervisedThread(run, "server watch", stop)
     thread.start()
     return thread
 

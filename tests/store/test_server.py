@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import urllib3
 
+from ingester import threads
 from ingester.errors import AccessRefused, ServerError, StoreError
 from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
@@ -236,6 +237,35 @@ def test_watched_it_comes_back_after_a_kill(server, caplog):
     assert not watching.is_alive()
     assert server.status().pid != victim
     assert QuestDB(server.ensure()).sql("SELECT 1").rows == [[1]]
+
+
+def test_a_watch_outlives_whatever_keeps_it_from_looking(caplog):
+    stop, back = threading.Event(), threading.Event()
+    before = threads.deaths()
+
+    class Failing:
+        looks = 0
+
+        def alive(self):
+            self.looks += 1
+            if self.looks == 1:
+                raise OSError(24, "Too many open files")
+            if self.looks == 2:
+                raise ZeroDivisionError
+            return False
+
+        def stopped(self):
+            return False
+
+        def ensure(self):
+            return "where it is now"
+
+    watching = watch(Failing(), stop, lambda endpoint: back.set())
+    assert back.wait(20)
+    stop.set()
+    watching.join(10)
+    assert threads.deaths().since(before).counts == {"server watch": 1}  # by the bug; the system's refusal is none
+    assert "Too many open files" in caplog.text
 
 
 @pytest.mark.slow
