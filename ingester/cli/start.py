@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ingester.start")
 
+CLOCK_SECONDS = 60
+"""So often it is said that the machine's clock is wrong."""
 CHECK_SECONDS = 5.0
 """So long the exchange may take to list its pairs, all in all; then recording starts and they are checked beside."""
 PATIENCE_SECONDS = 6.0
@@ -78,10 +80,6 @@ class Late(NamedTuple):
 
     check: Future[list[str]]
     reached: Future[QuestDB]
-
-
-CLOCK_SECONDS = 60
-"""So often it is said that the machine's clock is wrong."""
 
 
 @click.command(short_help="Record order books until Ctrl-C.")

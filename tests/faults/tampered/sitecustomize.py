@@ -1,8 +1,8 @@
 """Python runs this before a recorder whose PYTHONPATH holds this folder: names and time are then as files say.
 
 In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which the time of day is
-off; `asleep` those for which the machine was suspended, which the time of day and the time since boot count;
-the threads whose names begin as a line of `kill` says die, once, of an error where they are.
+off; `asleep` those for which the machine was suspended, which the time of day and the time since boot count; the
+threads whose names begin as a line of `kill` says die, once, of an error where they are.
 """
 
 import ctypes
