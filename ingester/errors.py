@@ -17,6 +17,7 @@ IngesterError
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
+        ├── UnknownServer      another process than the managed QuestDB listens at its port
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
@@ -96,6 +97,10 @@ class QueryError(StoreError):
 
 class Unreachable(StoreError):
     """QuestDB did not answer."""
+
+
+class UnknownServer(StoreError):
+    """Another process than the managed QuestDB listens at its port; nothing was sent there."""
 
 
 class AccessRefused(StoreError):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -11,7 +12,7 @@ import urllib3
 
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, QueryError, Unreachable, cause
-from ingester.store import certificate
+from ingester.store import certificate, peer
 from ingester.store.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class QuestDB:
         # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
         # connection. So each write has its own, for about a millisecond.
         self._writes = urllib3.PoolManager(retries=False, ssl_context=trust)
+        if endpoint.root is not None:
+            self._pool.pool_classes_by_scheme = self._writes.pool_classes_by_scheme = {"http": _checked(endpoint.root)}
 
     def write(self, body: bytes) -> None:
         """Stores ILP rows with times in nanoseconds; on return they are in the table's write-ahead log.
@@ -184,6 +187,20 @@ class QuestDB:
             raise certificate.refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
+
+
+def _checked(root: Path) -> type[urllib3.HTTPConnectionPool]:
+    """Connections on which nothing is sent before it is known that the managed server of a folder has them."""
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            peer.verify(self.sock, root)
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
 
 
 def _refused(endpoint: Endpoint, status: int) -> str:

@@ -19,8 +19,9 @@ import psutil
 
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, ServerError, StoreError
-from ingester.store import jar, launch
+from ingester.store import jar, launch, peer
 from ingester.store.endpoint import Endpoint
+from ingester.store.peer import State
 from ingester.store.questdb import QuestDB
 
 log = logging.getLogger(__name__)
@@ -29,20 +30,8 @@ HTTP_PORT, PG_PORT = 9000, 8812
 USER = "admin"
 START_SECONDS = 90.0
 EXEC_SECONDS = 0.5
-FOREIGN_SECONDS = 15.0
-"""A server that refuses our password for so long is ours after all; one that took our port lets ours end before."""
 LAUNCHES = 3
 HEAP = "512m"
-
-
-class State(msgspec.Struct, frozen=True):
-    """What is remembered of the running server, or of the last one."""
-
-    pid: int
-    http_port: int
-    pg_port: int
-    stopped: bool = False
-    """Whether someone asked it to stop; then it is not to be started again just because it is gone."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -158,7 +147,7 @@ class ManagedServer:
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C meant for us is not meant for it
             )
-        state = State(process.pid, http_port, pg_port)
+        state = State(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
         self._remember(state)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
         log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
@@ -173,7 +162,8 @@ class ManagedServer:
         return self.password_file.read_text().strip()
 
     def _endpoint(self, state: State) -> Endpoint:
-        return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
+        url = f"http://127.0.0.1:{state.http_port}"
+        return Endpoint(url, USER, self._password(), state.pg_port, root=self._root)
 
     def _answers(self, state: State, endpoint: Endpoint) -> bool:
         """Waits until the server answers; False where its process ended instead."""
@@ -184,9 +174,6 @@ class ManagedServer:
                 db.sql("SELECT 1")
                 return True
             except AccessRefused as error:
-                if time.monotonic() < begun + FOREIGN_SECONDS:  # perhaps another server that took the port meanwhile
-                    time.sleep(0.1)
-                    continue
                 raise ServerError(
                     f"The QuestDB that runs was started with another password than {self.password_file} holds now. "
                     "Start it anew: ingester server stop, then ingester server start."
@@ -204,10 +191,7 @@ class ManagedServer:
         return "\n".join(f"  {line}" for line in lines[-most:])
 
     def _state(self) -> State | None:
-        try:
-            return msgspec.json.decode(self._state_file.read_bytes(), type=State)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
+        return peer.read_state(self._state_file)
 
     def _remember(self, state: State) -> None:
         beside = self._state_file.with_suffix(".tmp")
@@ -216,12 +200,7 @@ class ManagedServer:
 
     def _process(self, state: State) -> psutil.Process | None:
         """The server's process, where it is still the one that `state` tells of."""
-        try:
-            process = psutil.Process(state.pid)
-            same = process.cmdline()[-2:] == ["-d", str(self._root)]  # else the pid went to someone else
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
+        return peer.process_of(state, self._root)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
