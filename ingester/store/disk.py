@@ -73,6 +73,63 @@ def claim(folder: Path) -> int:
     return descriptor
 
 
+def leads_to(path: Path, descriptor: int) -> bool:
+    """Whether a path leads to what is open; where that cannot be seen, it is taken to do so."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+class Place:
+    """A spool's folder and the lock on it, held also where both are deleted or moved under a running recorder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = self._opened = -1
+        self._former: list[int] = []
+
+    def claim(self) -> None:
+        """Takes the folder. Raises as `claim`."""
+        lock = claim(self._folder)
+        try:
+            opened = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock, self._opened = lock, opened
+
+    def is_lost(self) -> bool:
+        """Whether the folder or its lock is no longer there; where that cannot be seen, it is taken to be there."""
+        return not leads_to(self._folder / "lock", self._lock)
+
+    def reclaim(self) -> Path | None:
+        """Takes the folder again, which is made anew where it is gone; returns where what was in it can be reached
+        where it was moved, and None where only the lock was lost. Raises as `claim`, and the old claim stays."""
+        moved = not leads_to(self._folder, self._opened)
+        lock, opened = self._lock, self._opened
+        self.claim()
+        if not moved:
+            os.close(lock)
+            os.close(opened)
+            return None
+        self._former += [lock, opened]  # what waits in a moved folder is still ours
+        former = Path(f"/proc/self/fd/{opened}")
+        with contextlib.suppress(OSError):
+            log.error("%s was deleted or moved (%s), it is made again", self._folder, os.readlink(former))
+        return former
+
+    def close(self) -> None:
+        """Gives the folder up."""
+        for descriptor in (self._lock, self._opened, *self._former):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lock = self._opened = -1
+        self._former.clear()
+
+
 class Disk:
     """Free space, looked up at most once a second, and a reserve that is given up when there is none.
 
@@ -102,7 +159,7 @@ class Disk:
     def room(self) -> int:
         """Bytes that may be written; below zero where less is free than has to be."""
         if self._now() - self._checked >= CHECK_SECONDS:
-            self._free = 0
+            self._free = 1 << 62  # where nobody knows, a write tells
             with contextlib.suppress(OSError):
                 state = os.statvfs(self._folder)
                 self._free, self._total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
@@ -126,6 +183,10 @@ class Disk:
         self._reserved = False
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def moved(self) -> None:
+        """The folder was made anew: it holds no reserve."""
+        self._reserved, self._checked = False, -float("inf")
 
     def restore(self) -> None:
         """Takes the reserve where it is not held and there is room for it."""

@@ -44,6 +44,10 @@ class PositionFile:
         self.durable = position.sequence
         return position
 
+    def lost(self) -> None:
+        """The folder was made anew: the file is to be written again."""
+        self.durable = 0
+
     def save(self, current: Callable[[], Position]) -> None:
         """Writes and syncs the position. A failure is logged once, and leaves the old one."""
         with self._lock:
