@@ -14,7 +14,7 @@
 | status | the exchange says that a symbol does not trade, or trades again | TRADING, HALT, BREAK, … or `not listed` |
 | quarantined | frames were not stored, at the 1., 2., 4., 8., … | what was wrong |
 | update_ids_restarted | the exchange began to count update ids anew | from, to |
-| clock_step | the wall clock was set | by how much |
+| clock_step | the wall clock was set, or is far behind the newest row of the earlier run | by how much |
 | server_restarted | the managed QuestDB died and runs again | |
 | dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
 | table_suspended, table_resumed | QuestDB no longer applies, applies again what it acknowledges | QuestDB's words |

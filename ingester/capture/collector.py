@@ -42,6 +42,8 @@ DRAIN_SECONDS = 10.0
 
 COLLECT_NS = 30 * SECOND
 """Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
+BEHIND_SECONDS = 10.0
+"""So far behind the earlier run's newest row a clock may be at a start: in half an hour it is right again."""
 AUDIT_SECONDS = 10.0
 """How long the end waits for QuestDB to show everything that was sent."""
 
@@ -96,7 +98,7 @@ class Collector:
         """
         recovery = self.spool.open()
         before = self._last_watched.read()
-        if recovery.last_ns is not None:
+        if recovery.last_ns is not None and self._begin_after(recovery.last_ns):
             self._intake.continuity.resume(recovery.last_ns, before)
         self._note_wanted()
         for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
@@ -116,6 +118,21 @@ class Collector:
         self._auditor.start()
         self.live.open()
         self._intake.start(self.started_ns)
+
+    def _begin_after(self, last_ns: int) -> bool:
+        """Has receive times begin after those of the earlier run; False where the clock is too far behind for that."""
+        behind = (last_ns - self.clock.now()) / SECOND
+        if behind < 0:
+            return True
+        text = f"the clock is {behind:.1f} s behind the newest row in the spool"
+        if behind <= BEHIND_SECONDS:
+            log.warning("%s: times begin after that row, and draw near to the clock again", text)
+            self.clock.advance(round(behind * SECOND) + SECOND // 1000)
+            self.started_ns = self.clock.now()
+            return True
+        log.error("%s: new rows get times before older ones. Set the clock right, and start the recorder again", text)
+        self._intake.note(Event(self.started_ns, "clock_step", detail=text))
+        return False
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""

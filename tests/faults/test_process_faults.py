@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from evidence import due_of, tick
+from evidence import due_of, events_in, stored_in, tick
 from recorder import Recorder
 from trial import COINS44, FEW, Trial, eventually
 
@@ -194,6 +194,26 @@ def test_two_recorders_fill_each_others_gaps(place, report):
         "stored: rows of the view `books`; gaps of one are filled by the other",
         counts,
     )
+
+
+def test_a_clock_behind_the_newest_row_of_the_spool(place):
+    """Some seconds: times begin after that row. An hour: it is said, and on record."""
+    with Simulator(FEW, ledger=True) as simulator:
+        for name, ahead in (("behind", 6), ("far-behind", 3600)):
+            spool = Spool(place.data_dir / "spool" / name)
+            spool.open()
+            newest = time.time_ns() + ahead * 10**9
+            row = f"orderbook,symbol=BTCUSDT,collector={name} bid_1=1.0,last_update_id=7i {newest}n\n".encode()
+            assert spool.append(row, 1, newest, newest)
+            spool.close()
+            with Trial(simulator, place, name) as trial:
+                trial.flows()
+                trial.end()
+            times = [at for at, number in stored_in(trial.db, name)["ETHUSDT"]]
+            assert (min(times) > newest // 1000) == (ahead == 6)
+            assert ("behind the newest row in the spool: new rows get" in trial.recorder.output) == (ahead > 6)
+        (event,) = [each for each in events_in(trial.db, name) if each["kind"] == "clock_step"]
+        assert "behind the newest row" in event["detail"]
 
 
 def kept(evidence):
