@@ -12,6 +12,7 @@ IngesterError
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
     │   └── Incomplete         Binance answered with less than it lists
+    ├── UnsafeFile           a file or folder of ours belongs to another user, or may be changed by one
     ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
@@ -69,6 +70,10 @@ class RegionRefused(ExchangeError):
 
 class UnreadableDataSet(OperationError):
     """A data set's folder or one of its files is missing, changed or damaged."""
+
+
+class UnsafeFile(OperationError):
+    """A file or folder that has to be this user's alone is another user's, may be changed by one, or is a link."""
 
 
 class RateLimited(ExchangeError):

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ingester.errors import SpoolError
+from ingester import private
+from ingester.errors import SpoolError, UnsafeFile
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace_durably(path: Path, content: bytes) -> None:
-    """Replaces a file: after a power cut there is the old or the new one, never a part. Raises OSError."""
+def replace_durably(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Replaces a file: after a power cut there is the old or the new one, never a part. Raises OSError.
+
+    `mode`: who may read it, whatever the umask; without, as the umask says.
+    """
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -46,14 +54,14 @@ def replace_durably(path: Path, content: bytes) -> None:
 def claim(folder: Path) -> int:
     """Makes a folder where there is none, and locks it until the descriptor is closed or this process ends, however.
 
-    Raises OSError, and SpoolError where another process holds it.
+    Raises OSError, UnsafeFile where it is not ours alone, and SpoolError where another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     for name in (folder, folder.parent, folder.parent.parent):
         with contextlib.suppress(OSError):  # a parent may be unreadable for us; then it is not new either
             sync_folder(name)
     path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = private.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -201,7 +209,7 @@ class Disk:
             if self._path.exists() and self._path.stat().st_blocks * 512 >= self._reserve_bytes:
                 self._reserved = True
             elif self.room() >= 0:
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                descriptor = private.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 try:
                     os.posix_fallocate(descriptor, 0, self._reserve_bytes)
                 finally:
@@ -209,7 +217,7 @@ class Disk:
                 self._reserved = True  # before the rename: a reserve too many is found again, one too few is not
                 temporary.replace(self._path)
                 self._free -= self._reserve_bytes
-        except OSError as error:
+        except (OSError, UnsafeFile) as error:
             log.debug("no reserve of %d bytes: %s", self._reserve_bytes, error)
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

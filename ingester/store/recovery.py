@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ingester import private
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position
 from ingester.store.segment import (
@@ -175,6 +176,10 @@ def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> Mark | Non
     return found
 
 
+def _new(path: Path) -> int:
+    return private.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+
 def set_aside(segment: Segment) -> bool:
     """Moves what follows the good records to `damaged/`; False where that fails and it stays where it is."""
     try:
@@ -182,7 +187,7 @@ def set_aside(segment: Segment) -> bool:
         if segment.next == segment.first:
             segment.path.replace(target)
         else:
-            with segment.path.open("rb") as source, target.open("wb") as copy:
+            with segment.path.open("rb") as source, os.fdopen(_new(target), "wb") as copy:
                 source.seek(segment.end)
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ingester import private
 from ingester.errors import SpoolError
 from ingester.store.disk import leads_to
 
@@ -143,11 +144,11 @@ def create(folder: Path, first: int) -> Segment:
     segment = Segment(path, first, first)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     try:
-        segment.descriptor = os.open(path, flags, 0o600)
+        segment.descriptor = os.open(path, flags, private.FILE)
     except FileExistsError:
         log.error("%s is in the way of a new file, it is moved to damaged/", path)
         path.replace(free_name(folder, path.name))
-        segment.descriptor = os.open(path, flags, 0o600)
+        segment.descriptor = os.open(path, flags, private.FILE)
     try:
         _write_all(segment.descriptor, _file_header(first))
     except OSError:
@@ -160,7 +161,7 @@ def create(folder: Path, first: int) -> Segment:
 def free_name(folder: Path, name: str) -> Path:
     """A name in `damaged/` that nothing has yet. Raises OSError."""
     target = folder / "damaged" / name
-    target.parent.mkdir(mode=0o700, exist_ok=True)
+    private.folder(target.parent)
     while target.exists():
         target = target.with_name(target.name + ".again")
     return target

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ingester.errors import SpoolError
+from ingester.errors import SpoolError, UnsafeFile
 from ingester.store import segment as segments
 from ingester.store.disk import Disk, Place, is_full
 from ingester.store.ledger import Ledger
@@ -142,7 +142,7 @@ class Spool:
                 log.error("%s was deleted or moved under the recorder, a new file is begun", active.path)
                 segments.keep(active)
                 self._retire()
-        except (OSError, SpoolError) as error:
+        except (OSError, SpoolError, UnsafeFile) as error:
             return f"{self.folder} cannot be made again: {getattr(error, 'strerror', None) or error}"
         if former is not None:
             for segment in ledger.segments:

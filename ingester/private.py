@@ -1,0 +1,134 @@
+"""Files and folders that are for this user alone: made so, made so again, or refused. The one place for that rule.
+
+What this user (or root) owns and nobody else may write to is trusted. Of our own, wider modes are taken back. What another
+user owns or may change, and a symbolic link where a file or folder of ours should be, is refused: whoever made it could
+read what we write there, have us read what is not ours, or have us overwrite it. Root may read what another user owns,
+for that gives away nothing, but writes only to what is its own.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from ingester.errors import UnsafeFile
+
+FOLDER, FILE = 0o700, 0o600
+
+
+def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
+    """Who but this user and root may change what a stat is about: `user bob, who owns it`; empty for nobody.
+
+    `owners`: further users that are trusted. A group that is only its user's, as some systems make for each, is nobody.
+    """
+    if state.st_uid not in (os.geteuid(), 0, *owners):
+        return f"user {user_name(state.st_uid)}, who owns it"
+    if state.st_mode & stat.S_IWOTH:
+        return "every user of this machine"
+    if state.st_mode & stat.S_IWGRP and not _is_of_one(state.st_gid, state.st_uid):
+        return f"the group {_group_name(state.st_gid)}"
+    return ""
+
+
+def folder(path: Path) -> None:
+    """Makes a folder for this user alone, or makes it so again. Raises UnsafeFile, and OSError where it cannot be made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(FOLDER)
+    except FileExistsError:
+        pass
+    descriptor = _opened(path, os.O_RDONLY | os.O_DIRECTORY, FOLDER)
+    try:
+        _claim(path, descriptor, FOLDER)
+    finally:
+        os.close(descriptor)
+
+
+def data_folder(path: Path) -> None:
+    """As `folder`, for one that may be reached by a symbolic link, if that is our own or root's."""
+    if path.is_symlink() and (who := changeable_by(_without_mode(path.lstat()))):
+        raise UnsafeFile(_refusal(path, f"it is a symbolic link of {who.split(',')[0]}"))
+    folder(path.resolve())
+
+
+def open_file(path: Path, flags: int) -> int:
+    """A descriptor of a file for this user alone, made where `flags` say so. Raises UnsafeFile, and OSError."""
+    descriptor = _opened(path, flags, FILE)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnsafeFile(_refusal(path, "it is no ordinary file"))
+        _claim(path, descriptor, FILE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(path: Path) -> bytes:
+    """What a file of ours holds. Raises UnsafeFile, and OSError."""
+    descriptor = _opened(path, os.O_RDONLY, FILE)
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        owners = (state.st_uid,) if os.geteuid() == 0 else ()
+        if who := changeable_by(state, owners):
+            raise UnsafeFile(_refusal(path, f"{who}, may change it"))
+        return file.read()
+
+
+def user_name(number: int) -> str:
+    """A user's name; the number where it has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _opened(path: Path, flags: int, mode: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and path.is_symlink():
+            raise UnsafeFile(_refusal(path, "it is a symbolic link")) from None
+        raise
+
+
+def _claim(path: Path, descriptor: int, mode: int) -> None:
+    """Takes wider modes back; refuses what is not ours."""
+    state = os.fstat(descriptor)
+    if state.st_uid == os.geteuid():
+        if stat.S_IMODE(state.st_mode) != mode:
+            os.fchmod(descriptor, mode)
+    elif os.geteuid() == 0:
+        raise UnsafeFile(_refusal(path, f"user {user_name(state.st_uid)} owns it, and root would write to it"))
+    elif (who := changeable_by(state)) and not (state.st_uid == 0 and state.st_mode & stat.S_ISVTX):
+        raise UnsafeFile(_refusal(path, f"it can be changed by {who}"))
+
+
+def _refusal(path: Path, why: str) -> str:
+    return (
+        f"{path} is not used, for {why}. What is kept there is for one user alone: run this as that user, remove it, "
+        "chown it to yourself, or give another --data-dir."
+    )
+
+
+def _without_mode(state: os.stat_result) -> os.stat_result:
+    """A link's own mode means nothing."""
+    return os.stat_result((stat.S_IFLNK, *state[1:]))
+
+
+def _is_of_one(group: int, user: int) -> bool:
+    """Whether a group is the private one of a user: of its name, and with nobody else in it."""
+    try:
+        name, found = pwd.getpwuid(user), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return name.pw_gid == group and found.gr_name == name.pw_name and set(found.gr_mem) <= {name.pw_name}
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
