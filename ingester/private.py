@@ -1,17 +1,19 @@
 """Files and folders that are for this user alone: made so, made so again, or refused. The one place for that rule.
 
-What this user (or root) owns and nobody else may write to is trusted. Of our own, wider modes are taken back. What another
-user owns or may change, and a symbolic link where a file or folder of ours should be, is refused: whoever made it could
-read what we write there, have us read what is not ours, or have us overwrite it. Root may read what another user owns,
-for that gives away nothing, but writes only to what is its own.
+What this user (or root) owns and nobody else may write to is trusted. Of our own, wider modes are taken back. What
+another user owns or may change, and a symbolic link where a file or folder of ours should be, is refused: whoever made
+it could read what we write there, have us read what is not ours, or have us overwrite it. Root may read what another
+user owns, for that gives away nothing, but writes only to what is its own.
 """
 
+import contextlib
 import errno
 import grp
 import os
 import pwd
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from ingester.errors import UnsafeFile
 
@@ -25,6 +27,8 @@ def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
     """
     if state.st_uid not in (os.geteuid(), 0, *owners):
         return f"user {user_name(state.st_uid)}, who owns it"
+    if stat.S_ISLNK(state.st_mode):  # its own mode means nothing
+        return ""
     if state.st_mode & stat.S_IWOTH:
         return "every user of this machine"
     if state.st_mode & stat.S_IWGRP and not _is_of_one(state.st_gid, state.st_uid):
@@ -33,12 +37,10 @@ def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
 
 
 def folder(path: Path) -> None:
-    """Makes a folder for this user alone, or makes it so again. Raises UnsafeFile, and OSError where it cannot be made."""
+    """Makes a folder for this user alone, or makes it so again. Raises UnsafeFile, and OSError where that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.suppress(FileExistsError):
         path.mkdir(FOLDER)
-    except FileExistsError:
-        pass
     descriptor = _opened(path, os.O_RDONLY | os.O_DIRECTORY, FOLDER)
     try:
         _claim(path, descriptor, FOLDER)
@@ -48,9 +50,14 @@ def folder(path: Path) -> None:
 
 def data_folder(path: Path) -> None:
     """As `folder`, for one that may be reached by a symbolic link, if that is our own or root's."""
-    if path.is_symlink() and (who := changeable_by(_without_mode(path.lstat()))):
-        raise UnsafeFile(_refusal(path, f"it is a symbolic link of {who.split(',')[0]}"))
-    folder(path.resolve())
+    folder(resolved(path))
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads. Raises UnsafeFile where it is a symbolic link that another user made."""
+    if path.is_symlink() and (owner := path.lstat().st_uid) not in (os.geteuid(), 0):
+        raise UnsafeFile(_refusal(path, f"it is a symbolic link of user {user_name(owner)}"))
+    return path.resolve()
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -64,6 +71,11 @@ def open_file(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def write_anew(path: Path) -> BinaryIO:
+    """A file for this user alone, emptied and open for writing. Raises UnsafeFile, and OSError."""
+    return os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
 
 
 def read_file(path: Path) -> bytes:
@@ -111,11 +123,6 @@ def _refusal(path: Path, why: str) -> str:
         f"{path} is not used, for {why}. What is kept there is for one user alone: run this as that user, remove it, "
         "chown it to yourself, or give another --data-dir."
     )
-
-
-def _without_mode(state: os.stat_result) -> os.stat_result:
-    """A link's own mode means nothing."""
-    return os.stat_result((stat.S_IFLNK, *state[1:]))
 
 
 def _is_of_one(group: int, user: int) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ingester import private
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
 from ingester.capture.record import Record
@@ -62,6 +63,7 @@ class Collector:
         self.metrics = Metrics()
         self.journal = Journal()
         self._db = db
+        self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
@@ -94,8 +96,10 @@ class Collector:
     def start(self) -> None:
         """Starts recording, and sends first what an earlier run left in the spool.
 
-        Raises SpoolError where another recorder of this name uses the data folder.
+        Raises SpoolError where another recorder of this name uses the data folder, UnsafeFile where another user may.
         """
+        private.data_folder(self._data_dir)
+        private.folder(self.spool.folder.parent)
         recovery = self.spool.open()
         before = self._last_watched.read()
         if recovery.last_ns is not None and self._begin_after(recovery.last_ns):

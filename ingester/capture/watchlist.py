@@ -141,7 +141,7 @@ class WatchList:
 
     def _write(self, text: str) -> None:
         try:
-            path = self.path.resolve()
+            path = private.resolved(self.path)
             mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else private.FILE
             replace_durably(path, text.encode(), mode)
         except OSError as error:
@@ -151,7 +151,7 @@ class WatchList:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self.path.resolve()
+        path = private.resolved(self.path)
         lock = path.with_name(path.name + ".lock")
         try:
             if not path.parent.is_dir():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ingester import private
 from ingester.capture.collector import Collector, spool_folder
 from ingester.capture.record import Record
 from ingester.capture.source import simulated_symbols
@@ -105,6 +106,7 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    private.data_folder(data_dir)
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None

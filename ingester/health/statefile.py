@@ -39,7 +39,7 @@ class StateFile:
         if self._lock < 0:
             self._claim()
         temporary = self._path.with_suffix(".new")
-        with os.fdopen(private.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+        with private.write_anew(temporary) as file:
             file.write(msgspec.json.encode(report) + b"\n")
         temporary.replace(self._path)
 

@@ -7,8 +7,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ingester.clock import SECOND
 from ingester import private
+from ingester.clock import SECOND
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.store import ilp
 from ingester.store.disk import sync_folder
@@ -37,9 +37,9 @@ class DeadLetters:
         try:
             self._append(path, _line(row, error, at_ns))
         except (OSError, UnsafeFile) as failure:
+            reason = getattr(failure, "strerror", None) or failure
             raise SpoolError(
-                f"cannot set aside a refused row in {path}: {getattr(failure, 'strerror', None) or failure}. Make room, or let the "
-                "recorder write there"
+                f"cannot set aside a refused row in {path}: {reason}. Make room, or let the recorder write there"
             ) from failure
         self._known[digest] = None
         if len(self._known) > REMEMBERED:

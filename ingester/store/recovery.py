@@ -129,6 +129,22 @@ def _keep_unread(segment: Segment, before: int | None) -> None:
     segment.next = before or segment.first + max(1, segment.size // RECORD_HEADER_BYTES)  # no more can be in it
 
 
+def read_late(segment: Segment, acknowledged_ns: int) -> Hole | None:
+    """Reads a segment that could not be read at the start; returns what is damaged in it. Raises OSError.
+
+    `acknowledged_ns`: the latest receive time before it.
+    """
+    scan(segment, segment.next)
+    lost = None
+    if segment.size > segment.end:
+        log.error("%s is damaged at byte %d", segment.path, segment.end)
+        since = segment.last_ns or acknowledged_ns
+        lost = Hole(since, max(since, segment.path.stat().st_mtime_ns), 0)
+        set_aside(segment)
+    segment.last_ns = segment.last_ns or 0
+    return lost
+
+
 def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, ...]:
     """Where sequences that wait are missing: `sequence` and `last_ns` tell what is acknowledged."""
     holes = []
@@ -176,10 +192,6 @@ def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> Mark | Non
     return found
 
 
-def _new(path: Path) -> int:
-    return private.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-
-
 def set_aside(segment: Segment) -> bool:
     """Moves what follows the good records to `damaged/`; False where that fails and it stays where it is."""
     try:
@@ -187,7 +199,7 @@ def set_aside(segment: Segment) -> bool:
         if segment.next == segment.first:
             segment.path.replace(target)
         else:
-            with segment.path.open("rb") as source, os.fdopen(_new(target), "wb") as copy:
+            with segment.path.open("rb") as source, private.write_anew(target) as copy:
                 source.seek(segment.end)
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()

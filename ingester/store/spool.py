@@ -14,7 +14,7 @@ from ingester.store import segment as segments
 from ingester.store.disk import Disk, Place, is_full
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position, PositionFile
-from ingester.store.recovery import Recovery, Retained, count_retained, find_since, read_back, set_aside
+from ingester.store.recovery import Recovery, Retained, count_retained, find_since, read_back, read_late, set_aside
 from ingester.store.segment import Hole, Mark, Record
 from ingester.store.syncer import Syncer
 
@@ -243,7 +243,8 @@ class Spool:
                 places = self._ledger.places(head)
             try:
                 if head.segment.last_ns is None:
-                    self._read_late(head.segment)
+                    if (lost := read_late(head.segment, self._acknowledged_ns)) is not None:
+                        self._holes.append(lost)
                     continue
                 known = itertools.takewhile(lambda place: place[0].segment.last_ns is not None, places)
                 chosen, reason = segments.read(known, at_most_bytes)
@@ -257,17 +258,6 @@ class Spool:
             if chosen:
                 return chosen
             self._cut(head, reason)
-
-    def _read_late(self, segment: segments.Segment) -> None:
-        """Reads a segment that could not be read at the start. Raises OSError."""
-        segments.scan(segment, segment.next)
-        if segment.size > segment.end:
-            with self._lock:
-                since = segment.last_ns or self._acknowledged_ns
-                self._holes.append(Hole(since, max(since, segment.path.stat().st_mtime_ns), 0))
-            log.error("%s is damaged at byte %d (checksum)", segment.path, segment.end)
-            set_aside(segment)
-        segment.last_ns = segment.last_ns or 0
 
     def _cut(self, head: Mark, reason: str) -> None:
         """Gives up what follows in a segment, for the record at `head` cannot be read any more."""
