@@ -9,7 +9,6 @@ from ingester import configuration, private
 from ingester.configuration import Configuration, find, is_secret, masked, masked_text, nearest, read, user_file
 from ingester.errors import SettingsError
 
-
 NOBODY = 65534
 
 
@@ -69,7 +68,7 @@ def test_a_file_that_another_user_could_have_written_is_ignored_unless_it_is_nam
 
 def test_a_file_that_is_exchanged_after_it_was_found_is_refused(home):
     here = write(home / "here" / "ingester.toml", "", mode=0o666)
-    with pytest.raises(SettingsError, match="can be changed by every user.*--config"):
+    with pytest.raises(SettingsError, match=r"can be changed by every user.*--config"):
         read(here)
 
 

@@ -86,6 +86,7 @@ def start(
     parquet_after: str | None,
     drop_after: str | None,
     metrics: str | None,
+    metrics_host: Sequence[str],
     alarm_webhook: str | None,
     alarm_gap: str,
     alarm_wait: str,
@@ -112,7 +113,7 @@ def start(
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
     with contextlib.ExitStack() as closing:
-        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
+        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         listed = listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None)
