@@ -18,6 +18,8 @@ from typing import BinaryIO
 from ingester.errors import UnsafeFile
 
 FOLDER, FILE = 0o700, 0o600
+OURS = ("spool", "state", "questdb", "dead-letter", "pairs.txt", "ingester.toml", "lost+found")
+"""What begins so may be in a data folder: what we keep there, and what a file system of its own has."""
 
 
 def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
@@ -48,9 +50,23 @@ def folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def data_folder(path: Path) -> None:
+def linked_folder(path: Path) -> None:
     """As `folder`, for one that may be reached by a symbolic link, if that is our own or root's."""
     folder(resolved(path))
+
+
+def data_folder(path: Path) -> None:
+    """As `linked_folder`, for the data folder. One that holds other things too, as /tmp or the root of a disk, keeps
+    its mode, for others may need it; what is ours in it is in folders of its own."""
+    path = resolved(path)
+    others = [name for name in os.listdir(path) if not name.startswith(OURS)] if path.is_dir() else []
+    if not others or path.stat().st_uid != os.geteuid():
+        folder(path)
+    elif who := changeable_by(path.stat()):
+        raise UnsafeFile(
+            f"{path} is not used, for it holds other things too ({others[0]}) and can be changed by {who}. "
+            f"Give a folder of its own: --data-dir {path / 'ingester'}"
+        )
 
 
 def resolved(path: Path) -> Path:

@@ -61,8 +61,22 @@ def test_links_are_refused_and_what_they_lead_to_is_left_alone(tmp_path):
     assert (tmp_path / "victim").read_text() == "dear"
     assert not (tmp_path / "nothing").exists()
     assert mode(tmp_path / "elsewhere") == 0o755
-    private.data_folder(tmp_path / "folder")  # our own link, to where we want it
+    private.linked_folder(tmp_path / "folder")  # our own link, to where we want it
     assert mode(tmp_path / "elsewhere") == 0o700
+
+
+def test_a_data_folder_that_holds_other_things_keeps_its_mode(tmp_path):
+    for each, before, after in (("own", 0o777, 0o700), ("disk", 0o755, 0o755), ("shared", 0o1777, None)):
+        path = tmp_path / each
+        path.mkdir()
+        (path / ("pairs.txt.lock" if each == "own" else "of others")).touch()
+        path.chmod(before)
+        if after is None:
+            with pytest.raises(UnsafeFile, match=rf"of others.*every user.*--data-dir {path}/ingester"):
+                private.data_folder(path)
+        else:
+            private.data_folder(path)
+        assert mode(path) == (after or before)
 
 
 def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):

@@ -137,9 +137,9 @@ class ManagedServer:
             pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
             native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
             shutil.rmtree(native, ignore_errors=True)
-            private.data_folder(self._root)
+            private.linked_folder(self._root)
             for name in launch.FOLDERS:
-                private.data_folder(self._root / name)
+                private.linked_folder(self._root / name)
             with private.write_anew(self._root / "conf" / "log.conf") as conf:
                 conf.write(launch.LOG_CONF.encode())
             path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
@@ -220,7 +220,7 @@ class ManagedServer:
         """Lets one process at a time start or stop the server of this folder."""
         try:
             private.data_folder(self.data_dir)
-            private.data_folder(self._state_file.parent)
+            private.linked_folder(self._state_file.parent)
             lock = private.write_anew(self._state_file.parent / "lock")
         except OSError as error:
             raise ServerError(
