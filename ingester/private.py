@@ -39,10 +39,14 @@ def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
 
 
 def folder(path: Path) -> None:
-    """Makes a folder for this user alone, or makes it so again. Raises UnsafeFile, and OSError where that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(FOLDER)
+    """Makes a folder for this user alone, and those above it that are missing, or makes it so again.
+
+    Raises UnsafeFile, and OSError where that fails.
+    """
+    missing = [each for each in path.parents if not each.exists()]
+    for each in (*reversed(missing), path):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(FOLDER)
     descriptor = _opened(path, os.O_RDONLY | os.O_DIRECTORY, FOLDER)
     try:
         _claim(path, descriptor, FOLDER)

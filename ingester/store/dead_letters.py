@@ -11,7 +11,7 @@ from ingester import private
 from ingester.clock import SECOND
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.store import ilp
-from ingester.store.disk import sync_folder
+from ingester.store.disk import reason_of, sync_folder
 
 REMEMBERED = 100_000
 """So many rows are known again when they come again, as after a resend."""
@@ -37,9 +37,9 @@ class DeadLetters:
         try:
             self._append(path, _line(row, error, at_ns))
         except (OSError, UnsafeFile) as failure:
-            reason = getattr(failure, "strerror", None) or failure
             raise SpoolError(
-                f"cannot set aside a refused row in {path}: {reason}. Make room, or let the recorder write there"
+                f"cannot set aside a refused row in {path}: {reason_of(failure)}. Make room, or let the "
+                "recorder write there"
             ) from failure
         self._known[digest] = None
         if len(self._known) > REMEMBERED:

@@ -24,6 +24,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in _OUT_OF_SPACE
 
 
+def reason_of(error: Exception) -> str:
+    """What an error of the system says, without its number and path."""
+    return "out of memory" if isinstance(error, MemoryError) else getattr(error, "strerror", None) or str(error)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes names created, renamed or removed in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

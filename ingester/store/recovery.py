@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingester import private
+from ingester.store.disk import reason_of
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position
 from ingester.store.segment import (
@@ -83,8 +84,8 @@ def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledg
         else:
             try:
                 scan(segment, before)
-            except OSError as error:
-                log.error("cannot read %s (%s): it is kept, and tried again", segment.path, error.strerror or error)
+            except (OSError, MemoryError) as error:
+                log.error("cannot read %s (%s): it is kept, and tried again", segment.path, reason_of(error))
                 _keep_unread(segment, before)
                 ledger.next = max(ledger.next, segment.next)
                 ledger.segments.append(segment)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.store import segment as segments
-from ingester.store.disk import Disk, Place, is_full
+from ingester.store.disk import Disk, Place, is_full, reason_of
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position, PositionFile
 from ingester.store.recovery import Recovery, Retained, count_retained, find_since, read_back, read_late, set_aside
@@ -143,7 +143,7 @@ class Spool:
                 segments.keep(active)
                 self._retire()
         except (OSError, SpoolError, UnsafeFile) as error:
-            return f"{self.folder} cannot be made again: {getattr(error, 'strerror', None) or error}"
+            return f"{self.folder} cannot be made again: {reason_of(error)}"
         if former is not None:
             for segment in ledger.segments:
                 if segment.kept < 0:
@@ -249,11 +249,11 @@ class Spool:
                 known = itertools.takewhile(lambda place: place[0].segment.last_ns is not None, places)
                 chosen, reason = segments.read(known, at_most_bytes)
             except FileNotFoundError as error:
-                chosen, reason = [], str(error.strerror)
-            except OSError as error:
+                chosen, reason = [], reason_of(error)
+            except (OSError, MemoryError) as error:
                 raise SpoolError(
-                    f"{self._ledger.waiting()[1]} rows wait in the spool, but {head.segment.path} cannot be read: "
-                    f"{error.strerror or error}. It is tried again; where the disk is broken, move that file away"
+                    f"{self.rows_waiting} rows wait in the spool, but {head.segment.path} cannot be read: "
+                    f"{reason_of(error)}. It is tried again; where the disk is broken, move that file away"
                 ) from error
             if chosen:
                 return chosen

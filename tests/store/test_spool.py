@@ -458,6 +458,18 @@ def test_a_moved_folder_is_made_again_and_nothing_is_lost(tmp_path, opened):
     assert len(os.listdir("/proc/self/fd")) < descriptors
 
 
+def test_folders_above_it_may_go_too(tmp_path, opened):
+    spool = opened(tmp_path / "data" / "spool" / "one")
+    append(spool, 0)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert append(spool, 1)
+    shutil.rmtree(tmp_path / "data")
+    assert append(spool, 2)
+    refused_to_others(spool.folder)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "data").rglob("*") if path.is_dir()} == {0o700}
+    assert numbers(take_all(spool)) == [0, 1, 2]
+
+
 def test_a_deleted_file_is_not_written_to_any_more(tmp_path, opened):
     spool = opened(tmp_path)
     for number in range(5):
