@@ -173,15 +173,28 @@ def remove(segment: Segment) -> None:
         os.truncate(segment.path, 0)
         if segment.kept < 0:
             segment.path.unlink()
-    if segment.kept >= 0:
-        os.close(segment.kept)
-        segment.kept = -1
+    let_go([segment])
 
 
 def keep(segment: Segment) -> None:
     """Makes a file that is still open readable also where it was deleted. Raises OSError."""
     segment.kept = os.dup(segment.descriptor)
     segment.path = Path(f"/proc/self/fd/{segment.kept}")
+
+
+def now_in(folder: Path, segments: Iterable[Segment]) -> None:
+    """Notes that the folder of some segments was moved."""
+    for segment in segments:
+        if segment.kept < 0:
+            segment.path = folder / segment.path.name
+
+
+def let_go(segments: Iterable[Segment]) -> None:
+    """Closes the files that have no name any more."""
+    for segment in segments:
+        if segment.kept >= 0:
+            os.close(segment.kept)
+            segment.kept = -1
 
 
 def is_in_place(segment: Segment) -> bool:

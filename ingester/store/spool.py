@@ -101,6 +101,7 @@ class Spool:
             self._retire()
         self._syncer.stop()
         self._position.save(self._current)
+        segments.let_go(self._ledger.segments)
         self._place.close()
 
     # The appending side.
@@ -137,19 +138,16 @@ class Spool:
         if not lost and (active is None or segments.is_in_place(active)):
             return None
         try:
-            former = self._place.reclaim() if lost else None
+            if lost and (former := self._place.reclaim()) is not None:
+                segments.now_in(former, [each for each in ledger.segments if each is not active])
+                self._position.lost()
+                self._disk.moved()
             if active is not None and not segments.is_in_place(active):
                 log.error("%s was deleted or moved under the recorder, a new file is begun", active.path)
                 segments.keep(active)
                 self._retire()
         except (OSError, SpoolError, UnsafeFile) as error:
             return f"{self.folder} cannot be made again: {reason_of(error)}"
-        if former is not None:
-            for segment in ledger.segments:
-                if segment.kept < 0:
-                    segment.path = former / segment.path.name
-            self._position.lost()
-            self._disk.moved()
         return None
 
     def _make_room(self, need: int) -> str | None:
@@ -240,7 +238,7 @@ class Spool:
                 head = self._ledger.head()
                 if head is None:
                     return []
-                places = self._ledger.places(head)
+                places, path = self._ledger.places(head), head.segment.path
             try:
                 if head.segment.last_ns is None:
                     if (lost := read_late(head.segment, self._acknowledged_ns)) is not None:
@@ -249,6 +247,11 @@ class Spool:
                 known = itertools.takewhile(lambda place: place[0].segment.last_ns is not None, places)
                 chosen, reason = segments.read(known, at_most_bytes)
             except FileNotFoundError as error:
+                with self._lock:
+                    if (problem := self._settle()) is not None:
+                        raise SpoolError(problem) from error
+                    if head.segment.path != path:
+                        continue  # the folder was moved just now
                 chosen, reason = [], reason_of(error)
             except (OSError, MemoryError) as error:
                 raise SpoolError(
