@@ -5,6 +5,7 @@ connection is checked before anything is sent: the socket that accepted it has t
 that process to this user, to the server's folder and to the start that the state file tells of.
 """
 
+import contextlib
 import errno
 import os
 import pwd
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ingester.errors import UnknownServer, Unreachable
+from ingester.errors import NoAnswer, UnknownServer
 
 ACCEPT_SECONDS = 5.0
 """How long a connection may wait for the server to accept it; a process that hangs does not."""
@@ -78,12 +79,16 @@ def process_of(state: State, root: Path) -> psutil.Process | None:
 
 def is_server(process: psutil.Process, root: Path) -> bool:
     """Whether a process is the QuestDB of a folder, and runs as this user or as the folder's owner. Raises
-    psutil.Error, and OSError where there is no such folder."""
-    words = process.cmdline()[-2:]
+    psutil.Error."""
+    option, folder = ["", "", *process.cmdline()][-2:]
+    owners, same = {os.geteuid()}, folder == str(root)  # perhaps moved or deleted under it
+    with contextlib.suppress(OSError):
+        owners.add(root.stat().st_uid)
+        same = os.path.samefile(folder, root)  # though it may have been given by another name
     return (
-        words[:1] == ["-d"]
-        and os.path.realpath(words[-1]) == os.path.realpath(root)
-        and process.uids().real in (os.geteuid(), root.stat().st_uid)
+        option == "-d"
+        and same
+        and process.uids().real in owners
         and Path(process.exe()).name.startswith("java")
         and process.status() != psutil.STATUS_ZOMBIE
     )
@@ -92,7 +97,7 @@ def is_server(process: psutil.Process, root: Path) -> bool:
 def verify(connection: socket.socket, root: Path) -> None:
     """Returns where the server of a folder has accepted this connection.
 
-    Raises UnknownServer, which says who has it, where another process has; Unreachable where nobody accepts it.
+    Raises UnknownServer, which says who has it, where another process has; NoAnswer where nobody accepts it.
     """
     here, there = connection.getsockname(), connection.getpeername()
     pid = _server(root)
@@ -107,7 +112,7 @@ def verify(connection: socket.socket, root: Path) -> None:
                 "sent there. End that program, or leave it: ingester server start brings QuestDB up at another port."
             )
         if time.monotonic() > deadline:
-            raise Unreachable(f"QuestDB at {there[0]}:{there[1]} accepts no connection, it seems to hang")
+            raise NoAnswer(f"QuestDB at {there[0]}:{there[1]} accepts no connection, it seems to hang")
         time.sleep(_POLL_SECONDS)
 
 

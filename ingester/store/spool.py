@@ -101,6 +101,7 @@ class Spool:
             self._retire()
         self._syncer.stop()
         self._position.save(self._current)
+        self._disk.give_back()
         segments.let_go(self._ledger.segments)
         self._place.close()
 

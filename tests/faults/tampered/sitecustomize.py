@@ -1,13 +1,16 @@
 """Python runs this before a recorder whose PYTHONPATH holds this folder: names and time are then as files say.
 
 In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which time is off; while
-`eio` exists, no segment of a spool can be read.
+`eio` exists, no segment of a spool can be read; the threads whose names begin as a line of `kill` says die, once, of an
+error where they are.
 """
 
+import ctypes
 import errno
 import io
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -35,3 +38,19 @@ def open_(file, *arguments, **options):
 
 
 socket.getaddrinfo, time.time_ns, io.open = getaddrinfo, time_ns, open_
+
+
+def kill():
+    while True:
+        time.sleep(0.05)
+        try:
+            names = (_folder / "kill").read_text().split("\n")
+            (_folder / "kill").unlink()
+        except OSError:
+            continue
+        for thread in threading.enumerate():
+            if any(name and thread.name.startswith(name) for name in names):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+
+
+threading.Thread(target=kill, daemon=True).start()
