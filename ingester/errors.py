@@ -13,12 +13,14 @@ IngesterError
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
     │   └── Incomplete         Binance answered with less than it lists
+    ├── UnsafeFile           a file or folder of ours belongs to another user, or may be changed by one
     ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
         │   └── NoAnswer         QuestDB took the connection, or the call for one, and said nothing in time
+        ├── UnknownServer      another process than the managed QuestDB listens at its port
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
@@ -76,6 +78,10 @@ class UnreadableDataSet(OperationError):
     """A data set's folder or one of its files is missing, changed or damaged."""
 
 
+class UnsafeFile(OperationError):
+    """A file or folder that has to be this user's alone is another user's, may be changed by one, or is a link."""
+
+
 class RateLimited(ExchangeError):
     """HTTP 429 or 418: the exchange does not answer for `seconds`."""
 
@@ -106,6 +112,10 @@ class Unreachable(StoreError):
 
 class NoAnswer(Unreachable):
     """QuestDB said nothing in time: it hangs, or is busy. One that does not run refuses at once instead."""
+
+
+class UnknownServer(StoreError):
+    """Another process than the managed QuestDB listens at its port; nothing was sent there."""
 
 
 class AccessRefused(StoreError):

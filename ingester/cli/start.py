@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from ingester import private
 from ingester.capture.collector import Collector, spool_folder
 from ingester.capture.record import Record
 from ingester.capture.source import simulated_symbols
@@ -122,6 +123,7 @@ def start(
     parquet_after: str | None,
     drop_after: str | None,
     metrics: str | None,
+    metrics_host: Sequence[str],
     alarm_webhook: str | None,
     alarm_gap: str,
     alarm_wait: str,
@@ -142,6 +144,7 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    private.data_folder(data_dir)
     _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
@@ -149,7 +152,7 @@ def start(
     policy = policy_of(parquet_after, drop_after)
     _look_for_leftovers(data_dir, collector)
     with contextlib.ExitStack() as closing:
-        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
+        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         check = beside(
