@@ -20,6 +20,7 @@ IngesterError
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
+        ├── LevelsRefused      an existing table cannot get more levels now
         └── SpoolError         the folder of rows that wait on disk cannot be used
 
 The message of each names the value that was wrong, what was expected, and the next step.
@@ -108,6 +109,10 @@ class Untrusted(StoreError):
 
 class SchemaMismatch(StoreError):
     """An existing table does not fit what would be written into it."""
+
+
+class LevelsRefused(StoreError):
+    """An existing table cannot get more levels now: its Parquet days are read, or the disk has too little room."""
 
 
 class SpoolError(StoreError):

@@ -28,7 +28,7 @@ from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
-from ingester.errors import RegionRefused, StoreError
+from ingester.errors import LevelsRefused, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
@@ -37,6 +37,7 @@ from ingester.store import schema
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
+from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
@@ -139,8 +140,16 @@ def _reach(
     """The QuestDB to record into. A first start needs it to be ready; any later one records, and waits for it."""
     try:
         db, server = open_questdb(data_dir, questdb)
-        schema.ensure(db, depth)
+        if days := schema.days_to_rewrite(db, depth):
+            log.warning(
+                "rows wait in the spool while QuestDB rewrites %s, as orderbook got more levels",
+                counted(len(days), "Parquet day"),
+            )
+        else:
+            schema.ensure(db, depth)
         return db, server
+    except LevelsRefused:
+        raise
     except StoreError as error:
         server = ManagedServer(data_dir) if questdb is None else None
         endpoint = server.last_endpoint() if server else questdb

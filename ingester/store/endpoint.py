@@ -31,6 +31,8 @@ class Endpoint:
     """Sent instead of user and password."""
     read_from: Path | None = None
     """What the password or token was read from, and is read from again where it is refused."""
+    folder: Path | None = None
+    """The data folder of a managed server."""
     ca_file: Path | None = None
     """The certificates of those who may vouch for an https server, instead of the ones that the system trusts."""
 

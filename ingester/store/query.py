@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote_plus
 
 from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.store.tables import ORDERBOOK
 
 MOST_BYTES = 12_000
 """Of names in one condition: QuestDB takes statements of 32,000 bytes, and one may name them twice."""

@@ -1,6 +1,7 @@
 """Bulk reads of `orderbook`: time slices of all pairs as arrays, through QuestDB's Parquet export."""
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingester.clock import SECOND
+from ingester.errors import QueryError, StoreError
 from ingester.snapshot import level_columns
+from ingester.store.partitions import TOO_OLD, added_later, column_names, partitions
 from ingester.store.query import between, collectors, depth, one_of, quoted
 from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.store.tables import ORDERBOOK
 
 SLICE_ROWS = 120_000
 """Rows of a slice: about 21 MB on the wire at depth 5. Larger ones are not faster, and take memory."""
@@ -70,9 +73,10 @@ class Reader:
             self._chosen = f" AND {named}" if named else ""
         if collector is not None:
             self._chosen += f" AND collector = {quoted([collector])}"
-        # A projection over partitions in Parquet needs a row filter (a bug of QuestDB 9.3.4): one that is always true.
+        # Bugs of QuestDB 9.3.4: over Parquet days a projection without a row filter is refused, and any query without
+        # one may end the server where a column is younger than a row. So there is a filter that is always true.
         self._filter = self._chosen or " AND last_update_id IS NOT NULL"
-        all_columns = levels == depth(db) and not self._chosen
+        all_columns = levels == depth(db) and not self._chosen and not _needs_filter(db)
         self._what = "*" if all_columns else ", ".join([*KEYS, "collector", *self._names])
         if all_columns:
             self._filter = ""
@@ -107,8 +111,17 @@ class Reader:
         """The rows of a slice. Raises StoreError."""
         where = between(*part) + self._filter
         room: bytearray = self._rooms.__dict__.setdefault("room", bytearray())
-        with self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}", room) as data:
-            table = self._table(data)
+        try:
+            with self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}", room) as data:
+                table = self._table(data)
+        except QueryError as error:
+            if TOO_OLD not in str(error):
+                raise
+            day = time.strftime("%Y-%m-%d", time.gmtime(part.start_ns // SECOND))
+            raise StoreError(
+                f"{day} was made Parquet before {ORDERBOOK} got more levels, and QuestDB cannot read these there. "
+                "`ingester start` rewrites such days, before it stores the first row."
+            ) from error
         return self._sorted(table)
 
     def _table(self, data: memoryview) -> pa.Table:
@@ -146,6 +159,11 @@ class Reader:
             recorders,
             by,
         )
+
+
+def _needs_filter(db: QuestDB) -> bool:
+    """Whether the table has Parquet days, and columns that it did not have from the beginning."""
+    return bool(added_later(column_names(db))) and any(day.is_parquet for day in partitions(db))
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:

@@ -173,7 +173,9 @@ class ManagedServer:
         return self.password_file.read_text().strip()
 
     def _endpoint(self, state: State) -> Endpoint:
-        return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
+        return Endpoint(
+            f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port, folder=self.data_dir
+        )
 
     def _answers(self, state: State, endpoint: Endpoint) -> bool:
         """Waits until the server answers; False where its process ended instead."""
