@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
+from ingester.capture.practice import refuse_mixing
 from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
@@ -75,7 +76,7 @@ class Collector:
             self.spool,
             self.clock.now,
             self.metrics.store,
-            lambda: schema.ensure(db, settings.depth),
+            lambda: self._prepare(data_dir),
             DeadLetters(data_dir / "dead-letter" / settings.collector),
             self._intake.note,
             tally=self._tally,
@@ -207,6 +208,10 @@ class Collector:
             gc.collect()
         for hole in self.spool.take_holes():
             self._record_hole(hole)
+
+    def _prepare(self, data_dir: Path) -> None:
+        refuse_mixing(self._db, self.settings.exchange.name, data_dir)
+        schema.ensure(self._db, self.settings.depth)
 
     def _record_hole(self, hole: Hole) -> None:
         """Rows of any symbols were in the spool and cannot be read back."""

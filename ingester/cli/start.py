@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ingester.capture.collector import Collector, spool_folder
+from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
 from ingester.capture.record import Record
 from ingester.capture.source import simulated_symbols
 from ingester.capture.watch import Watch
@@ -28,7 +29,7 @@ from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
-from ingester.errors import LevelsRefused, RegionRefused, StoreError
+from ingester.errors import LevelsRefused, MixedData, RegionRefused, StoreError
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
@@ -116,7 +117,7 @@ def start(
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         listed = listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None)
         settings = dataclasses.replace(settings, symbols=tuple(listed))
-        db, server = _reach(data_dir, questdb, depth, collector)
+        db, server = _reach(data_dir, questdb, settings)
         shown = Record(settings.symbols[:MOST_BOOKS], depth)
         recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
@@ -134,27 +135,27 @@ def _exchange(
     return exchange_at(name, stream_url, rest_url)
 
 
-def _reach(
-    data_dir: Path, questdb: Endpoint | None, depth: int, collector: str
-) -> tuple[QuestDB, ManagedServer | None]:
+def _reach(data_dir: Path, questdb: Endpoint | None, settings: Settings) -> tuple[QuestDB, ManagedServer | None]:
     """The QuestDB to record into. A first start needs it to be ready; any later one records, and waits for it."""
     try:
         db, server = open_questdb(data_dir, questdb)
-        if days := schema.days_to_rewrite(db, depth):
+        refuse_mixing(db, settings.exchange.name, data_dir)
+        if days := schema.days_to_rewrite(db, settings.depth):
             log.warning(
                 "rows wait in the spool while QuestDB rewrites %s, as orderbook got more levels",
                 counted(len(days), "Parquet day"),
             )
         else:
-            schema.ensure(db, depth)
+            schema.ensure(db, settings.depth)
         return db, server
-    except LevelsRefused:
+    except (LevelsRefused, MixedData):
         raise
     except StoreError as error:
         server = ManagedServer(data_dir) if questdb is None else None
         endpoint = server.last_endpoint() if server else questdb
-        if endpoint is None or not spool_folder(data_dir, collector).is_dir():
+        if endpoint is None or not spool_folder(data_dir, settings.collector).is_dir():
             raise
+        refuse_mixing_unasked(endpoint, settings.exchange.name, data_dir)
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
         return QuestDB(endpoint), server
 

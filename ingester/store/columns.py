@@ -124,6 +124,7 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str
     if free is None or not work.native:
         return
     sizes = [day.rows * VALUE_BYTES * len(names) for day in work.native]
+    # Then one day at a time gets the new columns, and lies beside its Parquet file for a moment.
     again = max(
         size * WRITTEN_SHARE + day.rows * VALUE_BYTES * len(missing)
         for size, day in zip(sizes, work.native, strict=True)
@@ -132,8 +133,8 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str
     if free < needed:
         raise LevelsRefused(
             f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, as the table gets "
-            f"more levels. That needs {needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. Make "
-            "room, drop old days (ingester retention --drop-after), or record the deeper books into another --data-dir."
+            f"more levels. That needs {needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. "
+            "Make room, drop old days (ingester retention --drop-after), or record the deeper books into another --data-dir."
         )
 
 

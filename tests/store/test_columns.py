@@ -181,7 +181,6 @@ def test_in_either_order_a_parquet_day_and_more_levels_read_alike_and_take_late_
     store(db, books("AUSDT", FIRST + NOON, 5))  # there already
     import_books(server, tmp_path, "DUSDT", FIRST + NOON + 7 * SECOND, 20)
     assert rows_by_symbol(db, FIRST, FIRST + DAY) == {"AUSDT": ROWS, "CUSDT": ROWS, "DUSDT": ROWS}
-    restart(server, db, restarts and not parquet_first)
     assert_readable(server, db, tmp_path, deep=("CUSDT", "DUSDT"))
     assert forms(db)[DAYS[0]] is True
 
