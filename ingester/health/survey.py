@@ -34,6 +34,8 @@ FORGET = timedelta(days=7)
 IMPORTED = "import"
 """The collector of earlier recordings is none that runs."""
 
+UNEXPLAINED = "unexplained"
+
 _BUILD = "SELECT build()"
 _TABLES = (
     "SELECT name, suspended, sequencerTxn - writerTxn, errorTag, errorMessage FROM wal_tables() "
@@ -141,13 +143,13 @@ def _with_partitions(table: Table, partitions: Sequence[Sequence[int]]) -> Table
 
 def _gaps(db: QuestDB) -> dict[str, DayOfGaps]:
     days: dict[str, DayOfGaps] = {}
-    for collector, detail, count, seconds, longest in db.sql(_GAPS).rows:
+    for collector, detail, count, seconds, longest in (row for row in db.sql(_GAPS).rows if row[0]):
         before = days.get(collector, DayOfGaps(0, 0.0, 0.0))
         days[collector] = DayOfGaps(
             before.gaps + count,
             before.seconds + seconds,
             max(before.longest_seconds or 0.0, longest),
-            before.reasons | {detail: count},
+            before.reasons | {detail or UNEXPLAINED: count},
         )
     return days
 
@@ -155,7 +157,7 @@ def _gaps(db: QuestDB) -> dict[str, DayOfGaps]:
 def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[Recorder]:
     """Recorders that write into the same table from elsewhere."""
     found = []
-    for collector, stopped, begun in sorted(db.sql(_COLLECTORS).rows):
+    for collector, stopped, begun in sorted(row for row in db.sql(_COLLECTORS).rows if row[0] and (row[1] or row[2])):
         if collector in own or collector == IMPORTED:
             continue
         day = days.get(collector, DayOfGaps(0, 0.0, 0.0))

@@ -1,5 +1,6 @@
 """Bulk reads of `orderbook`: time slices of all pairs as arrays, through QuestDB's Parquet export."""
 
+import functools
 import threading
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingester.clock import SECOND
@@ -65,6 +67,9 @@ class Reader:
         self._db = db
         self._symbols = sorted(symbols)
         self._names = level_columns(levels)
+        self.nameless = 0
+        """Rows that were left out, for they lack symbol, collector or update id."""
+        self._counting = threading.Lock()
         self._rooms = threading.local()  # each thread reads into its own
         wanted = sum(counts.get(symbol, 0) for symbol in symbols)
         self._chosen = ""
@@ -75,7 +80,7 @@ class Reader:
             self._chosen += f" AND collector = {quoted([collector])}"
         # Bugs of QuestDB 9.3.4: over Parquet days a projection without a row filter is refused, and any query without
         # one may end the server where a column is younger than a row. So there is a filter that is always true.
-        self._filter = self._chosen or " AND last_update_id IS NOT NULL"
+        self._filter = self._chosen or " AND timestamp IS NOT NULL"
         all_columns = levels == depth(db) and not self._chosen and not _needs_filter(db)
         self._what = "*" if all_columns else ", ".join([*KEYS, "collector", *self._names])
         if all_columns:
@@ -83,8 +88,9 @@ class Reader:
 
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
         """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
-        there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns)
-        self._collector = there[0] if len(there) == 1 else None  # a column of the same texts takes long to unpack
+        there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns, nameless=True)
+        # A column of the same texts takes long to unpack.
+        self._collector = there[0] if len(there) == 1 and there[0] else None
         where = between(start_ns, end_ns) + self._chosen
         hours = self._db.sql(
             f"SELECT timestamp_floor('1h', timestamp)::long, count() FROM {ORDERBOOK} WHERE {where} "
@@ -131,7 +137,18 @@ class Reader:
         dictionaries hold every unused symbol as an empty string, and pyarrow counts these as one.
         """
         columns = [*KEYS, *self._names] if self._collector else [*KEYS, "collector", *self._names]
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+        return self._named(table, [name for name in columns if name not in self._names])
+
+    def _named(self, table: pa.Table, keys: Sequence[str]) -> pa.Table:
+        """The rows that say of which pair and book they are, and who recorded it; others came by hand."""
+        lacking = [name for name in keys if table.column(name).null_count]
+        if not lacking:
+            return table
+        named = table.filter(functools.reduce(pc.and_, (pc.is_valid(table.column(name)) for name in lacking)))
+        with self._counting:
+            self.nameless += len(table) - len(named)
+        return named
 
     def _sorted(self, table: pa.Table) -> Rows:
         present, indices = _encoded(table.column("symbol"))
