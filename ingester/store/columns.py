@@ -134,7 +134,8 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str
         raise LevelsRefused(
             f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, as the table gets "
             f"more levels. That needs {needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. "
-            "Make room, drop old days (ingester retention --drop-after), or record deeper books into another --data-dir."
+            "Make room, drop old days (ingester retention --drop-after), or record the deeper books into another "
+            "--data-dir."
         )
 
 
