@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,10 @@ def remove_lost(root: Path) -> None:
     for path in lost:
         log.warning("%s holds nothing since a crash, QuestDB makes it again", path)
         path.unlink(missing_ok=True)
+    for table in [*root.glob("db/sys.*"), root / "db" / "telemetry_config"]:  # its own notes, nobody's data
+        if _is_lost(table / "_meta"):
+            log.warning("%s is damaged since a crash, QuestDB makes it again", table)
+            shutil.rmtree(table, ignore_errors=True)
 
 
 def _is_lost(path: Path) -> bool:
@@ -94,12 +99,14 @@ def first_cause(lines: Sequence[str]) -> str:
     """
     causes: list[str] = []
     for line in (line.strip() for line in lines):
-        if match := re.match(r"(?:Exception in thread \S+ |Caused by: )?((?:[\w$]+\.)+[\w$]*(?:Exception|Error)\b.*)", line):
+        if match := re.match(
+            r"(?:Exception in thread \S+ |Caused by: )?((?:[\w$]+\.)+[\w$]*(?:Exception|Error)\b.*)", line
+        ):
             causes.append(match[1])
         elif causes and not re.match(r"at |\.\.\. \d+ more|\tat ", line):
             break  # the first trace is over
     if causes:
         return causes[-1]
     said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("at ")]
-    errors = [line for line in said if re.search(r"\b[EC] i\.q\.|error|could not|SIG[A-Z]+", line, re.IGNORECASE)]
-    return errors[0] if errors else "; ".join(said[-3:]) or "it said nothing"
+    first = next((place for place, line in enumerate(said) if re.search(r"error|could not|SIGSEGV", line, re.I)), -2)
+    return "; ".join(said[first:][:2]) or "it said nothing"

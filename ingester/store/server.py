@@ -74,6 +74,9 @@ class ManagedServer:
         """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
         with self._locked():
             state = self._state()
+            if state and self._noted() is None:
+                log.warning("%s was lost; QuestDB, which runs, is found again", self._state_file)
+                self._remember(state)
             ours = False  # launched by this call
             for _ in range(LAUNCHES):
                 if not state or not self._process(state):
@@ -85,7 +88,10 @@ class ManagedServer:
                     return endpoint
                 if ours and "could not bind" not in self._last_words(100):
                     break  # else someone took the port meanwhile, or the one that ran was dying
-            raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
+            raise ServerError(
+                f"QuestDB ended while it was starting: {self._first_cause()}\n"
+                f"  All that it said is in {self._root / 'log'}"
+            )
 
     def last_endpoint(self) -> Endpoint | None:
         """Where the server was when it was last started; None where it never was."""
@@ -147,6 +153,7 @@ class ManagedServer:
             shutil.rmtree(native, ignore_errors=True)
             for folder in (self._root / "conf", self._root / "log", native):
                 folder.mkdir(parents=True, exist_ok=True)
+            launch.remove_lost(self._root)
             (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
             path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
             path.symlink_to(f"/proc/self/fd/{verified.fileno()}")
@@ -208,11 +215,40 @@ class ManagedServer:
             lines += file.read_text(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-most:])
 
+    def _first_cause(self) -> str:
+        """Why the server that was just started ended."""
+        try:
+            lines = (self._root / "log" / "output.log").read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return launch.first_cause(lines)
+
     def _state(self) -> State | None:
+        return self._noted() or self._found()
+
+    def _noted(self) -> State | None:
         try:
             return msgspec.json.decode(self._state_file.read_bytes(), type=State)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+
+    def _found(self) -> State | None:
+        """The server of this folder that runs though its state file is lost: told by its command and its settings."""
+        if not self._root.is_dir():
+            return None
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, KeyError, ValueError):
+                if process.uids().real == os.getuid() and self._is_ours(process):
+                    settings = process.environ()
+                    http, pg = (
+                        settings[f"QDB_{name}"].rpartition(":")[2] for name in ("HTTP_BIND_TO", "PG_NET_BIND_TO")
+                    )
+                    return State(process.pid, int(http), int(pg))
+        return None
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether it is a server of this folder, and not just a process that has got the same pid."""
+        return process.cmdline()[-2:] == ["-d", str(self._root)] and process.status() != psutil.STATUS_ZOMBIE
 
     def _remember(self, state: State) -> None:
         beside = self._state_file.with_suffix(".tmp")
@@ -223,8 +259,7 @@ class ManagedServer:
         """The server's process, where it is still the one that `state` tells of."""
         try:
             process = psutil.Process(state.pid)
-            same = process.cmdline()[-2:] == ["-d", str(self._root)]  # else the pid went to someone else
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if self._is_ours(process) else None
         except psutil.Error:
             return None
 
