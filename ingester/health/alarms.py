@@ -10,6 +10,7 @@
 | rows_lost | critical | the spool has no room, so rows that come are lost |
 | rows_missing | warning | rows were acknowledged and are not in the table |
 | table_suspended | critical | QuestDB acknowledges rows and does not show them |
+| table_damaged | critical | files of the table are damaged, so that some of it cannot be read |
 | dead_letter | warning | QuestDB refused rows for good within the last day |
 | disk_full | warning | less than `low_bytes` free (critical: `critical_bytes`), or `days` at the present rate |
 | spool_full | warning | what waits takes more than `spool_share` of the spool |
@@ -134,6 +135,13 @@ def _rows(report: Report, limits: Limits) -> Iterator[Problem]:
             "critical",
             "QuestDB has suspended a table: rows are acknowledged and do not become visible",
             'it is resumed by itself; ingester sql "SELECT * FROM wal_tables()" tells why it was suspended',
+        )
+    if storing.damage:
+        yield Problem(
+            "table_damaged",
+            "critical",
+            f"QuestDB cannot read all of the table: {storing.damage}",
+            "restore it from a backup, or drop the damaged days: docs/deployment.md, What a power cut costs",
         )
     if rows.missing:
         yield Problem(

@@ -24,6 +24,7 @@ from ingester.health.overview import (
 from ingester.health.report import Disk
 from ingester.health.statefile import Published, read_all
 from ingester.health.vitals import row_bytes
+from ingester.store.damage import damage
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 from ingester.store.server import ManagedServer
@@ -105,6 +106,7 @@ def _ask(
     version = ""
     try:
         version = str(db.sql(_BUILD).rows[0][0]).removeprefix("Build Information: ").split(",")[0]
+        damaged = damage(db)
         tables = tables_of(db)
         days = _gaps(db) if EVENTS in tables else {}
         others = _others(db, own, days) if len(tables) == 2 else []
@@ -114,7 +116,7 @@ def _ask(
         return Server("answers", url, managed, version, str(error)), None, []
     except StoreError as error:
         return Server("does not answer", url, managed, error=str(error)), None, []
-    return Server("answers", url, managed, version, tables=list(tables.values())), days, others
+    return Server("answers", url, managed, version, damaged, list(tables.values())), days, others
 
 
 def tables_of(db: QuestDB) -> dict[str, Table]:

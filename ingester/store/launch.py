@@ -9,6 +9,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_EXCEPTION = r"Caused by: (.+)|(?:Exception in thread \S+ )?((?:[\w$]+\.)+[\w$]*(?:Exception|Error)\b.*)"
 LOG_CONF = """\
 # Written at each start. QuestDB's own log, kept small; `spinBeforeFlush`: else its last words are lost in a crash.
 writers=file
@@ -99,11 +100,9 @@ def first_cause(lines: Sequence[str]) -> str:
     """
     causes: list[str] = []
     for line in (line.strip() for line in lines):
-        if match := re.match(
-            r"(?:Exception in thread \S+ |Caused by: )?((?:[\w$]+\.)+[\w$]*(?:Exception|Error)\b.*)", line
-        ):
-            causes.append(match[1])
-        elif causes and not re.match(r"at |\.\.\. \d+ more|\tat ", line):
+        if match := re.match(_EXCEPTION, line):
+            causes.append(match[1] or match[2])
+        elif causes and not re.match(r"at |\.\.\. \d+ more", line):
             break  # the first trace is over
     if causes:
         return causes[-1]
