@@ -18,7 +18,7 @@
 | server_restarted | the managed QuestDB died and runs again | |
 | dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
 | table_suspended, table_resumed | QuestDB no longer applies, applies again what it acknowledges | QuestDB's words |
-| partition_converted | a day of `orderbook` was made Parquet, perhaps again | the day, rows, bytes before and after, columns |
+| partition_converted | a day of `orderbook` was made Parquet | the day, rows, bytes before and after, columns |
 | partition_native | a Parquet day is made native for a while, as the table gets more columns | the day, rows |
 | partition_dropped | retention dropped a day of `orderbook` | the day, rows, bytes |
 | rows_missing | fewer rows are visible than were acknowledged; they are sent again | the numbers |

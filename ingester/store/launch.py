@@ -55,6 +55,7 @@ def environment(http_port: int, pg_port: int, user: str, password: str) -> dict[
         "LINE_TCP_ENABLED": "false",
         "LINE_UDP_ENABLED": "false",
         "LINE_AUTO_CREATE_NEW_TABLES": "false",  # they would lack the DEDUP keys
+        "LINE_AUTO_CREATE_NEW_COLUMNS": "false",  # only columns.py adds some, for the sake of Parquet days
         "HTTP_MIN_ENABLED": "false",
         "TELEMETRY_ENABLED": "false",
         "POSTHOG_ENABLED": "false",

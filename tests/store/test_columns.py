@@ -21,7 +21,7 @@ from ingester.store import columns, partitions, schema
 from ingester.store.holds import EXPORT, IMPORT, holding
 from ingester.store.partitions import DAY
 from ingester.store.query import rows_by_symbol
-from ingester.store.questdb import QuestDB
+from ingester.store.questdb import QuestDB, RowsRefused
 from ingester.store.rows import RowEncoder
 from ingester.store.server import ManagedServer
 
@@ -282,6 +282,13 @@ def test_a_table_that_an_earlier_version_has_broken_is_mended(server, db, tmp_pa
     assert rows_by_symbol(db, FIRST, FIRST + DAY) == {"AUSDT": ROWS, "CUSDT": ROWS}
     told = db.sql("SELECT kind FROM collector_events ORDER BY timestamp").rows
     assert ["rows_missing"] in told if late else ["rows_missing"] not in told
+
+
+def test_rows_with_more_levels_than_the_table_has_do_not_add_them_unasked(server, db):
+    make_parquet(db, DAYS[0])
+    with pytest.raises(RowsRefused, match="bid_6 does not exist"):
+        store(db, books("AUSDT", FIRST + NOON, 10))
+    assert len(partitions.column_names(db)) == 24
 
 
 def test_a_column_of_the_users_own_counts_too(server, db):
