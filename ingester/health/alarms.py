@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ingester.exchange.binance import EXCHANGES, SIMULATOR
 from ingester.health.report import Connection, Problem, Report
 from ingester.words import counted
 
@@ -70,7 +71,7 @@ def _connections(report: Report, limits: Limits) -> Iterator[Problem]:
             "nothing_received",
             "critical",
             f"no connection to {report.exchange} stands, the first is down for {longest}: nothing is recorded",
-            f"ingester doctor --exchange {report.exchange} shows where the way to the exchange ends",
+            f"ingester doctor {_way(report.exchange)} shows where the way to the exchange ends",
         )
         return
     yield Problem(
@@ -78,6 +79,15 @@ def _connections(report: Report, limits: Limits) -> Iterator[Problem]:
         "warning",
         f"{len(late)} of {len(places)} connections ({_some(late)}) down or silent for up to {longest}",
         "the log tells why; it is tried again and again. ingester doctor checks the way to the exchange",
+    )
+
+
+def _way(exchange: str) -> str:
+    """The options that lead to an exchange; one that is no preset is called by its address."""
+    return (
+        f"--exchange {exchange}"
+        if exchange in (*EXCHANGES, SIMULATOR)
+        else "with the --stream-url and --rest-url of the recorder"
     )
 
 
