@@ -108,5 +108,8 @@ def first_cause(lines: Sequence[str]) -> str:
     if causes:
         return causes[-1]
     said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("at ")]
-    first = next((place for place, line in enumerate(said) if re.search(r"error|could not|SIGSEGV", line, re.I)), -2)
+    first = next(
+        (place for place, line in enumerate(said) if re.search(r"error|could not|failed|no space|SIGSEGV", line, re.I)),
+        -2,
+    )
     return "; ".join(said[first:][:2]) or "it said nothing"
