@@ -7,6 +7,8 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ingester import threads
+from ingester.capture.feed import LONGEST_DETAIL
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
 from ingester.capture.practice import refuse_mixing
@@ -61,6 +63,7 @@ class Collector:
         self.metrics = Metrics()
         self.journal = Journal()
         self._db = db
+        self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
@@ -76,7 +79,7 @@ class Collector:
             self.spool,
             self.clock.now,
             self.metrics.store,
-            lambda: self._prepare(data_dir),
+            self._make_ready,
             DeadLetters(data_dir / "dead-letter" / settings.collector),
             self._intake.note,
             tally=self._tally,
@@ -88,6 +91,7 @@ class Collector:
         self._changing = threading.Lock()
         self._last_watched = LastWatched(self.spool.folder)
         self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
+        self._deaths_before, self._deaths_told = threads.deaths(), 0
         self._collect_ns = 0  # when garbage is to be collected
 
     def start(self) -> None:
@@ -118,6 +122,12 @@ class Collector:
         self.live.open()
         self._intake.start(self.started_ns)
 
+    def _make_ready(self) -> None:
+        """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
+        self._db.ping()
+        refuse_mixing(self._db, self.settings.exchange.name, self._data_dir)
+        schema.ensure(self._db, self.settings.depth)
+
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
         with self._changing:
@@ -134,6 +144,10 @@ class Collector:
         self._db.endpoint = endpoint
         self.metrics.server_restarts += 1
         self._intake.note(Event(self.clock.now(), "server_restarted"))
+
+    def deaths(self) -> threads.Deaths:
+        """Which threads of this process have died since it was made."""
+        return threads.deaths().since(self._deaths_before)
 
     def summary(self) -> str:
         """What was recorded, in one line."""
@@ -208,10 +222,9 @@ class Collector:
             gc.collect()
         for hole in self.spool.take_holes():
             self._record_hole(hole)
-
-    def _prepare(self, data_dir: Path) -> None:
-        refuse_mixing(self._db, self.settings.exchange.name, data_dir)
-        schema.ensure(self._db, self.settings.depth)
+        if (deaths := self.deaths()).total != self._deaths_told:
+            self._deaths_told = deaths.total
+            self._intake.note(Event(now, "thread_died", detail=f"{deaths.last}: {deaths.error[:LONGEST_DETAIL]}"))
 
     def _record_hole(self, hole: Hole) -> None:
         """Rows of any symbols were in the spool and cannot be read back."""
