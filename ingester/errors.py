@@ -24,6 +24,8 @@ IngesterError
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
+        ├── LevelsRefused      an existing table cannot get more levels now
+        ├── MixedData          practice would be recorded among real books, or the reverse
         └── SpoolError         the folder of rows that wait on disk cannot be used
 
 The message of each names the value that was wrong, what was expected, and the next step.
@@ -128,6 +130,14 @@ class Untrusted(StoreError):
 
 class SchemaMismatch(StoreError):
     """An existing table does not fit what would be written into it."""
+
+
+class LevelsRefused(StoreError):
+    """An existing table cannot get more levels now: its Parquet days are read, or the disk has too little room."""
+
+
+class MixedData(StoreError):
+    """Books to practise with would be recorded among real ones, or the reverse."""
 
 
 class SpoolError(StoreError):

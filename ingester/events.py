@@ -19,7 +19,8 @@
 | thread_died | a thread of the recorder died, and runs again where it can | which, and what it raised |
 | dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
 | table_suspended, table_resumed | QuestDB no longer applies, applies again what it acknowledges | QuestDB's words |
-| partition_converted | retention had a day of `orderbook` made Parquet | the day, rows, bytes before and after |
+| partition_converted | a day of `orderbook` was made Parquet | the day, rows, bytes before and after, columns |
+| partition_native | a Parquet day is made native for a while, as the table gets more columns | the day, rows |
 | partition_dropped | retention dropped a day of `orderbook` | the day, rows, bytes |
 | rows_missing | fewer rows are visible than were acknowledged; they are sent again | the numbers |
 """

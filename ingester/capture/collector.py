@@ -11,6 +11,7 @@ from ingester import private, threads
 from ingester.capture.feed import LONGEST_DETAIL
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
+from ingester.capture.practice import refuse_mixing
 from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
@@ -145,6 +146,7 @@ class Collector:
     def _make_ready(self) -> None:
         """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
         self._db.ping()
+        refuse_mixing(self._db, self.settings.exchange.name, self._data_dir)
         schema.ensure(self._db, self.settings.depth)
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ import click
 
 from ingester import private
 from ingester.capture.collector import Collector, spool_folder
+from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
 from ingester.capture.record import Record
 from ingester.capture.source import simulated_symbols
 from ingester.capture.watch import Watch
@@ -36,6 +37,8 @@ from ingester.deadline import beside
 from ingester.errors import (
     ClockWrong,
     IngesterError,
+    LevelsRefused,
+    MixedData,
     NoAnswer,
     OperationError,
     RegionRefused,
@@ -56,6 +59,7 @@ from ingester.store.endpoint import Endpoint
 from ingester.store.leftover import give_back_reserves, leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
+from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
@@ -159,7 +163,7 @@ def start(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
-        db, server, reached = _reach(data_dir, questdb, depth, collector)
+        db, server, reached = _reach(data_dir, questdb, settings)
         shown = Record(settings.symbols[:MOST_BOOKS], depth)
         recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
@@ -226,7 +230,7 @@ def _take_out(check: Future[list[str]], recorder: Collector) -> None:
 
 
 def _reach(
-    data_dir: Path, questdb: Endpoint | None, depth: int, collector: str
+    data_dir: Path, questdb: Endpoint | None, settings: Settings
 ) -> tuple[QuestDB, ManagedServer | None, Future[QuestDB]]:
     """The QuestDB to record into, and what makes it ready.
 
@@ -236,7 +240,14 @@ def _reach(
 
     def ready() -> QuestDB:
         db, _ = open_questdb(data_dir, questdb, new=True)
-        schema.ensure(db, depth)
+        refuse_mixing(db, settings.exchange.name, data_dir)
+        if days := schema.days_to_rewrite(db, settings.depth):
+            log.warning(
+                "rows wait in the spool while QuestDB rewrites %s, as orderbook got more levels",
+                counted(len(days), "Parquet day"),
+            )
+        else:
+            schema.ensure(db, settings.depth)
         return db
 
     endpoint = server.last_endpoint() if server and server.has_data() else questdb
@@ -244,11 +255,14 @@ def _reach(
     reached = beside(ready, "reach QuestDB")
     try:
         return _in_time(reached, PATIENCE_SECONDS if used else FIRST_SECONDS), server, reached
+    except (LevelsRefused, MixedData):
+        raise
     except StoreError as error:
         # One that says no is for a person to mend before a recorder of this name has its first row.
         silent = isinstance(error, Unreachable | ServerError)
-        if endpoint is None or not used or not (silent or spool_folder(data_dir, collector).is_dir()):
+        if endpoint is None or not used or not (silent or spool_folder(data_dir, settings.collector).is_dir()):
             raise
+        refuse_mixing_unasked(endpoint, settings.exchange.name, data_dir)
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
         return QuestDB(endpoint), server, reached
 

@@ -53,6 +53,11 @@ class Endpoint:
         return self.host in ("127.0.0.1", "localhost", "::1")
 
     @property
+    def folder(self) -> Path | None:
+        """The data folder of a managed server."""
+        return self.root.parent.parent if self.root else None
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether what is sent there can be read by nobody between."""
         return self.http_url.startswith("https:")

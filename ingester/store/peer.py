@@ -125,13 +125,13 @@ def _server(root: Path) -> int | None:
         return None
     if known and known in _known:
         return known[1]
-    process = process_of(state, root) if state else _found(root)
+    process = process_of(state, root) if state else find_server(root)
     if process and known:
         _known.append(known)
     return process.pid if process else None
 
 
-def _found(root: Path) -> psutil.Process | None:
+def find_server(root: Path) -> psutil.Process | None:
     """The server of a folder whose state file is lost."""
     for process in psutil.process_iter():
         try:

@@ -115,6 +115,11 @@ class QuestDB:
         except msgspec.DecodeError as error:
             raise Unreachable(f"{self.endpoint.http_url} does not answer as QuestDB does: {error}") from error
         columns = decoded.columns
+        if decoded.dataset and len(decoded.dataset[-1]) != len(columns):  # so it ends where a file is too short
+            raise QueryError(
+                f"QuestDB broke off its answer: a file of the table may be damaged; `ingester doctor` tells which.\n"
+                f"  {statement.strip()}"
+            )
         return Result([c.name for c in columns], [c.type for c in columns], decoded.dataset)
 
     def csv(self, statement: str) -> Iterator[bytes]:

@@ -74,6 +74,9 @@ class ManagedServer:
         with self._locked():
             self._make_password()
             state = self._state()
+            if state and self._noted() is None:
+                log.warning("%s was lost; QuestDB, which runs, is found again", self._state_file)
+                self._remember(state)
             ours = False  # launched by this call
             for _ in range(LAUNCHES):
                 if not state or not self._process(state):
@@ -85,7 +88,10 @@ class ManagedServer:
                     return endpoint
                 if ours and "could not bind" not in self._last_words(100):
                     break  # else someone took the port meanwhile, or the one that ran was dying
-            raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
+            raise ServerError(
+                f"QuestDB ended while it was starting: {self._first_cause()}\n"
+                f"  All that it said is in {self._root / 'log'}"
+            )
 
     def has_data(self) -> bool:
         """Whether there ever was a server in this folder."""
@@ -162,6 +168,7 @@ class ManagedServer:
             private.linked_folder(self._root)
             for name in launch.FOLDERS:
                 private.linked_folder(self._root / name)
+            launch.remove_lost(self._root)
             with private.write_anew(self._root / "conf" / "log.conf") as conf:
                 conf.write(launch.LOG_CONF.encode())
             path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
@@ -239,8 +246,32 @@ class ManagedServer:
             lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-most:])
 
+    def _first_cause(self) -> str:
+        """Why the server that was just started ended."""
+        try:
+            lines = (self._root / "log" / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return launch.first_cause(lines)
+
     def _state(self) -> State | None:
+        return self._noted() or self._found()
+
+    def _noted(self) -> State | None:
         return peer.read_state(self._state_file)
+
+    def _found(self) -> State | None:
+        """The server of this folder that runs though its state file is lost; its settings tell the ports."""
+        process = peer.find_server(self._root) if self._root.is_dir() else None
+        if process is None:
+            return None
+        try:
+            settings = process.environ()
+            names = ("HTTP_BIND_TO", "PG_NET_BIND_TO")
+            http, pg = (int(settings[f"QDB_{name}"].rpartition(":")[2]) for name in names)
+            return State(process.pid, http, pg, started=peer.started_at(process.pid))
+        except (psutil.Error, OSError, KeyError, ValueError):
+            return None
 
     def _remember(self, state: State) -> None:
         replace_durably(self._state_file, msgspec.json.encode(state), private.FILE)
