@@ -7,20 +7,25 @@ IngesterError
 │   ├── UnknownPair          a pair that the exchange does not list
 │   └── NotRunning           a live recorder was asked for what it can do only while it runs, or only while it does not
 └── OperationError         the request was fine, the world was not (exit code 1)
+    ├── ClockWrong           the machine's clock cannot be right
     ├── FellBehind           a live reader needs rows that are no longer kept
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
     │   └── Incomplete         Binance answered with less than it lists
+    ├── UnsafeFile           a file or folder of ours belongs to another user, or may be changed by one
     ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
         │   └── NoAnswer         QuestDB took the connection, or the call for one, and said nothing in time
+        ├── UnknownServer      another process than the managed QuestDB listens at its port
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
+        ├── LevelsRefused      an existing table cannot get more levels now
+        ├── MixedData          practice would be recorded among real books, or the reverse
         └── SpoolError         the folder of rows that wait on disk cannot be used
 
 The message of each names the value that was wrong, what was expected, and the next step.
@@ -55,6 +60,10 @@ class OperationError(IngesterError):
     """A well-formed request failed."""
 
 
+class ClockWrong(OperationError):
+    """The machine's clock says a time that cannot be."""
+
+
 class FellBehind(OperationError):
     """A live reader was slower than the recorder keeps rows."""
 
@@ -69,6 +78,10 @@ class RegionRefused(ExchangeError):
 
 class UnreadableDataSet(OperationError):
     """A data set's folder or one of its files is missing, changed or damaged."""
+
+
+class UnsafeFile(OperationError):
+    """A file or folder that has to be this user's alone is another user's, may be changed by one, or is a link."""
 
 
 class RateLimited(ExchangeError):
@@ -103,6 +116,10 @@ class NoAnswer(Unreachable):
     """QuestDB said nothing in time: it hangs, or is busy. One that does not run refuses at once instead."""
 
 
+class UnknownServer(StoreError):
+    """Another process than the managed QuestDB listens at its port; nothing was sent there."""
+
+
 class AccessRefused(StoreError):
     """QuestDB does not accept the user and password, or the token."""
 
@@ -113,6 +130,14 @@ class Untrusted(StoreError):
 
 class SchemaMismatch(StoreError):
     """An existing table does not fit what would be written into it."""
+
+
+class LevelsRefused(StoreError):
+    """An existing table cannot get more levels now: its Parquet days are read, or the disk has too little room."""
+
+
+class MixedData(StoreError):
+    """Books to practise with would be recorded among real ones, or the reverse."""
 
 
 class SpoolError(StoreError):

@@ -17,7 +17,7 @@ from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pa
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
 from ingester.errors import OperationError
-from ingester.store.query import last_rows
+from ingester.store.query import last_rows, tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader, Rows, Slice
 
@@ -85,7 +85,9 @@ def collect(
                     census.take(part, rows)
                 note(split(part.end_ns))
     wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
-    if done.until_ns == request.start_ns and collector is None and progress.rows_read < wanted:
+    tell_nameless(reader.nameless)
+    read = progress.rows_read + reader.nameless
+    if done.until_ns == request.start_ns and collector is None and read < wanted:
         raise OperationError(
             f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
             "somebody has dropped days meanwhile. `ingester retention` shows which are left."

@@ -14,7 +14,7 @@ from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pa
 from ingester.datasets.opened import DataSet
 from ingester.grid import Floats, Nanoseconds
 from ingester.snapshot import Level, Snapshot
-from ingester.store.query import depth
+from ingester.store.query import depth, tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader
 
@@ -70,6 +70,7 @@ def table_snapshots(
             began_ns = max(began_ns, until_ns)
             yield from _snapshots(pieces)
             if began_ns >= end_ns:
+                tell_nameless(reader.nameless)
                 return
 
 
