@@ -72,7 +72,7 @@ class Settings:
             raise SettingsError(f"--connections {self.connections} is not between 1 and 8.")
         if not 2 <= self.rotate_seconds <= 24 * 3600:
             raise SettingsError(f"--rotate-every {self.rotate_seconds:g}s is not between 2s and 24h.")
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.collector):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.collector) or self.collector in (".", ".."):
             raise SettingsError(
                 f"--collector {self.collector!r} is no name of 1 to 64 letters, digits, dots, dashes and underscores."
             )

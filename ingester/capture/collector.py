@@ -31,6 +31,7 @@ from ingester.store.segment import Hole
 from ingester.store.spool import Spool
 from ingester.store.tally import Tally
 from ingester.store.writer import Writer
+from ingester.text import inside
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ AUDIT_SECONDS = 10.0
 
 def spool_folder(data_dir: Path, collector: str) -> Path:
     """Where the rows of a recorder wait."""
-    return data_dir / "spool" / collector
+    return inside(data_dir / "spool", collector, "collector")
 
 
 class Collector:
@@ -82,7 +83,7 @@ class Collector:
             self.clock.now,
             self.metrics.store,
             self._make_ready,
-            DeadLetters(data_dir / "dead-letter" / settings.collector),
+            DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
             self._intake.note,
             tally=self._tally,
         )

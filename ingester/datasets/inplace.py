@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ingester.datasets.spill import Spill
+from ingester.datasets.spill import Spill, waiting_path
 from ingester.grid import Floats, Nanoseconds, as_frame
 
 LEAST_ROWS = 1 << 14
@@ -45,7 +45,7 @@ class InPlace:
         self.rows = 0
         self._width = width
         self._room = room
-        self._path = folder / f"{symbol}.inplace"
+        self._path = waiting_path(folder, symbol, "inplace")
         self._over = Spill(folder, symbol, width)
         places = _Places()
         times, values = np.zeros(room, np.int64), np.zeros((room, width))
@@ -98,14 +98,18 @@ class InPlace:
         return int(times[-1]), values[-1:].copy()
 
     def become(self, path: Path) -> bool:
-        """Gives the pickle its name; False where there are not just as many rows as it has room for.
+        """Gives the pickle its name; False where there are not just as many rows as it has room for, or where the file
+        system has no hard links.
 
         It keeps the present one as well until `remove`, for one who is interrupted before that is noted.
         """
         if self.rows != self._room:
             return False
         path.unlink(missing_ok=True)
-        os.link(self._path, path)
+        try:
+            os.link(self._path, path)
+        except OSError:  # exFAT, and many network and FUSE file systems
+            return False
         return True
 
     def remove(self) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from ingester import private
 from ingester.health.report import Report
+from ingester.text import inside, path_part
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class StateFile:
 
     def __init__(self, data_dir: Path, collector: str) -> None:
         self._folder = state_folder(data_dir)
-        self._path = self._folder / f"{collector}.json"
+        self._path = inside(self._folder, f"{path_part(collector)}.json", "collector")
         self._lock = -1
 
     def write(self, report: Report) -> None:

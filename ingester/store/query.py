@@ -67,6 +67,14 @@ def rows_by_symbol(db: QuestDB, start_ns: int, end_ns: int, collector: str | Non
     return {symbol: count for symbol, count in rows if symbol}
 
 
+def last_rows(db: QuestDB, start_ns: int, end_ns: int) -> dict[str, int]:
+    """When the last row of each symbol in a range was received, in ns."""
+    rows = db.sql(
+        f"SELECT symbol, cast(max(timestamp) AS LONG) FROM {ORDERBOOK} WHERE {between(start_ns, end_ns)}"
+    ).rows
+    return {symbol: at_us * 1000 for symbol, at_us in rows if symbol}
+
+
 def collectors(db: QuestDB, start_ns: int, end_ns: int, nameless: bool = False) -> list[str]:
     """Who recorded in a range; with `nameless` an empty name for rows that do not say so."""
     where = between(start_ns, end_ns)

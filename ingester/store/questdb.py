@@ -218,6 +218,8 @@ class QuestDB:
         except urllib3.exceptions.HTTPError as error:
             kind = NoAnswer if isinstance(error, urllib3.exceptions.TimeoutError) else Unreachable
             raise kind(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
+        except (OverflowError, MemoryError) as error:
+            raise Unreachable(f"{endpoint.http_url} does not answer as QuestDB does: it announces too much") from error
 
 
 def _checked(root: Path) -> type[urllib3.HTTPConnectionPool]:
@@ -266,7 +268,10 @@ def _read(answer: urllib3.BaseHTTPResponse, room: bytearray) -> memoryview:
 
 
 def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
-    data = answer.data
+    try:
+        data = answer.data
+    except (urllib3.exceptions.HTTPError, OverflowError, MemoryError) as error:
+        return f"and an explanation that cannot be read ({cause(error)})"
     try:
         decoded = msgspec.json.decode(data)
     except msgspec.DecodeError:

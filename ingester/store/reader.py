@@ -86,6 +86,11 @@ class Reader:
         if all_columns:
             self._filter = ""
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one recorder may have stored rows in the range that was cut into slices."""
+        return self._collector is None
+
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
         """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
         there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns, nameless=True)
@@ -106,7 +111,8 @@ class Reader:
             if rows_since + rows > SLICE_ROWS:
                 cuts.append(hour_ns)
                 pieces = -(-rows // SLICE_ROWS)
-                cuts += [hour_ns + HOUR * piece // pieces for piece in range(1, pieces)]
+                first_ns, stop_ns = max(hour_ns, start_ns), min(hour_ns + HOUR, end_ns)
+                cuts += [first_ns + (stop_ns - first_ns) * piece // pieces for piece in range(1, pieces)]
                 rows_since = rows // pieces
             else:
                 rows_since += rows

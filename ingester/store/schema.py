@@ -8,9 +8,9 @@ from ingester.snapshot import level_columns
 from ingester.store import columns
 from ingester.store.partitions import Partition
 from ingester.store.questdb import QuestDB
-from ingester.store.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, sql_folder, statement, statements, views
+from ingester.store.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, for_depth, sql_folder, statement, statements, views
 
-__all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "sql_folder", "statement", "statements", "views"]
+__all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "for_depth", "sql_folder", "statement", "statements", "views"]
 
 log = logging.getLogger("ingester.schema")
 
@@ -41,7 +41,7 @@ def ensure(db: QuestDB, depth: int) -> None:
     A view that the server does not take is logged, for recording goes on without it.
     """
     ensure_tables(db, depth)
-    _apply_views(db)
+    _apply_views(db, depth)
 
 
 def ensure_tables(db: QuestDB, depth: int) -> None:
@@ -85,13 +85,16 @@ def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, s
     return problems, {name: type_ for name, type_ in wanted.items() if name not in existing}
 
 
-def _apply_views(db: QuestDB) -> None:
+def _apply_views(db: QuestDB, depth: int) -> None:
+    columns = {name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
+    depth = max(depth, sum(f"bid_{level}" in columns for level in range(1, 21)))  # as others made it
     try:
         existing = {name: (body, status) for name, body, status in db.sql(_VIEWS).rows}
     except QueryError as error:
         log.warning("this QuestDB has no views, so mid, spread and the others are missing: %s", _reason(error))
         return
-    for name, made_by in views():
+    for name, view in views():
+        made_by = for_depth(view, depth)
         body, status = existing.get(name, (None, None))
         if status == "valid" and f"AS ({body})" in made_by:
             continue
