@@ -87,10 +87,12 @@ _CURES = {
     **dict.fromkeys(["FloatingArray", "IntegerArray", "BooleanArray", "ArrowExtensionArray", "SparseArray"], "numbers"),
     **dict.fromkeys(["Categorical", "CategoricalIndex", "IntervalArray", "PeriodArray", "TimedeltaArray"], "numbers"),
     **dict.fromkeys(["MultiIndex", "PeriodIndex", "TimedeltaIndex", "IntervalIndex"], "index"),
+    "Series": "frame",
 }
 """What people have in frames, and what to make of it first."""
 _ADVICE = {
     "numbers": "make its columns plain numbers (frame.astype('float64')), and pickle it again",
+    "frame": "pickle a DataFrame with the columns of books",
     "index": "make its index one of times (frame.set_index('Request Time')), and pickle it again",
 }
 
@@ -105,7 +107,7 @@ class _Name:
         package = _PYTHON_2.get(module, module).split(".")[0]
         if name not in _MEANINGS.get(package, ()):
             if package == "pandas" and name in _CURES:
-                raise UnreadablePickle(f"holds a pandas {name}, which is not read: {_ADVICE[_CURES[name]]}")
+                raise UnreadablePickle(f"is refused: it holds a pandas {name}, which is not read: {_ADVICE[_CURES[name]]}")
             raise UnreadablePickle(f"is refused: a frame of books does not need {_shown(module)}.{_shown(name)}")
         self.module, self.name = module, name
 
@@ -219,6 +221,10 @@ class _Machine:
     def _call(self, what: Any, arguments: Any, named: Any = None) -> None:
         if not isinstance(what, _Name | _Made) or not isinstance(arguments, tuple):
             raise UnreadablePickle("is refused: it calls what is nothing to be called")
+        if isinstance(what, _Name) and what.name == "getattr":
+            of, name = arguments
+            if not isinstance(of, _Name) or of.name != "ZoneInfo" or name != "_unpickle":
+                raise UnreadablePickle("is refused: a frame of books does not need attributes of what it names")
         self._count()
         self._push(_Made(what, arguments, named if isinstance(named, dict) else None))
 
@@ -568,17 +574,24 @@ _OPCODES: dict[int, _Opcode] = {
 # --------------------------------------------------------------------------------------------------- frames
 
 
+_Block = tuple[Any, Sequence[int]]
+"""Values, and the places of their columns."""
+
+
 def _frame(made: Any, size: int) -> Plain:
     if _kind(made) != "DataFrame":
         what = _kind(made) or type(made).__name__
-        raise UnreadablePickle(f"holds a {what}, expected a DataFrame")
+        raise UnreadablePickle(f"is refused: it holds a {what}, expected a DataFrame")
     called = made.what.name == "DataFrame" and bool(made.arguments)  # with its parts, as data sets are written
     if called:
         values, index, names = made.arguments[:3]
-        blocks, axes = [(values, range(len(names)))], [names, index]
+        blocks: list[_Block] = [(values, range(len(names)))]
+        axes = [names, index]
     else:
         blocks, axes = _managed(made.state["_mgr"] if "_mgr" in made.state else made.state["_data"], size)
     names = _names(axes[0])
+    if not names:
+        raise UnreadablePickle("has no columns")
     if len(blocks) > len(names):
         raise UnreadablePickle(f"is damaged: it has {len(blocks)} parts for {len(names)} columns")
     columns: list[Array | None] = [None] * len(names)
@@ -597,7 +610,7 @@ def _frame(made: Any, size: int) -> Plain:
     whole = [column for column in columns if column is not None]
     if len(whole) < len(names):
         raise UnreadablePickle("is damaged: some columns have no values")
-    rows = len(whole[0]) if whole else 0
+    rows = len(whole[0])
     index, index_name = _index(axes[1], rows)
     if any(len(column) != rows for column in [*whole, index]):
         raise UnreadablePickle("is damaged: its columns and its index are not of one length")
@@ -606,7 +619,7 @@ def _frame(made: Any, size: int) -> Plain:
     return Plain(names, whole, index, index_name, block)
 
 
-def _managed(manager: Any, size: int) -> tuple[list[tuple[Any, Sequence[int]]], list[Any]]:
+def _managed(manager: Any, size: int) -> tuple[list[_Block], list[Any]]:
     """Blocks, each with the places of its columns, and axes: columns and rows."""
     if _kind(manager) != "BlockManager":
         raise UnreadablePickle("is damaged, or of pandas before 0.25: its frame has no blocks")
@@ -727,7 +740,8 @@ def _checked_array(shape: Any, dtype: Any, data: Any, by_column: bool) -> Array:
         array = np.frombuffer(held, "u1" if numbers.kind == "b" else numbers)
         array = array.reshape(sizes, order="F" if by_column else "C")
     if numbers.kind == "b":
-        return array != 0
+        flags: Array = array != 0
+        return flags
     array = array.astype(numbers.newbyteorder("="), copy=False)
     return array if array.flags.aligned else array.copy(order="K")
 
@@ -751,10 +765,11 @@ def _dtype(made: Any) -> np.dtype[Any]:
     if code in ("O8", "O"):
         return np.dtype(object)
     if code == "M8" and unit in _UNITS:
-        return np.dtype(f"{order}M8[{unit}]")
-    if code not in _PLAIN_TYPES:
+        code = f"M8[{unit}]"
+    elif code not in _PLAIN_TYPES:
         raise UnreadablePickle(f"is refused: it holds numbers of the type {_shown(str(code))} {_shown(str(unit))}")
-    return np.dtype(f"{order}{code}")
+    plain: np.dtype[Any] = np.dtype(f"{order}{code}")
+    return plain
 
 
 def _bytes(made: Any) -> bytes | memoryview:
