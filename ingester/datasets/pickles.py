@@ -2,8 +2,8 @@
 
 A pickle is a program. Here it runs on a machine of our own (`_Machine`), and these hold for every file, however made:
 
-1. The machine makes nothing but None, numbers, text, bytes, tuples, lists, dicts with text as keys, `_Name` and `_Made`.
-   A `_Name` is a module and a name as text. A `_Made` records that the program called something, with what, and the
+1. The machine makes nothing but None, numbers, text, bytes, tuples, lists, dicts with text as keys, `_Name`, `_Made`. A
+   `_Name` is a module and a name as text. A `_Made` records that the program called something, with what, and the
    state that it set. Nothing is imported, looked up, called or changed on behalf of a file.
 2. `_KNOWN` is the list of names that a frame needs. Any other name refuses the file.
 3. What was made is then read as a frame, step by step, each step checked. The only thing built of a file's bytes is
@@ -107,7 +107,9 @@ class _Name:
         package = _PYTHON_2.get(module, module).split(".")[0]
         if name not in _MEANINGS.get(package, ()):
             if package == "pandas" and name in _CURES:
-                raise UnreadablePickle(f"is refused: it holds a pandas {name}, which is not read: {_ADVICE[_CURES[name]]}")
+                raise UnreadablePickle(
+                    f"is refused: it holds a pandas {name}, which is not read: {_ADVICE[_CURES[name]]}"
+                )
             raise UnreadablePickle(f"is refused: a frame of books does not need {_shown(module)}.{_shown(name)}")
         self.module, self.name = module, name
 
@@ -641,7 +643,7 @@ def _places(made: Any, size: int) -> Sequence[int]:
     else:
         places = [int(place) for place in _array(made)]
     if len(places) > MOST_COLUMNS or any(place < 0 for place in places):
-        raise UnreadablePickle(f"is refused: it has columns at {str(places):.60}")
+        raise UnreadablePickle(f"is refused: it has columns at {places!s:.60}")
     return places
 
 
@@ -682,6 +684,7 @@ def _index(made: Any, rows: int | None) -> tuple[Array, str | None]:
 
 _PLAIN_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _UNITS = ("s", "ms", "us", "ns")
+_FLOATS, _TIMES = np.dtype("<f8"), np.dtype("<M8[ns]")
 
 
 def _array(made: Any) -> Array:
@@ -749,7 +752,7 @@ def _checked_array(shape: Any, dtype: Any, data: Any, by_column: bool) -> Array:
 def _dtype(made: Any) -> np.dtype[Any]:
     """A plain type, of the name and byte order in a pickle."""
     if made in ("<f8", "<M8[ns]"):  # as data sets are written
-        return np.dtype(made)
+        return _FLOATS if made == "<f8" else _TIMES
     if _kind(made) != "dtype":
         raise UnreadablePickle("is damaged: an array has no type")
     code, order, unit = made.arguments[0], made.state[1], ""
