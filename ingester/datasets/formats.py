@@ -22,8 +22,8 @@ from ingester.grid import Floats, Nanoseconds, as_frame
 PIECE_ROWS = 100_000
 GROUP_ROWS = 1 << 14
 """Of a row group in Parquet: what has to be decoded for a few rows of it."""
-_WHOLE_BELOW = 1e15
-"""Larger numbers are written with an exponent, from which a reader knows that they are no integers."""
+_MAYBE_WITH_EXPONENT = 1e9
+"""Arrow writes whole numbers from 1e10 on as `1e+10`; smaller ones need not be looked through for it."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _ZIP_HEAD = 30 + 2 + 20
 """Bytes before a member besides its name and the padding: its head, the padding's length, the field of 64 bit sizes."""
@@ -102,7 +102,10 @@ def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
 
 
 def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """Full precision: each number in the shortest form that reads back as the same float64; NaN is empty."""
+    """Full precision: each number in the shortest form that reads back as the same float64.
+
+    NaN, a level that is missing, is empty; infinite numbers, which no book has, are `inf` and `-inf`.
+    """
     with path.open("wb") as file:
         file.write(",".join([INDEX, *columns(values.shape[1] // 4)]).encode() + b"\n")
         options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
@@ -113,13 +116,16 @@ def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
 
 
 def _decimal(column: Floats) -> pa.Array:
-    """A column whose whole numbers are to be read as floats too: `12.0`, not `12`."""
+    """A column whose whole numbers are to be read as floats too: `12.0`, not `12`, and `1e+10` as it is."""
     numbers = pa.array(column, from_pandas=True)
-    whole = (column == np.floor(column)) & (np.abs(column) < _WHOLE_BELOW)
-    if not whole.any():
+    size = np.abs(column)
+    bare = (column == np.floor(column)) & (size < np.inf)
+    if not bare.any():
         return numbers
-    text = numbers.cast(pa.string())
-    return pc.if_else(pa.array(whole), pc.binary_join_element_wise(text, "0", "."), text)
+    text, bare = numbers.cast(pa.string()), pa.array(bare)
+    if (size >= _MAYBE_WITH_EXPONENT).any():
+        bare = pc.and_(bare, pc.invert(pc.match_substring(text, "e")))
+    return pc.if_else(bare, pc.binary_join_element_wise(text, "0", "."), text)
 
 
 def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:

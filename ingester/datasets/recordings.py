@@ -11,6 +11,7 @@ import numpy as np
 
 from ingester.datasets import pickles
 from ingester.datasets.dataset import COLON, INDEX, columns
+from ingester.datasets.pickle_machine import UnreadablePickle
 from ingester.errors import OperationError
 from ingester.grid import Floats, Nanoseconds
 
@@ -134,7 +135,7 @@ def load_pickle(file: IO[bytes]) -> Any:
 
     try:
         plain = pickles.read(file.read())
-    except pickles.UnreadablePickle as error:
+    except UnreadablePickle as error:
         raise UnreadableRecording(str(error)) from error
     index = pd.Index(plain.labels, name=plain.labels_name)
     if plain.block is not None:
