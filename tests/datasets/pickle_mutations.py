@@ -38,7 +38,8 @@ NAMES = """os system|posix system|builtins eval|builtins exec|builtins getattr|b
 |copyreg __newobj__|copyreg add_extension|_codecs encode|_codecs decode|numpy ndarray|numpy dtype|numpy load
 |numpy.core.multiarray _reconstruct|numpy._core.multiarray scalar|numpy._core.numeric _frombuffer|numpy frombuffer
 |numpy.lib.format open_memmap|pandas DataFrame|pandas read_pickle|pandas eval|pandas DatetimeIndex|pandas Timestamp
-|pandas._libs.internals _unpickle_block|pandas.core.internals.managers BlockManager|pandas.core.internals.blocks new_block
+|pandas._libs.internals _unpickle_block|pandas.core.internals.blocks new_block
+|pandas.core.internals.managers BlockManager
 |pandas.core.indexes.base _new_Index|pandas.core.indexes.datetimes _new_DatetimeIndex|pandas.arrays DatetimeArray
 |pandas.core.arrays.string_ StringArray|pandas.arrays ArrowStringArray|pandas RangeIndex|pandas StringDtype
 |pandas._libs.arrays __pyx_unpickle_NDArrayBacked|pandas._libs.tslibs.timestamps _unpickle_timestamp|decimal Decimal
@@ -262,9 +263,9 @@ def state() -> object:
         pd.Index,
         np.ndarray,
         np.dtype,
-        pickles._Made,
-        pickles._Name,
-        pickles._Machine,
+        pickle_machine.Made,
+        pickle_machine.Name,
+        pickle_machine.Machine,
     )
     return (
         [{name: id(value) for name, value in vars(each).items()} for each in classes],
@@ -313,7 +314,7 @@ def run(count: int, seed: int) -> Counter[str]:
         assert not watch.seen, f"case {number}: {watch.seen}"
         assert time.perf_counter() - began < SLOWEST_SECONDS, f"case {number} is slow"
         if number % 100_000 == 99_999:
-            print(f"{number + 1:,}", flush=True)  # noqa: T201
+            sys.stderr.write(f"{number + 1:,}" + "\n")
     assert repr(contents(sound)) == before, "sound files are read differently now"
     assert state() == held, "something was changed"
     return outcomes
@@ -325,9 +326,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     outcomes = run(options.count, options.seed)
-    print(f"{sum(outcomes.values()):,} pickles, {outcomes['read']:,} of them read")
-    for outcome, count in outcomes.most_common(15):
-        print(f"{count:10,} {outcome}")
+    lines = [f"{sum(outcomes.values()):,} pickles, {outcomes['read']:,} of them read"]
+    lines += [f"{count:10,} {outcome}" for outcome, count in outcomes.most_common(15)]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
