@@ -17,14 +17,13 @@ from typing import Any
 from ingester.errors import OperationError
 
 MOST_CONTAINERS = 20_000_000
-"""Lists, dicts, tuples, calls and marks: each costs up to 150 bytes of memory for a byte of the program."""
+"""Lists, dicts, tuples, calls, names, bytes and marks: each costs up to 200 bytes of memory for a byte or two."""
 
 
 class UnreadablePickle(OperationError):
     """A pickle is damaged, holds no frame, or asks for what a frame does not need."""
 
 
-_OFFSETS = "Nano Micro Milli Second Minute Hour Day"
 _KNOWN = {
     "_codecs": "encode",
     "builtins": "bytearray bytes getattr object slice",
@@ -36,7 +35,8 @@ _KNOWN = {
     "pandas": "ArrowStringArray ArrowStringArrayNumpySemantics BlockManager DataFrame DatetimeArray DatetimeIndex "
     "DatetimeTZDtype Float64Index Index Int64Index NAType NaTType RangeIndex StringArray StringArrayNumpySemantics "
     "StringDtype Timestamp UInt64Index __nat_unpickle __pyx_unpickle_NDArrayBacked NDArrayBacked _nat_unpickle "
-    f"_new_DatetimeIndex _new_Index _unpickle_block _unpickle_timestamp new_block NA {_OFFSETS}",
+    "_new_DatetimeIndex _new_Index _unpickle_block _unpickle_timestamp new_block NA "
+    "Nano Micro Milli Second Minute Hour Day",
     "pyarrow": "_restore_array chunked_array large_string py_buffer string type_for_alias",
     "pytz": "FixedOffset _FixedOffset _UTC _p",
     "zoneinfo": "ZoneInfo ZoneInfo._unpickle",
@@ -44,18 +44,15 @@ _KNOWN = {
 """By package, as modules move from version to version."""
 _MEANINGS = {package: frozenset(names.split()) for package, names in _KNOWN.items()}
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-_CURES = {
-    **dict.fromkeys(["FloatingArray", "IntegerArray", "BooleanArray", "ArrowExtensionArray", "SparseArray"], "numbers"),
-    **dict.fromkeys(["Categorical", "CategoricalIndex", "IntervalArray", "PeriodArray", "TimedeltaArray"], "numbers"),
-    **dict.fromkeys(["MultiIndex", "PeriodIndex", "TimedeltaIndex", "IntervalIndex"], "index"),
-    "Series": "frame",
-}
-"""What people have in frames, and what to make of it first."""
-ADVICE = {
-    "numbers": "make its columns plain numbers (frame.astype('float64')), and pickle it again",
-    "frame": "pickle a DataFrame with the columns of books",
-    "index": "make its index one of times (frame.set_index('Request Time')), and pickle it again",
-}
+_UNREAD = frozenset(
+    "ArrowExtensionArray BooleanArray Categorical CategoricalIndex FloatingArray IntegerArray IntervalArray MultiIndex "
+    "IntervalIndex PeriodArray PeriodIndex Series SparseArray TimedeltaArray TimedeltaIndex".split()
+)
+"""What people have in pandas besides."""
+ADVICE = (
+    "make it a frame of plain numbers (frame.astype('float64')) with an index of times "
+    "(frame.set_index('Request Time')), and pickle it again"
+)
 
 
 class Name:
@@ -67,10 +64,8 @@ class Name:
         """Raises UnreadablePickle unless frames need it."""
         package = _PYTHON_2.get(module, module).split(".")[0]
         if name not in _MEANINGS.get(package, ()):
-            if package == "pandas" and name in _CURES:
-                raise UnreadablePickle(
-                    f"is refused: it holds a pandas {name}, which is not read: {ADVICE[_CURES[name]]}"
-                )
+            if package == "pandas" and name in _UNREAD:
+                raise UnreadablePickle(f"is refused: it holds a pandas {name}, which is not read: {ADVICE}")
             raise UnreadablePickle(f"is refused: a frame of books does not need {shown(module)}.{shown(name)}")
         self.module, self.name = module, name
 
@@ -101,12 +96,6 @@ def kind_of(value: object) -> str:
 
 def shown(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text[:60])
-
-
-def natural(number: int) -> int:
-    if number < 0:
-        raise UnreadablePickle(f"is damaged: it has a size or place of {number}")
-    return number
 
 
 class Machine:
@@ -181,7 +170,7 @@ class Machine:
     def count(self) -> None:
         self._room -= 1
         if self._room < 0:
-            raise UnreadablePickle(f"is refused: it has more than {MOST_CONTAINERS:,} lists, tuples and objects")
+            raise UnreadablePickle(f"is refused: it has more than {MOST_CONTAINERS:,} lists, dicts, tuples and objects")
 
     def push_last(self, count: int, after: int) -> int:
         """A tuple of the last values."""
@@ -209,14 +198,10 @@ class Machine:
             self.stack.pop()
         return after
 
-    def pop_marked(self, after: int) -> int:
-        self.since_mark()
-        return after
-
     def last(self, count: int) -> list[Any]:
         return [self.stack.pop() for _ in range(count)][::-1]
 
-    def call(self, what: Any, arguments: Any, after: int, named: Any = None) -> int:
+    def call(self, after: int, what: Any, arguments: Any, named: Any = None) -> int:
         if not isinstance(what, Name | Made) or not isinstance(arguments, tuple):
             raise UnreadablePickle("is refused: it calls what is nothing to be called")
         if isinstance(what, Name) and what.name == "getattr":
@@ -225,22 +210,6 @@ class Machine:
                 raise UnreadablePickle("is refused: a frame of books does not need attributes of what it names")
         return self.push_counted(Made(what, arguments, named if isinstance(named, dict) else {}), after)
 
-    def reduce(self, after: int) -> int:
-        what, arguments = self.last(2)
-        return self.call(what, arguments, after)
-
-    def reduce_named(self, after: int) -> int:
-        what, arguments, named = self.last(3)
-        return self.call(what, arguments, after, named)
-
-    def call_marked(self, after: int) -> int:
-        what, *arguments = self.since_mark()
-        return self.call(what, tuple(arguments), after)
-
-    def instance(self, at: int) -> int:
-        after = self.name(self.line(at), self.line(self.after_line(at)), self.after_line(self.after_line(at)))
-        return self.call(self.stack.pop(), tuple(self.since_mark()), after)
-
     def build(self, after: int) -> int:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], Made):
@@ -248,14 +217,10 @@ class Machine:
         self.stack[-1].state = state
         return after
 
-    def name(self, module: Any, name: Any, after: int) -> int:
+    def name(self, after: int, module: Any, name: Any) -> int:
         if type(name) is not str or type(module) is not str:
             raise UnreadablePickle("is refused: it names something by what is no text")
         return self.push_counted(Name(module, name), after)
-
-    def name_on_stack(self, after: int) -> int:
-        module, name = self.last(2)
-        return self.name(module, name, after)
 
     def extend(self, items: list[Any], after: int) -> int:
         if type(self.stack[-1]) is not list:
@@ -281,9 +246,6 @@ class Machine:
             raise UnreadablePickle(f"is refused: it notes a part as number {place:,} after {len(memo):,}")
         return after
 
-    def recall(self, place: int, after: int) -> int:
-        return self.push(self.memo[natural(place)], after)
-
     def long(self, form: str, at: int) -> int:
         digits = self.sized(at, form)
         if len(digits) > 255:
@@ -294,12 +256,7 @@ class Machine:
         return self.push(str(self.sized(at, form), encoding, "surrogatepass"), self.after_sized(at, form))
 
     def data(self, form: str, at: int) -> int:
-        return self.push(self.sized(at, form), self.after_sized(at, form))
-
-    def protocol(self, at: int) -> int:
-        if self.content[at] > 5:
-            raise UnreadablePickle(f"has the pickle protocol {self.content[at]}; 0 to 5 are read")
-        return at + 1
+        return self.push_counted(self.sized(at, form), self.after_sized(at, form))
 
     def outside(self, at: int) -> int:
         raise UnreadablePickle("is refused: it leads to things outside of the file")
@@ -348,24 +305,22 @@ _OPCODES: dict[int, Callable[[Machine, int], int]] = {
     ord("u"): lambda m, at: m.update(m.since_mark(), at),
     # the stack and the memo
     ord("0"): Machine.pop,
-    ord("1"): Machine.pop_marked,
+    ord("1"): lambda m, at: (m.since_mark(), at)[1],
     ord("2"): lambda m, at: m.push(m.stack[-1], at),
-    ord("g"): lambda m, at: m.recall(int(m.line(at)), m.after_line(at)),
-    ord("j"): lambda m, at: m.recall(m.number(at, "<I"), at + 4),
+    ord("g"): lambda m, at: m.push(m.memo[int(m.line(at))], m.after_line(at)),
+    ord("j"): lambda m, at: m.push(m.memo[m.number(at, "<I")], at + 4),
     ord("p"): lambda m, at: m.note(int(m.line(at)), m.after_line(at)),
     ord("q"): lambda m, at: m.note(m.content[at], at + 1),
     ord("r"): lambda m, at: m.note(m.number(at, "<I"), at + 4),
     # names and calls
-    ord("c"): lambda m, at: m.name(m.line(at), m.line(m.after_line(at)), m.after_line(m.after_line(at))),
-    0x93: Machine.name_on_stack,
-    ord("R"): Machine.reduce,
-    0x81: Machine.reduce,
-    0x92: Machine.reduce_named,
-    ord("o"): Machine.call_marked,
-    ord("i"): Machine.instance,
+    ord("c"): lambda m, at: m.name(m.after_line(m.after_line(at)), m.line(at), m.line(m.after_line(at))),
+    0x93: lambda m, at: m.name(at, *m.last(2)),
+    ord("R"): lambda m, at: m.call(at, *m.last(2)),
+    0x81: lambda m, at: m.call(at, *m.last(2)),
+    0x92: lambda m, at: m.call(at, *m.last(3)),
     ord("b"): Machine.build,
     # how it is to be read
-    0x80: Machine.protocol,
+    0x80: lambda m, at: at + 1,  # the protocol
     0x95: lambda m, at: at + 8,  # how much at once: all is here
     # persistent objects, the registry of extensions, and buffers of the program that reads
     **dict.fromkeys([ord("P"), ord("Q"), 0x82, 0x83, 0x84, 0x97, 0x98], Machine.outside),
