@@ -98,6 +98,9 @@ def shown(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text[:60])
 
 
+_WIDTHS = {"B": 1, "<i": 4, "<I": 4, "<Q": 8}
+
+
 class Machine:
     """Runs the program of a pickle (see the module's docstring). Used once."""
 
@@ -145,16 +148,13 @@ class Machine:
     def after_line(self, at: int) -> int:
         return self.content.index(b"\n", at) + 1
 
-    def sized(self, at: int, form: str) -> memoryview:
-        """What follows its own length, without a copy."""
-        return self._view[at + struct.calcsize(form) : self.after_sized(at, form)]
-
-    def after_sized(self, at: int, form: str) -> int:
-        size = self.number(at, form)
-        end: int = at + struct.calcsize(form) + size
-        if size < 0 or end > len(self.content):
+    def sized(self, at: int, form: str) -> tuple[memoryview, int]:
+        """What follows its own length, without a copy, and where it ends."""
+        begin = at + _WIDTHS[form]
+        end = begin + self.number(at, form)
+        if not begin <= end <= len(self.content):
             raise UnreadablePickle("is cut short: it ends within its data")
-        return end
+        return self._view[begin:end], end
 
     # What opcodes do. All return where the next opcode is, which they are given.
 
@@ -247,16 +247,17 @@ class Machine:
         return after
 
     def long(self, form: str, at: int) -> int:
-        digits = self.sized(at, form)
+        digits, after = self.sized(at, form)
         if len(digits) > 255:
             raise UnreadablePickle(f"is refused: it has a whole number of {len(digits):,} bytes")
-        return self.push(int.from_bytes(digits, "little", signed=True), self.after_sized(at, form))
+        return self.push(int.from_bytes(digits, "little", signed=True), after)
 
     def text(self, form: str, encoding: str, at: int) -> int:
-        return self.push(str(self.sized(at, form), encoding, "surrogatepass"), self.after_sized(at, form))
+        data, after = self.sized(at, form)
+        return self.push(str(data, encoding, "surrogatepass"), after)
 
     def data(self, form: str, at: int) -> int:
-        return self.push_counted(self.sized(at, form), self.after_sized(at, form))
+        return self.push_counted(*self.sized(at, form))
 
     def outside(self, at: int) -> int:
         raise UnreadablePickle("is refused: it leads to things outside of the file")
