@@ -29,7 +29,7 @@ _KNOWN = {
     "builtins": "bytearray bytes getattr object slice",
     "copyreg": "__newobj__ _reconstructor",
     "dateutil": "_unpickle gettz tzfile tzlocal tzoffset tzutc",
-    "datetime": "datetime timedelta timezone tzinfo",
+    "datetime": "date datetime time timedelta timezone tzinfo",
     "decimal": "Decimal",
     "numpy": "_frombuffer _reconstruct dtype ndarray scalar",
     "pandas": "ArrowStringArray ArrowStringArrayNumpySemantics BlockManager DataFrame DatetimeArray DatetimeIndex "

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tarfile
 import tracemalloc
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,24 @@ def test_what_data_sets_hold_is_read_without_copies(tmp_path):
     assert plain.block.flags.aligned
     assert np.array_equal(plain.block, values)
     assert np.array_equal(plain.labels.view(np.int64), times)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_objects_are_read_as_what_they_stand_for(protocol):
+    at = datetime(2023, 6, 1, 8, 31, 0, 250_000)
+    west = at.replace(tzinfo=timezone(timedelta(hours=-5)))
+    cells = np.array([np.float64(1.5), np.int64(3), "2.5", Decimal("0.1"), None, pd.NA, 7, True], object)
+    for times, expected in (
+        ([pd.Timestamp(at)] * 7 + [pd.NaT], at),
+        ([pd.Timestamp(at, tz="Europe/Berlin").as_unit("ms")] * 7 + [None], at - timedelta(hours=2)),
+        ([west] * 7 + [pd.NaT], at + timedelta(hours=5)),
+    ):
+        frame = pd.DataFrame({"Bid_1": cells}, pd.Index(times, dtype=object))
+        frame.attrs = {"made": at.date(), "by": {"name": [1, (2, 3)]}}
+        plain = pickles.read(pickle.dumps(frame, protocol))
+        assert plain.columns[0].tolist() == [1.5, 3, "2.5", "0.1", None, None, 7, True]
+        assert plain.labels[:7].tolist() == [int(expected.replace(tzinfo=UTC).timestamp() * 1000) * 10**6] * 7
+        assert np.isnat(plain.labels[7])
 
 
 # What a file may name but never gets: arguments of its choosing for what is admitted.
