@@ -17,6 +17,7 @@ IngesterError
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
+        │   └── NoAnswer         QuestDB took the connection, or the call for one, and said nothing in time
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
@@ -96,6 +97,10 @@ class QueryError(StoreError):
 
 class Unreachable(StoreError):
     """QuestDB did not answer."""
+
+
+class NoAnswer(Unreachable):
+    """QuestDB said nothing in time: it hangs, or is busy. One that does not run refuses at once instead."""
 
 
 class AccessRefused(StoreError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from ingester.capture.journal import longest_on
 from ingester.capture.track import TRADING, Gap, Track
 from ingester.clock import SECOND
-from ingester.events import PAIR_ADDED, PAIR_REMOVED, Event
+from ingester.events import CONNECTION_LOST, PAIR_ADDED, PAIR_REMOVED, Event
 from ingester.exchange import binance
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,15 @@ class Continuity:
         for track in self.tracks.values():
             track.begin(now)
 
+    def miss_since(self, started_ns: int, names: Iterable[bytes]) -> None:
+        """No connection stands over which these could come: they are missing since the start, or since they were added.
+
+        The gap of a restart ends with the start, for what follows has another reason.
+        """
+        for track in map(self.tracks.__getitem__, names):
+            if gap := track.wait_since(started_ns):
+                self._on_event(gap.event())
+
     def answer(self, statuses: Mapping[str, str]) -> None:
         """Takes the state of each symbol that the exchange lists. May be called from any thread."""
         self._answers.append(statuses)
@@ -112,6 +121,11 @@ class Continuity:
             self._ask_ns = now + (ASK_NS if doubtful else ASK_HALTED_NS)
             self._ask()
         self._tell()
+
+    def miss_all(self) -> None:
+        """Something that came is not taken in, and nobody has looked of which symbols it was."""
+        for track in self.tracks.values():
+            track.miss(CONNECTION_LOST)
 
     def close(self, now: int) -> None:
         """Records the gaps that last while recording ends."""

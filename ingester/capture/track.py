@@ -13,7 +13,8 @@ Receive times of what passes rise strictly, by at least the table's resolution o
 What is a gap: the time between two snapshots that passed, where
 
 * it is longer than `limit_ns`, which follows the symbol's own rhythm (reason: exchange silent), or
-* meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood), or
+* meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood, or
+  not connected where none has stood since the start), or
 * a frame in between was quarantined and no sound copy of it came, or
 * the recorder did not run (restart).
 
@@ -26,7 +27,7 @@ has come so far.
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, QUARANTINED, RESTART, Event
+from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, NOT_CONNECTED, QUARANTINED, RESTART, Event
 
 RESTART_AFTER = 20
 FLOOR_NS = 300 * SECOND
@@ -128,6 +129,14 @@ class Track:
         if not self._reason or self.receive_ns > now:  # the clock was set back between two runs
             self.receive_ns = now
         self._measured_ns = now
+
+    def wait_since(self, started_ns: int) -> Gap | None:
+        """Nothing could come since the start: a gap of its own; returns the one that the start has ended, if any."""
+        before = Gap(self.symbol, self.receive_ns, started_ns, RESTART) if self._reason == RESTART else None
+        self._reason = ""
+        self.receive_ns = max(self.receive_ns, started_ns)
+        self.miss(NOT_CONNECTED)
+        return before if before and before.since_ns < started_ns else None
 
     def restarted(self, update_id: int) -> bool:
         """Whether an id not greater than the last one begins a new count."""

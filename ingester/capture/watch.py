@@ -8,6 +8,7 @@ from ingester.capture.watchlist import Watched, WatchList
 from ingester.clock import Now
 from ingester.errors import PairsFileError
 from ingester.events import PAIRS_REFUSED, Event
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Watch:
         self._followed: object = ()  # state of the file that was read last
         self._seen: object = ()  # at the last look
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = SupervisedThread(self._run, "watch", self._stopping)
 
     def start(self) -> None:
         """Starts looking; first at what changed since the pairs were read."""

@@ -42,7 +42,7 @@ def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: 
     files = find(paths)
     if not files:
         raise SettingsError(f"There is no file that ends in {', '.join(SUFFIXES)} in {', '.join(map(str, paths))}.")
-    db, _ = open_questdb(data_dir, questdb)
+    db, _ = open_questdb(data_dir, questdb, new=True)
     ctx.with_resource(holding(db, IMPORT, 0, ALWAYS_NS))
     importer, taken = Importer(db), list[Imported]()
     try:

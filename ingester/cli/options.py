@@ -121,9 +121,16 @@ def _names(text: str, option: str) -> list[str]:
     return names
 
 
-def open_questdb(data_dir: Path, questdb: Endpoint | None) -> tuple[QuestDB, ManagedServer | None]:
-    """The QuestDB that the options ask for; the managed one is started where it does not run yet."""
+def open_questdb(data_dir: Path, questdb: Endpoint | None, new: bool = False) -> tuple[QuestDB, ManagedServer | None]:
+    """The QuestDB that the options ask for, once it answers; the managed one is started where it does not run.
+
+    A folder without data is an error, unless `new` says that the command may begin there. Raises StoreError.
+    """
     if questdb is not None:
-        return QuestDB(questdb), None
+        db = QuestDB(questdb)
+        db.ping()
+        return db, None
     server = ManagedServer(data_dir)
+    if not new:
+        server.require_data()
     return QuestDB(server.ensure()), server

@@ -1,7 +1,10 @@
 """feed.py: which snapshots pass, and what is asked of the exchange."""
 
+import time
+
 from feed_bench import Bench
 
+from ingester.capture.stream import Frames
 from ingester.clock import SECOND
 
 
@@ -140,3 +143,93 @@ def test_what_is_being_read_is_not_complete_yet():
     assert bench.feed.complete_until() == began
     bench.streams[1].reading_ns = None
     assert bench.feed.complete_until() == bench.now_ns
+
+
+def test_a_start_without_a_connection_is_a_gap_from_the_start_on_for_every_pair():
+    bench = Bench(copies=2)
+    start = bench.now_ns
+    bench.turn(12)
+    assert bench.gaps() == [(symbol, start, None, "not connected") for symbol in ("BTCUSDT", "ETHUSDT")]
+    bench.feed.add({"SUIUSDT": "pairs.txt"})
+    bench.turn(14)
+    (added,) = bench.kinds("pair_added")
+    assert ("SUIUSDT", added.at_ns, None, "not connected") in bench.gaps()
+    bench.open(0)
+    bench.turn(1)
+    for symbol in ("BTCUSDT", "ETHUSDT", "SUIUSDT"):
+        bench.book(symbol, 1)
+    bench.feed.poll()
+    end = bench.now_ns
+    assert bench.gaps() == [
+        ("BTCUSDT", start, end, "not connected"),
+        ("ETHUSDT", start, end, "not connected"),
+        ("SUIUSDT", added.at_ns, end, "not connected"),
+    ]
+
+
+def test_what_an_earlier_run_left_is_a_gap_until_the_start_and_then_one_of_its_own():
+    bench = Bench(symbols=("BTCUSDT",))
+    start = bench.now_ns
+    bench.continuity.resume(start - 60 * SECOND)
+    bench.turn(12)
+    assert bench.gaps() == [
+        ("BTCUSDT", start - 60 * SECOND, start, "restart"),
+        ("BTCUSDT", start, None, "not connected"),
+    ]
+
+
+def test_a_pair_added_while_all_connections_are_lost_has_the_reason_of_the_others():
+    bench = Bench(symbols=("BTCUSDT",))
+    bench.begin()
+    bench.lose()
+    bench.feed.add({"SUIUSDT": ""})
+    bench.turn(14)
+    assert {gap[3] for gap in bench.gaps() if gap[0] == "SUIUSDT"} == {"connection lost"}
+
+
+def test_attempts_that_fail_are_told_less_and_less_often(caplog):
+    bench = Bench(symbols=("BTCUSDT",))
+    for _ in range(20):
+        bench.lose(reason="stream.example:9443 refused the connection")
+        bench.feed.poll()
+    said = [record.message for record in caplog.records if "attempt failed" in record.message]
+    assert len(said) == 5  # the 1st, 2nd, 4th, 8th, 16th
+    assert "stream.example:9443" in said[0]
+    assert "ingester doctor" in said[0]
+    assert (bench.metrics.failed_attempts, bench.metrics.last_failure.split()[0]) == (20, "stream.example:9443")
+
+
+def test_a_flood_of_error_answers_and_announcements_is_neither_told_nor_put_on_record_each_time(caplog):
+    bench = Bench(symbols=("BTCUSDT",))
+    bench.begin()
+    error = b'{"error":{"code":2,"msg":"' + b"m" * 5000 + b'"},"id":99}'
+    announcement = b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}'
+    stream = bench.streams[0]
+    bench.arrive(Frames(stream, bench.now_ns, [error, announcement] * 5000))
+    bench.book("BTCUSDT", 7)
+    assert bench.feed.poll() == []  # others had their turn in between
+    assert bench.ids() == [("BTCUSDT", 7)]
+    assert bench.metrics.refused == 5000
+    assert len(bench.kinds("refused")) < 40
+    assert len(bench.kinds("exchange_shutdown")) == 1
+    assert max(len(event.detail) for event in bench.events) < 300
+    assert len(caplog.records) < 60
+
+
+def test_a_frame_that_is_far_too_large_for_a_book_is_quarantined_undecoded():
+    bench = Bench(symbols=("BTCUSDT", "ETHUSDT"))
+    bench.begin()
+    bench.book("BTCUSDT", 1)
+    bench.book("ETHUSDT", 1)
+    bench.ids()
+    levels = b",".join([b'["1e-300","9e299"]'] * 20_000)
+    large = b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":2,"bids":[%b],"asks":[]}}' % levels
+    bench.arrive(Frames(bench.streams[0], bench.now_ns, [large], len(large)))
+    bench.book("BTCUSDT", 3)
+    bench.book("ETHUSDT", 3)
+    begun = time.process_time()
+    bench.streams[0].taken = lambda frames: None
+    assert bench.ids() == [("BTCUSDT", 3), ("ETHUSDT", 3)]
+    assert time.process_time() - begun < 0.05
+    assert bench.metrics.malformed == 1
+    assert [gap[0::3] for gap in bench.gaps()] == [("BTCUSDT", "quarantined")]

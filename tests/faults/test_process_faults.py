@@ -252,3 +252,27 @@ def remove(folder):
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
+
+
+def test_threads_that_die_are_restarted_counted_and_reported(place, tmp_path, report):
+    """Of two connections one after the other, the pump, the writer and the others die where they are."""
+    victims = ["stream 1a", "stream 1b", "pump", "writer", "auditor", "spool-sync", "pulse"]
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(simulator, place, "threads", environment=tampered(tmp_path)) as trial,
+    ):
+        for victim in victims:
+            (tmp_path / "kill").write_text(victim)
+            killed = time.time()
+            trial.recorder.wait_for(f"the thread '{victim}' died, it is restarted")
+            trial.flows(ticks=10)
+        seconds = trial.recovered(killed)
+        told = trial.event("thread_died")
+        evidence = trial.end(bugs=True)
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    assert not evidence.lost
+    assert not evidence.gaps  # the other connection had what the dead one missed
+    assert told == "pulse: SystemExit: "
+    done = f"{len(victims)} threads die of an error, one after the other: {', '.join(victims)}"
+    report(34, "dead thread", done, evidence, seconds, "each is restarted, counted, an alert and an event; no gap")

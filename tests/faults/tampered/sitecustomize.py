@@ -1,10 +1,13 @@
 """Python runs this before a recorder whose PYTHONPATH holds this folder: names and time are then as files say.
 
-In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which time is off.
+In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which time is off; the
+threads whose names begin as a line of `kill` says die, once, of an error where they are.
 """
 
+import ctypes
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -26,3 +29,19 @@ def time_ns():
 
 
 socket.getaddrinfo, time.time_ns = getaddrinfo, time_ns
+
+
+def kill():
+    while True:
+        time.sleep(0.05)
+        try:
+            names = (_folder / "kill").read_text().split("\n")
+            (_folder / "kill").unlink()
+        except OSError:
+            continue
+        for thread in threading.enumerate():
+            if any(name and thread.name.startswith(name) for name in names):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+
+
+threading.Thread(target=kill, daemon=True).start()
