@@ -7,17 +7,20 @@ IngesterError
 │   ├── UnknownPair          a pair that the exchange does not list
 │   └── NotRunning           a live recorder was asked for what it can do only while it runs, or only while it does not
 └── OperationError         the request was fine, the world was not (exit code 1)
+    ├── ClockWrong           the machine's clock cannot be right
     ├── FellBehind           a live reader needs rows that are no longer kept
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
     │   └── Incomplete         Binance answered with less than it lists
+    ├── UnsafeFile           a file or folder of ours belongs to another user, or may be changed by one
     ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
         │   └── NoAnswer         QuestDB took the connection, or the call for one, and said nothing in time
+        ├── UnknownServer      another process than the managed QuestDB listens at its port
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
@@ -55,6 +58,10 @@ class OperationError(IngesterError):
     """A well-formed request failed."""
 
 
+class ClockWrong(OperationError):
+    """The machine's clock says a time that cannot be."""
+
+
 class FellBehind(OperationError):
     """A live reader was slower than the recorder keeps rows."""
 
@@ -69,6 +76,10 @@ class RegionRefused(ExchangeError):
 
 class UnreadableDataSet(OperationError):
     """A data set's folder or one of its files is missing, changed or damaged."""
+
+
+class UnsafeFile(OperationError):
+    """A file or folder that has to be this user's alone is another user's, may be changed by one, or is a link."""
 
 
 class RateLimited(ExchangeError):
@@ -101,6 +112,10 @@ class Unreachable(StoreError):
 
 class NoAnswer(Unreachable):
     """QuestDB said nothing in time: it hangs, or is busy. One that does not run refuses at once instead."""
+
+
+class UnknownServer(StoreError):
+    """Another process than the managed QuestDB listens at its port; nothing was sent there."""
 
 
 class AccessRefused(StoreError):

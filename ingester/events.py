@@ -13,8 +13,8 @@
 | pairs_refused | the named pairs or their file cannot be used; what was recorded before still is | what is wrong |
 | status | the exchange says that a symbol does not trade, or trades again | TRADING, HALT, BREAK, … or `not listed` |
 | quarantined | frames were not stored, at the 1., 2., 4., 8., … | what was wrong |
-| update_ids_restarted | the exchange began to count update ids anew | from, to |
-| clock_step | the wall clock was set | by how much |
+| update_ids_restarted | update ids go on below the last one: the count was restarted, or one id was wrong | from, to |
+| clock_step | the wall clock was set, or is far behind the newest row of an earlier run | by how much, what follows |
 | server_restarted | the managed QuestDB died and runs again | |
 | thread_died | a thread of the recorder died, and runs again where it can | which, and what it raised |
 | dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
@@ -33,7 +33,23 @@ RESTART = "restart"
 SPOOL_FULL = "spool full"
 SPOOL_DAMAGED = "spool damaged"
 QUARANTINED = "quarantined"
-REASONS = (NOT_CONNECTED, CONNECTION_LOST, EXCHANGE_SILENT, RESTART, SPOOL_FULL, SPOOL_DAMAGED, QUARANTINED)
+IDS_RESTARTED = "update ids restarted"
+PROCESS_PAUSED = "process paused"
+CLOCK_SET = "clock set"
+NOT_TAKEN_IN = "not taken in"
+REASONS = (
+    NOT_CONNECTED,
+    CONNECTION_LOST,
+    EXCHANGE_SILENT,
+    RESTART,
+    SPOOL_FULL,
+    SPOOL_DAMAGED,
+    QUARANTINED,
+    IDS_RESTARTED,
+    PROCESS_PAUSED,
+    CLOCK_SET,
+    NOT_TAKEN_IN,
+)
 """Why a gap came about: the `detail` of `gap` events begins with one of these."""
 
 PAIR_ADDED, PAIR_REMOVED = "pair_added", "pair_removed"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ingester import threads
+from ingester import private, threads
 from ingester.capture.feed import LONGEST_DETAIL
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
@@ -15,7 +15,7 @@ from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
 from ingester.capture.watchlist import LastWatched
-from ingester.clock import SECOND, Clock
+from ingester.clock import SECOND, Clock, check_clock
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
 from ingester.metrics import Metrics
 from ingester.settings import Settings
@@ -44,6 +44,8 @@ DRAIN_SECONDS = 10.0
 
 COLLECT_NS = 30 * SECOND
 """Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
+BEHIND_SECONDS = 10.0
+"""So far behind the earlier run's newest row a clock may be at a start: in half an hour it is right again."""
 AUDIT_SECONDS = 10.0
 """How long the end waits for QuestDB to show everything that was sent."""
 
@@ -62,6 +64,7 @@ class Collector:
         self.metrics = Metrics()
         self.journal = Journal()
         self._db = db
+        self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
@@ -95,11 +98,15 @@ class Collector:
     def start(self) -> None:
         """Starts recording, and sends first what an earlier run left in the spool.
 
-        Raises SpoolError where another recorder of this name uses the data folder.
+        Raises SpoolError where another recorder of this name uses the data folder, UnsafeFile where another user may
+        change it, and ClockWrong where the machine's clock cannot be right.
         """
+        check_clock(self.clock.now())
+        private.data_folder(self._data_dir)
+        private.folder(self.spool.folder.parent)
         recovery = self.spool.open()
         before = self._last_watched.read()
-        if recovery.last_ns is not None:
+        if recovery.last_ns is not None and self._begin_after(recovery.last_ns):
             self._intake.continuity.resume(recovery.last_ns, before)
         self._note_wanted()
         for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
@@ -120,6 +127,21 @@ class Collector:
         self.live.open()
         self._intake.start(self.started_ns)
 
+    def _begin_after(self, last_ns: int) -> bool:
+        """Has receive times begin after those of the earlier run; False where the clock is too far behind for that."""
+        behind = (last_ns - self.clock.now()) / SECOND
+        if behind < 0:
+            return True
+        text = f"the clock is {behind:.1f} s behind the newest row in the spool"
+        if behind <= BEHIND_SECONDS:
+            log.warning("%s: times begin after that row, and draw near to the clock again", text)
+            self.clock.advance(round(behind * SECOND) + SECOND // 1000)
+            self.started_ns = self.clock.now()
+            return True
+        log.error("%s: new rows get times before older ones. Set the clock right, and start the recorder again", text)
+        self._intake.note(Event(self.started_ns, "clock_step", detail=text))
+        return False
+
     def _make_ready(self) -> None:
         """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
         self._db.ping()
@@ -131,6 +153,12 @@ class Collector:
             self._wanted = (self._wanted - removed.keys()) | added.keys()
             self._intake.change(added, removed)
             self._note_wanted()
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The pairs that it is to record now."""
+        with self._changing:
+            return frozenset(self._wanted)
 
     def record(self, event: Event) -> None:
         """Puts on record what happened elsewhere. From any thread."""

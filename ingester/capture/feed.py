@@ -11,7 +11,8 @@ books are stored: halted pairs have them.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import length_hint
 
 from ingester.capture.continuity import Continuity
 from ingester.capture.leg import Leg
@@ -19,8 +20,8 @@ from ingester.capture.link import SILENT_NS, Link
 from ingester.capture.roster import Roster
 from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
 from ingester.capture.track import Track
-from ingester.clock import SECOND, Now, next_full_second
-from ingester.events import Event
+from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
+from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import binance
 from ingester.metrics import FeedMetrics
 from ingester.snapshot import Snapshot
@@ -80,6 +81,7 @@ class Feed:
         self._begin_ns = 0  # when the first subscriptions go out, once known
         self._ended = False
         self._tick_ns = 0  # when the next look after connections and symbols is due
+        self._polled_ns = now()  # when `poll` was last called
         self._lost_ns: dict[Link, int] = {}  # links that deliver nothing, since when
         self._legs: dict[Stream, Leg] = {}
 
@@ -139,20 +141,32 @@ class Feed:
         inbox, frames = self._inbox, 0
         while inbox and len(snapshots) < STEP_SNAPSHOTS and frames < MOST_FRAMES:
             arrival = inbox.popleft()
-            if isinstance(arrival, Frames):
-                frames += len(arrival.payloads)
-                try:
+            try:
+                if isinstance(arrival, Frames):
+                    frames += len(arrival.payloads)
                     if arrival.size > LARGEST_BOOK:
                         self._drop_large(arrival)
                     self._take(arrival, snapshots)
-                finally:
-                    if arrival.size:
-                        arrival.stream.taken(arrival)
-            elif isinstance(arrival, Opened):
-                self._on_opened(arrival)
-            else:
-                self._on_lost(arrival)
-        now = self._now()
+                elif isinstance(arrival, Opened):
+                    self._on_opened(arrival)
+                else:
+                    self._on_lost(arrival)
+            except Exception:  # a bug must not cost what was accepted before it
+                log.exception("what a connection brought could not be taken in")
+            finally:
+                if isinstance(arrival, Frames) and arrival.size:
+                    arrival.stream.taken(arrival)
+        try:
+            self._keep_up(self._now())
+        except Exception:
+            log.exception("connections and pairs could not be looked after")
+        return snapshots
+
+    def _keep_up(self, now: int) -> None:
+        """What time demands."""
+        if now - self._polled_ns > PAUSED_NS:  # streams are to say first that they were paused too
+            self._tick_ns = now + TICK_NS
+        self._polled_ns = now
         if not self._begun and now >= self._begin_ns:
             self._begin(now)
         if self._begun and not self._ended:
@@ -160,7 +174,6 @@ class Feed:
         if now >= self._tick_ns and not self._ended:
             self._tick_ns = now + TICK_NS
             self._tick(now)
-        return snapshots
 
     def complete_until(self) -> int:
         """All that was received before this time is in the inbox, or was taken from it. See `Intake`."""
@@ -253,22 +266,35 @@ class Feed:
         log.warning("connection %s lost: %s", link.label, lost.reason)
         self._on_event(Event(lost.at_ns, "disconnected", connection=link.label, detail=lost.reason))
         serving = leg is link.leg
-        link.lost(leg, lost.at_ns)
+        link.lost(leg, lost.at_ns, PROCESS_PAUSED if lost.paused else "")
         if serving and link.leg is leg:
             self._lost_ns.setdefault(link, lost.at_ns)
 
     def _take(self, frames: Frames, snapshots: list[Snapshot]) -> None:
+        leg, payloads = self._legs[frames.stream], iter(frames.payloads)
+        while True:
+            try:
+                self._take_all(payloads, leg, frames.receive_ns, snapshots)
+                return
+            except Exception as error:  # a bug; it costs one frame, and the others of this read go on
+                log.exception("connection %s: a frame could not be taken in", leg.link.label)
+                payload = frames.payloads[-1 - length_hint(payloads)]
+                self.continuity.lose(payload, leg.link.names)
+                self._quarantine(leg, frames.receive_ns, f"{type(error).__name__}: {error}")
+
+    def _take_all(self, payloads: Iterator[bytes], leg: Leg, receive_ns: int, snapshots: list[Snapshot]) -> None:
         tracks, metrics, head_of = self.continuity.tracks, self._metrics, binance.head
-        leg = self._legs[frames.stream]
-        ids, receive_ns = leg.ids, frames.receive_ns
-        for payload in frames.payloads:
+        ids = leg.ids
+        for payload in payloads:
             head = head_of(payload)
+            restarts = False
             if head is not None:
                 name, update_id = head[1], int(head[2])
                 track = tracks.get(name)
                 if track is not None and update_id <= track.update_id:  # most copies end here, not decoded
+                    restarts = update_id < track.update_id and track.restarted(update_id, leg, ids.get(name, -1))
                     ids[name] = update_id
-                    if not track.restarted(update_id):
+                    if not restarts:
                         self._drop(track, update_id)
                         continue
             message = binance.decode(payload)
@@ -284,23 +310,28 @@ class Feed:
                 continue
             partial = message.data
             update_id = partial.update_id
-            joins = name not in ids
+            before_id = ids.get(name, -1)
             ids[name] = update_id
             if update_id <= track.update_id:
-                if head is None and not track.restarted(update_id):
+                if not restarts and (update_id == track.update_id or not track.restarted(update_id, leg, before_id)):
                     self._drop(track, update_id)
                     continue
-                self.continuity.restarted(track, update_id, receive_ns)
+            elif update_id >= track.ceiling and track.held(update_id):
+                track.quarantine(None)
+                self._quarantine(leg, receive_ns, f"update id {update_id} after {track.update_id}", track.symbol)
+                continue
             if binance.is_crossed(partial):
                 track.quarantine(update_id)
                 self._quarantine(leg, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", track.symbol)
                 continue
-            before = track.update_id, track.receive_ns
+            if update_id < track.update_id:
+                self.continuity.restarted(track, update_id, receive_ns)
+            before_ns = track.receive_ns
             gap = track.accept(receive_ns, update_id)
             if gap is not None:
                 self.continuity.record(gap, track)
-            elif joins and track.count > 1:
-                track.join(*before)
+            elif before_id < 0 and track.count > 1:
+                track.join(before_ns)
             if (track.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue

@@ -146,6 +146,7 @@ class Intake:
                     stopping.wait(self._linger)
                 arrived.clear()
             self._step()
+        ended_ns = self._clock.now()  # what does not come after this was not asked for
         self.feed.unsubscribe()
         begun = time.monotonic()
         patience = begun + GOODBYE_SECONDS
@@ -157,11 +158,13 @@ class Intake:
         self._step()
         while self.feed.pending and time.monotonic() < begun + END_SECONDS:
             self._step()
+        at_ns = ended_ns
         if self.feed.pending:
             log.warning("%d reads that arrived before the end could not be taken in any more", self.feed.waiting)
             self.continuity.miss_all()
+            at_ns = self._clock.now()
+        self.continuity.close(at_ns)
         now = self._clock.now()
-        self.continuity.close(now)
         self.note(Event(now, "stopped", detail=f"{self._metrics.snapshots} rows received"))
         if not self.feed.pending:  # else a book of what is left would come after its gap
             self._step()
@@ -192,13 +195,20 @@ class Intake:
     def _take_portion(self) -> None:
         try:
             self._follow_changes()
-            snapshots = self.feed.poll()
-            if snapshots:
-                self._sink.take(snapshots)
+            self._hand_on(self.feed.poll())
             self._tick()
             self.record_events()
         except Exception:  # a bug must not end the recording: say it and go on with the next arrival
             log.exception("what arrived could not be taken in")
+
+    def _hand_on(self, snapshots: list[Snapshot]) -> None:
+        if not snapshots:
+            return
+        try:
+            self._sink.take(snapshots)
+        except Exception:
+            log.exception("%d books could not be handed on", len(snapshots))
+            self.continuity.not_taken_in(snapshots, self._clock.now())
 
     def _follow_changes(self) -> None:
         while self._changes:
@@ -214,7 +224,12 @@ class Intake:
             return
         self._tick_ns = now + SECOND
         self._sink.tick(now)
-        if step := self._clock.follow():
+        step = self._clock.follow()
+        if leapt := self._clock.leapt_ns:
+            log.warning("the wall clock is %.3f s ahead; receive times follow it at once", leapt / SECOND)
+            self.note(Event(now, "clock_step", detail=f"{leapt / SECOND:+.3f} s, followed at once"))
+            self.continuity.clock_set(now + leapt)
+        elif step:
             log.warning("the wall clock was set by %+.3f s; receive times follow it slowly", step / SECOND)
             self.note(Event(now, "clock_step", detail=f"{step / SECOND:+.3f} s"))
 

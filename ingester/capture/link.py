@@ -115,9 +115,9 @@ class Link:
         for leg in self.legs():
             leg.stream.stop()
 
-    def lost(self, leg: Leg, now: int) -> None:
-        """A connection is gone: what no other one delivers is missing from now on."""
-        reason = EXCHANGE_SILENT if leg.ending else CONNECTION_LOST
+    def lost(self, leg: Leg, now: int, why: str = "") -> None:
+        """A connection is gone: what no other one delivers is missing from now on. `why`: the reason of these gaps."""
+        reason = why or (EXCHANGE_SILENT if leg.ending else CONNECTION_LOST)
         others = [other for twin in self.twins for other in twin.legs() if other is not leg]
         if leg.subscribed_ns is not None:
             for name in self.names:

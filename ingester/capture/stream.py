@@ -12,7 +12,7 @@ from typing import NamedTuple
 import websocket
 
 from ingester.capture import frames
-from ingester.clock import SECOND, Now, backoff
+from ingester.clock import SECOND, Now, PauseDetector, backoff, elapsed_ns
 from ingester.errors import ExchangeError
 from ingester.exchange import binance
 from ingester.exchange.dial import UpgradeRefused, open_websocket
@@ -38,6 +38,9 @@ flood, or this machine is far too slow."""
 MESSAGE_BYTES = 200
 """What a message costs beyond its own bytes: memory, and the time to look at it."""
 CROWDED_SECONDS = 0.02
+LOOK_MS = 500
+"""So often the thread looks, where nothing comes."""
+PAUSED = "the process was paused"
 
 
 class Opened(NamedTuple):
@@ -68,6 +71,11 @@ class Lost(NamedTuple):
     reason: str
     status: int | None = None
     final: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether it was closed because the process had not run for a while."""
+        return self.reason.startswith(PAUSED)
 
 
 Arrival = Opened | Frames | Lost
@@ -108,6 +116,7 @@ class Stream:
         now: Now,
         limit: AttemptLimit,
         waits: Callable[[], Iterator[float]] = backoff,
+        elapsed: Now = elapsed_ns,
     ) -> None:
         self.name = name
         self.reading_ns: int | None = None
@@ -117,6 +126,7 @@ class Stream:
         self._arrived = arrived
         self._now = now
         self._limit = limit
+        self._elapsed = elapsed
         self._waits = waits
         self._outbox: deque[str] = deque()
         self._pong: bytes | None = None  # the answer that the last ping wants
@@ -233,14 +243,19 @@ class Stream:
         poll.register(self._wake_read, select.POLLIN)
         splitter = frames.FrameSplitter()
         wake_read = self._wake_read.fileno()
+        pauses = PauseDetector(self._elapsed)
         while True:
             self.reading_ns = None
             if self._put_bytes - self._taken_bytes > MOST_WAITING and not self._stopping.is_set():
                 self._stopping.wait(CROWDED_SECONDS)
+                if paused_ns := pauses.look():
+                    return _paused_for(paused_ns), 0
                 continue
             wait = self._send_due(connection)
             if not pending() or self._stopping.is_set():
                 ready = {descriptor for descriptor, _ in poll.poll(wait)}
+                if paused_ns := pauses.look():
+                    return _paused_for(paused_ns), 0
                 if wake_read in ready:
                     self._wake_read.recv(4096)
                     if self._stopping.is_set():
@@ -257,6 +272,8 @@ class Stream:
             except TimeoutError:  # the rest of a TLS record is still on its way
                 continue
             receive_ns = self._now()
+            if paused_ns := pauses.look():  # what it has read may have waited
+                return _paused_for(paused_ns), 0
             if not data:
                 return "closed by the exchange without a goodbye", 0
             payloads = []
@@ -273,19 +290,19 @@ class Stream:
             if payloads:
                 self._put_frames(receive_ns, payloads)
 
-    def _send_due(self, connection: websocket.WebSocket) -> int | None:
-        """Sends what may be sent now; returns the milliseconds until more may be, or None when nothing is queued."""
+    def _send_due(self, connection: websocket.WebSocket) -> int:
+        """Sends what may be sent now; returns the milliseconds until there is more to do at the latest."""
         while self._outbox or self._pong is not None:
             wait_ns = self._last_sent_ns + self._spacing_ns - self._now()
             if wait_ns > 0:
-                return wait_ns // 1_000_000 + 1
+                return min(LOOK_MS, wait_ns // 1_000_000 + 1)
             if self._pong is not None:
                 connection.pong(self._pong)
                 self._pong = None
             else:
                 connection.send(self._outbox.popleft())
             self._last_sent_ns = self._now()
-        return None
+        return LOOK_MS
 
     def _flush(self, connection: websocket.WebSocket) -> None:
         """A goodbye needs no pacing: the connection ends with it anyway."""
@@ -300,3 +317,7 @@ class Stream:
     def _put(self, arrival: Arrival) -> None:
         self._inbox.append(arrival)
         self._arrived()
+
+
+def _paused_for(ns: int) -> str:
+    return f"{PAUSED} for {ns / SECOND:.1f} s"

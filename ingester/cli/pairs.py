@@ -14,10 +14,10 @@ from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
+from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
-    Listing,
     choose,
     fetch_listings,
     nearest,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from ingester import private
 from ingester.capture.collector import Collector, spool_folder
 from ingester.capture.record import Record
 from ingester.capture.source import simulated_symbols
@@ -29,8 +31,18 @@ from ingester.cli.signals import stop_signals
 from ingester.cli.streams import say
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
+from ingester.clock import check_clock
 from ingester.deadline import beside
-from ingester.errors import IngesterError, NoAnswer, OperationError, RegionRefused, ServerError, StoreError, Unreachable
+from ingester.errors import (
+    ClockWrong,
+    IngesterError,
+    NoAnswer,
+    OperationError,
+    RegionRefused,
+    ServerError,
+    StoreError,
+    Unreachable,
+)
 from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
@@ -51,6 +63,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ingester.start")
 
+CLOCK_SECONDS = 60
+"""So often it is said that the machine's clock is wrong."""
 CHECK_SECONDS = 5.0
 """So long the exchange may take to list its pairs, all in all; then recording starts and they are checked beside."""
 PATIENCE_SECONDS = 6.0
@@ -109,6 +123,7 @@ def start(
     parquet_after: str | None,
     drop_after: str | None,
     metrics: str | None,
+    metrics_host: Sequence[str],
     alarm_webhook: str | None,
     alarm_gap: str,
     alarm_wait: str,
@@ -129,13 +144,15 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    private.data_folder(data_dir)
+    _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
     _look_for_leftovers(data_dir, collector)
     with contextlib.ExitStack() as closing:
-        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
+        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         check = beside(
@@ -158,6 +175,18 @@ def _look_for_leftovers(data_dir: Path, collector: str) -> None:
     for each in leftovers(data_dir, running):
         log.warning("%s; %s", each.text, each.mend(data_dir))
     give_back_reserves(data_dir, running)
+
+
+def _wait_for_clock() -> None:
+    """Waits for NTP on a machine that has just started without a clock of its own: all times would be wrong."""
+    for waited in itertools.count():
+        try:
+            check_clock(time.time_ns())
+            return
+        except ClockWrong as error:
+            if waited % CLOCK_SECONDS == 0:
+                log.warning("recording begins as soon as the clock is right. %s", error)
+            time.sleep(1.0)
 
 
 def _exchange(

@@ -155,7 +155,8 @@ class Auditor:
         complete = done and sent == visible and not waiting
         level = logging.INFO if complete else logging.WARNING
         unsure = "" if done else " at an earlier look, QuestDB did not show all in time"
-        log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
+        if sent or visible or not complete:  # a run that received nothing has nothing to say
+            log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
         return complete
 
     def _run(self) -> None:

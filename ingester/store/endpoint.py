@@ -33,6 +33,8 @@ class Endpoint:
     """What the password or token was read from, and is read from again where it is refused."""
     ca_file: Path | None = None
     """The certificates of those who may vouch for an https server, instead of the ones that the system trusts."""
+    root: Path | None = None
+    """The folder of a managed server: only the process that runs in it is sent anything."""
 
     def __post_init__(self) -> None:
         if self.user is not None and ":" in self.user:

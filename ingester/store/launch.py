@@ -17,6 +17,11 @@ w.file.spinBeforeFlush=10
 """
 
 
+FOLDERS = ("conf", "log", "native", "db", "import", "public")
+"""What is in the server's folder. QuestDB sets an umask of its own (0002), so that nobody else may come as far as its
+files, these folders are there before it is: for one user alone."""
+
+
 def command(java: Path, jar: Path, root: Path, native: Path, heap: str) -> list[str]:
     """The command line; `root` is the server's folder, `native` one for libraries that it unpacks."""
     return [
@@ -48,6 +53,7 @@ def environment(http_port: int, pg_port: int, user: str, password: str) -> dict[
         "LINE_TCP_ENABLED": "false",
         "LINE_UDP_ENABLED": "false",
         "LINE_AUTO_CREATE_NEW_TABLES": "false",  # they would lack the DEDUP keys
+        "CAIRO_MKDIR_MODE": str(0o700),
         "HTTP_MIN_ENABLED": "false",
         "TELEMETRY_ENABLED": "false",
         "POSTHOG_ENABLED": "false",

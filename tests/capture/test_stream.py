@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import queue
+import re
 import ssl
 import threading
 import time
@@ -16,6 +17,7 @@ from websockets.sync.server import serve
 from ingester import threads
 from ingester.capture import stream as streams
 from ingester.capture.stream import AttemptLimit, Frames, Lost, Opened, Stream
+from ingester.clock import PAUSED_NS, SECOND
 
 
 class Inbox(deque):
@@ -56,10 +58,10 @@ def connect():
     """Starts a stream to an address; stops all of them in the end."""
     streams = []
 
-    def start(url, waits=lambda: itertools.repeat(0.01)):
+    def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns):
         inbox = Inbox()
         stream = Stream(
-            "1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits
+            "1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits, elapsed
         )
         streams.append(stream)
         stream.start()
@@ -193,11 +195,10 @@ def test_of_a_flood_of_pings_some_are_answered_and_books_go_on(exchange, connect
 def test_who_sent_too_much_comes_back_later_and_sends_half_as_often(exchange, connect, monkeypatch):
     monkeypatch.setattr(streams, "TOO_MANY_SECONDS", 0.4)
     monkeypatch.setattr(streams, "SEND_SPACING_NS", 100_000_000)
-    opened, times = [], queue.SimpleQueue()
+    lives, times = itertools.count(), queue.SimpleQueue()
 
     def handler(connection):
-        opened.append(time.monotonic())
-        if len(opened) <= 2:
+        if next(lives) < 2:
             connection.close(1008, "Too many requests")
             return
         for _ in range(3):
@@ -206,15 +207,16 @@ def test_who_sent_too_much_comes_back_later_and_sends_half_as_often(exchange, co
         connection.recv()
 
     stream, inbox = connect(exchange(handler))
+    opened = []
     for _ in range(2):
-        inbox.next(Opened)
+        opened.append(inbox.next(Opened).at_ns)
         assert "1008 Too many requests" in inbox.next(Lost).reason
-    inbox.next(Opened)
-    assert opened[1] - opened[0] >= 0.4
-    assert opened[2] - opened[1] >= 0.8
+    opened.append(inbox.next(Opened).at_ns)
     for number in range(3):
         stream.send(str(number))
     arrived = [times.get(timeout=10) for _ in range(3)]
+    assert opened[1] - opened[0] >= 400_000_000
+    assert opened[2] - opened[1] >= 800_000_000
     assert arrived[2] - arrived[0] > 0.75  # 4 x 100 ms each
 
 
@@ -360,3 +362,50 @@ def test_attempts_wait_when_the_window_is_used_up():
     assert [limit.reserve() for _ in range(4)] == [200, 200, 200, 500]
     now[0] = 700.0
     assert limit.reserve() == 0
+
+
+def test_after_a_pause_what_waited_is_not_stamped_as_new_and_the_connection_is_made_again(exchange, connect):
+    """The clock moves on as it does for a process that was stopped."""
+    behind = threading.Event()
+
+    def handler(connection):
+        connection.send("before")
+        if not behind.is_set():
+            behind.wait(10)
+            connection.send("stale")
+            connection.recv()
+
+    jump = [0]
+    _, inbox = connect(exchange(handler), elapsed=lambda: time.monotonic_ns() + jump[0])
+    assert inbox.next(Frames).payloads == [b"before"]
+    jump[0] = 3 * SECOND
+    behind.set()
+    lost = inbox.next(Lost)
+    assert lost.paused
+    assert re.fullmatch(r"the process was paused for [34]\.\d s", lost.reason)
+    inbox.next(Opened)
+    assert inbox.next(Frames).payloads == [b"before"]
+
+
+def test_a_pause_is_noticed_where_nothing_waits(exchange, connect):
+    def handler(connection):
+        connection.send("before")
+        connection.recv()
+
+    jump = [0]
+    _, inbox = connect(exchange(handler), elapsed=lambda: time.monotonic_ns() + jump[0])
+    inbox.next(Frames)
+    jump[0] = 3600 * SECOND
+    assert inbox.next(Lost).paused
+
+
+def test_a_machine_that_is_late_by_less_than_a_pause_loses_nothing(exchange, connect):
+    def handler(connection):
+        for number in range(5):
+            connection.send(str(number))
+            time.sleep(0.05)
+        connection.recv()
+
+    late = itertools.count(step=PAUSED_NS // 8)  # it looks three times for a message
+    _, inbox = connect(exchange(handler), elapsed=lambda: next(late))
+    assert [inbox.next(Frames).payloads for _ in range(5)] == [[b"%d" % number] for number in range(5)]

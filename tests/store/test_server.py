@@ -18,9 +18,10 @@ import psutil
 import psycopg
 import pytest
 import urllib3
+from impostor import Impostor
 
 from ingester import threads
-from ingester.errors import AccessRefused, ServerError, StoreError
+from ingester.errors import AccessRefused, ServerError, StoreError, UnknownServer
 from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
@@ -315,6 +316,37 @@ def test_taken_ports_are_passed_over_and_the_new_ones_kept(server, caplog):
     server.stop()
     again = server.ensure()
     assert (again.http_url, again.pg_port) == (chosen.http_url, chosen.pg_port)
+
+
+@pytest.mark.slow
+def test_an_impostor_at_the_port_of_a_killed_server_is_sent_nothing_and_passed_over(server):
+    db, victim = QuestDB(server.ensure()), psutil.Process(server.status().pid)
+    port = urllib3.util.parse_url(db.endpoint.http_url).port
+    victim.kill()
+    victim.wait(10)
+    with Impostor(port) as impostor:
+        for ask in (lambda: db.sql("SELECT 1"), lambda: db.write(b"t a=1i 1\n")):
+            with pytest.raises(UnknownServer, match=f"pid {impostor.pid}"):
+                ask()
+        elsewhere = server.ensure()
+        assert elsewhere.http_url != db.endpoint.http_url
+        assert QuestDB(elsewhere).sql("SELECT 1").rows == [[1]]
+        assert impostor.end() == []
+
+
+@pytest.mark.slow
+def test_a_foreign_process_with_the_remembered_number_is_not_adopted_and_not_ended(server):
+    server.ensure()
+    state_file = server.data_dir / "questdb" / "server.json"
+    state = msgspec.json.decode(state_file.read_bytes())
+    with Impostor(0, "-d", server.data_dir / "questdb" / "root") as impostor:
+        state_file.write_bytes(msgspec.json.encode(state | {"pid": impostor.pid, "http_port": impostor.port}))
+        assert not server.alive()
+        assert not server.stop()
+        assert impostor.process.poll() is None
+        state_file.write_bytes(msgspec.json.encode(state))
+        assert server.alive()
+        assert impostor.end() == []
 
 
 @pytest.mark.slow
