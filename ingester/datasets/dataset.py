@@ -75,10 +75,10 @@ def folder_name(start_ns: int, end_ns: int) -> str:
     return f"from_({_name(start_ns)})_to_({_name(end_ns)})"
 
 
-def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str) -> str:
-    """`ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).pkl`."""
-    base, quote = assets(symbol)
-    return f"{base}_{quote}_{frequency_text(frequency_ns)}_({_name(start_ns)})_({_name(end_ns)}).{suffix}"
+def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str, base: str = "") -> str:
+    """`ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).pkl`; `base` as in `pair_name`."""
+    pair = pair_name(symbol, base)
+    return f"{pair}_{frequency_text(frequency_ns)}_({_name(start_ns)})_({_name(end_ns)}).{suffix}"
 
 
 def raw_folder_name(since_ns: int) -> str:
@@ -86,10 +86,49 @@ def raw_folder_name(since_ns: int) -> str:
     return f"since_{_name(since_ns)}"
 
 
-def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, suffix: str) -> str:
-    """`ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl`: the `number`-th interval of a run."""
-    base, quote = assets(symbol)
-    return f"{base}_{quote}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
+def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, suffix: str, base: str = "") -> str:
+    """`ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl`: the `number`-th interval of a run; `base` as in `pair_name`."""
+    return f"{pair_name(symbol, base)}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
+
+
+def pair_name(symbol: str, base: str = "") -> str:
+    """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after the base asset, so that `symbol_named` gives it back.
+
+    `base`: as the exchange lists it; where it is not known, or the symbol does not begin with it, it is guessed.
+    """
+    if not base or not symbol.startswith(base):
+        base = assets(symbol)[0]
+    return f"{escaped(base)}_{escaped(symbol[len(base) :])}"
+
+
+def symbol_named(pair: str) -> str:
+    """The symbol of what `pair_name` gave, or of `ada_usdt`. Raises ValueError."""
+    base, _, rest = pair.partition("_")
+    if not base or "_" in rest:
+        raise ValueError(pair)
+    return _unescaped(base) + _unescaped(rest)
+
+
+def escaped(name: str) -> str:
+    """A name for use in a file name: letters and digits stay, other characters become `%5F` and the like (UTF-8).
+
+    So do a to z, for earlier recordings have names in lower case and mean upper case by it.
+    """
+    return "".join(
+        each
+        if (each.isalnum() and not "a" <= each <= "z") or each == "-"
+        else "".join(f"%{byte:02X}" for byte in each.encode("utf-8", "surrogatepass"))
+        for each in name
+    )
+
+
+def _unescaped(text: str) -> str:
+    upper = re.sub("[a-z]+", lambda found: found[0].upper(), text)
+    return re.sub(
+        "(?:%[0-9A-F]{2})+",
+        lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "surrogatepass"),
+        upper,
+    )
 
 
 def _name(ns: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from ingester.datasets.dataset import columns, parse_time
 from ingester.datasets.importer import Importer, row_ids
-from ingester.datasets.recordings import Recording, UnreadableRecording
+from ingester.datasets.unpacking import UnreadableRecording
 from ingester.grid import as_frame
 from ingester.snapshot import level_columns
 from ingester.store.questdb import QuestDB
@@ -43,9 +43,9 @@ def stored(db, coin, levels=5):
 def test_rows_are_stored_exactly_and_once_however_often_they_come(db, tmp_path):
     frame = books(45_000)  # more than two batches, over midnight
     importer, path = Importer(db), written(tmp_path, "IMPA", frame)
-    for _ in range(2):
+    for new in (45_000, 0):
         (imported,) = importer.check([importer.take(path)])
-        assert (imported.symbol, imported.rows, imported.failure) == ("IMPAUSDT", 45_000, "")
+        assert (imported.symbol, imported.rows, imported.new, imported.failure) == ("IMPAUSDT", 45_000, new, "")
         assert (imported.first_ns, imported.last_ns) == (frame.index.asi8[0], frame.index.asi8[-1])
         times, _, values = stored(db, "IMPA")
         assert np.array_equal(times, frame.index.asi8)
@@ -59,7 +59,8 @@ def test_the_same_rows_in_another_file_are_stored_once(db, tmp_path):
     part = importer.take(written(tmp_path, "IMPB", frame[40:80].astype(str), 2))
     deeper = frame[50:60].assign(**dict.fromkeys(sorted(set(columns(10)) - set(columns(5))), np.nan))
     deep = importer.take(written(tmp_path, "IMPB", deeper, 3))
-    assert [file.failure for file in importer.check([whole, part, deep])] == ["", "", ""]
+    checked = importer.check([whole, part, deep])
+    assert [(file.rows, file.new, file.failure) for file in checked] == [(100, 100, ""), (40, 0, ""), (10, 0, "")]
     assert len(stored(db, "IMPB")[0]) == 100
 
 
@@ -100,6 +101,15 @@ def test_imported_rows_are_not_taken_for_copies_of_each_other(db, tmp_path):
     assert db.sql("DECLARE @pair := 'IMPFUSDT' SELECT count() FROM books").rows == [[60]]
 
 
+def test_rows_that_are_alike_count_once(db, tmp_path):
+    frame = pd.concat([books(30), books(30)[:20], books(30, seed=2)])
+    importer = Importer(db)
+    (imported,) = importer.check([importer.take(written(tmp_path, "IMPH", frame))])
+    assert (imported.rows, imported.new, imported.failure) == (60, 60, "")
+    assert "20 rows are there more than once, and count once" in imported.notes
+    assert len(stored(db, "IMPH")[0]) == 60
+
+
 def test_a_file_that_cannot_be_read_brings_nothing_but_its_failure(db, tmp_path):
     path = tmp_path / "IMPG_USDT_100ms_(2018-03-01 23꞉00)_(1).pkl"
     path.write_bytes(b"no pickle")
@@ -110,30 +120,45 @@ def test_a_file_that_cannot_be_read_brings_nothing_but_its_failure(db, tmp_path)
 
 def test_an_empty_recording_is_no_failure(db, tmp_path):
     imported = Importer(db).take(written(tmp_path, "IMPI", books(0)))
-    assert imported[1:] == ("IMPIUSDT", 0, 0, 0, "")
+    assert (imported.symbol, imported.rows, imported.new, imported.failure) == ("IMPIUSDT", 0, 0, "")
 
 
 def test_rows_that_never_became_visible_are_a_failure(db, tmp_path):
     importer = Importer(db)
     imported = importer.take(written(tmp_path, "IMPJ", books(30)))
-    (checked,) = importer.check([imported._replace(rows=31)])
+    (checked,) = importer.check([imported._replace(visible=31)])
     assert "only 30 of its 31 rows" in checked.failure
 
 
 def test_ids_rise_with_time_and_depend_on_the_row_alone():
     times = START + np.sort(np.random.default_rng(1).integers(0, 10**9, 5000))
     values = np.random.default_rng(2).random((5000, 20))
-    ids = row_ids(Recording("X", times, values))
+    ids = row_ids(times, values)
     rising = times // 1000
     assert (np.diff(ids)[np.diff(rising) > 0] > 0).all()
     assert len(set(ids)) == 5000
-    assert np.array_equal(row_ids(Recording("X", times[1000:2000], values[1000:2000])), ids[1000:2000])
+    assert np.array_equal(row_ids(times[1000:2000], values[1000:2000]), ids[1000:2000])
 
 
 def test_ids_of_many_rows_of_one_time_differ():
     values = np.zeros((999, 20))
-    ids = row_ids(Recording("X", np.full(999, START), values))
+    ids = row_ids(np.full(999, START), values)
     assert len(set(ids)) == 999
     assert (ids // 1000 == START // 1000).all()
     with pytest.raises(UnreadableRecording, match="same time"):
-        row_ids(Recording("X", np.full(1000, START), np.zeros((1000, 20))))
+        row_ids(np.full(1000, START), np.zeros((1000, 20)))
+
+
+def test_ids_that_are_taken_are_not_given_again_and_wanted_ones_once():
+    values = np.random.default_rng(1).random((20, 20))
+    times = np.full(20, START)
+    free = row_ids(times, values)
+    again = row_ids(times, values, taken=np.sort(free))
+    assert not set(free) & set(again)
+    assert len(set(again)) == 20
+    of_a_recorder = np.arange(5_000_000_000, 5_000_001_000)  # so many ids of one thousand are nothing of ours
+    wanted = np.array([7, 7, *[-1] * 18])
+    ids = row_ids(times, values, wanted, np.sort(np.concatenate([free, of_a_recorder, [7]])))
+    assert ids[0] == 7
+    assert len(set(ids)) == 20
+    assert not set(ids[1:]) & {7, *free}
