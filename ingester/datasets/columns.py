@@ -21,6 +21,7 @@ AHEAD_NS = 60 * SECOND
 """Times may lie so far in the future: clocks differ."""
 UNITS = {"s": SECOND, "ms": 10**6, "us": 1000, "ns": 1}
 
+_MOST_US = np.iinfo(np.int64).max // 1000
 _KNOWN_AND_LEFT_OUT = re.compile(r"Response Delay|Unnamed: \d+(\.\d+)?|index|level_0|")
 _INDEXES = (INDEX, "", "Unnamed: 0", "__index_level_0__")
 """Columns that may hold the times; the first one that is there does."""
@@ -164,8 +165,8 @@ class Times:
         index = index.tz_convert(None) if index.tz is not None else index
         wrong = np.array(index.isna(), bool)
         # Those that no int64 of ns holds are no times of a recording either; they are kept as the nearest one.
-        us = index.as_unit("us").asi8.clip(-(1 << 53), 1 << 53)
-        far = np.abs(us) >= 1 << 53
+        us = index.as_unit("us").asi8.clip(-_MOST_US, _MOST_US)
+        far = np.abs(us) == _MOST_US
         if far.any() or wrong.any():
             ns = np.where(wrong | far, us * 1000, index.where(~(wrong | far), pd.Timestamp(0)).as_unit("ns").asi8)
         else:

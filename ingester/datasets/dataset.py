@@ -75,9 +75,9 @@ def folder_name(start_ns: int, end_ns: int) -> str:
     return f"from_({_name(start_ns)})_to_({_name(end_ns)})"
 
 
-def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str, base: str = "") -> str:
-    """`ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).pkl`; `base` as in `pair_name`."""
-    pair = pair_name(symbol, base)
+def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str) -> str:
+    """`ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).pkl`."""
+    pair = pair_name(symbol)
     return f"{pair}_{frequency_text(frequency_ns)}_({_name(start_ns)})_({_name(end_ns)}).{suffix}"
 
 
@@ -86,18 +86,16 @@ def raw_folder_name(since_ns: int) -> str:
     return f"since_{_name(since_ns)}"
 
 
-def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, suffix: str, base: str = "") -> str:
-    """`ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl`: the `number`-th interval of a run; `base` as in `pair_name`."""
-    return f"{pair_name(symbol, base)}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
+def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, suffix: str) -> str:
+    """`ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl`: the `number`-th interval of a run."""
+    return f"{pair_name(symbol)}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
 
 
-def pair_name(symbol: str, base: str = "") -> str:
-    """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after the base asset, so that `symbol_named` gives it back.
-
-    `base`: as the exchange lists it; where it is not known, or the symbol does not begin with it, it is guessed.
-    """
-    if not base or not symbol.startswith(base):
-        base = assets(symbol)[0]
+def pair_name(symbol: str) -> str:
+    """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after its base asset; `symbol_named` gives it back."""
+    base, _ = assets(symbol)
+    if not symbol.startswith(base):
+        base = symbol
     return f"{escaped(base)}_{escaped(symbol[len(base) :])}"
 
 

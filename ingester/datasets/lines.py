@@ -17,6 +17,7 @@ from ingester.datasets.unpacking import UnreadableRecording
 
 BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 _NULLS = {"", "nan", "NaN", "NULL", "null", "NA", "N/A", "n/a", "None", "-nan", "-NaN", "<NA>"}
@@ -59,14 +60,10 @@ class Lines:
         """Whole lines after the head, with the number of the first of them."""
         left, number, begun = b"", 1, False
         while True:
-            try:
-                data = file.read(BLOCK_BYTES)
-            except EOFError:
-                self.notes["the packed data ends too early: what follows is missing"] = None
-                data = b""
-            if not data:
+            read = self._read(file)
+            if not read:
                 break
-            data = left + data
+            data = left + read
             end = data.rfind(b"\n") + 1
             if len(data) - end > MOST_LINE_BYTES:
                 raise UnreadableRecording(f"has a line of more than {MOST_LINE_BYTES >> 20} MB, near line {number}")
@@ -80,6 +77,16 @@ class Lines:
             number += lines
         if left.strip() and begun:
             self.notes[f"its last line ({number}) has no end and may be cut short: it is left out"] = None
+
+    def _read(self, file: IO[bytes]) -> bytes:
+        """The next bytes, none at the end."""
+        data = bytearray()
+        try:
+            while len(data) < BLOCK_BYTES and (more := file.read1(_READ_BYTES)):  # type: ignore[attr-defined]
+                data += more
+        except EOFError:
+            self.notes["the packed data ends too early: what follows is missing"] = None
+        return bytes(data)
 
     def _books(self, number: int, block: bytes) -> Books:
         bad: list[Bad] = []

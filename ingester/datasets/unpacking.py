@@ -19,7 +19,7 @@ MOST_RATIO = 100
 """Beyond that, it may be so many times as large as its packed form. Books shrink to a tenth, as a rule."""
 _XZ_MEMORY = 256 << 20
 """What unpacking xz may take: a file says itself how much it needs, and `xz -9` writes files that need 65 MB."""
-_XZ_READ = 1 << 16
+_XZ_READ = _ZSTD_READ = 1 << 16
 
 
 class UnreadableRecording(OperationError):
@@ -77,7 +77,7 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, room: Any) -> int:
-        data = self._inner.read(len(room))
+        data = self._inner.read1(len(room))  # what there is, before an error that follows
         self._left -= len(data)
         if self._left < 0:
             raise UnreadableRecording(
@@ -99,7 +99,7 @@ class _Xz:
         self._file = file
         self._decompressor = self._begin()
 
-    def read(self, size: int) -> bytes:
+    def read1(self, size: int) -> bytes:
         while True:
             if self._decompressor.eof:  # streams may follow each other
                 more = self._decompressor.unused_data or self._file.read(_XZ_READ)
@@ -131,9 +131,9 @@ class _Zstd:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    def read(self, size: int) -> bytes:
+    def read1(self, size: int) -> bytes:
         try:
-            return self._stream.read(size)  # type: ignore[no-any-return]
+            return self._stream.read(min(size, _ZSTD_READ))  # type: ignore[no-any-return]
         except OSError as error:
             if "runcated" in str(error):
                 raise EOFError("the packed data ends too early") from error

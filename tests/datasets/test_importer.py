@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ingester.datasets import importer as importers
+from ingester.datasets import lines, recordings
 from ingester.datasets.dataset import columns, parse_time
 from ingester.datasets.importer import Importer, row_ids
 from ingester.datasets.unpacking import UnreadableRecording
 from ingester.grid import as_frame
 from ingester.snapshot import level_columns
+from ingester.store import schema
 from ingester.store.questdb import QuestDB
 
 START = parse_time("2018-03-01 23:00")
@@ -162,3 +165,110 @@ def test_ids_that_are_taken_are_not_given_again_and_wanted_ones_once():
     assert ids[0] == 7
     assert len(set(ids)) == 20
     assert not set(ids[1:]) & {7, *free}
+
+
+def test_a_deeper_file_takes_the_place_of_its_cut_and_the_cut_is_known_then(db, tmp_path):
+    frame = books(100, levels=10)
+    importer = Importer(db)
+    answers = []
+    for number, levels in enumerate((5, 10, 3, 10)):
+        few = frame[[name for name in frame.columns if int(name.split("_")[1]) <= levels]]
+        (checked,) = importer.check([importer.take(written(tmp_path, "IMPK", few, number))])
+        answers.append((checked.rows, checked.new, checked.failure))
+    assert answers == [(100, 100, ""), (100, 100, ""), (100, 0, ""), (100, 0, "")]
+    _, _, values = stored(db, "IMPK", 10)
+    assert np.array_equal(values, frame.to_numpy())  # each of them once
+
+
+def test_a_deeper_copy_of_a_recorders_book_counts_as_that_book(db, tmp_path):
+    frame = books(20, levels=10)
+    names = ["timestamp", "symbol", "collector", "last_update_id", *level_columns(5)]
+    schema.ensure(db, 10)
+    rows = [
+        f"({at // 1000}, 'IMPLUSDT', 'somebody', {place}, {', '.join(map(repr, cut))})"
+        for place, (at, cut) in enumerate(
+            zip(frame.index.asi8.tolist(), frame.to_numpy()[:, [*range(10), *range(20, 30)]].tolist(), strict=True)
+        )
+    ]
+    db.sql(f"INSERT INTO orderbook ({', '.join(names)}) VALUES {', '.join(rows)}")
+    db.sql("SELECT wait_wal_table('orderbook')")
+    importer = Importer(db)
+    for new in (20, 0):
+        (checked,) = importer.check([importer.take(written(tmp_path, "IMPL", frame))])
+        assert (checked.rows, checked.new, checked.failure) == (20, new, "")
+    assert db.sql("DECLARE @pair := 'IMPLUSDT' SELECT count() FROM books").rows == [[20]]
+
+
+def test_two_books_of_one_microsecond_stay_in_whatever_files_they_come(db, tmp_path):
+    """Of so many, two get the same three digits of their id."""
+    frames = [books(1, seed=seed) for seed in range(40)]
+    importer = Importer(db)
+    files = [importer.take(written(tmp_path, "IMPM", frame, number)) for number, frame in enumerate(frames)]
+    assert [(file.new, file.failure) for file in importer.check(files)] == [(1, "")] * 40
+    times, ids, values = stored(db, "IMPM")
+    assert set(times) == {START}
+    assert len(set(ids)) == 40
+    assert {tuple(row) for row in values} == {tuple(frame.to_numpy()[0]) for frame in frames}
+
+
+def test_a_file_in_many_pieces_out_of_order_and_with_repeats(db, tmp_path, monkeypatch):
+    for module in (recordings, importers):
+        monkeypatch.setattr(module, "PIECE_ROWS", 300)
+    monkeypatch.setattr(importers, "KEPT_ROWS", 1000)
+    frame = books(2000)
+    shuffled = pd.concat([frame[1500:], frame[:500], frame[1000:1500], frame[250:1250]]).iloc[
+        np.random.default_rng(1).permutation(2500)
+    ]
+    importer = Importer(db)
+    (imported,) = importer.check([importer.take(written(tmp_path, "IMPN", shuffled))])
+    assert (imported.new, imported.failure) == (2000, "")
+    times, _, values = stored(db, "IMPN")
+    assert np.array_equal(times, frame.index.asi8)
+    assert np.array_equal(values, frame.to_numpy())
+
+
+def test_a_file_with_a_row_of_an_impossible_time_is_refused_as_a_whole_or_without_it(db, tmp_path):
+    frame = books(5)
+    path = tmp_path / "IMPO_USDT_100ms_(2018-03-01 23꞉00)_(1).csv"
+    text = frame.to_csv().splitlines()
+    text[3] = text[3].replace("2018-03-01 23:00", "1970-01-01 00:00")
+    path.write_text("\n".join([*text, ""]))
+    imported = Importer(db).take(path)
+    assert "line 4 is of 1970-01-01 00:00:00.2, before Binance opened" in imported.failure
+    assert "--skip-bad" in imported.failure
+    assert not len(stored(db, "IMPO")[0])
+    importer = Importer(db, skip_bad=True)
+    (imported,) = importer.check([importer.take(path)])
+    assert (imported.rows, imported.new, imported.failure) == (4, 4, "")
+    assert any("1 bad line left out: line 4 is of 1970" in note for note in imported.notes)
+
+
+def test_a_wrong_line_late_in_a_large_file_keeps_all_of_it_out(db, tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(importers, "KEPT_ROWS", 100)
+    path = tmp_path / "IMPP_USDT_100ms_(2018-03-01 23꞉00)_(1).csv"
+    path.write_text(books(1000).to_csv() + "2018-03-02,1,2\n")
+    assert "line 1002 has 3 fields, expected 21" in Importer(db).take(path).failure
+    assert not len(stored(db, "IMPP")[0])
+    importer = Importer(db, skip_bad=True)
+    assert importer.check([importer.take(path)])[0].new == 1000
+    assert len(stored(db, "IMPP")[0]) == 1000
+
+
+def test_gaps_that_are_on_record_are_mended_where_rows_come_later(db, tmp_path):
+    def gaps():
+        return db.sql(
+            "SELECT cast(timestamp AS LONG) * 1000, cast(until AS LONG) * 1000, detail FROM collector_events "
+            "WHERE symbol = 'IMPQUSDT' AND until > timestamp ORDER BY timestamp"
+        ).rows
+
+    frame, ns = books(100), books(100).index.asi8.tolist()
+    importer = Importer(db)
+    part = importer.take(written(tmp_path, "IMPQ", pd.concat([frame[:10], frame[90:]])))
+    importer.check([part._replace(gaps=((ns[9], ns[90], "connection lost"),))])
+    assert gaps() == [[ns[9], ns[90], "connection lost"]]
+    importer.check([importer.take(written(tmp_path, "IMPQ", frame[30:60], 2))])
+    assert gaps() == [[ns[9], ns[30], "connection lost"], [ns[59], ns[90], "connection lost"]]
+    importer.check([importer.take(written(tmp_path, "IMPQ", frame[:95], 3))])
+    left = [[since, until] for since, until, _ in gaps()]
+    assert all(until - since <= 100_000_000 for since, until in left)
