@@ -134,10 +134,15 @@ def _range(rows: int, first_ns: int, last_ns: int) -> tuple[str, str]:
     return (time_text(first_ns), time_text(last_ns)) if rows else ("", "")
 
 
+def _printable(text: str) -> str:
+    """Names and columns come from files: what would steer a terminal is replaced."""
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
 def _print(names: Sequence[str], lines: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in names:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(_printable, line))
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)

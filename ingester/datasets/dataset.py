@@ -94,7 +94,7 @@ def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, su
 def pair_name(symbol: str) -> str:
     """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after its base asset; `symbol_named` gives it back."""
     base, _ = assets(symbol)
-    if not symbol.startswith(base):
+    if not base or not symbol.startswith(base):
         base = symbol
     return f"{escaped(base)}_{escaped(symbol[len(base) :])}"
 
