@@ -1,9 +1,15 @@
 # The daily commands. `make` lists them.
-.PHONY: help install format lint types test fast faults bench docs
+COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+.PHONY: help install lock format lint types test fast faults bench docs
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
 install: ## the package, editable, with everything for its tests
 	pip install -e '.[embedded,plot,test]'
+lock:    ## requirements/*.txt, versions with hashes for CI and the image (needs uv)
+	$(COMPILE) --group build --output-file requirements/build.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra plot --extra test --output-file requirements/ci.txt
+	$(COMPILE) pyproject.toml --output-file requirements/image.txt
 format:  ## lay out the code
 	ruff format . && ruff check --fix .
 lint:    ## style

