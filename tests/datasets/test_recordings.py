@@ -400,13 +400,14 @@ def test_links_and_pipes_are_not_opened(tmp_path):
             read(pipe)
 
 
-def test_archives_that_were_made_to_fill_memory_are_refused(tmp_path):
+def test_archives_that_were_made_to_fill_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ingester.datasets.recordings.ALWAYS_BYTES", 1 << 20)
     path = tmp_path / f"{RAW}.npz"
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("values.npy", "w", force_zip64=True) as member,
     ):
-        for _ in range(1100):
+        for _ in range(20):
             member.write(bytes(1 << 20))
     with pytest.raises(UnreadableRecording, match="100 times its size"):
         read(path)
