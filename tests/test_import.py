@@ -1,5 +1,6 @@
 """`ingester import` as a user meets it."""
 
+import gzip
 import json
 import os
 import pickle
@@ -137,6 +138,22 @@ def test_wrong_lines_refuse_their_file_unless_they_are_to_be_skipped(run, questd
     assert "10 rows of 1 pair from 1 file: 10 new, 0 known" in answer.output
     assert "1 bad line left out: line 12" in answer.output
     assert "last line (13) has no end" in answer.output
+
+
+def test_a_file_of_tardis_needs_no_name_of_ours(run, questdb, tmp_path):
+    names = [f"{side}[{n}].{what}" for n in range(5) for side in ("asks", "bids") for what in ("price", "amount")]
+    rows = [
+        ["binance", "ICMDJUSDT", str(at), str(at + 5000), *(f"{at % 1000 + place}.25" for place in range(20))]
+        for at in range(START // 1000, START // 1000 + 30_000, 1000)
+    ]
+    head = ["exchange", "symbol", "timestamp", "local_timestamp", *names]
+    path = tmp_path / "binance_book_snapshot_5_2018-05-01_ICMDJUSDT.csv.gz"
+    path.write_bytes(gzip.compress("".join(",".join(line) + "\n" for line in [head, *rows]).encode()))
+    answer = run(path)
+    assert answer.exit_code == 0, answer.output
+    assert "30 rows of 1 pair from 1 file: 30 new, 0 known" in answer.output
+    assert "times are numbers, taken as us since 1970" in answer.output
+    assert rows_of(questdb, "ICMDJUSDT") == 30
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,8 @@ class Importer:
 
     def _record_gaps(self, file: Imported) -> bool:
         """Writes the gaps of a file's data set, and mends those on record in which there are rows now."""
-        if not self._db.sql(f"SELECT count() FROM {ORDERBOOK} WHERE {_of(file)} AND {_OWN}").rows[0][0]:
+        ((imported,),) = self._db.sql(f"SELECT count() FROM {ORDERBOOK} WHERE {_of(file)} AND {_OWN}").rows
+        if not imported:
             return False  # others recorded it all, and their gaps are on record
         earlier = self._db.sql(
             f"SELECT cast(timestamp AS LONG), cast(until AS LONG), detail FROM {EVENTS} WHERE kind = 'gap' AND {_OWN} "
@@ -176,13 +177,17 @@ class Importer:
             f"AND until >= {file.first_ns // 1000}"
         ).rows
         before = {since * 1000: (until * 1000, reason) for since, until, reason in earlier}
-        gaps = [(since, *rest) for since, rest in before.items()]
+        gaps = [(since, *rest) for since, rest in before.items()] if file.new else []
         # What was dropped where this came from was not recorded here.
         gaps += [(since, until, NOT_RECORDED if reason == DROPPED else reason) for since, until, reason in file.gaps]
+        alone = imported == file.new  # no row of another file lies in a gap of this one
         # An event takes the place of one with the same begin; one that is not there any more has no length.
-        after = {since: (since, reason) for since, (_, reason) in before.items()}
+        after = {since: (since, reason) for since, (_, reason) in before.items()} if file.new else dict(before)
         for since, until, reason in gaps:
-            for begin, end in self._without_rows(file.symbol, since, until):
+            if before.get(since) == (until, reason) and not file.new:
+                continue
+            inside = alone and file.first_ns <= since and until <= file.last_ns
+            for begin, end in [(since, until)] if inside else self._without_rows(file.symbol, since, until):
                 if end > after.get(begin, (begin, ""))[0]:
                     after[begin] = (end, reason)
         events = [
