@@ -7,6 +7,7 @@ IngesterError
 │   ├── UnknownPair          a pair that the exchange does not list
 │   └── NotRunning           a live recorder was asked for what it can do only while it runs, or only while it does not
 └── OperationError         the request was fine, the world was not (exit code 1)
+    ├── ClockWrong           the machine's clock cannot be right
     ├── FellBehind           a live reader needs rows that are no longer kept
     ├── ExchangeError        Binance answered with an error or could not be reached
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
@@ -17,6 +18,7 @@ IngesterError
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
+        │   └── NoAnswer         QuestDB took the connection, or the call for one, and said nothing in time
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
@@ -52,6 +54,10 @@ class NotRunning(UsageError):
 
 class OperationError(IngesterError):
     """A well-formed request failed."""
+
+
+class ClockWrong(OperationError):
+    """The machine's clock says a time that cannot be."""
 
 
 class FellBehind(OperationError):
@@ -96,6 +102,10 @@ class QueryError(StoreError):
 
 class Unreachable(StoreError):
     """QuestDB did not answer."""
+
+
+class NoAnswer(Unreachable):
+    """QuestDB said nothing in time: it hangs, or is busy. One that does not run refuses at once instead."""
 
 
 class AccessRefused(StoreError):

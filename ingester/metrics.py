@@ -105,6 +105,10 @@ class FeedMetrics:
     """Connections that stand again after a loss."""
     losses: int = 0
     """Connections lost, failed attempts included."""
+    failed_attempts: int = 0
+    """Attempts that made no connection."""
+    last_failure: str = ""
+    """Why the last of them did not."""
     rotations: int = 0
     """Connections replaced by younger ones, make before break."""
     region_refused: bool = False

@@ -13,6 +13,8 @@ from ingester.exchange import binance
 
 FILLS = ("none", "forward")
 """What a grid holds where a snapshot is too old."""
+LONGEST_SECONDS = 36_500 * 86_400.0
+"""No duration that is waited for is longer."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -21,7 +23,10 @@ def seconds(text: str, what: str = "duration") -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)", text.strip())
     if not match or float(match[1]) == 0:
         raise SettingsError(f"{what} {text!r} is not a duration. Write a number with a unit: 100ms, 60s, 5m, 2h or 1d.")
-    return float(match[1]) * _UNITS[match[2]]
+    found = float(match[1]) * _UNITS[match[2]]
+    if found > LONGEST_SECONDS:
+        raise SettingsError(f"{what} {text[:40]!r} is longer than a hundred years. Write a shorter duration.")
+    return found
 
 
 def interval_ms(text: str) -> int:

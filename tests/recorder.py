@@ -26,6 +26,7 @@ class Recorder:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            preexec_fn=interruptible,
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {}),
         )
         self.lines = []

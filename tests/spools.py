@@ -1,7 +1,15 @@
 """What tests of the spool share: records that tell which they are, and small limits."""
 
 import random
+import time
 
+from ingester.snapshot import Snapshot
+from ingester.store.leftover import spools
+from ingester.store.rows import RowEncoder
+from ingester.store.spool import Spool
+
+SECOND = 10**9
+RESERVE = 1 << 16
 SMALL = {"limit_bytes": 1 << 20, "reserve_bytes": 1 << 16, "free_bytes": 0, "segment_bytes": 4096}
 
 
@@ -52,3 +60,20 @@ def fill(spool, number=0):
     while append(spool, number):
         number += 1
     return number
+
+
+def wait_in_spool(data_dir, collector, portions=3, acknowledged=0, depth=5, segment_bytes=64 << 20):
+    """Ten rows a portion, of which the first ones are acknowledged; gives the receive time of the first row."""
+    first = time.time_ns() // SECOND * SECOND - 60 * SECOND
+    spool = Spool(spools(data_dir) / collector, reserve_bytes=RESERVE, free_bytes=0, segment_bytes=segment_bytes)
+    spool.open()
+    encoder = RowEncoder(depth, collector)
+    for portion in range(portions):
+        times = [first + portion * SECOND + row * 100_000_000 for row in range(10)]
+        levels = [(100.0 - level, 1.0) for level in range(depth)]
+        rows = [Snapshot("BTCUSDT", at, at, levels, levels) for at in times]
+        assert spool.append(encoder.snapshots(rows), len(rows), times[0], times[-1])
+    for _ in range(acknowledged):
+        spool.acknowledge(spool.peek(1))
+    spool.close()
+    return first

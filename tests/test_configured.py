@@ -329,6 +329,6 @@ def test_no_two_options_share_a_key_or_a_variable():
 
 def test_every_command_but_init_takes_a_file():
     for name in cli.list_commands(click.Context(cli)):
-        assert ("--config" in run(name, "--help")[1] or name in ("server", "pairs")) is (name != "init")
+        assert ("--config" in run(name, "--help")[1] or name in ("server", "pairs", "spool")) is (name != "init")
     assert "--config" in run("server", "status", "--help")[1]
     assert "--config" in run("pairs", "add", "--help")[1]

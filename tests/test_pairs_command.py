@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
@@ -322,3 +323,44 @@ def test_screening_again_and_again_follows_the_market_and_outlives_failures(exch
     assert sizes == [2, 43, 43]
     assert pauses == [600.0, 86400.0, 600.0]
     assert "which a repetition does not do" in caplog.text
+
+
+def test_a_pair_that_the_exchange_lists_later_joins_while_the_recorder_runs(questdb, file):
+    """It is in the file, and was never listed before: a short list of a first start, or a pair that comes tomorrow."""
+    file.create(["BTCUSDT", "SUIUSDT"], "of today")
+    listing = [["BTCUSDT"]]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            entries = [
+                {"symbol": symbol, "status": "TRADING", "baseAsset": symbol[:-4], "quoteAsset": "USDT"}
+                for symbol in listing[-1]
+            ]
+            body = json.dumps({"symbols": entries}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Simulator(pairs=["BTCUSDT", "SUIUSDT"]) as simulator:
+        options = ["--collector", "pairs-later", *following(simulator, questdb, file)]
+        options[options.index("--rest-url") + 1] = f"http://127.0.0.1:{server.server_address[1]}"
+        with Recorder(*options) as recorder:
+            recorder.wait_for("does not list them: SUIUSDT")
+            recorder.wait_for("stands")
+            listing.append(["BTCUSDT", "SUIUSDT"])
+            recorder.wait_for("recorded from now on, for the exchange lists them now: SUIUSDT")
+            recorder.wait_for("also recorded from now on: SUIUSDT")
+            time.sleep(1)
+            code, output = recorder.stop()
+    server.shutdown()
+    server.server_close()
+    assert code == 0, output
+    assert stored(questdb, "pairs-later").keys() == {"BTCUSDT", "SUIUSDT"}
+    (added,) = events(questdb, "pairs-later", "kind = 'pair_added'")
+    assert "listed by the exchange now" in str(added)

@@ -105,6 +105,7 @@ CASES = [
     ({"DeadLetters"}, {"ingester_dead_letters_total": "0x50 2x10"}, HOUR),
     ({"FramesQuarantined"}, {"ingester_frames_quarantined_total": "0x55 20x5"}, HOUR),
     ({"ServerRestarts"}, {"ingester_server_restarts_total": "0x40 1x10 2x10"}, HOUR),
+    ({"ThreadDied"}, {'ingester_problem{kind="thread_died",severity="warning"}': "1x60"}, HOUR),
     ({"DiskNearlyFull"}, {"ingester_disk_free_bytes": "4000000000x60"}, HOUR),
     ({"DiskNearlyFull"}, {"ingester_disk_free_bytes": "100000000000-20000000x720"}, HALF_DAY),  # by its course
     ({"DiskNearlyFull"}, {"ingester_disk_growth_bytes_per_day": "40000000000x60"}, HOUR),

@@ -1,17 +1,23 @@
 """`ingester start`, from a websocket to SQL: the real command, a real QuestDB, the simulator's real sockets."""
 
+import contextlib
 import gzip
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import psutil
 import pytest
+import urllib3
+from click.testing import CliRunner
 from recorder import Recorder, at, rows_of, url_of
+from websockets.sync.server import serve
 
+from ingester.cli import cli
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.simulated.books import book
 from ingester.exchange.simulated.simulator import Simulator
@@ -383,3 +389,74 @@ def test_the_first_command_of_the_readme_on_a_fresh_data_folder(tmp_path):
     status = CliRunner().invoke(cli, ["server", "status", "--json", *data_dir])
     assert status.exit_code == 1
     assert json.loads(status.stdout)["running"] is False
+
+
+@pytest.mark.slow
+def test_where_nobody_listens_it_is_said_everywhere_and_the_run_has_failed(questdb, tmp_path):
+    where = ("--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path))
+    there = ("--stream-url", "ws://127.0.0.1:9", "--rest-url", "http://127.0.0.1:9", "--metrics", "127.0.0.1:0")
+    options = (*there, *where, "--pairs", "BTCUSDT,ETHUSDT", "--collector", "nobody", "--for", "14s")
+    with Recorder(*options) as recorder:
+        url = recorder.wait_for("metrics at").split("metrics at ")[1].strip().removesuffix("/metrics")
+        line = recorder.wait_for("nothing is recorded yet")
+        answer = CliRunner().invoke(cli, ["status", *where])
+        health = urllib3.request("GET", f"{url}/healthz", retries=False)
+        recorder.process.wait(60)
+        code, output = recorder.stop()
+    assert "connecting to 127.0.0.1:9" in line
+    assert "attempts failed, the last: 127.0.0.1:9 refused the connection" in line
+    assert "ingester doctor" in line
+    assert health.status == 503
+    assert json.loads(health.data)["status"] == "connecting"
+    assert answer.exit_code == 1
+    words = " ".join(answer.stdout.split())
+    assert "all is well" not in words
+    assert "connecting to 127.0.0.1:9" in words
+    assert "nothing listens there, or a firewall refuses" in words
+    assert code == 1
+    assert "Nothing was stored: connecting to 127.0.0.1:9" in output
+    assert output.count("attempt failed") <= 10  # of about 20 attempts
+    db = QuestDB(questdb.endpoint)
+    db.sql("SELECT wait_wal_table('collector_events')")
+    events = "FROM collector_events WHERE collector = 'nobody'"
+    ((started,),) = db.sql(f"SELECT cast(timestamp AS long) {events} AND kind = 'started'").rows
+    gaps = db.sql(f"SELECT symbol, detail, cast(timestamp AS long) {events} AND kind = 'gap' ORDER BY symbol").rows
+    assert [gap[:2] for gap in gaps] == [["BTCUSDT", "not connected"], ["ETHUSDT", "not connected"]]
+    assert all(abs(since - started) < 1_000_000 for _, _, since in gaps)
+
+
+@pytest.mark.slow
+def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, tmp_path):
+    """Error answers, empty messages, fragments and pings, without end, as fast as they are taken."""
+    error = b'{"error":{"code":2,"msg":"no"},"id":9}'
+    flood = (b"\x81" + bytes([len(error)]) + error) * 300 + b"\x81\x00" * 100 + b"\x89\x04ping" * 100
+    flood += b"\x01\x00" + b"\x00\x00" * 50 + b"\x80\x00"
+    sent = []
+
+    def handler(connection):
+        with contextlib.suppress(OSError):
+            while True:
+                connection.socket.sendall(flood)
+                sent.append(552)
+
+    with serve(handler, "127.0.0.1", 0, compression=None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"127.0.0.1:{server.socket.getsockname()[1]}"
+        options = ("--stream-url", f"ws://{url}", "--rest-url", "http://127.0.0.1:9", "--pairs", "BTCUSDT")
+        where = ("--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path), "--collector", "flooded")
+        with Recorder(*options, *where) as recorder:
+            recorder.wait_for("stands")
+            begun = time.monotonic()
+            time.sleep(6)
+            rate = sum(sent) / (time.monotonic() - begun)
+            resident = psutil.Process(recorder.process.pid).memory_info().rss
+            asked = time.monotonic()
+            code, output = recorder.stop()
+            took = time.monotonic() - asked
+        server.shutdown()
+    assert rate > 10_000  # a second
+    assert resident < 300 << 20
+    assert took < 3, output  # 2 s where nothing else runs on the machine
+    assert code == 0
+    assert len(recorder.lines) < 120
+    assert "Traceback" not in output

@@ -7,11 +7,13 @@ an error of one who looks on never ends a recording. A function that is too slow
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from ingester.capture.consumer import Consumer
 from ingester.capture.record import Record
 from ingester.capture.ring import Row
 from ingester.events import Event
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Callback:
         """Begins to deliver, in a new thread."""
         self.finished = False
         name = f"callback {self._what}"
-        self._thread = threading.Thread(target=self._run, args=[self._thread], name=name, daemon=True)
+        self._thread = SupervisedThread(partial(self._run, self._thread), name)
         self._thread.start()
 
     def finish(self, timeout: float) -> None:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ingester import threads
+from ingester.capture.feed import LONGEST_DETAIL
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
 from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
 from ingester.capture.watchlist import LastWatched
-from ingester.clock import SECOND, Clock
+from ingester.clock import SECOND, Clock, check_clock
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
 from ingester.metrics import Metrics
 from ingester.settings import Settings
@@ -75,7 +77,7 @@ class Collector:
             self.spool,
             self.clock.now,
             self.metrics.store,
-            lambda: schema.ensure(db, settings.depth),
+            self._make_ready,
             DeadLetters(data_dir / "dead-letter" / settings.collector),
             self._intake.note,
             tally=self._tally,
@@ -87,13 +89,16 @@ class Collector:
         self._changing = threading.Lock()
         self._last_watched = LastWatched(self.spool.folder)
         self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
+        self._deaths_before, self._deaths_told = threads.deaths(), 0
         self._collect_ns = 0  # when garbage is to be collected
 
     def start(self) -> None:
         """Starts recording, and sends first what an earlier run left in the spool.
 
-        Raises SpoolError where another recorder of this name uses the data folder.
+        Raises SpoolError where another recorder of this name uses the data folder, ClockWrong where the machine's clock
+        cannot be right.
         """
+        check_clock(self.clock.now())
         recovery = self.spool.open()
         before = self._last_watched.read()
         if recovery.last_ns is not None:
@@ -117,12 +122,23 @@ class Collector:
         self.live.open()
         self._intake.start(self.started_ns)
 
+    def _make_ready(self) -> None:
+        """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
+        self._db.ping()
+        schema.ensure(self._db, self.settings.depth)
+
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
         with self._changing:
             self._wanted = (self._wanted - removed.keys()) | added.keys()
             self._intake.change(added, removed)
             self._note_wanted()
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The pairs that it is to record now."""
+        with self._changing:
+            return frozenset(self._wanted)
 
     def record(self, event: Event) -> None:
         """Puts on record what happened elsewhere. From any thread."""
@@ -133,6 +149,10 @@ class Collector:
         self._db.endpoint = endpoint
         self.metrics.server_restarts += 1
         self._intake.note(Event(self.clock.now(), "server_restarted"))
+
+    def deaths(self) -> threads.Deaths:
+        """Which threads of this process have died since it was made."""
+        return threads.deaths().since(self._deaths_before)
 
     def summary(self) -> str:
         """What was recorded, in one line."""
@@ -207,6 +227,9 @@ class Collector:
             gc.collect()
         for hole in self.spool.take_holes():
             self._record_hole(hole)
+        if (deaths := self.deaths()).total != self._deaths_told:
+            self._deaths_told = deaths.total
+            self._intake.note(Event(now, "thread_died", detail=f"{deaths.last}: {deaths.error[:LONGEST_DETAIL]}"))
 
     def _record_hole(self, hole: Hole) -> None:
         """Rows of any symbols were in the spool and cannot be read back."""

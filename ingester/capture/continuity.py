@@ -7,8 +7,9 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from ingester.capture.journal import longest_on
 from ingester.capture.track import TRADING, Gap, Track
 from ingester.clock import SECOND
-from ingester.events import PAIR_ADDED, PAIR_REMOVED, Event
+from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
 from ingester.exchange import binance
+from ingester.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,15 @@ class Continuity:
         for track in self.tracks.values():
             track.begin(now)
 
+    def miss_since(self, started_ns: int, names: Iterable[bytes]) -> None:
+        """No connection stands over which these could come: they are missing since the start, or since they were added.
+
+        The gap of a restart ends with the start, for what follows has another reason.
+        """
+        for track in map(self.tracks.__getitem__, names):
+            if gap := track.wait_since(started_ns):
+                self._on_event(gap.event())
+
     def answer(self, statuses: Mapping[str, str]) -> None:
         """Takes the state of each symbol that the exchange lists. May be called from any thread."""
         self._answers.append(statuses)
@@ -78,10 +88,26 @@ class Continuity:
             self._set_status(track, TRADING, gap.until_ns or gap.since_ns)
 
     def restarted(self, track: Track, update_id: int, at_ns: int) -> None:
-        """The exchange has begun to count a symbol's update ids anew."""
-        log.warning("%s: update ids began anew at %d after %d", track.symbol, update_id, track.update_id)
+        """A symbol's update ids go on below the last one."""
+        log.warning("%s: update ids go on at %d after %d", track.symbol, update_id, track.update_id)
         detail = f"from {track.update_id} to {update_id}"
         self._on_event(Event(at_ns, "update_ids_restarted", symbol=track.symbol, detail=detail))
+        track.restart(update_id, at_ns)
+
+    def clock_set(self, at_ns: int) -> None:
+        """Receive times have leapt ahead, to `at_ns`."""
+        for track in self.tracks.values():
+            track.clock_set(at_ns)
+
+    def not_taken_in(self, snapshots: Sequence[Snapshot], now: int) -> None:
+        """Snapshots that passed could not be handed on: each symbol has a gap from the first of them until now."""
+        since: dict[str, int] = {}
+        for snapshot in snapshots:
+            since.setdefault(snapshot.symbol, snapshot.receive_ns)
+        for symbol, since_ns in since.items():
+            gap = Gap(symbol, since_ns, max(now, since_ns), NOT_TAKEN_IN)
+            self._ended.append(gap)
+            self._on_event(gap.event())
 
     def doubt(self, payload: bytes, names: Iterable[bytes]) -> bool:
         """A frame that cannot be read was a snapshot of its symbol; False where it may have been of any of `names`."""
@@ -94,12 +120,20 @@ class Continuity:
             self.tracks[each].doubt()
         return False
 
+    def lose(self, payload: bytes, names: Iterable[bytes]) -> None:
+        """A frame was lost after it may have passed: its symbol has a gap, or all of `names` where it tells none."""
+        name, _ = binance.salvage(payload)
+        for each in [name] if name in self.tracks else names:
+            self.tracks[each].miss(NOT_TAKEN_IN)
+
     def tick(self, now: int, watched: bool, doubtful: bool) -> None:
         """What time demands, about once a second; `doubtful`: some stay silent though subscribed anew."""
         while self._answers:
             statuses = self._answers.popleft()
             for track in self.tracks.values():
                 status = statuses.get(track.symbol, "not listed")
+                if track.symbol not in statuses and not track.silent(now, OPEN_AFTER_NS):
+                    continue  # what flows is listed, whatever the answer lacks
                 if status != track.status:
                     self._set_status(track, status, now)
         halted = False
@@ -112,6 +146,11 @@ class Continuity:
             self._ask_ns = now + (ASK_NS if doubtful else ASK_HALTED_NS)
             self._ask()
         self._tell()
+
+    def miss_all(self) -> None:
+        """Something that came is not taken in, and nobody has looked of which symbols it was."""
+        for track in self.tracks.values():
+            track.miss(CONNECTION_LOST)
 
     def close(self, now: int) -> None:
         """Records the gaps that last while recording ends."""

@@ -9,8 +9,10 @@ books are stored: halted pairs have them.
 """
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import length_hint
 
 from ingester.capture.continuity import Continuity
 from ingester.capture.leg import Leg
@@ -18,8 +20,8 @@ from ingester.capture.link import SILENT_NS, Link
 from ingester.capture.roster import Roster
 from ingester.capture.stream import Arrival, Frames, Lost, Opened, Stream
 from ingester.capture.track import Track
-from ingester.clock import SECOND, Now, next_full_second
-from ingester.events import Event
+from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
+from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import binance
 from ingester.metrics import FeedMetrics
 from ingester.snapshot import Snapshot
@@ -32,6 +34,14 @@ START_PATIENCE_NS = 5 * SECOND
 """How long the first subscriptions wait for all connections to stand, so that all pairs begin at the same second."""
 TICK_NS = SECOND
 """How often connections and symbols are looked after."""
+MOST_FRAMES = 2_000
+"""After so many, which need not be books, others have their turn: a flood holds up nothing else."""
+LARGEST_BOOK = 1 << 16
+"""Bytes; the largest that Binance sends has about 2 kB. A larger frame is none, and decoding it would take time."""
+REFUSALS_TOLD = 20
+"""So many error answers of a connection are told one by one; then the 32nd, 64th, 128th, …"""
+LONGEST_DETAIL = 200
+"""Characters of what the exchange says that go on record."""
 GARBLED_PER_TICK = 20
 """A frame of an unknown symbol puts all symbols of its connection in doubt; of a flood of them only the first do."""
 
@@ -67,9 +77,11 @@ class Feed:
         self._requests = 0  # ids given to requests so far
         self._asked: dict[int, Stream] = {}  # requests not yet answered
         self._begun = False  # whether the common first second has come
+        self._started_ns = 0
         self._begin_ns = 0  # when the first subscriptions go out, once known
         self._ended = False
         self._tick_ns = 0  # when the next look after connections and symbols is due
+        self._polled_ns = now()  # when `poll` was last called
         self._lost_ns: dict[Link, int] = {}  # links that deliver nothing, since when
         self._legs: dict[Stream, Leg] = {}
 
@@ -110,7 +122,8 @@ class Feed:
 
     def start(self) -> None:
         """Opens all connections; they subscribe together at a full second."""
-        self._begin_ns = next_full_second(self._now() + START_PATIENCE_NS)
+        self._started_ns = self._now()
+        self._begin_ns = next_full_second(self._started_ns + START_PATIENCE_NS)
         for stream in self._legs:
             stream.start()
 
@@ -125,16 +138,36 @@ class Feed:
     def poll(self) -> list[Snapshot]:
         """Takes what has arrived, in its order, and gives the snapshots that pass; `pending` tells of more."""
         snapshots: list[Snapshot] = []
-        inbox = self._inbox
-        while inbox and len(snapshots) < STEP_SNAPSHOTS:
+        inbox, frames = self._inbox, 0
+        while inbox and len(snapshots) < STEP_SNAPSHOTS and frames < MOST_FRAMES:
             arrival = inbox.popleft()
-            if isinstance(arrival, Frames):
-                self._take(arrival, snapshots)
-            elif isinstance(arrival, Opened):
-                self._on_opened(arrival)
-            else:
-                self._on_lost(arrival)
-        now = self._now()
+            try:
+                if isinstance(arrival, Frames):
+                    frames += len(arrival.payloads)
+                    try:
+                        if arrival.size > LARGEST_BOOK:
+                            self._drop_large(arrival)
+                        self._take(arrival, snapshots)
+                    finally:
+                        if arrival.size:
+                            arrival.stream.taken(arrival)
+                elif isinstance(arrival, Opened):
+                    self._on_opened(arrival)
+                else:
+                    self._on_lost(arrival)
+            except Exception:  # a bug must not cost what was accepted before it
+                log.exception("what happened to a connection could not be taken in")
+        try:
+            self._keep_up(self._now())
+        except Exception:
+            log.exception("connections and pairs could not be looked after")
+        return snapshots
+
+    def _keep_up(self, now: int) -> None:
+        """What time demands."""
+        if now - self._polled_ns > PAUSED_NS:  # streams are to say first that they were paused too
+            self._tick_ns = now + TICK_NS
+        self._polled_ns = now
         if not self._begun and now >= self._begin_ns:
             self._begin(now)
         if self._begun and not self._ended:
@@ -142,7 +175,6 @@ class Feed:
         if now >= self._tick_ns and not self._ended:
             self._tick_ns = now + TICK_NS
             self._tick(now)
-        return snapshots
 
     def complete_until(self) -> int:
         """All that was received before this time is in the inbox, or was taken from it. See `Intake`."""
@@ -167,8 +199,9 @@ class Feed:
         streams = list(self._legs)
         for stream in streams:
             stream.stop()
+        ends = time.monotonic() + timeout
         for stream in streams:
-            stream.join(timeout)
+            stream.join(max(0.0, ends - time.monotonic()))
 
     def _open_leg(self, link: Link) -> Leg:
         stream = self._make_stream(link.label, self._inbox)
@@ -188,6 +221,8 @@ class Feed:
 
     def _begin(self, now: int) -> None:
         self._begun = True
+        down = [link for link in self._roster.links if all(twin.leg.opened_ns is None for twin in link.twins)]
+        self.continuity.miss_since(self._started_ns, {name for link in down for name in link.names})
         self.continuity.begin(now)
         for leg in self._legs.values():
             if leg.opened_ns is not None:
@@ -220,27 +255,47 @@ class Feed:
         self._metrics.losses += 1
         self._metrics.region_refused |= lost.status == 451
         if not stood:
-            log.warning("connection %s: attempt failed: %s", link.label, lost.reason)
+            self._metrics.failed_attempts += 1
+            self._metrics.last_failure = lost.reason
+            if link.failed(lost.reason):
+                again = f" (the {link.failures}. time in a row)" if link.failures > 1 else ""
+                log.warning(
+                    "connection %s: attempt failed%s: %s; it is tried again. `ingester doctor` checks the way there",
+                    *(link.label, again, lost.reason),
+                )
             return
         log.warning("connection %s lost: %s", link.label, lost.reason)
         self._on_event(Event(lost.at_ns, "disconnected", connection=link.label, detail=lost.reason))
         serving = leg is link.leg
-        link.lost(leg, lost.at_ns)
+        link.lost(leg, lost.at_ns, PROCESS_PAUSED if lost.paused else "")
         if serving and link.leg is leg:
             self._lost_ns.setdefault(link, lost.at_ns)
 
     def _take(self, frames: Frames, snapshots: list[Snapshot]) -> None:
+        leg, payloads = self._legs[frames.stream], iter(frames.payloads)
+        while True:
+            try:
+                self._take_all(payloads, leg, frames.receive_ns, snapshots)
+                return
+            except Exception as error:  # a bug; it costs one frame, and the others of this read go on
+                log.exception("connection %s: a frame could not be taken in", leg.link.label)
+                payload = frames.payloads[-1 - length_hint(payloads)]
+                self.continuity.lose(payload, leg.link.names)
+                self._quarantine(leg, frames.receive_ns, f"{type(error).__name__}: {error}")
+
+    def _take_all(self, payloads: Iterator[bytes], leg: Leg, receive_ns: int, snapshots: list[Snapshot]) -> None:
         tracks, metrics, head_of = self.continuity.tracks, self._metrics, binance.head
-        leg = self._legs[frames.stream]
-        ids, receive_ns = leg.ids, frames.receive_ns
-        for payload in frames.payloads:
+        ids = leg.ids
+        for payload in payloads:
             head = head_of(payload)
+            restarts = False
             if head is not None:
                 name, update_id = head[1], int(head[2])
                 track = tracks.get(name)
                 if track is not None and update_id <= track.update_id:  # most copies end here, not decoded
+                    restarts = update_id < track.update_id and track.restarted(update_id, leg, ids.get(name, -1))
                     ids[name] = update_id
-                    if not track.restarted(update_id):
+                    if not restarts:
                         self._drop(track, update_id)
                         continue
             message = binance.decode(payload)
@@ -256,28 +311,41 @@ class Feed:
                 continue
             partial = message.data
             update_id = partial.update_id
-            joins = name not in ids
+            before_id = ids.get(name, -1)
             ids[name] = update_id
             if update_id <= track.update_id:
-                if head is None and not track.restarted(update_id):
+                if not restarts and (update_id == track.update_id or not track.restarted(update_id, leg, before_id)):
                     self._drop(track, update_id)
                     continue
-                self.continuity.restarted(track, update_id, receive_ns)
+            elif update_id >= track.ceiling and track.held(update_id):
+                track.quarantine(None)
+                self._quarantine(leg, receive_ns, f"update id {update_id} after {track.update_id}", track.symbol)
+                continue
             if binance.is_crossed(partial):
                 track.quarantine(update_id)
                 self._quarantine(leg, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", track.symbol)
                 continue
-            before = track.update_id, track.receive_ns
+            if update_id < track.update_id:
+                self.continuity.restarted(track, update_id, receive_ns)
+            before_ns = track.receive_ns
             gap = track.accept(receive_ns, update_id)
             if gap is not None:
                 self.continuity.record(gap, track)
-            elif joins and track.count > 1:
-                track.join(*before)
+            elif before_id < 0 and track.count > 1:
+                track.join(before_ns)
             if (track.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue
             metrics.snapshots += 1
             snapshots.append(Snapshot(track.symbol, track.receive_ns, update_id, partial.bids, partial.asks))
+
+    def _drop_large(self, frames: Frames) -> None:
+        """Quarantines what is too large for a book."""
+        leg = self._legs[frames.stream]
+        for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
+            frames.payloads.remove(payload)
+            what = binance.Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
+            self._answer(what, leg, frames.receive_ns, payload)
 
     def _drop(self, track: Track, update_id: int) -> None:
         """A copy, or one that comes too late."""
@@ -292,22 +360,26 @@ class Feed:
             leg.acknowledged(message.id, receive_ns)
         elif isinstance(message, binance.Refused):
             self._metrics.refused += 1
+            leg.refusals += 1
             if message.id is not None:
                 self._asked.pop(message.id, None)
-            detail = f"{message.code} {message.message}"
-            log.error("connection %s: the exchange refused a request: %s", label, detail)
-            self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
+            if leg.refusals <= REFUSALS_TOLD or leg.refusals & (leg.refusals - 1) == 0:
+                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
+                log.error("connection %s: the exchange refused a request: %s", label, detail)
+                self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, binance.ShuttingDown):
-            log.warning("connection %s: the exchange announces its shutdown", label)
-            self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
-            leg.link.shutdown_announced(leg, receive_ns)
+            if not leg.shutting_down:
+                leg.shutting_down = True
+                log.warning("connection %s: the exchange announces its shutdown", label)
+                self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
+                leg.link.shutdown_announced(leg, receive_ns)
         elif isinstance(message, binance.Malformed):
             names = leg.link.names if leg.garbled < GARBLED_PER_TICK else ()
             leg.garbled += not self.continuity.doubt(payload, names)
             self._quarantine(leg, receive_ns, message.reason)
 
     def _quarantine(self, leg: Leg, receive_ns: int, reason: str, symbol: str = "") -> None:
-        metrics, label = self._metrics, leg.link.label
+        metrics, label, reason = self._metrics, leg.link.label, reason[:LONGEST_DETAIL]
         metrics.malformed += 1
         if metrics.malformed & (metrics.malformed - 1) == 0:  # at 1, 2, 4, 8, … so that a bad day does not fill the log
             log.warning("connection %s: frame not stored (the %d.): %s %s", label, metrics.malformed, symbol, reason)

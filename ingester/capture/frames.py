@@ -3,8 +3,10 @@
 from ingester.errors import IngesterError
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-LARGEST_MESSAGE = 16 << 20
+LARGEST_MESSAGE = 1 << 20
 """Bytes; the largest that Binance sends on these streams is about 2 kB, so more is a sign of garbage on the line."""
+MOST_FRAGMENTS = 1024
+"""Frames of one message. Each costs memory, also an empty one; Binance sends a message in one."""
 
 Message = tuple[int, bytes]
 """(opcode, payload)"""
@@ -21,28 +23,33 @@ class FrameSplitter:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = 0  # so many bytes make the next frame, as far as its head is known
         # A message may come in several frames, with control frames between them (section 5.4).
         self._opcode = 0
         self._parts: list[bytes] = []
+        self._size = 0  # of these parts together
 
     def split(self, data: bytes) -> list[Message]:
         """All messages that are complete now, in order. Raises ProtocolError where the bytes are no frames."""
         if self._rest:
-            data = self._rest + data
+            if len(self._rest) + len(data) < self._needed:  # a frame that drips in is not looked at with each drop
+                self._rest += data
+                return []
+            data = b"".join((self._rest, data))
         messages: list[Message] = []
-        position, end = 0, len(data)
+        position, end, stop = 0, len(data), 0
         while end - position >= 2:
             first, length = data[position], data[position + 1]
             start = position + 2
-            if length == 126:
-                start += 2
-                length = int.from_bytes(data[position + 2 : start]) if start <= end else end
-            elif length == 127:
-                start += 8
-                length = int.from_bytes(data[position + 2 : start]) if start <= end else end
-            elif length > 127:
-                raise ProtocolError("the server sent a masked frame")
+            if length > 125:
+                if length > 127:
+                    raise ProtocolError("the server sent a masked frame")
+                start += 2 if length == 126 else 8
+                if start > end:
+                    stop = start
+                    break
+                length = int.from_bytes(data[position + 2 : start])
             if length > LARGEST_MESSAGE:
                 raise ProtocolError(f"the server announced a frame of {length} bytes")
             stop = start + length
@@ -54,7 +61,11 @@ class FrameSplitter:
                 messages.append((TEXT, payload))
             else:
                 self._rare(first, payload, messages)
-        self._rest = data[position:]
+        if position < end:
+            self._rest = bytearray(data[position:])
+            self._needed = stop - position if stop > position else 0
+        elif self._rest:
+            self._rest = bytearray()
         return messages
 
     def _rare(self, first: int, payload: bytes, messages: list[Message]) -> None:
@@ -62,14 +73,19 @@ class FrameSplitter:
         if first & 0x70 or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG):
             raise ProtocolError(f"the server sent a frame that starts with 0x{first:02x}")
         if opcode >= CLOSE:
+            if not final or len(payload) > 125:
+                raise ProtocolError("the server sent a control frame that is longer than 125 bytes, or fragmented")
             messages.append((opcode, payload))
             return
         if (opcode == 0) != bool(self._parts):
             raise ProtocolError("the server mixed up the frames of fragmented messages")
         self._opcode = opcode or self._opcode
         self._parts.append(payload)
-        if sum(map(len, self._parts)) > LARGEST_MESSAGE:
-            raise ProtocolError(f"the server sent a message of more than {LARGEST_MESSAGE} bytes")
+        self._size += len(payload)
+        if self._size > LARGEST_MESSAGE or len(self._parts) > MOST_FRAGMENTS:
+            raise ProtocolError(
+                f"the server sent a message of more than {LARGEST_MESSAGE} bytes or {MOST_FRAGMENTS} fragments"
+            )
         if final:
             messages.append((self._opcode, b"".join(self._parts)))
-            self._parts = []
+            self._parts, self._size = [], 0

@@ -25,6 +25,7 @@ from ingester.exchange.pairs import fetch_listings
 from ingester.metrics import FeedMetrics
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
+from ingester.threads import SupervisedThread
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,12 @@ IDLE_SECONDS = 0.1
 MOST_PORTIONS = 1000
 LOOK_SECONDS, MOST_LOOKS = 0.0002, 20
 """In a burst, the pump looks so often, at most so many times, whether streams still put something into the inbox."""
-GOODBYE_SECONDS = 2.0
-"""How long to wait for the exchange to confirm an unsubscription."""
+STEP_SECONDS = 0.2
+"""After so long the pump looks whether it is to stop, however much is left."""
+GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 0.4
+"""How long to wait for the exchange to confirm an unsubscription, and for the connections to close."""
+END_SECONDS = 1.6
+"""Within so long all that has arrived is taken in at the end. Only a flood takes longer; then the rest is a gap."""
 
 
 class Sink(Protocol):
@@ -93,7 +98,7 @@ class Intake:
             metrics,
             self.note,
         )
-        self._pump = threading.Thread(target=self._run, name="pump", daemon=True)
+        self._pump = SupervisedThread(self._run, "pump", self._stopping)
 
     def start(self, at_ns: int) -> None:
         """Starts recording, which begins at `at_ns` by the events."""
@@ -141,30 +146,40 @@ class Intake:
                     stopping.wait(self._linger)
                 arrived.clear()
             self._step()
+        ended_ns = self._clock.now()  # what does not come after this was not asked for
         self.feed.unsubscribe()
-        patience = time.monotonic() + GOODBYE_SECONDS
+        begun = time.monotonic()
+        patience = begun + GOODBYE_SECONDS
         while self.feed.unanswered() and time.monotonic() < patience:
             arrived.wait(0.02)
             arrived.clear()
             self._step()
-        self.feed.stop(GOODBYE_SECONDS)
+        self.feed.stop(CLOSE_SECONDS)
         self._step()
-        while self.feed.pending:
+        while self.feed.pending and time.monotonic() < begun + END_SECONDS:
             self._step()
+        if self.feed.pending:
+            log.warning("%d reads that arrived before the end could not be taken in any more", self.feed.waiting)
+            self.continuity.miss_all()
+        self.continuity.close(ended_ns)
         now = self._clock.now()
-        self.continuity.close(now)
         self.note(Event(now, "stopped", detail=f"{self._metrics.snapshots} rows received"))
-        self._step()
+        if not self.feed.pending:  # else a book of what is left would come after its gap
+            self._step()
+        self.record_events()
 
     def _step(self) -> None:
         """Takes in what has arrived, in small portions; comes back in between, however much there is."""
-        until_ns = self.feed.complete_until()
+        until_ns, ends = self.feed.complete_until(), time.monotonic() + STEP_SECONDS
         for number in range(MOST_PORTIONS):
             if number == 1 and not self._linger:
                 self._let_streams_read()
             self._take_portion()
             if not self.feed.pending:
                 self._sink.reached(until_ns)
+                return
+            if time.monotonic() > ends:
+                self._arrived.set()
                 return
 
     def _let_streams_read(self) -> None:
@@ -178,13 +193,20 @@ class Intake:
     def _take_portion(self) -> None:
         try:
             self._follow_changes()
-            snapshots = self.feed.poll()
-            if snapshots:
-                self._sink.take(snapshots)
+            self._hand_on(self.feed.poll())
             self._tick()
             self.record_events()
         except Exception:  # a bug must not end the recording: say it and go on with the next arrival
             log.exception("what arrived could not be taken in")
+
+    def _hand_on(self, snapshots: list[Snapshot]) -> None:
+        if not snapshots:
+            return
+        try:
+            self._sink.take(snapshots)
+        except Exception:
+            log.exception("%d books could not be handed on", len(snapshots))
+            self.continuity.not_taken_in(snapshots, self._clock.now())
 
     def _follow_changes(self) -> None:
         while self._changes:
@@ -200,7 +222,12 @@ class Intake:
             return
         self._tick_ns = now + SECOND
         self._sink.tick(now)
-        if step := self._clock.follow():
+        step = self._clock.follow()
+        if leapt := self._clock.leapt_ns:
+            log.warning("the wall clock is %.3f s ahead; receive times follow it at once", leapt / SECOND)
+            self.note(Event(now, "clock_step", detail=f"{leapt / SECOND:+.3f} s, followed at once"))
+            self.continuity.clock_set(now + leapt)
+        elif step:
             log.warning("the wall clock was set by %+.3f s; receive times follow it slowly", step / SECOND)
             self.note(Event(now, "clock_step", detail=f"{step / SECOND:+.3f} s"))
 

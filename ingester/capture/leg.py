@@ -33,6 +33,10 @@ class Leg:
         """How often in a row it was made anew and brought nothing."""
         self.garbled = 0
         """Frames of an unknown symbol in this second that could not be read."""
+        self.refusals = 0
+        """Error answers that came over this connection."""
+        self.shutting_down = False
+        """Whether the exchange has announced its end."""
         self.ending = ""
         """Why it was told to make its connection anew."""
         self.tries: dict[bytes, int] = {}  # resubscriptions of silent streams
@@ -72,6 +76,7 @@ class Leg:
         """The connection is gone."""
         self.opened_ns = self.subscribed_ns = None
         self.ending = ""
+        self.refusals, self.shutting_down = 0, False
         for memory in (self.ids, self._seen, self.moved, self._joined, self.tries, self._next_try):
             memory.clear()
         self.parted, self._answered = {}, {}

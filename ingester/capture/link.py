@@ -69,6 +69,12 @@ class Link:
         self._not_before_ns = 0  # for another try, where a successor was no good
         self._why = ""  # a successor is wanted
         self.closed = False
+        self.stood = False
+        """Whether it has ever had a connection."""
+        self.failures = 0
+        """Attempts in a row that made no connection."""
+        self.failure = ""
+        """Why the last of them did not."""
         self.successor: Leg | None = None
         self.leg = open_leg(self)
 
@@ -81,6 +87,7 @@ class Link:
     def opened(self, leg: Leg, now: int) -> None:
         """A connection stands."""
         leg.open(now)
+        self.stood, self.failures = True, 0
         if leg is self.leg:
             self._rotate_ns = now + self._life_ns()
 
@@ -108,9 +115,9 @@ class Link:
         for leg in self.legs():
             leg.stream.stop()
 
-    def lost(self, leg: Leg, now: int) -> None:
-        """A connection is gone: what no other one delivers is missing from now on."""
-        reason = EXCHANGE_SILENT if leg.ending else CONNECTION_LOST
+    def lost(self, leg: Leg, now: int, why: str = "") -> None:
+        """A connection is gone: what no other one delivers is missing from now on. `why`: the reason of these gaps."""
+        reason = why or (EXCHANGE_SILENT if leg.ending else CONNECTION_LOST)
         others = [other for twin in self.twins for other in twin.legs() if other is not leg]
         if leg.subscribed_ns is not None:
             for name in self.names:
@@ -122,6 +129,12 @@ class Link:
         leg.reset()
         if leg is self.leg and self.successor is not None and self.successor.opened_ns is not None:
             self._promote("the old one was lost", now)
+
+    def failed(self, reason: str) -> bool:
+        """An attempt made no connection; whether to say so: a new reason, and the 2nd, 4th, 8th, … in a row."""
+        new = reason != self.failure or not self.failures
+        self.failures, self.failure = self.failures + 1, reason
+        return new or self.failures & (self.failures - 1) == 0
 
     def rotate(self, reason: str, now: int) -> None:
         """Begins to replace the connection that serves."""

@@ -17,7 +17,7 @@ from ingester.capture.ring import Row, Rows
 from ingester.capture.source import OWN, SIMULATOR, exchange_of, named_as_arguments, named_symbols, simulated_symbols
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
-from ingester.clock import SECOND, Clock
+from ingester.clock import SECOND, Clock, check_clock
 from ingester.errors import NotRunning, UsageError
 from ingester.events import Event
 from ingester.exchange import binance
@@ -100,8 +100,9 @@ class Recorder:
     def start(self) -> Self:
         """Begins to receive, and returns before the first book is there; `ready` waits for it.
 
-        Raises UnknownPair with the nearest names, RegionRefused, and NotRunning where it runs already.
+        Raises UnknownPair with the nearest names, RegionRefused, NotRunning where it runs already, and ClockWrong.
         """
+        check_clock(self._clock.now())
         with self._running_lock:
             if self.running:
                 raise NotRunning("This recorder runs already. Stop it before it is started again.")

@@ -16,7 +16,7 @@ from ingester.capture.leg import Leg
 from ingester.capture.link import Link
 from ingester.capture.track import Track
 from ingester.clock import SECOND, next_full_second
-from ingester.events import CONNECTION_LOST
+from ingester.events import CONNECTION_LOST, NOT_CONNECTED
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +137,9 @@ class Roster:
         if names:
             tracks = self._begin(group, names, now)
             if not any(leg.subscribed_ns is not None for link in group.links for leg in link.legs()):
+                stood = any(link.stood for link in group.links)
                 for track in tracks:
-                    track.miss(CONNECTION_LOST)
+                    track.miss(CONNECTION_LOST if stood else NOT_CONNECTED)
 
     def _begin(self, group: Group, names: list[bytes], now: int) -> list[Track]:
         wishes = [group.coming.pop(name) for name in names]

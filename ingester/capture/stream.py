@@ -1,7 +1,6 @@
 """One websocket connection in one thread: connect, stamp what comes, send what is asked, connect again when lost."""
 
 import contextlib
-import logging
 import select
 import socket
 import ssl
@@ -13,18 +12,35 @@ from typing import NamedTuple
 import websocket
 
 from ingester.capture import frames
-from ingester.clock import SECOND, Now, backoff
+from ingester.clock import SECOND, Now, PauseDetector, backoff, elapsed_ns
+from ingester.errors import ExchangeError
 from ingester.exchange import binance
-
-log = logging.getLogger(__name__)
+from ingester.exchange.dial import UpgradeRefused, open_websocket
+from ingester.threads import SupervisedThread
 
 READ_BYTES = 1 << 15
 HANDSHAKE_SECONDS = 10.0
 READ_SECONDS = 1.0
 SETTLED_SECONDS = 30.0
 """A connection that lived this long was a good one: the next attempt after it waits as little as the first."""
-SEND_SPACING_NS = SECOND // (binance.MESSAGES_PER_SECOND - 1)
-"""One message a second of the five that are allowed stays free for pongs (binance.py, rule 4)."""
+SEND_SPACING_NS = 2 * SECOND // (binance.MESSAGES_PER_SECOND - 1)
+"""Requests and pongs take less than half of what is allowed: one every 250 ms was seen to be closed with 1008, where
+every 500 ms was not (binance.py, rule 4)."""
+SLOWEST_SPACING_NS = 8 * SECOND
+TOO_MANY = 1008
+"""The close code of a client that sent too much ("policy violation"): the next connection sends half as often."""
+TOO_MANY_SECONDS = 5.0
+"""How long to stay away after that at least; doubled each time in a row, up to `TOO_MANY_LONGEST`."""
+TOO_MANY_LONGEST = 300.0
+MOST_WAITING = 32 << 20
+"""Bytes that one connection may hold in memory because nobody takes them. More stay with the exchange: then it is a
+flood, or this machine is far too slow."""
+MESSAGE_BYTES = 200
+"""What a message costs beyond its own bytes: memory, and the time to look at it."""
+CROWDED_SECONDS = 0.02
+LOOK_MS = 500
+"""So often the thread looks, where nothing comes."""
+PAUSED = "the process was paused"
 
 
 class Opened(NamedTuple):
@@ -40,6 +56,8 @@ class Frames(NamedTuple):
     stream: "Stream"
     receive_ns: int
     payloads: list[bytes]
+    size: int = 0
+    """What they take in memory."""
 
 
 class Lost(NamedTuple):
@@ -53,6 +71,11 @@ class Lost(NamedTuple):
     reason: str
     status: int | None = None
     final: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether it was closed because the process had not run for a while."""
+        return self.reason.startswith(PAUSED)
 
 
 Arrival = Opened | Frames | Lost
@@ -93,6 +116,7 @@ class Stream:
         now: Now,
         limit: AttemptLimit,
         waits: Callable[[], Iterator[float]] = backoff,
+        elapsed: Now = elapsed_ns,
     ) -> None:
         self.name = name
         self.reading_ns: int | None = None
@@ -102,14 +126,20 @@ class Stream:
         self._arrived = arrived
         self._now = now
         self._limit = limit
+        self._elapsed = elapsed
         self._waits = waits
         self._outbox: deque[str] = deque()
+        self._pong: bytes | None = None  # the answer that the last ping wants
         self._last_sent_ns = 0
+        self._spacing_ns = SEND_SPACING_NS
+        self._scolded = 0  # how often in a row the exchange has closed because too much was sent
+        self._opened = False  # whether the feed takes a connection to stand
+        self._put_bytes = self._taken_bytes = 0  # into the inbox, out of it: written by one thread each
         self._renewal = ""  # why the connection that stands is to be closed
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_write.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name=f"stream {name}", daemon=True)
+        self._thread = SupervisedThread(self._run, f"stream {name}", self._stopping)
 
     def start(self) -> None:
         """Starts connecting."""
@@ -119,6 +149,10 @@ class Stream:
         """Queues a request for the connection that stands now, paced to the exchange's limit; a loss forgets it."""
         self._outbox.append(text)
         self._wake()
+
+    def taken(self, frames: Frames) -> None:
+        """These need no more memory here. For the thread that empties the inbox."""
+        self._taken_bytes += frames.size
 
     def idle(self) -> bool:
         """Whether everything queued has been sent."""
@@ -143,51 +177,63 @@ class Stream:
             self._wake_write.send(b"!")
 
     def _run(self) -> None:
+        if self._opened:  # this thread died, and runs again
+            self._lose("its thread died and was restarted")
         waits = self._waits()
-        try:
-            while not self._stopping.is_set():
-                if self._stopping.wait(self._limit.reserve()):
-                    break
-                opened_ns, retry_after = self._now(), 0.0
-                try:
-                    reason, status = self._live(), None
-                except websocket.WebSocketBadStatusException as error:
-                    headers = error.resp_headers or {}
-                    retry_after = _seconds(headers.get("retry-after"))
-                    reason, status = f"upgrade refused with HTTP {error.status_code}", error.status_code
-                except Exception as error:  # whatever it was, this thread has to try again
-                    reason, status = f"{type(error).__name__}: {error}", None
-                self._outbox.clear()
-                if self._stopping.is_set():
-                    break
-                self._put(Lost(self, self._now(), reason, status))
-                if self._now() - opened_ns > SETTLED_SECONDS * SECOND:
-                    waits = self._waits()
-                self._stopping.wait(max(next(waits), retry_after))
-        finally:
-            self._put(Lost(self, self._now(), "stopped", final=True))
-            self._wake_read.close()
-            self._wake_write.close()
+        while not self._stopping.is_set():
+            if self._stopping.wait(self._limit.reserve()):
+                break
+            begun_ns, status, pause = self._now(), None, 0.0
+            try:
+                reason = self._live()
+            except UpgradeRefused as error:
+                reason, status, pause = str(error), error.status, error.seconds or 0.0
+            except ExchangeError as error:
+                reason = str(error)
+            except Exception as error:  # whatever it was, this thread has to try again
+                reason = f"{type(error).__name__}: {error}"
+            self._outbox.clear()
+            if self._stopping.is_set():
+                break
+            self._lose(reason, status)
+            if self._now() - begun_ns > SETTLED_SECONDS * SECOND:
+                waits = self._waits()
+            self._stopping.wait(max(next(waits), pause, self._penalty()))
+        self._put(Lost(self, self._now(), "stopped", final=True))
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _lose(self, reason: str, status: int | None = None) -> None:
+        self._opened = False
+        self._put(Lost(self, self._now(), reason, status))
+
+    def _penalty(self) -> float:
+        """Seconds to stay away because the exchange was sent too much."""
+        return min(TOO_MANY_LONGEST, TOO_MANY_SECONDS * 2 ** min(self._scolded - 1, 10)) if self._scolded else 0.0
 
     def _live(self) -> str:
         """Connects and reads until the connection ends; returns why it did."""
-        connection = websocket.create_connection(
-            self._url,
-            timeout=HANDSHAKE_SECONDS,
-            skip_utf8_validation=True,
-            sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        )
+        connection = open_websocket(self._url, HANDSHAKE_SECONDS)
         try:
             self._renewal = ""
             self._outbox.clear()  # what came late was meant for the connection before
-            self._put(Opened(self, self._now()))
-            return self._read(connection)
+            self._pong = None
+            begun_ns, self._opened = self._now(), True
+            self._put(Opened(self, begun_ns))
+            reason, code = self._read(connection)
+            if code == TOO_MANY:
+                self._scolded += 1
+                self._spacing_ns = min(SLOWEST_SPACING_NS, 2 * self._spacing_ns)
+            elif self._now() - begun_ns > SETTLED_SECONDS * SECOND:
+                self._scolded, self._spacing_ns = 0, SEND_SPACING_NS
+            return reason
         finally:
             self.reading_ns = None
             if connection.sock is not None:
                 connection.sock.close()
 
-    def _read(self, connection: websocket.WebSocket) -> str:
+    def _read(self, connection: websocket.WebSocket) -> tuple[str, int]:
+        """Reads until the connection ends; gives why it did, and the code of a close frame or 0."""
         sock = connection.sock
         assert sock is not None
         sock.settimeout(READ_SECONDS)
@@ -197,18 +243,27 @@ class Stream:
         poll.register(self._wake_read, select.POLLIN)
         splitter = frames.FrameSplitter()
         wake_read = self._wake_read.fileno()
+        pauses = PauseDetector(self._elapsed)
         while True:
             self.reading_ns = None
-            if not pending():
-                ready = {descriptor for descriptor, _ in poll.poll(self._send_due(connection))}
+            if self._put_bytes - self._taken_bytes > MOST_WAITING and not self._stopping.is_set():
+                self._stopping.wait(CROWDED_SECONDS)
+                if paused_ns := pauses.look():
+                    return _paused_for(paused_ns), 0
+                continue
+            wait = self._send_due(connection)
+            if not pending() or self._stopping.is_set():
+                ready = {descriptor for descriptor, _ in poll.poll(wait)}
+                if paused_ns := pauses.look():
+                    return _paused_for(paused_ns), 0
                 if wake_read in ready:
                     self._wake_read.recv(4096)
                     if self._stopping.is_set():
                         self._flush(connection)
                         connection.send_close()
-                        return "stopped"
+                        return "stopped", 0
                     if self._renewal:
-                        return self._renewal
+                        return self._renewal, 0
                 if not ready - {wake_read}:
                     continue
             self.reading_ns = self._now()
@@ -217,44 +272,52 @@ class Stream:
             except TimeoutError:  # the rest of a TLS record is still on its way
                 continue
             receive_ns = self._now()
+            if paused_ns := pauses.look():  # what it has read may have waited
+                return _paused_for(paused_ns), 0
             if not data:
-                return "closed by the exchange without a goodbye"
+                return "closed by the exchange without a goodbye", 0
             payloads = []
             for opcode, payload in splitter.split(data):
                 if opcode <= frames.BINARY:
                     payloads.append(payload)
                 elif opcode == frames.PING:
-                    connection.pong(payload)
+                    self._pong = payload  # of several pings the last one may be answered alone (RFC 6455, 5.5.3)
                 elif opcode == frames.CLOSE:
                     if payloads:
-                        self._put(Frames(self, receive_ns, payloads))
+                        self._put_frames(receive_ns, payloads)
                     code = int.from_bytes(payload[:2]) if len(payload) >= 2 else 1005
-                    return f"closed by the exchange: {code} {payload[2:].decode(errors='replace')}".rstrip()
+                    return f"closed by the exchange: {code} {payload[2:].decode(errors='replace')}".rstrip(), code
             if payloads:
-                self._put(Frames(self, receive_ns, payloads))
+                self._put_frames(receive_ns, payloads)
 
-    def _send_due(self, connection: websocket.WebSocket) -> int | None:
-        """Sends what may be sent now; returns the milliseconds until more may be, or None when nothing is queued."""
-        while self._outbox:
-            wait_ns = self._last_sent_ns + SEND_SPACING_NS - self._now()
+    def _send_due(self, connection: websocket.WebSocket) -> int:
+        """Sends what may be sent now; returns the milliseconds until there is more to do at the latest."""
+        while self._outbox or self._pong is not None:
+            wait_ns = self._last_sent_ns + self._spacing_ns - self._now()
             if wait_ns > 0:
-                return wait_ns // 1_000_000 + 1
-            connection.send(self._outbox.popleft())
+                return min(LOOK_MS, wait_ns // 1_000_000 + 1)
+            if self._pong is not None:
+                connection.pong(self._pong)
+                self._pong = None
+            else:
+                connection.send(self._outbox.popleft())
             self._last_sent_ns = self._now()
-        return None
+        return LOOK_MS
 
     def _flush(self, connection: websocket.WebSocket) -> None:
         """A goodbye needs no pacing: the connection ends with it anyway."""
         while self._outbox:
             connection.send(self._outbox.popleft())
 
+    def _put_frames(self, receive_ns: int, payloads: list[bytes]) -> None:
+        size = sum(map(len, payloads)) + MESSAGE_BYTES * len(payloads)
+        self._put_bytes += size
+        self._put(Frames(self, receive_ns, payloads, size))
+
     def _put(self, arrival: Arrival) -> None:
         self._inbox.append(arrival)
         self._arrived()
 
 
-def _seconds(header: str | None) -> float:
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0
+def _paused_for(ns: int) -> str:
+    return f"{PAUSED} for {ns / SECOND:.1f} s"

@@ -2,20 +2,31 @@
 
 Which snapshots pass, by update id:
 
-* greater than the last one: passes.
+* greater than the last one: passes. An exception is an id from `HIGHEST_ID` on, which no exchange reaches: it is held
+  back, and passes only if a greater one follows before a smaller one passes.
 * equal: a copy (from another connection, or the exchange repeating itself). It is counted, not passed on.
-* smaller: late, from a connection that lags. It is counted, not passed on, except that `RESTART_AFTER` in a row which
-  are smaller than anything of the last `FLOOR_NS` mean that the exchange has begun to count anew; then the last one
-  passes and the count goes on from it.
+* smaller: late, from a connection that lags. It is counted, not passed on, except where the ids show that the count
+  goes on from there. Then there is a gap (update ids restarted), and that one passes. This is so
+  - after `RESTART_AFTER` in a row that are smaller than anything of the last `FLOOR_NS`: the exchange has restarted its
+    count;
+  - where ids lie between the last two that passed and rise on each connection: the last one to pass was wrong. It takes
+    `CONTRADICTED_AFTER` on the connection that had brought that one, for a connection is never out of order; or
+    `RESTART_AFTER` on another one, where a second connection agrees, or where they are further behind than a connection
+    can lag.
+  A greater id that passes meanwhile confirms the last one. An id that was found wrong is held back when it comes again,
+  like those from `HIGHEST_ID` on.
 
 Receive times of what passes rise strictly, by at least the table's resolution of a microsecond.
 
 What is a gap: the time between two snapshots that passed, where
 
 * it is longer than `limit_ns`, which follows the symbol's own rhythm (reason: exchange silent), or
-* meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood), or
+* meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood, or
+  not connected where none has stood since the start), or
 * a frame in between was quarantined and no sound copy of it came, or
-* the recorder did not run (restart).
+* the recorder did not run (restart), or its process was paused (process paused), or
+* the wall clock was set far ahead, and receive times with it (clock set), or
+* update ids went on below the last one (update ids restarted).
 
 Connections lag behind each other. Where one joins that is ahead of those that deliver already, its first snapshot
 passes, and what they have not brought by then comes too late. So the time between the last snapshot before and that
@@ -23,12 +34,25 @@ first one, the joint, turns out to be a gap if something late comes that lies in
 has come so far.
 """
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, QUARANTINED, RESTART, Event
+from ingester.events import (
+    CLOCK_SET,
+    CONNECTION_LOST,
+    EXCHANGE_SILENT,
+    IDS_RESTARTED,
+    NOT_CONNECTED,
+    QUARANTINED,
+    RESTART,
+    Event,
+)
 
+HIGHEST_ID = 2**53
+"""Binance has come to 2^37 in nine years; an exchange that counts a million updates a second needs 285 years."""
 RESTART_AFTER = 20
+CONTRADICTED_AFTER = 3
 FLOOR_NS = 300 * SECOND
 """So far (to twice so far) a connection may lag behind another without being taken for a new count."""
 RESOLUTION_NS = 1_000
@@ -63,25 +87,43 @@ class Gap(NamedTuple):
         return Event(self.since_ns, "gap", self.symbol, detail=self.reason, until_ns=self.until_ns)
 
 
+class _Below(NamedTuple):
+    """What one connection has brought below the last id, since that passed."""
+
+    last_id: int
+    rises: int
+    """How many ids in a row were greater than the one before."""
+    brought_it: bool
+    """Whether the connection had brought the last id itself."""
+
+
 class Track:
     """The continuity of one symbol. `receive_ns` is the time of the last snapshot that passed, or of the begin."""
 
     __slots__ = (
         "_backward",
+        "_below",
         "_counted",
         "_doubtful",
         "_floor",
         "_floor_ns",
+        "_floor_since_ns",
+        "_held_after",
+        "_held_id",
         "_joint_before",
         "_joint_since_ns",
         "_joint_until_ns",
         "_known_ns",
+        "_leap_ns",
         "_mean_ns",
         "_measured_ns",
         "_missing_id",
         "_next_floor",
+        "_next_since_ns",
         "_open",
         "_reason",
+        "before_id",
+        "ceiling",
         "count",
         "joint_id",
         "limit_ns",
@@ -95,6 +137,10 @@ class Track:
         self.symbol = symbol
         self.update_id = -1
         self.receive_ns = 0
+        self.before_id = -1
+        """Of the one that passed before the last."""
+        self.ceiling = HIGHEST_ID
+        """From this id on one has to be confirmed: see `held`."""
         self.count = 0
         """Snapshots that passed."""
         self.limit_ns = UNKNOWN_LIMIT_NS
@@ -106,9 +152,15 @@ class Track:
         self._joint_before = -1  # the last id before it
         self._joint_since_ns = self._joint_until_ns = 0  # receive times of both
         self._backward = 0  # ids in a row that are smaller than all of late
+        self._below: dict[Hashable, _Below] | None = None  # by connection, since the last one passed
+        self._held_id = -1  # the last one that was held back
+        self._held_after = 0  # how many had passed before it
         self._floor = -1  # first id of late
+        self._floor_since_ns = 0  # when that passed
         self._next_floor = -1  # the floor from `_floor_ns` on
+        self._next_since_ns = 0
         self._floor_ns = 0
+        self._leap_ns = 0  # the first receive time after a leap of the clock, until the gap around it has ended
         self._reason = ""  # why something is missing
         self._missing_id = -1  # of a quarantined frame
         self._doubtful = False  # whether that frame may have been of another symbol
@@ -129,12 +181,59 @@ class Track:
             self.receive_ns = now
         self._measured_ns = now
 
-    def restarted(self, update_id: int) -> bool:
-        """Whether an id not greater than the last one begins a new count."""
-        if update_id >= self._floor:
+    def wait_since(self, started_ns: int) -> Gap | None:
+        """Nothing could come since the start: a gap of its own; returns the one that the start has ended, if any."""
+        before = Gap(self.symbol, self.receive_ns, started_ns, RESTART) if self._reason == RESTART else None
+        self._reason = ""
+        self.receive_ns = max(self.receive_ns, started_ns)
+        self.miss(NOT_CONNECTED)
+        return before if before and before.since_ns < started_ns else None
+
+    def restarted(self, update_id: int, connection: Hashable, before_id: int) -> bool:
+        """Whether the count goes on from an id that is smaller than the last one.
+
+        `before_id`: what its connection had brought before it, -1 for nothing.
+        """
+        if update_id < self._floor:
+            self._backward += 1
+            if self._backward >= RESTART_AFTER:
+                return True
+        if not 0 <= self.before_id < update_id:
             return False
-        self._backward += 1
-        return self._backward >= RESTART_AFTER
+        below = self._below = self._below or {}
+        last_id, rises, brought_it = below.get(connection) or (-1, 0, before_id == self.update_id)
+        rises = rises + 1 if update_id > last_id else 1
+        below[connection] = _Below(update_id, rises, brought_it)
+        if brought_it and rises >= CONTRADICTED_AFTER:
+            return True
+        if rises < RESTART_AFTER:
+            return False
+        agreed = sum(each.rises >= CONTRADICTED_AFTER for each in below.values()) > 1
+        # One that joined may be ahead of others that lag, and end before they have come so far.
+        return (agreed and self.joint_id != self.update_id) or self._out_of_reach(update_id)
+
+    def _out_of_reach(self, update_id: int) -> bool:
+        """Whether an id is further behind the last one than a connection can lag, at the pace of the ids before."""
+        ids, span = self.before_id - self._floor, self.receive_ns - self._floor_since_ns
+        if ids <= 0 or span <= 0:
+            return self.joint_id != self.update_id
+        return (self.update_id - update_id) * span > FLOOR_NS * ids
+
+    def restart(self, update_id: int, receive_ns: int) -> None:
+        """The count goes on from `update_id`, which is about to pass: what came below the last one is missing."""
+        if 0 <= self.before_id < update_id:  # so the last one was wrong
+            self.ceiling = min(self.ceiling, self.update_id)
+        self.joint_id = -1
+        if receive_ns > self.receive_ns + RESOLUTION_NS:
+            self.miss(IDS_RESTARTED)
+
+    def held(self, update_id: int) -> bool:
+        """Whether an id from the ceiling on is to be held back: it is, unless it confirms the one held back before."""
+        confirmed = self._held_after == self.count and 0 <= self._held_id < update_id < self._held_id + HIGHEST_ID
+        self._held_id, self._held_after = update_id, self.count
+        if confirmed:
+            self.ceiling = 2**63
+        return not confirmed
 
     def accept(self, receive_ns: int, update_id: int) -> Gap | None:
         """Takes in a snapshot that passes; returns the gap that it ends, if there is one."""
@@ -143,14 +242,16 @@ class Track:
         gap = self._end(receive_ns, update_id) if receive_ns - self.receive_ns > self.limit_ns else None
         if receive_ns > self._floor_ns or update_id < self.update_id:
             self._raise_floor(receive_ns, update_id)
+        self.before_id = self.update_id
         self.update_id, self.receive_ns, self._backward = update_id, receive_ns, 0
+        self._below = None
         self.count += 1
         return gap
 
-    def join(self, update_id: int, receive_ns: int) -> None:
-        """What passed last was the first of a connection; before it came `update_id`, at `receive_ns`."""
-        self.joint_id, self._joint_before = self.update_id, update_id
-        self._joint_since_ns, self._joint_until_ns = receive_ns, self.receive_ns
+    def join(self, before_ns: int) -> None:
+        """What passed last was the first of a connection; the one before had come at `before_ns`."""
+        self.joint_id, self._joint_before = self.update_id, self.before_id
+        self._joint_since_ns, self._joint_until_ns = before_ns, self.receive_ns
 
     def late(self, update_id: int) -> Gap | None:
         """The joint, where it is a gap because this one came too late."""
@@ -176,13 +277,21 @@ class Track:
         if (self._reason and not self._doubtful) or (update_id is not None and update_id <= self.update_id):
             return
         self._reason, self._doubtful, self.limit_ns = QUARANTINED, False, -1
-        self._missing_id = -1 if update_id is None else update_id
+        # What is so far ahead was not read right: nothing that comes will ever be it.
+        self._missing_id = update_id if update_id is not None and update_id < self.ceiling else -1
 
     def doubt(self) -> None:
         """A frame that was not stored may have been of this symbol: missing if the next one comes late."""
         if not self._reason:
             self.quarantine(None)
             self._doubtful = True
+
+    def clock_set(self, at_ns: int) -> None:
+        """Receive times have leapt ahead: what comes at `at_ns` or later was received after that."""
+        self._leap_ns, self.limit_ns = at_ns, -1
+        if not self._reason or self._reason == QUARANTINED:
+            self._reason = CLOCK_SET
+        self._missing_id, self._doubtful = -1, False
 
     def silent(self, now: int, patience_ns: int) -> bool:
         """Whether nothing passed for longer than both the symbol's rhythm and `patience_ns` allow."""
@@ -202,8 +311,10 @@ class Track:
         return self._open
 
     def end(self, now: int) -> Gap | None:
-        """The gap that lasts while recording ends."""
-        if not self.receive_ns or (self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns):
+        """The gap that lasts while recording ends at `now`; what came after that is no longer part of it."""
+        if not self.receive_ns or now <= self.receive_ns:
+            return None
+        if self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns:
             return None
         return Gap(self.symbol, self.receive_ns, now, self._why())
 
@@ -234,16 +345,18 @@ class Track:
         if not self.count:  # the rhythm begins with the first one, not with the subscription
             self._counted, self._measured_ns = 1, receive_ns
         self._floor = update_id if anew else self._next_floor
-        self._next_floor, self._floor_ns = update_id, receive_ns + FLOOR_NS
+        self._floor_since_ns = receive_ns if anew else self._next_since_ns
+        self._next_floor, self._next_since_ns, self._floor_ns = update_id, receive_ns, receive_ns + FLOOR_NS
 
     def _why(self) -> str:
         reason = self._reason or EXCHANGE_SILENT
         return reason if self.status == TRADING else f"{reason} ({self.status})"
 
     def _end(self, until_ns: int, update_id: int) -> Gap | None:
-        if not self.receive_ns:
+        if not self.receive_ns or until_ns < self._leap_ns:
             return None
-        if self._reason == QUARANTINED and update_id <= self._missing_id:
+        silent = until_ns - self.receive_ns > self.longest_ns()
+        if self._reason == QUARANTINED and update_id <= self._missing_id and not silent:
             if update_id == self._missing_id:  # the sound copy
                 self._whole()
             return None
@@ -258,5 +371,5 @@ class Track:
         return gap
 
     def _whole(self) -> None:
-        self._reason, self._missing_id, self._doubtful, self._open = "", -1, False, False
+        self._reason, self._missing_id, self._doubtful, self._open, self._leap_ns = "", -1, False, False, 0
         self.limit_ns = self.longest_ns()

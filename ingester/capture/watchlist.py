@@ -212,7 +212,7 @@ class LastWatched:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().split()
+        return path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError):
         return []
 

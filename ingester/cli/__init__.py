@@ -11,6 +11,7 @@ import click
 
 from ingester import __version__
 from ingester.cli.configured import configurable, explained, refused
+from ingester.cli.streams import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
 
 MODULES = {
@@ -23,6 +24,7 @@ MODULES = {
     "import": "import_",
     "sql": "sql",
     "retention": "retention",
+    "spool": "spool",
     "simulate": "simulate",
     "server": "server",
     "init": "init",
@@ -88,7 +90,14 @@ def log_to_stderr() -> None:
 
 def main() -> None:
     """The `ingester` command."""
+    open_streams()
+    use_utf8()
+    logging.raiseExceptions = False  # a line that cannot be logged changes nothing
     try:
         cli(prog_name="ingester")
+    except OutputLost as error:
+        click.echo(f"Error: What was to be printed could not be written: {error.strerror}.", err=True)
+        sys.exit(1)
     finally:
+        close_streams()
         gc.freeze()  # what is left is not searched for garbage at the end: a tenth of a second

@@ -117,7 +117,7 @@ def hide(before: str, secret: str, after: str) -> bool:
     Linux shows the memory in which the arguments came: it is written to through the kernel, which checks the address.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc(5)
         with open("/proc/self/mem", "r+b", buffering=0) as memory:
             memory.seek(start)

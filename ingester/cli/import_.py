@@ -51,7 +51,7 @@ def import_(
     if not files:
         _report_passed_over(passed_over)
         raise SettingsError(f"There is no file that ends in {ENDINGS} in {', '.join(map(str, paths))}.")
-    db, _ = open_questdb(data_dir, questdb)
+    db, _ = open_questdb(data_dir, questdb, new=True)
     ctx.with_resource(holding(db, IMPORT, 0, ALWAYS_NS))
     importer, taken = Importer(db, skip_bad), list[Imported]()
     try:

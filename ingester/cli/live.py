@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from rich.console import Console, Group
@@ -14,6 +15,8 @@ from rich.text import Text
 from ingester.capture.collector import Collector
 from ingester.cli.prices import Prices
 from ingester.clock import SECOND
+from ingester.health.alarms import connecting_text, way_out
+from ingester.health.vitals import connecting
 from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
 from ingester.words import counted
@@ -34,6 +37,34 @@ class View(Protocol):
     def __exit__(self, *exception: object) -> None: ...
     def show(self) -> None:
         """Shows how the recorder is now."""
+
+
+class Unfailing:
+    """A view of which nothing is shown any more once that fails: on a closed terminal, or a full disk."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._failed = False
+        self.seconds = view.seconds
+
+    def __enter__(self) -> Self:
+        self._try(self._view.__enter__)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._try(lambda: self._view.__exit__(*exception))
+
+    def show(self) -> None:
+        """Shows how the recorder is now."""
+        if not self._failed:
+            self._try(self._view.show)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            log.warning("the display has ended, recording goes on: %s", error)
+            self._failed = True
 
 
 class _Rate:
@@ -68,6 +99,10 @@ class LogLines:
 
     def show(self) -> None:
         """Logs the line."""
+        if (waiting := connecting(self._collector)) is not None:
+            exchange = self._collector.settings.exchange.name
+            log.warning("%s; nothing is recorded yet. %s", connecting_text(waiting), way_out(exchange, waiting))
+            return
         feed, store = self._collector.metrics.feed, self._collector.metrics.store
         log.info(
             "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
@@ -80,7 +115,7 @@ class LogLines:
             seconds_text(store.lag.quantile(0.99)),
             self._collector.feed.connected,
             self._collector.feed.connections,
-            self._collector.journal.gaps_text(),
+            _gaps_text(self._collector),
             feed.malformed,
         )
 
@@ -107,10 +142,14 @@ class Live:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
-            self.show()  # with what the end has stored
-        self._live.stop()
-        self._logger.handlers[:] = self._handlers
+        try:
+            if exception[0] is None:
+                self.show()  # with what the end has stored
+        finally:
+            try:
+                self._live.stop()
+            finally:
+                self._logger.handlers[:] = self._handlers
 
     def show(self) -> None:
         """Redraws the table."""
@@ -136,10 +175,20 @@ class Live:
 
         waiting = collector.spool.rows_waiting
         what = f"{settings.exchange.name}, depth {settings.depth}, every {settings.interval_ms} ms"
-        row("recording", f"{counted(collector.feed.pairs, 'pair')} from {what}, for {running}")
+        waiting_for = connecting(collector)
+        row(
+            "connecting" if waiting_for else "recording",
+            f"{counted(collector.feed.pairs, 'pair')} from {what}, for {running}",
+        )
         row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")
         row("rows", f"{number(store.stored)} stored, {number(waiting)} on the way", store.refused > 0)
         row("lag", f"p50 {seconds_text(lag.quantile(0.5))}, p99 {seconds_text(lag.quantile(0.99))}, receive to stored")
+        if waiting_for is not None:
+            row("state", f"{connecting_text(waiting_for)}; nothing is recorded yet", True)
+            row("", way_out(settings.exchange.name, waiting_for))
+        if deaths := collector.deaths().counts:
+            died = ", ".join(f"{name} {count}" for name, count in sorted(deaths.items()))
+            row("threads", f"died and restarted: {died}; the log says why", True)
         missing = collector.feed.connections - collector.feed.connected
         row(
             "connections",
@@ -147,7 +196,7 @@ class Live:
             f"{number(feed.reconnects)} lost and back, {number(feed.rotations)} replaced in time",
             missing > 0,
         )
-        row("gaps", collector.journal.gaps_text())
+        row("gaps", _gaps_text(collector))
         if feed.malformed or feed.refused:
             row(
                 "not stored",
@@ -164,6 +213,13 @@ class Live:
             )
         row("console", f"{self._endpoint.http_url}  (ingester server console tells the password)")
         return table
+
+
+def _gaps_text(collector: Collector) -> str:
+    """Gaps that are over, and how many pairs have one now."""
+    lasting = sum(track.has_open_gap for track in list(collector.feed.continuity.tracks.values()))
+    now = f"; lasting now: {counted(lasting, 'pair')}" if lasting else ""
+    return f"{collector.journal.gaps_text()}{now}"
 
 
 def _server_text(store: StoreMetrics) -> str:

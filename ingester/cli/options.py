@@ -9,7 +9,7 @@ import click
 
 from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of
+from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of, use_listing
 from ingester.settings import default_data_dir
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
@@ -17,9 +17,16 @@ from ingester.store.server import ManagedServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _with_listing(context: click.Context, parameter: click.Parameter, data_dir: Path) -> Path:
+    use_listing(data_dir)
+    return data_dir
+
+
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
+    callback=_with_listing,
     default=default_data_dir,
     show_default="the platform's folder for user data",
     help="Folder of the managed server and everything else that is kept.",
@@ -121,9 +128,16 @@ def _names(text: str, option: str) -> list[str]:
     return names
 
 
-def open_questdb(data_dir: Path, questdb: Endpoint | None) -> tuple[QuestDB, ManagedServer | None]:
-    """The QuestDB that the options ask for; the managed one is started where it does not run yet."""
+def open_questdb(data_dir: Path, questdb: Endpoint | None, new: bool = False) -> tuple[QuestDB, ManagedServer | None]:
+    """The QuestDB that the options ask for, once it answers; the managed one is started where it does not run.
+
+    A folder without data is an error, unless `new` says that the command may begin there. Raises StoreError.
+    """
     if questdb is not None:
-        return QuestDB(questdb), None
+        db = QuestDB(questdb)
+        db.ping()
+        return db, None
     server = ManagedServer(data_dir)
+    if not new:
+        server.require_data()
     return QuestDB(server.ensure()), server

@@ -14,10 +14,10 @@ from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
+from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
-    Listing,
     choose,
     fetch_listings,
     nearest,
@@ -55,7 +55,8 @@ pairs.add_command(screen)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @data_dir_option
 @pairs_file_option
-def list_(as_json: bool, data_dir: Path, pairs_file: Path | None) -> None:
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | None) -> None:
     """Lists the watched pairs, with the remark that the file has on each.
 
     \b
@@ -71,12 +72,14 @@ def list_(as_json: bool, data_dir: Path, pairs_file: Path | None) -> None:
     if as_json:
         listed = [{"symbol": symbol, "remark": remark} for symbol, remark in found.items()]
         click.echo(msgspec.json.format(msgspec.json.encode({"file": str(file.path), "pairs": listed}), indent=2))
-        return
-    if not found:
+    elif not found:
         click.echo(
             f"There is no {file.path} yet. `ingester pairs add BTC ETH` makes it; so does the first `ingester start`, "
             f"with {len(DEFAULT_COINS)} well-known coins in {DEFAULT_QUOTE}."
         )
+    if not file.path.parent.is_dir():
+        ctx.exit(1)  # the wrong folder, most likely
+    if as_json or not found:
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for symbol, remark in found.items():

@@ -56,13 +56,16 @@ def status(ctx: click.Context, data_dir: Path, as_json: bool) -> None:
     Example:
       ingester server status --json
     """
-    now = ManagedServer(data_dir).status()
+    managed = ManagedServer(data_dir)
+    now = managed.status()
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(now), indent=2))
     else:
         for name, value in msgspec.to_builtins(now).items():
             click.echo(f"{name.replace('_', ' '):<14} {value}")
     if not now.running:
+        if not as_json:
+            managed.require_data()
         ctx.exit(1)
 
 
@@ -76,6 +79,7 @@ def console(data_dir: Path) -> None:
       ingester server console
     """
     managed = ManagedServer(data_dir)
+    managed.require_data()
     endpoint = managed.ensure()
     click.echo(f"console    {endpoint.http_url}")
     click.echo(f"user       {endpoint.user}")

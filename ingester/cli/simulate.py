@@ -1,6 +1,5 @@
 """`ingester simulate`: an exchange to practise with, and one that plays what was recorded."""
 
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ import click
 from rich.console import Console
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.signals import stop_signals
 from ingester.clock import SECOND
 from ingester.datasets import dataset
 from ingester.datasets.selection import check_range, choose_symbols
@@ -155,10 +155,7 @@ def _tape(start_ns: int, end_ns: int, symbols: Sequence[str], snapshots: Callabl
 
 
 def _serve(simulator: Simulator) -> None:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with simulator:
+    with stop_signals() as stop, simulator:
         click.echo(f"--stream-url {simulator.stream_url} --rest-url {simulator.rest_url}")
         _follow(simulator, stop)
         click.echo(f"{simulator.stats()['frames']} frames sent")

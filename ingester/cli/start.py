@@ -2,16 +2,16 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -22,19 +22,37 @@ from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
-from ingester.cli.live import Live, LogLines, View
+from ingester.cli.live import Live, LogLines, Unfailing
 from ingester.cli.options import data_options, open_questdb, pair_options
 from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
+from ingester.cli.signals import stop_signals
+from ingester.cli.streams import say
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
-from ingester.errors import RegionRefused, StoreError
+from ingester.clock import check_clock
+from ingester.deadline import beside
+from ingester.errors import (
+    ClockWrong,
+    IngesterError,
+    NoAnswer,
+    OperationError,
+    RegionRefused,
+    ServerError,
+    StoreError,
+    Unreachable,
+)
+from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import binance
 from ingester.exchange.pairs import listed_symbols
 from ingester.exchange.simulated.simulator import Simulator
+from ingester.health.alarms import connecting_text, way_out
+from ingester.health.statefile import running_collectors
+from ingester.health.vitals import connecting
 from ingester.settings import Settings, default_collector, interval_ms, seconds
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
+from ingester.store.leftover import give_back_reserves, leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
 
@@ -43,6 +61,27 @@ if TYPE_CHECKING:
     from ingester.store.keeper import Watch as Retention
 
 log = logging.getLogger("ingester.start")
+
+CHECK_SECONDS = 5.0
+"""So long the exchange may take to list its pairs, all in all; then recording starts and they are checked beside."""
+PATIENCE_SECONDS = 6.0
+"""So long a start waits for a QuestDB into which was recorded before; then rows go to the spool."""
+FIRST_SECONDS = 120.0
+"""So long the first start waits, which has to see that the tables can be made."""
+
+
+ENDED_AT_ONCE = b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n"
+
+
+class Late(NamedTuple):
+    """What recording need not wait for; it may have come about already."""
+
+    check: Future[list[str]]
+    reached: Future[QuestDB]
+
+
+CLOCK_SECONDS = 60
+"""So often it is said that the machine's clock is wrong."""
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
@@ -105,23 +144,48 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
+    _look_for_leftovers(data_dir, collector)
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
-        listed = listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None)
-        settings = dataclasses.replace(settings, symbols=tuple(listed))
-        db, server = _reach(data_dir, questdb, depth, collector)
+        check = beside(
+            lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
+        )
+        settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
+        db, server, reached = _reach(data_dir, questdb, depth, collector)
         shown = Record(settings.symbols[:MOST_BOOKS], depth)
         recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
         watching.of(recorder, data_dir, server is not None, db.endpoint.http_url, policy)
-        beside = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
-        _record(recorder, db, server, lasting, backup, watching, [each for each in beside if each is not None])
+        others = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
+        late = Late(check, reached)
+        _record(recorder, db, server, lasting, backup, watching, [each for each in others if each is not None], late)
+
+
+def _look_for_leftovers(data_dir: Path, collector: str) -> None:
+    """Names rows that wait under other names, as after the host's name changed, and frees what was kept for them."""
+    running = {collector, *running_collectors(data_dir)}
+    for each in leftovers(data_dir, running):
+        log.warning("%s; %s", each.text, each.mend(data_dir))
+    give_back_reserves(data_dir, running)
+
+
+def _wait_for_clock() -> None:
+    """Waits for NTP on a machine that has just started without a clock of its own: all times would be wrong."""
+    for waited in itertools.count():
+        try:
+            check_clock(time.time_ns())
+            return
+        except ClockWrong as error:
+            if waited % CLOCK_SECONDS == 0:
+                log.warning("recording begins as soon as the clock is right. %s", error)
+            time.sleep(1.0)
 
 
 def _exchange(
@@ -133,21 +197,76 @@ def _exchange(
     return exchange_at(name, stream_url, rest_url)
 
 
+def _checked(check: Future[list[str]], symbols: list[str]) -> list[str]:
+    """The pairs to begin with: as the exchange lists them, or all where it takes too long to say."""
+    try:
+        return check.result(CHECK_SECONDS)
+    except TimeoutError:
+        log.warning(
+            "the exchange has not said within %.0f s which pairs it lists; recording starts all the same, and the "
+            "pairs are checked meanwhile",
+            CHECK_SECONDS,
+        )
+        return symbols
+
+
+def _take_out(check: Future[list[str]], recorder: Collector) -> None:
+    """Takes out the pairs that are not to be recorded, as a check found that came after recording began."""
+    try:
+        listed = check.result()
+    except IngesterError as error:
+        log.error("the pairs that are recorded are not all right: %s", error)
+        recorder.record(Event(recorder.clock.now(), PAIRS_REFUSED, detail=str(error)))
+        return
+    gone = [symbol for symbol in recorder.settings.symbols if symbol not in listed]
+    if gone:
+        log.warning("no longer recorded, for the exchange does not list them: %s", ", ".join(gone))
+        recorder.change({}, dict.fromkeys(gone, "not listed by the exchange"))
+
+
 def _reach(
     data_dir: Path, questdb: Endpoint | None, depth: int, collector: str
-) -> tuple[QuestDB, ManagedServer | None]:
-    """The QuestDB to record into. A first start needs it to be ready; any later one records, and waits for it."""
-    try:
-        db, server = open_questdb(data_dir, questdb)
+) -> tuple[QuestDB, ManagedServer | None, Future[QuestDB]]:
+    """The QuestDB to record into, and what makes it ready.
+
+    The first start in a folder waits until it is ready. Any later one waits a few seconds, then records into the spool.
+    """
+    server = ManagedServer(data_dir) if questdb is None else None
+
+    def ready() -> QuestDB:
+        db, _ = open_questdb(data_dir, questdb, new=True)
         schema.ensure(db, depth)
-        return db, server
+        return db
+
+    endpoint = server.last_endpoint() if server and server.has_data() else questdb
+    used = endpoint is not None and any((data_dir / "spool").glob("*/"))
+    reached = beside(ready, "reach QuestDB")
+    try:
+        return _in_time(reached, PATIENCE_SECONDS if used else FIRST_SECONDS), server, reached
     except StoreError as error:
-        server = ManagedServer(data_dir) if questdb is None else None
-        endpoint = server.last_endpoint() if server else questdb
-        if endpoint is None or not spool_folder(data_dir, collector).is_dir():
+        # One that says no is for a person to mend before a recorder of this name has its first row.
+        silent = isinstance(error, Unreachable | ServerError)
+        if endpoint is None or not used or not (silent or spool_folder(data_dir, collector).is_dir()):
             raise
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
-        return QuestDB(endpoint), server
+        return QuestDB(endpoint), server, reached
+
+
+def _in_time(reached: Future[QuestDB], seconds: float) -> QuestDB:
+    """The QuestDB once it is ready. Raises StoreError, also where it takes longer than `seconds`."""
+    try:
+        return reached.result(min(seconds, PATIENCE_SECONDS))
+    except TimeoutError:
+        if seconds <= PATIENCE_SECONDS:
+            raise NoAnswer(f"it has not answered within {seconds:.0f} s") from None
+    log.info("QuestDB is needed for a first start, and is not ready yet; waiting %.0f s at most", seconds)
+    try:
+        return reached.result(seconds - PATIENCE_SECONDS)
+    except TimeoutError:
+        raise NoAnswer(
+            f"QuestDB was not ready within {seconds:.0f} s. `ingester doctor` says what is wrong with it. "
+            "A later start does not wait; this first one has to see that the tables can be made."
+        ) from None
 
 
 def _record(
@@ -158,13 +277,13 @@ def _record(
     backup: "Backup | None",
     watching: Watching,
     beside: Sequence["Watch | Retention"],
+    late: Late,
 ) -> None:
     exchange = collector.settings.exchange
-    view: View = Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector)
-    with _signals() as stop, view:
-        if server is not None:
-            watch(server, stop, collector.server_restarted)
+    view = Unfailing(Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector))
+    with stop_signals(_end_at_once) as stop, view:
         collector.start()
+        _when_late(late, collector, db, server, stop)
         watching.start()
         for each in beside:
             each.start()
@@ -182,35 +301,45 @@ def _record(
         complete = collector.stop()
         if backup is not None:
             backup.stop()
-    click.echo(collector.summary())
+    say(collector.summary())
     if not complete:
         log.warning(
             "QuestDB has not shown all rows (%s); %s keeps them, the next start sends what is missing",
             collector.metrics.store.last_failure or "it has not applied them yet",
             collector.spool.folder,
         )
+    _require_rows(collector, lasting)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM, or a closed terminal) sets; the second ends the process at once."""
-    stop = threading.Event()
+def _require_rows(collector: Collector, lasting: float | None) -> None:
+    """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
+    waiting = connecting(collector)
+    if lasting is not None and waiting is not None and not collector.metrics.store.received:
+        way = way_out(collector.settings.exchange.name, waiting)
+        raise OperationError(f"Nothing was stored: {connecting_text(waiting)}. What to try: {way}.")
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT and asked:
-            os.write(
-                2,
-                b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n",
-            )
-            os._exit(130)
-        asked.append(number)
-        stop.set()
 
-    asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _when_late(
+    late: Late, collector: Collector, db: QuestDB, server: ManagedServer | None, stop: threading.Event
+) -> None:
+    """Follows what is known only after the start; a managed server is watched once nobody is starting it any more."""
+    failed_before = late.reached.done()
+
+    def reached(done: Future[QuestDB]) -> None:
+        error = done.exception()
+        if error is None and done.result() is not db:
+            db.endpoint = done.result().endpoint  # perhaps at another port
+            log.info("QuestDB is ready at %s", db.endpoint.http_url)
+        elif error is not None and not failed_before:
+            log.warning("QuestDB is still not ready, it is tried again and again: %s", error)
+        if server is not None:
+            watch(server, stop, collector.server_restarted)
+
+    late.reached.add_done_callback(reached)
+    late.check.add_done_callback(lambda done: _take_out(done, collector))
+
+
+def _end_at_once() -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, ENDED_AT_ONCE)
+    os._exit(130)

@@ -141,7 +141,7 @@ def _verdict(overview: Overview) -> Iterator[Text | Table]:
 def _recorder_lines(recorder: Recorder) -> Iterator[tuple[str, Text]]:
     yield recorder.collector, _state_text(recorder)
     report = recorder.report
-    if recorder.state in ("recording", "hanging") and report is not None:
+    if recorder.state in ("recording", "connecting", "hanging") and report is not None:
         yield from _running_lines(report)
     elif recorder.state == "dead" and report is not None:
         yield "  spool", Text(f"{_spool_text(report)}, when last heard of")
@@ -159,6 +159,22 @@ def _running_lines(report: Report) -> Iterator[tuple[str, Text]]:
     yield "  connected", Text(_connections_text(report))
     if (text := _old_days_text(report)) is not None:
         yield "  old days", Text(text)
+    if report.threads.deaths:
+        yield "  threads", Text(_threads_text(report), "bold red")
+    if report.stopped_before is not None:
+        yield "  note", Text(_restart_text(report))
+
+
+def _threads_text(report: Report) -> str:
+    died = ", ".join(f"{name} {count:,}" for name, count in sorted(report.threads.deaths.items()))
+    down = f"; down now: {', '.join(report.threads.down)}" if report.threads.down else "; all run again"
+    return f"died and restarted: {died}{down}"
+
+
+def _restart_text(report: Report) -> str:
+    assert report.stopped_before is not None
+    away = alarms.duration_text(max(0.0, (report.started - report.stopped_before).total_seconds()))
+    return f"stopped in order at {report.stopped_before:%Y-%m-%d %H:%M:%S} UTC, started again {away} later"
 
 
 def _old_days_text(report: Report) -> str | None:
@@ -170,7 +186,9 @@ def _old_days_text(report: Report) -> str | None:
 
 def _state_text(recorder: Recorder) -> Text:
     report, state = recorder.report, recorder.state
-    style = {"recording": "green", "elsewhere": "green", "stopped": ""}.get(state, "bold red")
+    style = {"recording": "green", "connecting": "bold yellow", "elsewhere": "green", "stopped": ""}.get(
+        state, "bold red"
+    )
     if report is None:
         if state == "stopped":
             return Text("elsewhere, stopped")

@@ -15,7 +15,8 @@ from ingester.capture.watch import Watch
 from ingester.capture.watchlist import NAME, LastWatched, WatchList
 from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
-from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, Listing, choose, choose_watched
+from ingester.exchange.listings import Listing
+from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, choose, choose_watched, fetch_listings
 
 log = logging.getLogger("ingester.pairs")
 
@@ -60,18 +61,24 @@ class Plan(NamedTuple):
             return choose_watched(self.symbols, listed)
         return choose(self.symbols, self.named, listed, self.before)
 
-    def watch(self, recorder: Collector) -> Watch | None:
+    def watch(self, recorder: Collector) -> Watch:
         """What follows the file while recording. A first start makes the file: it is what one edits later."""
-        if self.file is None:
-            return None
         known: Sequence[str] = self.symbols
-        if not self.from_file:
+        if self.file is not None and not self.from_file:
             known = recorder.settings.symbols  # those of the default list that are listed
             try:
                 self.file.create(known, "The pairs that are recorded, one a line; see `ingester pairs --help`.")
             except PairsFileError as error:
                 log.warning("pairs cannot be changed while recording: %s", error)
-        return Watch(self.file, known, recorder.change, recorder.record, recorder.clock.now)
+        return Watch(
+            self.file,
+            known,
+            recorder.change,
+            recorder.record,
+            recorder.clock.now,
+            lambda: recorder.wanted,
+            lambda: fetch_listings(recorder.settings.exchange),
+        )
 
 
 def planned(

@@ -31,6 +31,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 from ingester.store.spool import Spool
 from ingester.store.tally import MINUTE
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,9 @@ class Backup:
         self._folder = folder
         self._every_minutes = every_minutes
         self._format = format
-        self._first_number = _last_number(folder) + 1
+        self._next_number = _last_number(folder) + 1
+        self._next_ns = started_ns  # when the interval begins that is not over yet
+        self._ended = False  # whether the last one is over
         self._over: deque[Interval] = deque()  # not written yet
         self._written_ns = started_ns  # all before is backed up
         self._writing = False
@@ -134,7 +137,7 @@ class Backup:
         self._until_ns = 0  # when the recording ended
         self._patience = float("inf")  # until when QuestDB is waited for
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
+        self._thread = SupervisedThread(self._run, "backup", self._stopping)
 
     def start(self) -> None:
         """Starts writing what is received from now on."""
@@ -157,22 +160,23 @@ class Backup:
             )
 
     def _run(self) -> None:
-        for interval in self._intervals():
-            self._over.append(interval)
+        while True:
             while self._over and self._backed_up(self._over[0]):
                 self._written_ns = self._over.popleft().end_ns
-
-    def _intervals(self) -> Iterator[Interval]:
-        """Each interval when it is over; the last one ends with the recording."""
-        start = self._started_ns
-        for number, end in enumerate(interval_ends(start, self._every_minutes), self._first_number):
-            while (left := end - self._now()) > 0 and not self._stopping.wait(left / SECOND):
-                pass
-            if self._stopping.is_set() and end >= self._until_ns:
-                yield Interval(number, start, self._until_ns)
+            if self._ended:
                 return
-            yield Interval(number, start, end)
-            start = end
+            self._over.append(self._next_interval())
+
+    def _next_interval(self) -> Interval:
+        """The next interval, once it is over; the last one ends with the recording."""
+        number, start = self._next_number, self._next_ns
+        end = next(interval_ends(start, self._every_minutes))
+        while (left := end - self._now()) > 0 and not self._stopping.wait(left / SECOND):
+            pass
+        if self._stopping.is_set() and end >= self._until_ns:
+            end, self._ended = self._until_ns, True
+        self._next_number, self._next_ns = number + 1, end
+        return Interval(number, start, end)
 
     def _backed_up(self, interval: Interval) -> bool:
         """Waits for the interval's rows and writes them; False where that has to be tried again later."""

@@ -2,13 +2,15 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from ingester.errors import ExchangeError, RegionRefused, UnknownPair
-from ingester.exchange import binance, rest
+from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPair
+from ingester.exchange import binance, listings, rest
+from ingester.exchange.listings import KeptListing, Listing
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +25,13 @@ QUOTES = tuple(
     "UAH NGN ARS MXN PLN RON ZAR JPY COP CZK BIDR IDRT IDR BVND USD".split()
 )
 """Assets that Binance has used to price others in; a longer one before its own ending."""
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """One pair as the exchange lists it; `status` is TRADING, HALT, BREAK, END_OF_DAY or CANCEL_ONLY."""
-
-    symbol: str
-    status: str
-    base: str = msgspec.field(name="baseAsset")
-    quote: str = msgspec.field(name="quoteAsset")
+_COINS = frozenset((*DEFAULT_COINS, *QUOTES))
+USUAL_LETTERS = 3
+"""Names of coins have so many letters or more, with few exceptions."""
 
 
 class _ExchangeInfo(msgspec.Struct):
-    symbols: list[Listing]
+    symbols: list[msgspec.Raw]
 
 
 class Choice(NamedTuple):
@@ -50,29 +46,72 @@ def symbols_of(coins: Iterable[str], quote: str) -> list[str]:
     return [f"{normal(coin)}{normal(quote)}" for coin in coins]
 
 
+_kept = KeptListing()
+
+
+def use_listing(data_dir: Path) -> None:
+    """From now on what exchanges list is kept in this data folder, and what is kept there is known."""
+    global _kept
+    _kept = KeptListing(data_dir / listings.NAME)
+
+
 def assets(symbol: str) -> tuple[str, str]:
-    """(base asset, quote asset) of a symbol by the known quote assets: ADAUSDT is (ADA, USDT)."""
-    for quote in QUOTES:
-        if symbol.endswith(quote) and len(symbol) > len(quote):
-            return symbol[: -len(quote)], quote
+    """(base asset, quote asset) of a symbol, as the exchange lists it; guessed where that was never read."""
+    return _kept.assets(symbol) or guessed_assets(symbol, _kept.bases())
+
+
+def guessed_assets(symbol: str, bases: Collection[str] = ()) -> tuple[str, str]:
+    """(base asset, quote asset) by the letters: ADAUSDT is (ADA, USDT).
+
+    A known base decides (BNBUSD is BNB and USD, not BN and BUSD): one of `bases`, or a well-known coin. Then a known
+    quote does.
+    """
+    splits = [(symbol[: -len(quote)], quote) for quote in QUOTES if symbol.endswith(quote) and symbol != quote]
+    known = [(base, quote) for base, quote in splits if base in _COINS or base in bases]
+    if known:
+        return max(known, key=lambda each: len(each[0]))
+    for base, quote in splits:
+        if len(base) >= USUAL_LETTERS:
+            return base, quote
+    if splits:
+        return splits[-1]
+    for end in range(len(symbol) - 1, 0, -1):
+        if symbol[:end] in _COINS or symbol[:end] in bases:
+            return symbol[:end], symbol[end:]
     return symbol[:-3] or symbol, symbol[-3:]
 
 
 def normal(name: str) -> str:
     """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`."""
-    return "".join(character for character in name.upper() if character not in " -/_")
+    return "".join(character for character in binance.upper(name) if character not in " -/_")
 
 
 def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
-    """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20).
+    """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20); they are also kept.
 
-    Waits up to `patience` seconds where the exchange wants to be asked later; a recorder does not.
+    An entry that cannot be read is left out. Waits up to `patience` seconds where the exchange wants to be asked later;
+    a recorder does not.
 
-    Raises RegionRefused on HTTP 451 and ExchangeError when the exchange cannot be asked.
+    Raises RegionRefused on HTTP 451, Incomplete where it lists no pairs or much fewer than before, and ExchangeError
+    when the exchange cannot be asked.
     """
-    url = f"{exchange.rest_url.rstrip('/')}/api/v3/exchangeInfo"
-    info = rest.get(url, _ExchangeInfo, exchange.name, timeout, patience)
-    return {listing.symbol: listing for listing in info.symbols}
+    source = exchange.rest_url.rstrip("/")
+    info = rest.get(f"{source}/api/v3/exchangeInfo", _ExchangeInfo, exchange.name, timeout, patience)
+    listed = {each.symbol: each for each in map(_listing, info.symbols) if each is not None}
+    if unread := len(info.symbols) - len(listed):
+        log.warning("%d of %d pairs listed by %s cannot be read, and are left out", unread, len(info.symbols), source)
+    if not listed:
+        raise Incomplete(f"{source} lists no pairs at all, as during maintenance. Try again later.")
+    _kept.note(source, listed)
+    return listed
+
+
+def _listing(entry: msgspec.Raw) -> Listing | None:
+    try:
+        found = msgspec.json.decode(entry, type=Listing)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if found.symbol and found.base and found.quote else None
 
 
 def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], before: Container[str] = ()) -> Choice:
@@ -153,7 +192,11 @@ def listed_symbols(
     except ExchangeError as error:
         log.warning("pairs could not be checked, recording starts all the same: %s", error)
         return list(symbols)
-    choice = choice_of(listed)
+    recent = _kept.recent(exchange.rest_url.rstrip("/"))
+    choice = choice_of({**listed, **recent})
+    _kept.write(make_folder=True)
+    if missing := [symbol for symbol in choice.symbols if symbol in recent]:
+        log.warning("not listed now, and still recorded, for they were until lately: %s", ", ".join(missing))
     for remark in choice.remarks:
         log.warning("%s", remark)
     return choice.symbols

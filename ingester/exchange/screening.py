@@ -13,7 +13,8 @@ import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange import binance, rest
-from ingester.exchange.pairs import Listing, assets
+from ingester.exchange.listings import Listing
+from ingester.exchange.pairs import assets
 from ingester.exchange.supplies import Supplies
 
 LEAST_SHARE = 0.9

@@ -14,6 +14,7 @@
 | disk_full | warning | less than `low_bytes` free (critical: `critical_bytes`), or `days` at the present rate |
 | spool_full | warning | what waits takes more than `spool_share` of the spool |
 | disk_failing | critical | the last sync of the spool failed |
+| thread_died | warning; critical: it does not run | a thread died by an error within the last hour |
 | clock | warning | the wall clock is further than `clock` from the receive times |
 
 Of a recorder whose process is gone, or hangs, `survey.py` knows.
@@ -25,13 +26,16 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ingester.health.report import Connection, Problem, Report
+from ingester.events import RESTART
+from ingester.health.report import Connecting, Connection, Problem, RecentGaps, Report
 from ingester.words import counted
 
 GIB = 1 << 30
 RECENT_SECONDS = 300.0
 """How long a gap that is over is worth an alarm."""
 DEAD_LETTER_SECONDS = 86_400.0
+THREAD_SECONDS = 3600.0
+"""How long a thread that died and runs again is worth an alarm."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Limits:
 def problems_of(report: Report, limits: Limits) -> list[Problem]:
     """What is wrong with a recorder by its own report, the critical ones first."""
     found = [*_connections(report, limits), *_gaps(report, limits), *_rows(report, limits), *_disk(report, limits)]
+    found += _threads(report)
     return sorted(found, key=lambda problem: problem.severity)
 
 
@@ -65,12 +70,10 @@ def _connections(report: Report, limits: Limits) -> Iterator[Problem]:
     longest = duration_text(max(seconds for _, seconds in down))
     standing = sum(each.age_seconds is not None for each in places)
     if not standing:
-        yield Problem(
-            "nothing_received",
-            "critical",
-            f"no connection to {report.exchange} stands, the first is down for {longest}: nothing is recorded",
-            f"ingester doctor --exchange {report.exchange} shows where the way to the exchange ends",
-        )
+        text = f"no connection to {report.exchange} stands, the first is down for {longest}: nothing is recorded"
+        if report.connecting is not None:
+            text += f" ({connecting_text(report.connecting)})"
+        yield Problem("nothing_received", "critical", text, way_out(report.exchange, report.connecting))
         return
     yield Problem(
         "connection_lost",
@@ -95,7 +98,7 @@ def _gaps(report: Report, limits: Limits) -> Iterator[Problem]:
             f"for up to {duration_text(gaps.open_seconds)}",
             "look whether the exchange trades them; they are subscribed anew by themselves",
         )
-    long = [each for each in gaps.recent if each.longest_seconds > limits.gap]
+    long = [each for each in gaps.recent if each.longest_seconds > limits.gap and not _is_meant(each, report)]
     if long:
         texts = [
             f"{duration_text(each.longest_seconds)} on {counted(each.pairs, 'pair')} ({each.reason})" for each in long
@@ -107,6 +110,62 @@ def _gaps(report: Report, limits: Limits) -> Iterator[Problem]:
             "SELECT * FROM reported_gaps shows all; a second recorder on another machine fills such gaps",
             mark=max(each.last_end for each in long).isoformat(),
         )
+
+
+def _is_meant(gap: RecentGaps, report: Report) -> bool:
+    """Whether somebody stopped the recorder in order and started it again: that is a note, nothing that went wrong."""
+    return gap.reason == RESTART and report.stopped_before is not None
+
+
+def _threads(report: Report) -> Iterator[Problem]:
+    threads = report.threads
+    if threads.last_at is None:
+        return
+    if not threads.down and (report.at - threads.last_at).total_seconds() > THREAD_SECONDS:
+        return
+    total = sum(threads.deaths.values())
+    now = f"{_some(threads.down)} does not run" if threads.down else "it runs again"
+    yield Problem(
+        "thread_died",
+        "critical" if threads.down else "warning",
+        f"the thread {threads.last} died at {threads.last_at:%H:%M:%S} UTC ({threads.last_error}); {now}"
+        + (f"; {total} such deaths since the start" if total > 1 else ""),
+        "this is a bug: the log has the place in the code, please report it; starting the recorder again is safe",
+        mark=str(total),
+    )
+
+
+def connecting_text(connecting: Connecting) -> str:
+    """How far it is with the first book."""
+    if connecting.standing:
+        return f"connected to {connecting.host}, no book has come yet"
+    attempts = f"{counted(connecting.failed, 'attempt')} failed" if connecting.failed else "no answer yet"
+    last = f", the last: {connecting.last_failure}" if connecting.last_failure else ""
+    return f"connecting to {connecting.host}: {attempts}{last}"
+
+
+def way_out(exchange: str, connecting: Connecting | None) -> str:
+    """What to try where no connection comes about."""
+    failure = connecting.last_failure if connecting else ""
+    look = f"ingester doctor --exchange {exchange} shows where the way to the exchange ends"
+    for words, hint in _HINTS.items():
+        if words in failure:
+            return f"{hint}; {look}"
+    return look
+
+
+_HINTS = {
+    "proxy": "look at HTTPS_PROXY, ALL_PROXY and NO_PROXY",
+    "not known here": "does this machine find names (DNS)? is the address right (--exchange, --stream-url)?",
+    "HTTP 451": "this region is not served: choose another --exchange",
+    "HTTP 429": "this address has tried too often: wait, and end other programs that use the exchange",
+    "HTTP 418": "this address is banned for a while: wait, and end other programs that use the exchange",
+    "upgrade refused with HTTP": "something else than the exchange answers: a captive portal? another address?",
+    "certificate": "is the clock right? are the system's certificates there (ca-certificates)?",
+    "did not complete": "a firewall may swallow the connection",
+    "refused the connection": "nothing listens there, or a firewall refuses: is the address right?",
+}
+"""What to try, by words in the reason of the last failure; the first that fits."""
 
 
 def _rows(report: Report, limits: Limits) -> Iterator[Problem]:
@@ -202,7 +261,7 @@ CALM_SECONDS = 60.0
 SETTLE_SECONDS = 10.0
 """What happens to many pairs does not happen to all in the same moment."""
 REMIND_SECONDS = 6 * 3600.0
-INCIDENTS = frozenset({"gap", "dead_letter"})
+INCIDENTS = frozenset({"gap", "dead_letter", "thread_died"})
 """These have happened and are not undone: no word when they are no longer worth an alarm."""
 
 State = Literal["raised", "lasts", "recovered", "information"]

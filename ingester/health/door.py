@@ -17,8 +17,10 @@ import msgspec
 from prometheus_client import make_wsgi_app
 
 from ingester.errors import OperationError, SettingsError
+from ingester.health.alarms import connecting_text
 from ingester.health.exposition import registry
 from ingester.health.vitals import Vitals
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Door:
                 "Choose another port, or end the program that has it."
             ) from error
         self._server.set_app(answer)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = SupervisedThread(self._server.serve_forever, "metrics")
         self._thread.start()
         log.info("metrics at %s/metrics", self.url)
 
@@ -112,15 +114,20 @@ class Door:
 
 
 def health(vitals: Vitals | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
-    """HTTP status and answer of `/healthz`: 503 where something critical is wrong, or nobody has looked of late."""
+    """HTTP status and answer of `/healthz`: 503 where something critical is wrong, no book has come yet, or nobody has
+    looked of late."""
     if vitals is None or age_seconds > STALE_SECONDS:
         reason = "recording has not begun" if vitals is None else "the recorder does not come to look at itself"
         return 503, {"status": "unknown", "reason": reason, "age_seconds": round(age_seconds, 1)}
     problems = vitals.report.problems
     critical = any(problem.severity == "critical" for problem in problems)
     status = "critical" if critical else "warning" if problems else "ok"
-    return (503 if critical else 200), {
+    connecting = vitals.report.connecting
+    if connecting is not None and not critical:
+        status = "connecting"
+    return (503 if critical or connecting else 200), {
         "status": status,
+        "connecting": connecting and connecting_text(connecting),
         "collector": vitals.report.collector,
         "age_seconds": round(age_seconds, 1),
         "problems": problems,

@@ -79,6 +79,11 @@ def _identity(vitals: Vitals) -> Iterator[Metric]:
     yield InfoMetricFamily("ingester_recorder", "What is recorded.", value=recorder)
     yield _gauge("start_time_seconds", "When recording began, Unix time.", report.started.timestamp())
     yield _gauge("look_timestamp_seconds", "When these numbers were taken, Unix time.", report.at.timestamp())
+    first = report.connecting is None
+    yield _gauge("receiving", "Whether the first book has come since the start.", first)
+    died = CounterMetricFamily("ingester_thread_deaths", "Threads that died by an error.", labels=["thread"])
+    yield _by(died, report.threads.deaths.items())
+    yield _gauge("threads_down", "Threads that died and do not run now.", len(report.threads.down))
     problems = GaugeMetricFamily("ingester_problem", "1 for each thing that is wrong now.", labels=["kind", "severity"])
     for problem in report.problems:
         problems.add_metric([problem.kind, problem.severity], 1)
@@ -141,6 +146,7 @@ def _feed(vitals: Vitals) -> Iterator[Metric]:
     yield _counter("requests_refused", "Error answers of the exchange.", feed.refused_requests)
     yield _counter("connects", "Websocket connections made.", feed.connects)
     yield _counter("reconnects", "Connections that stand again after a loss.", feed.reconnects)
+    yield _counter("failed_attempts", "Attempts to connect that made no connection.", feed.failed_attempts)
     yield _counter("connection_losses", "Connections lost, failed attempts included.", feed.losses)
     yield _counter("rotations", "Connections replaced by younger ones without a gap.", feed.rotations)
     up = GaugeMetricFamily("ingester_connection_up", "Whether a connection stands.", labels=["connection"])

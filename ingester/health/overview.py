@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from ingester.health.alarms import Limits, disk_problem, duration_text
-from ingester.health.report import Disk, Problem, Report
+from ingester.health.alarms import Limits, connecting_text, disk_problem, duration_text, way_out
+from ingester.health.report import Connecting, Disk, Problem, Report
 
 STALE_SECONDS = 15.0
 """A running recorder publishes its state every second; one that is so late hangs."""
@@ -16,7 +16,7 @@ SILENT_SECONDS = 60.0
 BEHIND = 200
 """So many transactions that a table has not applied are more than a busy minute's."""
 
-RecorderState = Literal["recording", "hanging", "dead", "stopped", "elsewhere", "silent"]
+RecorderState = Literal["recording", "connecting", "hanging", "dead", "stopped", "elsewhere", "silent"]
 ServerState = Literal["answers", "does not answer", "refuses the password", "not asked", "stopped", "dead", "none"]
 """`not asked`: a recorder names it, and nobody gave its password; `dead`: managed, and gone without a goodbye."""
 
@@ -75,6 +75,15 @@ class Server(msgspec.Struct, frozen=True):
     tables: list[Table] = []
 
 
+class Unsent(msgspec.Struct, frozen=True):
+    """Rows that wait in the spool of a recorder that does not run, so that nobody sends them."""
+
+    collector: str
+    rows: int
+    text: str
+    mend: str
+
+
 class Overview(msgspec.Struct, frozen=True):
     """Everything at one moment."""
 
@@ -86,13 +95,22 @@ class Overview(msgspec.Struct, frozen=True):
     server: Server
     disk: Disk | None
     """The disk of the data folder; None where there is no such folder."""
+    unsent: list[Unsent] = []
+    """What waits in spools of recorders that do not run."""
 
 
 def problems_of_all(
-    recorders: Sequence[Recorder], server: Server, disk: Disk | None, limits: Limits, data_dir: str
+    recorders: Sequence[Recorder],
+    server: Server,
+    disk: Disk | None,
+    limits: Limits,
+    data_dir: str,
+    unsent: Sequence[Unsent] = (),
 ) -> list[Problem]:
     """What is wrong, the critical first. What a recorder says of itself is taken as it says it."""
     found = [*_recorders(recorders, data_dir), *_server(server, recorders)]
+    told = {each.collector for each in recorders if each.state == "dead"}  # how to have its rows sent is said there
+    found += [Problem("rows_unsent", "warning", each.text, each.mend) for each in unsent if each.collector not in told]
     own = {problem.kind for problem in found}
     if disk is not None and "disk_full" not in own:
         found += disk_problem(disk.free_bytes, disk.days_left, limits)
@@ -129,9 +147,19 @@ def _recorders(recorders: Sequence[Recorder], data_dir: str) -> Iterator[Problem
                 f"the recorder {name}, elsewhere, has brought no row for {age} and did not say goodbye",
                 f"ingester status on the machine of {name} tells more; after 7 days it is no longer missed",
             )
-        elif each.state == "recording" and report is not None:
-            for problem in report.problems:
+        elif each.state in ("recording", "connecting") and report is not None:
+            problems = report.problems
+            if report.connecting is not None and not any(each.kind == "nothing_received" for each in problems):
+                problems = [_connecting(report, report.connecting), *problems]
+            for problem in problems:
                 yield msgspec.structs.replace(problem, text=f"{name}: {problem.text}") if several else problem
+
+
+def _connecting(report: Report, connecting: Connecting) -> Problem:
+    """Nothing has been recorded yet; soon after the start that is as it should be, and yet it is not well."""
+    since = duration_text((report.at - report.started).total_seconds())
+    text = f"{connecting_text(connecting)}; started {since} ago, nothing is recorded yet"
+    return Problem("connecting", "warning", text, way_out(report.exchange, connecting))
 
 
 def _nobody(recorders: Sequence[Recorder], data_dir: str) -> Problem:
@@ -153,7 +181,9 @@ def _nobody(recorders: Sequence[Recorder], data_dir: str) -> Problem:
 
 
 def _server(server: Server, recorders: Sequence[Recorder]) -> Iterator[Problem]:
-    if server.state == "stopped" and not any(each.state in ("recording", "hanging") for each in recorders):
+    if server.state == "stopped" and not any(
+        each.state in ("recording", "connecting", "hanging") for each in recorders
+    ):
         return  # as it should be: someone stopped both
     if server.state in ("stopped", "dead", "does not answer"):
         mend = (

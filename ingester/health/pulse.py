@@ -13,6 +13,7 @@ from ingester.health.alarms import Bulletin, Notice, duration_text
 from ingester.health.report import Report
 from ingester.health.statefile import StateFile, read_all
 from ingester.health.vitals import Observer, Vitals
+from ingester.threads import SupervisedThread
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Pulse:
         self._failed: set[str] = set()  # what was logged already
         self._failure = ""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = SupervisedThread(self._run, "pulse", self._stopping)
 
     def latest(self) -> Vitals | None:
         """What was seen last; None before the first look."""

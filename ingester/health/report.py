@@ -30,6 +30,31 @@ class Connection(msgspec.Struct, frozen=True):
     """How long it has delivered nothing since it was lost; None where it delivers."""
 
 
+class Connecting(msgspec.Struct, frozen=True):
+    """What keeps the first book from coming."""
+
+    host: str
+    """Host and port of the exchange's streams."""
+    standing: int
+    """Connections that stand."""
+    failed: int
+    """Attempts that made no connection."""
+    last_failure: str
+
+
+class Threads(msgspec.Struct, frozen=True):
+    """Threads of the process that died by an error. They are restarted where that can be done."""
+
+    deaths: dict[str, int] = {}
+    """How often, by name."""
+    down: list[str] = []
+    """Those that do not run now."""
+    last: str = ""
+    """Which one died last."""
+    last_error: str = ""
+    last_at: datetime | None = None
+
+
 class Rows(msgspec.Struct, frozen=True):
     """Counts since the start."""
 
@@ -79,6 +104,7 @@ class Feed(msgspec.Struct, frozen=True):
     refused_requests: int
     copies: int
     skipped: int
+    failed_attempts: int = 0
 
 
 class RecentGaps(msgspec.Struct, frozen=True):
@@ -169,6 +195,11 @@ class Report(msgspec.Struct, frozen=True):
     clock_offset_seconds: float
     """By how much the wall clock is ahead of receive times."""
     problems: list[Problem] = []
+    connecting: Connecting | None = None
+    """None from the first book on."""
+    threads: Threads = Threads()
+    stopped_before: datetime | None = None
+    """When the run before was stopped in order; None where it was not, or there was none."""
     parquet_after_seconds: float | None = None
     """After how long days become Parquet; None: never."""
     drop_after_seconds: float | None = None

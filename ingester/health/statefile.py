@@ -84,6 +84,11 @@ def read_all(data_dir: Path) -> list[Published]:
     return found
 
 
+def running_collectors(data_dir: Path) -> set[str]:
+    """The names of the recorders that run in a data folder."""
+    return {path.stem for path in state_folder(data_dir).glob("*.lock") if _is_held(path)}
+
+
 def _is_held(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import urllib3
 
+from ingester.deadline import within
 from ingester.errors import AccessRefused, QueryError, StoreError
 from ingester.health.alarms import Limits
 from ingester.health.overview import (
@@ -19,16 +20,20 @@ from ingester.health.overview import (
     RecorderState,
     Server,
     Table,
+    Unsent,
     problems_of_all,
 )
 from ingester.health.report import Disk
-from ingester.health.statefile import Published, read_all
+from ingester.health.statefile import Published, read_all, running_collectors
 from ingester.health.vitals import row_bytes
+from ingester.store.leftover import leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 from ingester.store.server import ManagedServer
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
+ASK_SECONDS = 15.0
+"""All questions together take no longer."""
 FORGET = timedelta(days=7)
 """A recorder that was stopped, or heard of elsewhere, so long ago is not shown."""
 IMPORTED = "import"
@@ -60,11 +65,21 @@ def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, gue
     where QuestDB hangs.
     """
     own = [each for each in read_all(data_dir) if not _is_forgotten(each)]
-    state, days, others = _ask(db, server, {each.report.collector for each in own}, guessed)
+    names = {each.report.collector for each in own}
+    try:
+        state, days, others = within(ASK_SECONDS, lambda: _ask(db, server, names, guessed), "ask QuestDB")
+    except TimeoutError:
+        url = db.endpoint.http_url if db else ""
+        silent = f"QuestDB at {url} does not answer: not all that was asked within {ASK_SECONDS:.0f} s"
+        state, days, others = Server("does not answer", url, server is not None, error=silent), None, []
     recorders = [_recorder(each, days) for each in own] + others
     disk = _disk(data_dir, own, state)
-    problems = problems_of_all(recorders, state, disk, Limits(), str(data_dir))
-    return Overview(datetime.now(UTC), str(data_dir), not problems, problems, recorders, state, disk)
+    unsent = [
+        Unsent(each.collector, each.rows, each.text, each.mend(data_dir))
+        for each in leftovers(data_dir, running_collectors(data_dir))
+    ]
+    problems = problems_of_all(recorders, state, disk, Limits(), str(data_dir), unsent)
+    return Overview(datetime.now(UTC), str(data_dir), not problems, problems, recorders, state, disk, unsent)
 
 
 def _is_forgotten(published: Published) -> bool:
@@ -79,12 +94,12 @@ def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Record
     elif not published.alive:
         state = "dead"
     else:
-        state = "hanging" if age > STALE_SECONDS else "recording"
+        state = "hanging" if age > STALE_SECONDS else "connecting" if report.connecting else "recording"
     if days is None:
         day = DayOfGaps(report.gaps.day, report.gaps.day_seconds, None)
     else:
         day = days.get(report.collector, DayOfGaps(0, 0.0, 0.0))
-    per_second = report.rows.per_second if state == "recording" else 0.0
+    per_second = report.rows.per_second if state in ("recording", "connecting") else 0.0
     return Recorder(report.collector, state, age, per_second, day, report, str(published.path))
 
 
@@ -102,6 +117,7 @@ def _ask(
         return Server("none"), None, []
     version = ""
     try:
+        db.ping()
         version = str(db.sql(_BUILD).rows[0][0]).removeprefix("Build Information: ").split(",")[0]
         tables = tables_of(db)
         days = _gaps(db) if EVENTS in tables else {}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,6 +20,7 @@ from ingester.capture.track import TRADING
 from ingester.clock import SECOND
 from ingester.health.alarms import RECENT_SECONDS, Limits, problems_of
 from ingester.health.report import (
+    Connecting,
     Connection,
     Disk,
     Feed,
@@ -29,13 +31,16 @@ from ingester.health.report import (
     Rows,
     SpoolState,
     Storing,
+    Threads,
 )
+from ingester.health.statefile import read_all
 from ingester.metrics import Durations, Histogram
 from ingester.store.retention import Policy
 
 RATE_SECONDS, LAG_SECONDS = 10.0, 60.0
 """Over so long the rate of rows, and the lag, are taken."""
 NAMED_PAIRS = 10
+LONGEST_ERROR = 200
 _KEEP_ALL = Policy()
 NATIVE_SHARE = 1.2
 """What a row takes on the server's disk, by the size of its columns: 220 bytes measured at depth 5, of 184."""
@@ -83,6 +88,8 @@ class Observer:
         self._policy = policy
         self._monotonic = monotonic
         self._beats: deque[_Beat] = deque()
+        earlier = (each.report for each in read_all(data_dir) if each.report.collector == collector.settings.collector)
+        self._stopped_before = next((report.at for report in earlier if report.stopped), None)
 
     def look(self) -> Vitals:
         """How the recorder is now."""
@@ -131,11 +138,15 @@ class Observer:
                 feed.refused,
                 feed.copies,
                 feed.skipped,
+                feed.failed_attempts,
             ),
             gaps=gaps,
             disk=self._disk(per_second),
             storing=self._storing(now, journal),
             clock_offset_seconds=collector.clock.step() / SECOND,
+            connecting=connecting(collector),
+            threads=_threads(collector),
+            stopped_before=self._stopped_before,
             parquet_after_seconds=_in_seconds(self._policy.parquet_after_ns),
             drop_after_seconds=_in_seconds(self._policy.drop_after_ns),
         )
@@ -206,6 +217,22 @@ class Observer:
             restarts=self._collector.metrics.server_restarts,
             reconciled=_time(store.reconciled_ns) if store.reconciled_ns else None,
         )
+
+
+def connecting(collector: Collector) -> Connecting | None:
+    """What keeps the first book from coming; None once it has come."""
+    feed = collector.metrics.feed
+    if feed.snapshots:
+        return None
+    url = urlsplit(collector.settings.exchange.stream_url)
+    host = url.netloc.rpartition("@")[2]
+    return Connecting(host, collector.feed.connected, feed.failed_attempts, feed.last_failure)
+
+
+def _threads(collector: Collector) -> Threads:
+    deaths = collector.deaths()
+    last = datetime.fromtimestamp(deaths.at, UTC) if deaths.total else None
+    return Threads(deaths.counts, sorted(deaths.down), deaths.last, deaths.error[:LONGEST_ERROR], last)
 
 
 def recent_gaps(journal: Entries, now: int) -> list[RecentGaps]:

@@ -18,11 +18,17 @@ import urllib3
 
 from ingester.clock import backoff
 from ingester.errors import SettingsError
+from ingester.exchange.dial import Deadline, NotConnected
+from ingester.exchange.rest import connections
 from ingester.health.alarms import Notice, duration_text
 from ingester.health.report import Report
+from ingester.proxies import proxy_for
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
+POST_SECONDS = 30.0
+"""For a message to be on its way, proxy and all."""
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 MOST_WAITING = 100
 """So many messages wait while the other side does not take them; then the oldest goes."""
@@ -89,8 +95,8 @@ class Webhook:
         self._news = threading.Event()
         self._closing = threading.Event()
         self._failing = False
-        self._pool = urllib3.PoolManager(retries=False)
-        self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
+        self._proxy = proxy_for(url)
+        self._thread = SupervisedThread(self._run, "webhook", self._closing)
         self._thread.start()
 
     def tell(self, notice: Notice, report: Report) -> None:
@@ -129,10 +135,11 @@ class Webhook:
     def _post(self, body: bytes) -> "_Refusal | None":
         headers = {"content-type": "application/json", "user-agent": "ingester"}
         try:
-            answer = self._pool.request(
-                "POST", self._url, body=body, headers=headers, timeout=self._timeout, redirect=False
-            )
-        except urllib3.exceptions.HTTPError as error:
+            with connections(self._proxy, Deadline(POST_SECONDS)) as made:
+                answer = made.manager.request(
+                    "POST", self._url, body=body, headers=headers, timeout=self._timeout, redirect=False, retries=False
+                )
+        except (urllib3.exceptions.HTTPError, NotConnected) as error:
             return _Refusal(type(error).__name__, final=False)  # its text may hold the address
         except Exception as error:  # whatever it was, it must not end the thread
             return _Refusal(type(error).__name__, final=True)

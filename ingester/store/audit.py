@@ -16,6 +16,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 from ingester.store.spool import Spool
 from ingester.store.tally import Span, Tally
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,10 @@ class Auditor:
         self._failures = metrics.failures
         self._reconciled_at = -float("inf")
         self._deadline = 0.0
+        self._expected = False  # whether what an earlier run sent is counted already
         self._complete = False  # whether the last look found everything
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="auditor", daemon=True)
+        self._thread = SupervisedThread(self._run, "auditor", self._stopping)
 
     def start(self) -> None:
         """Starts looking; first after what an earlier run has sent and the spool still has. The spool must be open."""
@@ -165,6 +167,9 @@ class Auditor:
         self._complete = self.final(self._deadline - time.monotonic())
 
     def _expect_earlier(self) -> None:
+        if self._expected:
+            return
+        self._expected = True
         try:
             retained = self._spool.retained()
         except Exception:  # a bug must not end the thread

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 """How old the knowledge of free space may be."""
+RESERVE = "reserve"
+"""The file in a spool's folder that keeps room for what must be written on a full disk."""
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -89,7 +91,7 @@ class Disk:
         self._total = 0
         self._checked = -float("inf")
         self._reserved = False
-        self._path = folder / "reserve"
+        self._path = folder / RESERVE
         self._restoring = threading.Lock()
         self.out = False
         """Whether a write failed for lack of space since the last look at what is free."""
@@ -126,6 +128,12 @@ class Disk:
         self._reserved = False
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def give_back(self) -> None:
+        """Frees the reserve, for nothing is written here until it is taken again."""
+        with self._restoring, contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._reserved = False
 
     def restore(self) -> None:
         """Takes the reserve where it is not held and there is room for it."""

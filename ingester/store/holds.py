@@ -19,6 +19,7 @@ from ingester.errors import QueryError, StoreError
 from ingester.store import schema
 from ingester.store.query import quoted
 from ingester.store.questdb import QuestDB
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Lease:
         self._start_ns, self._end_ns = start_ns, end_ns
         self._begun_us = 0  # by the server's clock; 0: not begun
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="hold", daemon=True)
+        self._thread = SupervisedThread(self._renew, "hold", self._ending)
 
     def begin(self) -> bool:
         """Announces it; whether everybody can see it. Raises StoreError."""

@@ -34,11 +34,21 @@ def verified_jar(cache: Path) -> BinaryIO:
     Whoever runs the jar uses this descriptor: another file put in its place after the check is not the one that runs.
     Raises ServerError where the jar cannot be had.
     """
+    try:
+        return _verified(cache)
+    except OSError as error:
+        raise ServerError(
+            f"The folder {cache}, in which QuestDB's jar is kept, cannot be used ({error.strerror or error}). "
+            f"Name another one: INGESTER_CACHE_DIR=FOLDER. {OTHER_WAYS}"
+        ) from error
+
+
+def _verified(cache: Path) -> BinaryIO:
     path = path_in(cache)
     if jar := _open_if_pinned(path):
         return jar
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
+    with (cache / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts fetch once
         for _ in range(2):
             if jar := _open_if_pinned(path):

@@ -18,6 +18,7 @@ from ingester.store.query import between
 from ingester.store.questdb import QuestDB
 from ingester.store.retention import DROP, Policy, State, Step, plan
 from ingester.store.schema import ORDERBOOK
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class Watch:
         self._now = now
         self._on_event = on_event
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._thread = SupervisedThread(self._run, "retention", self._stopping)
 
     def start(self) -> None:
         """Begins to look, soon."""

@@ -1,8 +1,10 @@
 """QuestDB over HTTP: rows in (`/write`), statements and their answers (`/exec`), text out (`/exp`)."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -10,7 +12,8 @@ import msgspec
 import urllib3
 
 from ingester.clock import backoff
-from ingester.errors import AccessRefused, QueryError, Unreachable, cause
+from ingester.deadline import beside
+from ingester.errors import AccessRefused, NoAnswer, QueryError, Unreachable, cause
 from ingester.store import certificate
 from ingester.store.endpoint import Endpoint
 
@@ -20,6 +23,8 @@ WRITE_TIMEOUT = urllib3.Timeout(connect=3.0, read=30.0)
 READ_BYTES = 1 << 18
 """So much of a long answer is read at once: it stays in the processor's cache until it is copied."""
 QUERY_TIMEOUT = urllib3.Timeout(connect=3.0, read=300.0)
+PING_SECONDS = 5.0
+"""A server that has not said anything for so long, asked for next to nothing, hangs."""
 
 
 class Result(NamedTuple):
@@ -58,6 +63,23 @@ class QuestDB:
         # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
         # connection. So each write has its own, for about a millisecond.
         self._writes = urllib3.PoolManager(retries=False, ssl_context=trust)
+        self._ping: Future[Result] | None = None
+        self._pinging = threading.Lock()
+
+    def ping(self, seconds: float = PING_SECONDS) -> None:
+        """Returns once the server answers. Raises NoAnswer after so many seconds in all, however slowly bytes come;
+        else as `sql`."""
+        with self._pinging:
+            if self._ping is None or self._ping.done():  # one that still waits is waited for again: no thread piles up
+                self._ping = beside(lambda: self._sql("SELECT 1", urllib3.Timeout(PING_SECONDS)), "ping")
+            ping = self._ping
+        try:
+            ping.result(seconds)
+        except TimeoutError:
+            raise NoAnswer(
+                f"QuestDB at {self.endpoint.http_url} does not answer: it takes the connection and has said nothing "
+                f"for {seconds:g} s"
+            ) from None
 
     def write(self, body: bytes) -> None:
         """Stores ILP rows with times in nanoseconds; on return they are in the table's write-ahead log.
@@ -80,7 +102,10 @@ class QuestDB:
         Raises QueryError or AccessRefused where QuestDB refuses it, Untrusted where its certificate is not accepted,
         else Unreachable.
         """
-        answer = self._request("GET", "/exec", self._query_timeout, {"query": statement})
+        return self._sql(statement, self._query_timeout)
+
+    def _sql(self, statement: str, timeout: urllib3.Timeout) -> Result:
+        answer = self._request("GET", "/exec", timeout, {"query": statement})
         self._check(answer, statement)
         try:
             decoded = msgspec.json.decode(answer.data, type=_Answer)
@@ -183,7 +208,8 @@ class QuestDB:
         except urllib3.exceptions.SSLError as error:
             raise certificate.refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
+            kind = NoAnswer if isinstance(error, urllib3.exceptions.TimeoutError) else Unreachable
+            raise kind(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
 
 
 def _refused(endpoint: Endpoint, status: int) -> str:

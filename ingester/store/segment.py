@@ -187,6 +187,33 @@ def walk(mark: Mark, end: int) -> Iterator[tuple[Mark, Record]]:
             mark = mark.after(record)
 
 
+class Head(NamedTuple):
+    """What stands before the body of a record."""
+
+    sequence: int
+    rows: int
+    first_ns: int
+    last_ns: int
+
+
+def heads(segment: Segment) -> Iterator[Head]:
+    """The heads of a file's records, whose bodies are neither read nor checked. Raises OSError."""
+    sequence, offset = segment.first, FILE_HEADER_BYTES
+    with segment.path.open("rb") as file:
+        while offset + RECORD_HEADER_BYTES <= segment.size:
+            file.seek(offset)
+            header = file.read(RECORD_HEADER_BYTES)
+            if len(header) < RECORD_HEADER_BYTES:
+                return
+            length, _ = _FRAME.unpack_from(header)
+            head = Head(*_FIELDS.unpack(header[_FRAME.size :]))
+            offset += RECORD_HEADER_BYTES + length
+            if head.sequence != sequence or offset > segment.size:
+                return
+            yield head
+            sequence += 1
+
+
 def read(places: Iterable[tuple[Mark, int]], at_most_bytes: int) -> tuple[list[Record], str]:
     """Records from each mark to the byte beside it: bodies of at most so many bytes together, but at least one record.
 

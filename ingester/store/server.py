@@ -18,16 +18,23 @@ import msgspec
 import psutil
 
 from ingester.clock import backoff
-from ingester.errors import AccessRefused, ServerError, StoreError
+from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
 from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
 HTTP_PORT, PG_PORT = 9000, 8812
 USER = "admin"
 START_SECONDS = 90.0
+HUNG_SECONDS = 15.0
+"""A server that ran before, takes connections and says nothing for so long hangs."""
+PING_SECONDS = 3.0
+SAY_SECONDS = 5.0
+"""A wait that takes longer is announced."""
+LOCK_SECONDS = START_SECONDS + 30
 EXEC_SECONDS = 0.5
 FOREIGN_SECONDS = 15.0
 """A server that refuses our password for so long is ours after all; one that took our port lets ours end before."""
@@ -63,7 +70,7 @@ class ManagedServer:
     """The QuestDB of one data folder. Any number of processes may hold one of these for the same folder."""
 
     def __init__(self, data_dir: Path, heap: str = HEAP, cache: Path | None = None) -> None:
-        self.data_dir = data_dir.absolute()
+        self.data_dir = data_dir.resolve()  # one folder is one server, whatever it is called
         self.password_file = self.data_dir / "questdb" / "password"
         self._root = self.data_dir / "questdb" / "root"
         self._state_file = self.data_dir / "questdb" / "server.json"
@@ -81,11 +88,23 @@ class ManagedServer:
                         log.warning("the QuestDB with pid %d is gone without a goodbye; it is started again", state.pid)
                     state, ours = self._launch(state), True
                 endpoint = self._endpoint(state)
-                if self._answers(state, endpoint):
+                if self._answers(state, endpoint, START_SECONDS if ours else HUNG_SECONDS):
                     return endpoint
                 if ours and "could not bind" not in self._last_words(100):
                     break  # else someone took the port meanwhile, or the one that ran was dying
             raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
+
+    def has_data(self) -> bool:
+        """Whether there ever was a server in this folder."""
+        return self.password_file.exists() or self._state_file.exists()
+
+    def require_data(self) -> None:
+        """Raises ServerError where there never was a server in this folder, so that there is nothing to ask."""
+        if not self.has_data():
+            raise ServerError(
+                f"There is no data in {self.data_dir}: nothing was recorded or imported there yet. `ingester start` "
+                "records; --data-dir says where the data is, --questdb which QuestDB holds it, if it is elsewhere."
+            )
 
     def last_endpoint(self) -> Endpoint | None:
         """Where the server was when it was last started; None where it never was."""
@@ -104,6 +123,8 @@ class ManagedServer:
 
     def stop(self, timeout: float = 60.0) -> bool:
         """Ends the server in order, by force after `timeout` seconds; False where it did not run."""
+        if not self.has_data():
+            return False
         with self._locked():
             state = self._state()
             process = self._process(state) if state else None
@@ -147,7 +168,7 @@ class ManagedServer:
             shutil.rmtree(native, ignore_errors=True)
             for folder in (self._root / "conf", self._root / "log", native):
                 folder.mkdir(parents=True, exist_ok=True)
-            (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF)
+            (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF, encoding="utf-8")
             path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
             path.symlink_to(f"/proc/self/fd/{verified.fileno()}")
             with (self._root / "log" / "output.log").open("wb") as output:
@@ -171,20 +192,27 @@ class ManagedServer:
         """The password of HTTP and PG, made at the first start."""
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(secrets.token_urlsafe(24))
-        return self.password_file.read_text().strip()
+        return self.password_file.read_text(encoding="utf-8").strip()
 
     def _endpoint(self, state: State) -> Endpoint:
         return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
 
-    def _answers(self, state: State, endpoint: Endpoint) -> bool:
-        """Waits until the server answers; False where its process ended instead."""
-        db, begun = QuestDB(endpoint), time.monotonic()
+    def _answers(self, state: State, endpoint: Endpoint, silent_seconds: float) -> bool:
+        """Waits until the server answers; False where its process ended instead.
+
+        One that takes connections may be silent for so long; one that refuses them is starting, which may take longer.
+        """
+        db, begun, silent_since, said = QuestDB(endpoint), time.monotonic(), None, False
         # A process that was just made has no command line for a moment, by which it could be told.
         while self._process(state) or time.monotonic() < begun + EXEC_SECONDS:
+            asked = time.monotonic()
+            if not said and asked > begun + SAY_SECONDS:
+                log.info("QuestDB at %s does not answer yet, waiting %.0f s at most", endpoint.http_url, START_SECONDS)
+                said = True
             try:
-                db.sql("SELECT 1")
+                db.ping(PING_SECONDS)
                 return True
             except AccessRefused as error:
                 if time.monotonic() < begun + FOREIGN_SECONDS:  # perhaps another server that took the port meanwhile
@@ -194,7 +222,12 @@ class ManagedServer:
                     f"The QuestDB that runs was started with another password than {self.password_file} holds now. "
                     "Start it anew: ingester server stop, then ingester server start."
                 ) from error
+            except NoAnswer as error:
+                silent_since = silent_since or asked
+                if time.monotonic() > silent_since + silent_seconds:
+                    raise ServerError(_hangs(state, endpoint, silent_seconds)) from error
             except StoreError as error:
+                silent_since = None
                 if time.monotonic() > begun + START_SECONDS:
                     raise ServerError(f"QuestDB does not answer: {error}\n{self._last_words()}") from error
             time.sleep(0.1)
@@ -203,7 +236,7 @@ class ManagedServer:
     def _last_words(self, most: int = 12) -> str:
         lines: list[str] = []
         for file in sorted((self._root / "log").glob("*.log*"), key=lambda path: path.stat().st_mtime):
-            lines += file.read_text(errors="replace").splitlines()
+            lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-most:])
 
     def _state(self) -> State | None:
@@ -221,24 +254,50 @@ class ManagedServer:
         """The server's process, where it is still the one that `state` tells of."""
         try:
             process = psutil.Process(state.pid)
-            same = process.cmdline()[-2:] == ["-d", str(self._root)]  # else the pid went to someone else
+            same = self._serves_root(process)  # else the pid went to someone else
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
             return None
+
+    def _serves_root(self, process: psutil.Process) -> bool:
+        """Whether it is a QuestDB of this folder: the same folder, though it may have been given by another name."""
+        option, folder = ["", "", *process.cmdline()][-2:]
+        if option != "-d":
+            return False
+        with contextlib.suppress(OSError):
+            return os.path.samefile(folder, self._root)
+        return folder == str(self._root)  # perhaps moved or deleted under it
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Lets one process at a time start or stop the server of this folder."""
         try:
             self._state_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self._state_file.parent / "lock").open("w")
+            lock = (self._state_file.parent / "lock").open("wb")
         except OSError as error:
             raise ServerError(
                 f"The data folder {self.data_dir} cannot be written ({error.strerror}). Choose another with --data-dir."
             ) from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._wait_for(lock.fileno())
             yield
+
+    def _wait_for(self, lock: int) -> None:
+        begun, said = time.monotonic(), False
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            waited = time.monotonic() - begun
+            if waited > LOCK_SECONDS:
+                raise ServerError(
+                    f"Another process has been starting or stopping the QuestDB in {self.data_dir} for {waited:.0f} s. "
+                    f"It holds {self._state_file.parent / 'lock'}: end it, then try again."
+                )
+            if not said and waited > SAY_SECONDS:
+                log.info("another process starts or stops this QuestDB, waiting %.0f s at most", LOCK_SECONDS)
+                said = True
+            time.sleep(0.05)
 
 
 def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[Endpoint], None]) -> threading.Thread:
@@ -251,22 +310,32 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[En
         waits = backoff(1.0, 60.0)
         since = time.monotonic()
         while not stop.wait(0.5):
-            if server.alive() or server.stopped():
-                if time.monotonic() - since > 300:
-                    waits = backoff(1.0, 60.0)
-                continue
-            log.error("QuestDB is gone; it is started again, rows wait meanwhile")
             try:
+                if server.alive() or server.stopped():
+                    if time.monotonic() - since > 300:
+                        waits = backoff(1.0, 60.0)
+                    continue
+                log.error("QuestDB is gone; it is started again, rows wait meanwhile")
                 on_restart(server.ensure())
                 log.info("QuestDB runs again")
-            except Exception as error:  # whatever it was, the next try may succeed
+            except OSError as error:  # its state cannot be read now, for want of descriptors for one
+                log.error("whether QuestDB runs cannot be seen, it is looked at again: %s", error)
+            except IngesterError as error:
                 log.error("QuestDB could not be started: %s", error)
             since = time.monotonic()
             stop.wait(next(waits))
 
-    thread = threading.Thread(target=run, name="server watch", daemon=True)
+    thread = SupervisedThread(run, "server watch", stop)
     thread.start()
     return thread
+
+
+def _hangs(state: State, endpoint: Endpoint, seconds: float) -> str:
+    return (
+        f"QuestDB at {endpoint.http_url} (process {state.pid}) takes connections and has not answered for "
+        f"{seconds:.0f} s: it is paused, or hangs. Wait until it answers, or end it with `ingester server stop` "
+        "and start it with `ingester server start`."
+    )
 
 
 def _free_port(what: str, preferred: int, but: int = 0) -> int:

@@ -100,6 +100,7 @@ class Spool:
             self._retire()
         self._syncer.stop()
         self._position.save(self._current)
+        self._disk.give_back()
         self._release()
 
     def _release(self) -> None:

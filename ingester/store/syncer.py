@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ingester.store.disk import sync_folder
 from ingester.store.segment import Segment
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Syncer:
         self._until_ns = 0
         self._dirty = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
+        self._thread = SupervisedThread(self._run, "spool-sync", self._stopping)
         self.synced_ns = 0
         """Everything received up to here would survive a power cut."""
         self.failing = False
@@ -92,21 +93,28 @@ class Syncer:
             finished, self._finished = self._finished, set()
             folder, self._folder_touched = self._folder_touched, False
             until = self._until_ns
-        failed = {segment for segment in touched if not self._try(self._sync, segment.descriptor)}
-        folder_failed = folder and not self._try(sync_folder, self._folder)
+        try:
+            failed = {segment for segment in touched if not self._try(self._sync, segment.descriptor)}
+            folder_failed = folder and not self._try(sync_folder, self._folder)
+        except BaseException:  # a bug: nothing is known to be synced, so all of it is synced again
+            self._again(touched, finished, folder)
+            raise
         for segment in finished - failed:
             os.close(segment.descriptor)
         if failed or folder_failed:
-            with self._lock:
-                self._touched |= failed
-                self._finished |= finished & failed
-                self._folder_touched |= folder_failed
-            self._dirty.set()
+            self._again(failed, finished & failed, folder_failed)
             return
         self.synced_ns = until
         if self.failing:
             self.failing = False
             log.warning("%s can be synced again", self._folder)
+
+    def _again(self, touched: set[Segment], finished: set[Segment], folder: bool) -> None:
+        with self._lock:
+            self._touched |= touched
+            self._finished |= finished
+            self._folder_touched |= folder
+        self._dirty.set()
 
     def _try(self, sync: Callable[[T], None], what: T) -> bool:
         try:

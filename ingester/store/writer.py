@@ -14,6 +14,7 @@ from ingester.store.dead_letters import DeadLetters
 from ingester.store.questdb import QuestDB, RowsRefused
 from ingester.store.spool import Spool
 from ingester.store.tally import Tally
+from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Writer:
         self._prepared = False
         self._draining = threading.Event()
         self._abandon = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread = SupervisedThread(self._run, "writer", self._draining)
 
     def start(self) -> None:
         """Starts sending."""

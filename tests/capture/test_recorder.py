@@ -246,3 +246,15 @@ def test_pairs_come_and_go_while_the_others_flow(simulator):
     assert len(times) > 10
     with pytest.raises(NotRunning, match="only while it does"):
         recorder.add("ETHUSDT")
+
+
+def test_a_pair_whose_name_is_not_ascii_comes_from_the_simulator_as_any_other():
+    pairs = ["币安人生USDT", "BTCUSDT"]
+    with Simulator(pairs) as simulator, recorder_at(simulator, ["币安人生usdt", "btcusdt"]) as recorder:
+        assert recorder.pairs == pairs
+        assert recorder.ready(30)
+        simulator.fault("malformed", symbol="币安人生USDT", count=2)
+        with recorder.subscribe("wait") as consumer:
+            while not recorder.gaps():
+                assert consumer.wait(30)
+        assert {gap.symbol for gap in recorder.gaps()} == {"币安人生USDT"}

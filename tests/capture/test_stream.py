@@ -1,7 +1,9 @@
 """stream.py against a real websocket server."""
 
+import contextlib
 import itertools
 import queue
+import re
 import ssl
 import threading
 import time
@@ -12,7 +14,10 @@ import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
+from ingester import threads
+from ingester.capture import stream as streams
 from ingester.capture.stream import AttemptLimit, Frames, Lost, Opened, Stream
+from ingester.clock import PAUSED_NS, SECOND
 
 
 class Inbox(deque):
@@ -53,10 +58,10 @@ def connect():
     """Starts a stream to an address; stops all of them in the end."""
     streams = []
 
-    def start(url, waits=lambda: itertools.repeat(0.01)):
+    def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns):
         inbox = Inbox()
         stream = Stream(
-            "1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits
+            "1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits, elapsed
         )
         streams.append(stream)
         stream.start()
@@ -150,21 +155,131 @@ def test_a_renewed_stream_connects_again_at_once_and_a_stopped_one_says_so_last(
     assert not inbox
 
 
-def test_requests_stay_below_five_a_second(exchange, connect):
-    times = queue.SimpleQueue()
+def test_requests_and_pongs_together_stay_below_half_of_what_is_allowed(exchange, connect):
+    times, pongs = queue.SimpleQueue(), []
 
     def handler(connection):
-        for _ in range(6):
+        pongs.append(connection.ping(b"are you there?"))
+        for _ in range(4):
             connection.recv()
             times.put(time.monotonic())
         connection.recv()
 
     stream, inbox = connect(exchange(handler))
     inbox.next(Opened)
-    for number in range(6):
+    for number in range(4):
         stream.send(str(number))
-    arrived = [times.get(timeout=10) for _ in range(6)]
-    assert arrived[4] - arrived[0] > 0.95  # five messages need more than 4 x 0.25 s, less what the clocks differ
+    arrived = [times.get(timeout=10) for _ in range(4)]
+    assert pongs[0].wait(1)
+    assert arrived[3] - arrived[0] > 1.45  # four messages need 3 x 0.5 s, less what the clocks differ
+
+
+def test_of_a_flood_of_pings_some_are_answered_and_books_go_on(exchange, connect):
+    answered, done = [], threading.Event()
+
+    def handler(connection):
+        connection.socket.sendall((b"\x89\x04ping" * 1000 + b"\x81\x04book") * 10)
+        connection.ping(b"last").wait(5)
+        answered.append(connection.latency)
+        done.set()
+        connection.recv()
+
+    _, inbox = connect(exchange(handler))
+    books = []
+    while len(books) < 10:
+        books += inbox.next(Frames).payloads
+    assert books == [b"book"] * 10
+    assert done.wait(5)
+
+
+def test_who_sent_too_much_comes_back_later_and_sends_half_as_often(exchange, connect, monkeypatch):
+    monkeypatch.setattr(streams, "TOO_MANY_SECONDS", 0.4)
+    monkeypatch.setattr(streams, "SEND_SPACING_NS", 100_000_000)
+    opened, times = [], queue.SimpleQueue()
+
+    def handler(connection):
+        opened.append(time.monotonic())
+        if len(opened) <= 2:
+            connection.close(1008, "Too many requests")
+            return
+        for _ in range(3):
+            connection.recv()
+            times.put(time.monotonic())
+        connection.recv()
+
+    stream, inbox = connect(exchange(handler))
+    for _ in range(2):
+        inbox.next(Opened)
+        assert "1008 Too many requests" in inbox.next(Lost).reason
+    inbox.next(Opened)
+    for number in range(3):
+        stream.send(str(number))
+    arrived = [times.get(timeout=10) for _ in range(3)]
+    assert opened[1] - opened[0] >= 0.4
+    assert opened[2] - opened[1] >= 0.8
+    assert arrived[2] - arrived[0] > 0.75  # 4 x 100 ms each
+
+
+@pytest.mark.parametrize("retry_after", ["99999999999", "inf", "nan", "1e400", "-5", "1618228675371", "soon"])
+def test_what_a_refusal_says_of_later_never_ends_the_stream(exchange, connect, retry_after):
+    attempts = []
+
+    def refuse(connection, request):
+        attempts.append(time.monotonic())
+        if len(attempts) > 2:
+            return None
+        response = connection.respond(429, "slow down")
+        response.headers["Retry-After"] = retry_after
+        return response
+
+    _, inbox = connect(exchange(lambda connection: connection.recv(), process_request=refuse))
+    assert inbox.next(Lost).status == 429
+    assert inbox.next(Lost).status == 429
+    assert inbox.next(Opened)
+
+
+def test_a_flood_that_nobody_takes_in_stays_with_the_exchange_until_the_stream_is_stopped(
+    exchange, connect, monkeypatch
+):
+    monkeypatch.setattr(streams, "MOST_WAITING", 1 << 20)
+
+    def handler(connection):
+        with contextlib.suppress(OSError):
+            while True:
+                connection.socket.sendall(b"\x81\x02{}" * 10_000)
+
+    stream, inbox = connect(exchange(handler))
+    inbox.next(Opened)
+    sizes, deadline = [], time.monotonic() + 10
+    while len(sizes) < 10 or len(set(sizes[-10:])) > 1:  # until it reads no more
+        time.sleep(0.05)
+        sizes.append(sum(each.size for each in list(inbox)))
+        assert time.monotonic() < deadline
+    assert sizes[-1] < 4 << 20
+    while inbox:
+        stream.taken(inbox.popleft())
+    assert inbox.next(Frames)  # it goes on
+    begun = time.monotonic()
+    stream.stop()
+    stream.join(5)
+    assert time.monotonic() - begun < 2
+
+
+def test_a_thread_that_dies_is_restarted_and_what_it_held_is_lost(exchange, connect, monkeypatch):
+    before = threads.deaths()
+    read = Stream._read
+
+    def dies(self, connection):
+        monkeypatch.setattr(Stream, "_read", read)
+        raise SystemExit("as a bug would")
+
+    monkeypatch.setattr(Stream, "_read", dies)
+    _, inbox = connect(exchange(lambda connection: connection.recv()))
+    inbox.next(Opened)
+    assert inbox.next(Lost).reason == "its thread died and was restarted"
+    assert inbox.next(Opened)
+    deaths = threads.deaths().since(before)
+    assert (deaths.counts, deaths.last, deaths.error) == ({"stream 1": 1}, "stream 1", "SystemExit: as a bug would")
 
 
 def test_after_a_loss_it_connects_again_and_says_why(exchange, connect):
@@ -247,3 +362,50 @@ def test_attempts_wait_when_the_window_is_used_up():
     assert [limit.reserve() for _ in range(4)] == [200, 200, 200, 500]
     now[0] = 700.0
     assert limit.reserve() == 0
+
+
+def test_after_a_pause_what_waited_is_not_stamped_as_new_and_the_connection_is_made_again(exchange, connect):
+    """The clock moves on as it does for a process that was stopped."""
+    behind = threading.Event()
+
+    def handler(connection):
+        connection.send("before")
+        if not behind.is_set():
+            behind.wait(10)
+            connection.send("stale")
+            connection.recv()
+
+    jump = [0]
+    _, inbox = connect(exchange(handler), elapsed=lambda: time.monotonic_ns() + jump[0])
+    assert inbox.next(Frames).payloads == [b"before"]
+    jump[0] = 3 * SECOND
+    behind.set()
+    lost = inbox.next(Lost)
+    assert lost.paused
+    assert re.fullmatch(r"the process was paused for [34]\.\d s", lost.reason)
+    inbox.next(Opened)
+    assert inbox.next(Frames).payloads == [b"before"]
+
+
+def test_a_pause_is_noticed_where_nothing_waits(exchange, connect):
+    def handler(connection):
+        connection.send("before")
+        connection.recv()
+
+    jump = [0]
+    _, inbox = connect(exchange(handler), elapsed=lambda: time.monotonic_ns() + jump[0])
+    inbox.next(Frames)
+    jump[0] = 3600 * SECOND
+    assert inbox.next(Lost).paused
+
+
+def test_a_machine_that_is_late_by_less_than_a_pause_loses_nothing(exchange, connect):
+    def handler(connection):
+        for number in range(5):
+            connection.send(str(number))
+            time.sleep(0.05)
+        connection.recv()
+
+    late = itertools.count(step=PAUSED_NS // 8)  # it looks three times for a message
+    _, inbox = connect(exchange(handler), elapsed=lambda: next(late))
+    assert [inbox.next(Frames).payloads for _ in range(5)] == [[b"%d" % number] for number in range(5)]

@@ -1,8 +1,12 @@
 """track.py: in which order ids pass, and what is a gap."""
 
-from feed_bench import Bench
+from itertools import accumulate
 
-from ingester.capture.track import RESTART_AFTER
+from feed_bench import Bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingester.capture.track import CONTRADICTED_AFTER, HIGHEST_ID, RESTART_AFTER
 from ingester.clock import SECOND
 
 
@@ -159,3 +163,144 @@ def test_where_a_connection_joins_that_is_not_ahead_nothing_is_missing():
     bench.book("BTCUSDT", 5, 1)
     bench.feed.poll()
     assert bench.gaps() == []
+
+
+STEPS = st.lists(st.one_of(st.integers(1, 3), st.integers(1, 10**12)), min_size=1, max_size=80)
+
+
+class Carried:
+    """The same books over several connections, each as far as it has come; time passes with every book."""
+
+    def __init__(self, steps, copies):
+        self.bench = Bench(symbols=["BTCUSDT"], copies=copies)
+        self.bench.begin()
+        self.books = list(accumulate(steps))
+        self.reached = [0] * copies
+        self.passed = []
+        self.brought = []
+
+    def bring(self, stream, update_id=None):
+        """The next book of a connection, or another one."""
+        if update_id is None and self.reached[stream] == len(self.books):
+            return
+        if update_id is None:
+            update_id = self.books[self.reached[stream]]
+            self.reached[stream] += 1
+            self.brought.append(update_id)
+        self.bench.now_ns += SECOND // 100
+        self.bench.book("BTCUSDT", update_id, stream)
+        self.passed += [update_id for _, update_id in self.bench.ids()]
+
+    def replace(self, stream, back):
+        """Another connection in its place, which lags behind by some books more."""
+        self.bench.lose(stream)
+        self.bench.open(stream)
+        self.reached[stream] = max(0, self.reached[stream] - back)
+
+    def lost(self):
+        """What came and did not pass, and was greater than all sound ids before it."""
+        return [each for each in dict.fromkeys(self.brought) if each not in self.passed]
+
+
+@given(STEPS, st.integers(1, 3), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), max_size=200))
+def test_of_connections_that_lag_and_are_replaced_every_book_passes_that_is_newer_than_all_before(steps, copies, moves):
+    carried = Carried(steps, copies)
+    newest, expected = -1, []
+    for stream, move in moves:
+        if move == 12:
+            carried.replace(stream % copies, 40)
+            continue
+        carried.bring(stream % copies)
+        if carried.brought and carried.brought[-1] > newest:
+            newest = carried.brought[-1]
+            expected.append(newest)
+    assert carried.passed == expected
+    assert carried.bench.kinds("update_ids_restarted") == []
+    assert carried.bench.metrics.malformed == 0
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=40, max_size=60),
+    st.integers(1, 2),
+    st.integers(1, 10),
+    st.one_of(st.just(2**63 - 1), st.integers(10**6, 2**63 - 1)),
+    st.booleans(),
+)
+def test_after_an_id_that_is_far_too_large_its_pair_goes_on_within_moments_and_the_gap_is_on_record(
+    steps, copies, at, wrong, again
+):
+    carried = Carried(steps, copies)
+    for number in range(len(steps)):
+        for stream in range(copies):
+            carried.bring(stream)
+        if number == at or (again and number == at + 15):
+            carried.bring(0, wrong)
+    assert carried.passed[-1] == carried.books[-1]
+    assert len(carried.lost()) <= 2 * CONTRADICTED_AFTER
+    assert [each for each in carried.passed if each != wrong] == sorted({*carried.books} - {*carried.lost()})
+    assert carried.passed.count(wrong) == (wrong < HIGHEST_ID)
+    reasons = {gap[3] for gap in carried.bench.gaps()}
+    assert reasons <= {"update ids restarted", "quarantined"}
+    assert reasons
+
+
+def test_an_id_too_large_whose_connection_is_gone_is_refuted_by_two_that_agree_or_by_one_that_cannot_lag_so_far():
+    for copies in (1, 2):
+        carried = Carried([1] * 100, copies)
+        for _ in range(50):
+            for stream in range(copies):
+                carried.bring(stream)
+        carried.bring(0, 10**9)
+        for stream in range(copies):
+            carried.replace(stream, 0)
+        for _ in range(RESTART_AFTER + 1):
+            for stream in range(copies):
+                carried.bring(stream)
+        assert carried.passed[-1] == 50 + RESTART_AFTER + 1
+        (event,) = carried.bench.kinds("update_ids_restarted")
+        assert event.detail == f"from 1000000000 to {50 + RESTART_AFTER}"
+
+
+def test_a_count_that_really_goes_on_far_ahead_is_followed_from_the_second_book_on():
+    bench = Bench()
+    bench.book("BTCUSDT", 5)
+    for update_id in range(9 * 10**18, 9 * 10**18 + 4):
+        bench.now_ns += SECOND // 10
+        bench.book("BTCUSDT", update_id)
+    assert [each - 9 * 10**18 for _, each in bench.ids()[1:]] == [1, 2, 3]
+    assert [gap[3] for gap in bench.gaps()] == ["quarantined"]
+
+
+def test_a_spoilt_frame_with_a_far_too_large_id_does_not_hide_the_gaps_that_follow():
+    bench = Bench(symbols=["BTCUSDT"])
+    bench.begin()
+    for update_id in range(1, 20):
+        bench.book("BTCUSDT", update_id)
+        bench.feed.poll()
+        bench.now_ns += SECOND // 10
+    for too_large in (10**17, 10**9):
+        bench.say(b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":%d,"bi' % too_large)
+        bench.feed.poll()
+    since = bench.now_ns - SECOND // 10
+    bench.turn(4)
+    bench.book("BTCUSDT", 30)
+    bench.feed.poll()
+    assert bench.gaps() == [("BTCUSDT", since, bench.now_ns, "quarantined")]
+
+
+def test_around_a_leap_of_the_clock_there_is_one_gap_whatever_was_stamped_before_it():
+    bench = Bench()
+    bench.begin()
+    bench.book("BTCUSDT", 1)
+    bench.feed.poll()
+    leap_ns = bench.now_ns + 8 * 3600 * SECOND
+    bench.continuity.clock_set(leap_ns)
+    bench.now_ns += SECOND // 10
+    bench.book("BTCUSDT", 2)  # stamped before the leap, taken in after it
+    bench.feed.poll()
+    since = bench.now_ns
+    bench.now_ns = leap_ns + SECOND // 10
+    bench.book("BTCUSDT", 3)
+    bench.book("ETHUSDT", 1)
+    bench.feed.poll()
+    assert bench.gaps()[:1] == [("BTCUSDT", since, bench.now_ns, "clock set")]

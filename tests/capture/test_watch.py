@@ -6,6 +6,8 @@ import pytest
 
 from ingester.capture.watch import Watch
 from ingester.capture.watchlist import WatchList
+from ingester.clock import SECOND
+from ingester.errors import ExchangeError
 
 
 class Follower:
@@ -95,3 +97,47 @@ def test_a_file_that_becomes_readable_again_is_read(path):
     assert follower.look(3) == []
     path.chmod(0o600)
     assert follower.look(2) == [({"ETHUSDT": "pairs.txt: edited"}, {})]
+
+
+def test_pairs_that_the_exchange_did_not_list_are_asked_for_again_and_join_when_it_does(path):
+    now, recorded, answers, changes = [10 * SECOND], {"BTCUSDT"}, [], []
+
+    def listed():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def change(added, removed):
+        changes.append((added, removed))
+        recorded.update(added)
+
+    watch = Watch(WatchList(path), ["BTCUSDT", "ETHUSDT"], change, None, lambda: now[0], lambda: recorded, listed)
+
+    def ask(seconds):
+        now[0] += int(seconds * SECOND)
+        watch.ask_again()
+        if watch._asking is not None:
+            watch._asking.join(10)
+
+    ask(0)
+    assert answers == []  # it was asked just now
+    answers += [{"BTCUSDT": None}, ExchangeError("busy"), {"BTCUSDT": None, "ETHUSDT": None, "ADAUSDT": None}, {}]
+    for _ in range(3):
+        ask(20)
+    assert changes == [({"ETHUSDT": "listed by the exchange now"}, {})]
+    ask(1000)
+    assert answers == [{}]  # nothing is left out, so nobody asks
+
+
+def test_a_pair_that_leaves_the_file_does_not_join_later(path):
+    recorded, changes = {"BTCUSDT"}, []
+    watch = Watch(
+        *(WatchList(path), ["BTCUSDT", "ETHUSDT"], lambda *change: changes.append(change), None, lambda: 7),
+        *(lambda: recorded, lambda: {"ETHUSDT"}),
+    )
+    replace(path, "BTCUSDT\n")
+    watch.look()
+    watch.look()
+    watch._ask()
+    assert changes == [({}, {"ETHUSDT": "pairs.txt: edited"})]

@@ -92,3 +92,31 @@ def test_the_refused_region_is_told_with_presets_that_may_work():
     assert "--exchange binance-us" in text
     assert "--exchange binance-vision" in text
     assert "--exchange binance," not in text
+
+
+@pytest.mark.parametrize("depth", [2_000, 200_000])
+@pytest.mark.parametrize(
+    "head", [b'{"x":', b'{"stream":"btcusdt@depth5@100ms","data":', b'{"error":{"code":1,"msg":"x"},"id":']
+)
+def test_json_that_is_nested_without_end_is_malformed(head, depth):
+    assert isinstance(binance.decode(head + b"[" * depth + b"]" * depth + b"}"), binance.Malformed)
+
+
+def test_whatever_decoding_raises_the_frame_is_malformed(monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(binance, "_decode_book", fail)
+    monkeypatch.setattr(binance, "_decode_other", fail)
+    assert binance.decode(b"{}") == binance.Malformed("not JSON: MemoryError", b"{}")
+
+
+@pytest.mark.parametrize("name", ["币安人生USDT", "ßİIΣUSDT"])
+def test_names_of_any_letters_have_a_stream_and_are_found_in_a_frame_that_cannot_be_read(name):
+    stream = binance.stream_name(name, 5)
+    assert binance.upper(stream.partition("@")[0]) == name
+    for text in (json.dumps(stream), json.dumps(stream, ensure_ascii=False)):
+        frame = f'{{"stream":{text},"data":{{"lastUpdateId":160,"bids":[["1.0"'.encode()
+        assert binance.salvage(frame) == (stream.encode(), 160)
+    ((_, request),) = binance.requests("SUBSCRIBE", [stream], 1)
+    assert json.loads(request)["params"] == [stream]

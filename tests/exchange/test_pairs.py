@@ -1,14 +1,21 @@
 """pairs.py: which pairs are recorded."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
+from ingester.datasets import dataset
 from ingester.errors import UnknownPair
+from ingester.exchange import binance, pairs
+from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
-    Listing,
     assets,
     choose,
     choose_watched,
+    listed_symbols,
     normal,
     pair_named,
     symbols_of,
@@ -70,6 +77,16 @@ def test_a_pair_named_twice_is_recorded_once():
         ("ETHBTC", ("ETH", "BTC")),
         ("BTCFDUSD", ("BTC", "FDUSD")),
         ("USDCTRY", ("USDC", "TRY")),
+        ("BNBUSD", ("BNB", "USD")),
+        ("DOTUSD", ("DOT", "USD")),
+        ("FETUSD", ("FET", "USD")),
+        ("SHIBUSD", ("SHIB", "USD")),
+        ("BATUSD", ("BAT", "USD")),
+        ("USDTUSD", ("USDT", "USD")),
+        ("ADATUSD", ("ADA", "TUSD")),
+        ("BTCU", ("BTC", "U")),
+        ("IDUSDT", ("ID", "USDT")),
+        ("币安人生USDT", ("币安人生", "USDT")),
     ],
 )
 def test_a_symbol_splits_into_its_assets(symbol, both):
@@ -101,3 +118,89 @@ def test_of_a_file_what_is_no_longer_listed_is_left_out_with_a_word_and_what_is_
 )
 def test_a_name_is_a_pair_or_a_coin_whichever_is_known_or_likelier(name, known, meant):
     assert pair_named(name, "USDT", known) == meant
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """A server that gives the next of these texts to each question; the last one again and again."""
+    answers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = (answers.pop(0) if len(answers) > 1 else answers[0]).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    pairs.use_listing(tmp_path)
+    yield answers, binance.Exchange("tried", "ws://127.0.0.1:1", f"http://127.0.0.1:{server.server_address[1]}")
+    pairs.use_listing(tmp_path / "nowhere")
+    server.shutdown()
+    server.server_close()
+
+
+def entry(symbol, base, quote, **others):
+    return {"symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote} | others
+
+
+def info(*entries):
+    return json.dumps({"symbols": list(entries)})
+
+
+BNB, ETH, BTC = entry("BNBUSD", "BNB", "USD"), entry("ETHUSDT", "ETH", "USDT"), entry("BTCU", "B", "TCU")
+
+
+def test_base_and_quote_are_what_the_exchange_lists_in_file_names_too(answers, tmp_path):
+    texts, exchange = answers
+    texts.append(info(BNB, BTC, entry("币安人生U", "币安", "人生U")))
+    pairs.fetch_listings(exchange)
+    for _ in range(2):  # in this process, and in one that reads the file
+        assert assets("BTCU") == ("B", "TCU")
+        assert assets("币安人生U") == ("币安", "人生U")
+        assert dataset.file_name("BTCU", 10**8, 0, 1, "pkl").startswith("B_TCU_")
+        assert dataset.raw_file_name("BNBUSD", 10**8, 0, 1, "pkl").startswith("BNB_USD_")
+        pairs.use_listing(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"symbol": "XUSDT", "baseAsset": "X", "quoteAsset": "USDT"},
+        entry("XUSDT", "X", "USDT", status=None),
+        entry("", "X", "USDT"),
+        entry(7, "X", "USDT"),
+        entry("XUSDT", ["X"], {}),
+        None,
+        [],
+        "XUSDT",
+    ],
+)
+def test_an_entry_that_cannot_be_read_is_left_out_alone(answers, caplog, odd):
+    texts, exchange = answers
+    texts.append(info(BNB, odd, ETH))
+    assert set(pairs.fetch_listings(exchange)) == {"BNBUSD", "ETHUSDT"}
+    assert "1 of 3 pairs" in caplog.text
+
+
+def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers, caplog):
+    texts, exchange = answers
+    many = [entry(f"C{number}USDT", f"C{number}", "USDT") for number in range(10)]
+    full, partial, short, empty = info(ETH, *many), info(*many), info(BNB), info()
+    wanted = ["ETHUSDT", "C1USDT"]
+
+    def started(*now, by_user):
+        texts[:] = now
+        return listed_symbols(exchange, wanted, lambda listed: choose(wanted, by_user, listed), told=False)
+
+    assert started(full, by_user=True) == wanted
+    for by_user in (True, False):
+        for answer in (partial, short, empty):
+            assert started(answer, by_user=by_user) == wanted
+    for words in ("not listed now, and still recorded", "lists 1 pairs, and listed", "lists no pairs at all"):
+        assert words in caplog.text

@@ -13,6 +13,8 @@ class Proxy:
         self._address = address
         self._swallow = 0
         self._refusing = threading.Event()
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._lock = threading.Lock()
         self._open = set()
         self.swallowed = 0
@@ -35,6 +37,13 @@ class Proxy:
     def admit(self):
         self._refusing.clear()
 
+    def hang(self):
+        """Takes connections and whatever is sent, and passes nothing on, until `resume`."""
+        self._flowing.clear()
+
+    def resume(self):
+        self._flowing.set()
+
     def __enter__(self):
         threading.Thread(target=self._accept, daemon=True).start()
         return self
@@ -43,6 +52,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._flowing.set()
         self._cut()
 
     def _cut(self):
@@ -83,6 +93,7 @@ class Proxy:
     def _pass_on(self, source, target, rows, upward):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                self._flowing.wait()
                 if upward and data.startswith(b"POST /write"):
                     rows.set()
                 elif not upward and rows.is_set():

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxy import Proxy
 from trial import COINS44, FEW, Trial, eventually
+from unanswering import Late, Unanswering
 
 from ingester.exchange.simulated.limits import Limits
 from ingester.exchange.simulated.simulator import Simulator
@@ -97,6 +98,47 @@ def test_a_silent_and_a_halted_symbol_do_not_touch_the_others(place, report):
     assert {each["symbol"] for each in evidence.of_kind("resubscribed")} == {"ETHUSDT", "ADAUSDT"}
     done = "one symbol is silent for 9 s, one is halted"
     report(12, "silent symbol", done, evidence, seconds, "from the end of the silence; other symbols untouched")
+
+
+def test_a_dripping_rest_interface_does_not_hold_up_a_start(place, report):
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Unanswering(drip=1.0) as unanswering,
+    ):
+        trial = Trial(simulator, place, "drip")
+        trial.options[trial.options.index("--rest-url") + 1] = unanswering.url
+        begun = time.monotonic()
+        with trial:
+            until_recording = time.monotonic() - begun
+            seconds = trial.recovered(time.time())
+            evidence = trial.end()
+    sound(evidence)
+    assert until_recording < 20
+    assert not evidence.gaps
+    done = "the list of pairs comes a byte a second, and never to an end"
+    remark = f"recording began after {until_recording:.0f} s with all named pairs"
+    report(12, "dripping REST", done, evidence, seconds, remark)
+
+
+def test_a_short_list_for_some_seconds_narrows_no_recording(place, report):
+    """The exchange lists one of four pairs at the start, as during maintenance, and all of them again later."""
+    with Simulator(FEW, ledger=True) as simulator, Late(simulator) as rest:
+        rest.release.set()
+        trial = Trial(simulator, place, "short-list")
+        trial.options[trial.options.index("--rest-url") + 1] = rest.url
+        with trial:
+            trial.recovered(time.time())
+            trial.end()
+        rest.only = {FEW[0]}
+        with trial:
+            for symbol in FEW:
+                seconds = trial.recovered(time.time(), symbol)
+            evidence = trial.end()
+    sound(evidence)
+    assert evidence.reasons() <= {"restart"}
+    assert not evidence.of_kind("pair_removed")
+    done = f"a recorder of {len(FEW)} pairs is started again while the exchange lists one of them"
+    report(12, "short list", done, evidence, seconds, "what was recorded before is recorded on")
 
 
 def test_one_slow_connection_costs_nothing_beside_a_fast_one(place, report):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -145,6 +146,74 @@ def test_a_step_of_the_clock_neither_reorders_nor_overwrites(place, tmp_path, re
     report(19, "clock step", done, evidence, None, "events; receive times rise strictly")
 
 
+def test_what_waits_while_the_process_is_paused_is_not_stored_as_new(place, report, thorough):
+    paused = 20 if thorough else 4
+    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "paused") as trial:
+        trial.recovered(time.time())
+        trial.recorder.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)  # until all of its threads stand
+        stopped = time.time()
+        trial.flows(ticks=10 * paused)
+        resumed = time.time()
+        trial.recorder.process.send_signal(signal.SIGCONT)
+        seconds = trial.recovered(resumed)
+        trial.flows(ticks=20)
+        evidence = trial.end()
+    assert not evidence.lost
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    one_gap_each(evidence, "process paused", stopped * 1e6, resumed * 1e6)
+    for symbol, rows in evidence.stored.items():
+        late = [at / 1e6 - sent_at(symbol, number) for at, number in rows]
+        assert max(late) < 1.5, "stamped long after it was sent"
+    done = f"SIGSTOP, and SIGCONT after {resumed - stopped:.0f} s"
+    remark = "from SIGCONT; what waited in the sockets is within gaps “process paused”"
+    report(24, "process paused", done, evidence, seconds, remark)
+
+
+def one_gap_each(evidence, reason, since, until):
+    """Every pair has one gap, for this reason, around a time (us since 1970), and no row lies within."""
+    assert sorted(gap.symbol for gap in evidence.gaps) == sorted(evidence.stored)
+    for gap in evidence.gaps:
+        assert gap.reason == reason
+        assert gap.since <= since + 0.3e6
+        assert gap.until >= until
+        assert not [at for at, _ in evidence.stored[gap.symbol] if gap.since < at < gap.until]
+
+
+HOURS = 8 * 3600
+
+
+@pytest.mark.parametrize(("file", "reason"), [("asleep", "process paused"), ("clock", "clock set")])
+def test_a_machine_that_was_suspended_has_the_right_time_at_once(place, tmp_path, report, file, reason):
+    """`asleep`: the clock since boot counts the time. `clock`: nothing does, as in a resumed virtual machine."""
+    clock = tmp_path / file
+    clock.write_text("0")
+    name = f"suspended-{file}"
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(simulator, place, name, environment=tampered(tmp_path)) as trial,
+    ):
+        trial.recovered(time.time())
+        suspended = time.time()
+        clock.write_text(str(HOURS * 10**9))
+        seconds = trial.recovered(suspended + HOURS) + HOURS
+        trial.flows(ticks=20)
+        evidence = trial.end()
+    assert not evidence.lost
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    one_gap_each(evidence, reason, suspended * 1e6 + 1.5e6, (suspended + HOURS) * 1e6)
+    for rows in evidence.stored.values():
+        times, numbers = zip(*rows, strict=True)
+        assert all(a < b for a, b in itertools.pairwise(times))
+        assert list(numbers) == sorted(numbers)
+    counted = "with the clock since boot" if file == "asleep" else "without"
+    done = f"the time of day moves {HOURS // 3600} h ahead, {counted}"
+    report(25 + (file == "clock"), "suspended machine", done, evidence, seconds, f"a gap “{reason}” over these hours")
+
+
 def test_a_second_recorder_on_one_folder_is_refused(place, report):
     with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "folder") as trial:
         with Recorder(*trial.options) as refused:
@@ -252,3 +321,27 @@ def remove(folder):
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
+
+
+def test_threads_that_die_are_restarted_counted_and_reported(place, tmp_path, report):
+    """Of two connections one after the other, the pump, the writer and the others die where they are."""
+    victims = ["stream 1a", "stream 1b", "pump", "writer", "auditor", "spool-sync", "pulse"]
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(simulator, place, "threads", environment=tampered(tmp_path)) as trial,
+    ):
+        for victim in victims:
+            (tmp_path / "kill").write_text(victim)
+            killed = time.time()
+            trial.recorder.wait_for(f"the thread '{victim}' died, it is restarted")
+            trial.flows(ticks=10)
+        seconds = trial.recovered(killed)
+        told = trial.event("thread_died")
+        evidence = trial.end(bugs=True)
+    assert not evidence.duplicated
+    assert not evidence.foreign
+    assert not evidence.lost
+    assert not evidence.gaps  # the other connection had what the dead one missed
+    assert told == "pulse: SystemExit: "
+    done = f"{len(victims)} threads die of an error, one after the other: {', '.join(victims)}"
+    report(34, "dead thread", done, evidence, seconds, "each is restarted, counted, an alert and an event; no gap")

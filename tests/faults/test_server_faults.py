@@ -131,6 +131,34 @@ def test_an_acknowledgement_that_is_lost_doubles_nothing(place, report):
     report(3, "acknowledgement lost", done, evidence, seconds, "sent again, absorbed by DEDUP")
 
 
+def test_a_server_that_hangs_holds_up_neither_a_recorder_nor_its_next_start(place, report):
+    """It takes connections and says nothing while a recorder runs, ends, and another one of its name starts."""
+    with (
+        Proxy(address_of(place)) as proxy,
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(simulator, place, "hung", questdb=behind(proxy, place)) as trial,
+    ):
+        trial.recovered(time.time())
+        proxy.hang()
+        trial.flows(ticks=20)
+        code, output = trial.recorder.stop()
+        assert code == 0, output
+        begun = time.monotonic()
+        trial.start()
+        until_recording = time.monotonic() - begun
+        trial.flows(ticks=20)
+        proxy.resume()
+        back = time.time()
+        seconds = trial.recovered(back)
+        evidence = trial.end()
+    sound(evidence)
+    assert until_recording < 20
+    assert evidence.reasons() <= {"restart"}
+    done = "QuestDB takes connections and says nothing while a recorder runs, ends, and starts again"
+    remark = f"from its next answer; the start recorded after {until_recording:.0f} s, its rows waited in the spool"
+    report(2, "hung QuestDB", done, evidence, seconds, remark)
+
+
 def test_a_full_disk_under_the_server_loses_nothing(managed, small_disk, report):
     root = small_disk(managed.data_dir / "questdb" / "root", "700m")
     (root / "conf").mkdir()

@@ -18,7 +18,7 @@ from ingester.health.alarms import (
     duration_text,
     problems_of,
 )
-from ingester.health.report import Connection, Problem, RecentGaps
+from ingester.health.report import Connecting, Connection, Problem, RecentGaps, Threads
 
 LIMITS = Limits()
 UP = Connection("1a", 3600.0, None)
@@ -47,6 +47,8 @@ WRONG = [
     ("disk_full", "critical", {"disk": {"free_bytes": GIB // 2}}),
     ("spool_full", "warning", {"spool": {"bytes": 5 * GIB}}),
     ("disk_failing", "critical", {"spool": {"sync_failing": True}}),
+    ("thread_died", "warning", {"threads": Threads({"writer": 2}, [], "writer", "ValueError: x", AT)}),
+    ("thread_died", "critical", {"threads": Threads({"simulator": 1}, ["simulator"], "simulator", "x", AT)}),
     ("clock", "warning", {"clock_offset_seconds": -1.5}),
 ]
 
@@ -69,6 +71,8 @@ def test_the_documentation_has_each_kind():
 
 RIGHT = [
     {},
+    {"gaps": {"recent": recent(31.0)}, "stopped_before": AT - timedelta(hours=2)},  # somebody stopped it
+    {"threads": Threads({"writer": 1}, [], "writer", "x", AT - timedelta(hours=1, seconds=1))},
     {"connections": [UP, Connection("1b", None, 59.0)]},
     {"started": AT - timedelta(seconds=30), "connections": [Connection("1a", None, None)]},
     {"gaps": {"open_pairs": 1, "open_seconds": 29.0}},
@@ -176,3 +180,23 @@ def test_a_bulletin_forgets():
 )
 def test_durations_in_words(seconds, text):
     assert duration_text(seconds) == text
+
+
+def test_where_nothing_ever_stood_it_is_said_to_whom_how_often_why_and_what_to_try():
+    waiting = Connecting("stream.example:9443", 0, 4, "the name stream.example is not known here: no answer")
+    down = [Connection("1a", None, None)]
+    (problem,) = problems_of(report(connections=down, connecting=waiting), LIMITS)
+    assert problem.kind == "nothing_received"
+    for words in ("connecting to stream.example:9443", "4 attempts failed", "is not known here"):
+        assert words in problem.text
+    assert "DNS" in problem.mend
+    assert "ingester doctor --exchange binance" in problem.mend
+
+
+def test_the_gap_of_a_restart_that_nobody_meant_is_an_alarm():
+    (problem,) = problems_of(report(gaps={"recent": recent(31.0)}), LIMITS)
+    assert problem.kind == "gap"
+    meant = report(gaps={"recent": [*recent(31.0), RecentGaps("connection lost", 1, 40.0, AT)]}, stopped_before=AT)
+    (problem,) = problems_of(meant, LIMITS)
+    assert "connection lost" in problem.text
+    assert "restart" not in problem.text

@@ -10,7 +10,7 @@ from reports import report
 from ingester.capture.journal import Journal
 from ingester.errors import OperationError, SettingsError
 from ingester.health.door import MOST_REQUESTS, STALE_SECONDS, Door, health, parse_address
-from ingester.health.report import Problem
+from ingester.health.report import Connecting, Problem
 from ingester.health.vitals import Vitals
 from ingester.metrics import Histogram
 
@@ -138,3 +138,14 @@ def test_before_recording_begins_it_says_so():
     assert answer.status == 503
     assert json.loads(answer.data)["reason"] == "recording has not begun"
     door.close()
+
+
+def test_before_the_first_book_it_is_not_healthy_and_says_why():
+    waiting = Connecting("stream.example:9443", 0, 3, "stream.example:9443 refused the connection")
+    seen = vitals()._replace(report=report(connecting=waiting))
+    status, told = health(seen, 0.5)
+    assert (status, told["status"]) == (503, "connecting")
+    assert told["connecting"] == (
+        "connecting to stream.example:9443: 3 attempts failed, the last: stream.example:9443 refused the connection"
+    )
+    assert health(vitals(), 0.5)[1]["connecting"] is None

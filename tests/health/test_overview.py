@@ -7,7 +7,7 @@ from reports import AT, GIB, report
 
 from ingester.health.alarms import Limits
 from ingester.health.overview import BEHIND, Recorder, Server, Table, problems_of_all
-from ingester.health.report import Disk, Problem
+from ingester.health.report import Connecting, Connection, Disk, Problem
 
 ANSWERS = Server("answers", "http://127.0.0.1:9000", True, "QuestDB 9.3.4", tables=[Table("orderbook", False, 1, "")])
 ROOMY = Disk(100 * GIB, 200 * GIB, 8 * GIB)
@@ -98,3 +98,16 @@ def test_the_critical_comes_first():
     said = [Problem("gap", "warning", "a gap is over", "look")]
     kinds = [each.kind for each in problems(recorder(problems=said), recorder("dead", "two", at=AT - timedelta(1)))]
     assert kinds == ["recorder_dead", "gap"]
+
+
+def test_before_the_first_book_nothing_is_well_and_it_is_said_once():
+    waiting = Connecting("stream.example:9443", 0, 3, "stream.example:9443 refused the connection")
+    down = [Connection("1a", None, None), Connection("1b", None, None)]
+    new = {"started": AT - timedelta(seconds=8), "connections": down, "connecting": waiting}
+    (problem,) = problems(recorder("connecting", **new))
+    assert (problem.kind, problem.severity) == ("connecting", "warning")
+    assert "connecting to stream.example:9443: 3 attempts failed" in problem.text
+    assert "started 8.0 s ago" in problem.text
+    assert "is the address right?" in problem.mend
+    said = Problem("nothing_received", "critical", "no connection", "look")
+    assert problems(recorder("connecting", problems=[said], **new)) == [said]

@@ -5,8 +5,9 @@ import threading
 import time
 
 import pytest
+from unanswering import Unanswering
 
-from ingester.errors import Unreachable
+from ingester.errors import NoAnswer, Unreachable
 from ingester.snapshot import Snapshot
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
@@ -49,3 +50,20 @@ def test_why_a_server_does_not_answer_is_told_in_a_few_words():
         QuestDB(Endpoint(url)).sql("SELECT 1")
     assert str(dropped.value) == f"QuestDB at {url} does not answer: Remote end closed connection without response"
     assert str(refused.value) == f"QuestDB at {url} does not answer: [Errno 111] Connection refused"
+
+
+@pytest.mark.parametrize("drip", [None, 0.05], ids=["silent", "dripping"])
+def test_a_server_that_does_not_come_to_an_answer_is_given_up_in_time(drip):
+    with Unanswering(drip) as server:
+        db, begun = QuestDB(Endpoint(server.url)), time.monotonic()
+        for _ in range(3):
+            with pytest.raises(NoAnswer, match=r"has said nothing for 0\.3 s"):
+                db.ping(0.3)
+        assert time.monotonic() - begun < 3
+        assert server.connections == 1  # the three have waited for one question: nothing piles up
+
+
+def test_a_server_that_answers_is_ready(questdb):
+    QuestDB(questdb.endpoint).ping()
+    with pytest.raises(Unreachable, match="refused"):
+        QuestDB(Endpoint("http://127.0.0.1:9")).ping()

@@ -1,7 +1,9 @@
 """The managed QuestDB: verified before it runs, private, found again, restarted."""
 
+import fcntl
 import hashlib
 import logging
+import os
 import shutil
 import socket
 import stat
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -16,6 +19,7 @@ import psycopg
 import pytest
 import urllib3
 
+from ingester import threads
 from ingester.errors import AccessRefused, ServerError, StoreError
 from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
@@ -235,6 +239,35 @@ def test_watched_it_comes_back_after_a_kill(server, caplog):
     assert QuestDB(server.ensure()).sql("SELECT 1").rows == [[1]]
 
 
+def test_a_watch_outlives_whatever_keeps_it_from_looking(caplog):
+    stop, back = threading.Event(), threading.Event()
+    before = threads.deaths()
+
+    class Failing:
+        looks = 0
+
+        def alive(self):
+            self.looks += 1
+            if self.looks == 1:
+                raise OSError(24, "Too many open files")
+            if self.looks == 2:
+                raise ZeroDivisionError
+            return False
+
+        def stopped(self):
+            return False
+
+        def ensure(self):
+            return "where it is now"
+
+    watching = watch(Failing(), stop, lambda endpoint: back.set())
+    assert back.wait(20)
+    stop.set()
+    watching.join(10)
+    assert threads.deaths().since(before).counts == {"server watch": 1}  # by the bug; the system's refusal is none
+    assert "Too many open files" in caplog.text
+
+
 @pytest.mark.slow
 def test_watched_it_stays_stopped_when_someone_stops_it(server):
     server.ensure()
@@ -321,3 +354,71 @@ def test_stop_stops_it_and_says_whether_there_was_anything_to_stop(server):
     assert server.stop()
     assert not server.status().running
     assert not server.stop()
+
+
+def test_a_server_that_hangs_is_given_up_in_time_and_said_to_hang(server, monkeypatch):
+    endpoint = server.ensure()
+    process = psutil.Process(server.status().pid)
+    process.suspend()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("ingester.store.server.HUNG_SECONDS", 1.0)
+            patch.setattr("ingester.store.server.PING_SECONDS", 0.5)
+            begun = time.monotonic()
+            with pytest.raises(ServerError, match=f"process {process.pid}.*paused, or hangs.*ingester server stop"):
+                server.ensure()
+            assert time.monotonic() - begun < 10
+    finally:
+        process.resume()
+    assert server.ensure() == endpoint
+
+
+def test_a_lock_that_nobody_gives_back_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("ingester.store.server.LOCK_SECONDS", 0.3)
+    managed = ManagedServer(tmp_path)
+    (tmp_path / "questdb").mkdir()
+    with (tmp_path / "questdb" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ServerError, match="Another process has been starting or stopping"):
+            managed.ensure()
+
+
+def test_one_folder_by_another_name_is_the_same_server(server, tmp_path, monkeypatch):
+    endpoint, state = server.ensure(), server._state_file.read_bytes()
+    link = tmp_path / "link"
+    link.symlink_to(server.data_dir)
+    monkeypatch.chdir(server.data_dir.parent)
+    for name in (link, server.data_dir / ".." / "data", Path("data"), Path("data/../data")):
+        other = ManagedServer(name)
+        assert other.alive(), name
+        assert other.ensure() == endpoint
+        assert other.status().pid == server.status().pid
+    assert server._state_file.read_bytes() == state
+
+
+def test_a_folder_that_is_mounted_elsewhere_is_the_same_server(server, tmp_path):
+    endpoint, state = server.ensure(), server._state_file.read_bytes()
+    if os.geteuid() or subprocess.run(["mount", "--bind", server.data_dir, tmp_path], capture_output=True).returncode:
+        pytest.skip("only root may mount a folder elsewhere")
+    try:
+        other = ManagedServer(tmp_path)
+        assert other.alive()
+        assert other.ensure() == endpoint
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+    assert server._state_file.read_bytes() == state
+
+
+def test_what_only_asks_says_that_there_is_no_data_and_makes_no_folder(tmp_path):
+    managed = ManagedServer(tmp_path / "none")
+    with pytest.raises(ServerError, match=r"There is no data in .*none: .*--data-dir"):
+        managed.require_data()
+    assert managed.stop() is False
+    assert not managed.status().running
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_an_error_in_words(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ServerError, match=r"cannot be used \(Not a directory\).*INGESTER_CACHE_DIR"):
+        jar.verified_jar(tmp_path / "file" / "maven")

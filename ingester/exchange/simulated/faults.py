@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from ingester.errors import SettingsError
+from ingester.exchange.binance import upper
 
 FRAME_KINDS = frozenset(
     {"silence", "halt", "malformed", "garbage", "duplicate", "out_of_order", "crossed", "empty", "repeat"}
@@ -116,7 +117,7 @@ def fault_request(texts: Mapping[str, str]) -> FaultRequest:
     seconds, count, connection = (numbers.pop(name, None) for name in NUMBERS)
     request = FaultRequest(
         texts.get("kind", ""),
-        texts.get("symbol", "").upper() or None,
+        upper(texts.get("symbol", "")) or None,
         seconds,
         None if count is None else int(count),
         None if connection is None else int(connection),

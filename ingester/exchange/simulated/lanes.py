@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from ingester.exchange.binance import lower
 from ingester.exchange.simulated.books import BookBatch
 from ingester.exchange.simulated.session import Session, header, parse_stream
 
@@ -40,7 +41,7 @@ class Lane:
         """Ticks between two books of a stream."""
         union = set().union(*readers.values())
         self.symbols = sorted(union, key=lambda symbol: (slot_of[symbol], symbol))
-        self.names = [f"{symbol.lower()}@{suffix}" for symbol in self.symbols]
+        self.names = [f"{lower(symbol)}@{suffix}" for symbol in self.symbols]
         self.ids: list[int] = []
         self.payloads: list[bytes] = []
         self.spans: dict[int, tuple[int, int]] = {}

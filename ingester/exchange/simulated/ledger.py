@@ -15,7 +15,7 @@ class Ledger:
         """With `path`, lines `<symbol> <update id>` are appended there, too. Raises SettingsError."""
         self._ids: dict[str, dict[int, None]] = {}
         try:
-            self._file = open(path, "a") if path is not None else None  # noqa: SIM115 (closed by `close`)
+            self._file = open(path, "a", encoding="utf-8") if path is not None else None  # noqa: SIM115 (closed by `close`)
         except OSError as error:
             raise SettingsError(f"ledger {path} cannot be written ({error.strerror}); choose another place") from error
 

@@ -4,7 +4,7 @@ import hashlib
 from functools import lru_cache
 from typing import NamedTuple
 
-from ingester.exchange.pairs import assets
+from ingester.exchange.pairs import guessed_assets
 
 UNITS = 10**8
 """Prices and quantities are counted in units of 1e-8, the eight decimals that Binance's spot market writes."""
@@ -45,7 +45,7 @@ class Market(NamedTuple):
 def market(seed: int, symbol: str) -> Market:
     """The constants of a pair."""
     key = _number(f"{seed}:{symbol}")
-    base, quote = assets(symbol)
+    base, quote = guessed_assets(symbol)  # the same books wherever they are made
     dollars = _dollars(base)
     price_units = max(LEAST_START_TICKS, round(dollars / _dollars(quote) * UNITS))
     tick_units = 10 ** min(6, max(0, len(str(price_units)) - 5))

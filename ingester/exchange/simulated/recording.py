@@ -9,8 +9,9 @@ from typing import NamedTuple
 import msgspec
 
 from ingester.errors import SettingsError
+from ingester.exchange.binance import upper
 
-_STREAM = re.compile(r"[a-z0-9]+@depth(5|10|20)?(@\d+ms)?")
+_STREAM = re.compile(r"[^@A-Z]+@depth(5|10|20)?(@\d+ms)?")
 
 
 class _Line(msgspec.Struct):
@@ -85,5 +86,5 @@ def _parse(line: bytes) -> RecordedBook | None:
         return None
     payload = bytes(parsed.data)
     book = msgspec.json.decode(payload, type=_Book)
-    symbol = parsed.stream.partition("@")[0].upper()
+    symbol = upper(parsed.stream.partition("@")[0])
     return RecordedBook(int(receive_ns), symbol, book.lastUpdateId, max(len(book.bids), len(book.asks)), payload)

@@ -10,11 +10,12 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
+from ingester.exchange.binance import upper
 from ingester.exchange.simulated.limits import Limits, MessageRate
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001
 
-_STREAM = re.compile(r"([a-z0-9]+)@depth(5|10|20)(@100ms|@1000ms)?")
+_STREAM = re.compile(r"([^@A-Z]+)@depth(5|10|20)(@100ms|@1000ms)?")
 _METHODS = "SUBSCRIBE, UNSUBSCRIBE, LIST_SUBSCRIPTIONS"
 
 
@@ -29,7 +30,7 @@ class Stream(NamedTuple):
 def parse_stream(name: str) -> Stream | None:
     """What a stream's name means, None for one that the simulator does not have. Names are in lower case."""
     match = _STREAM.fullmatch(name)
-    return Stream(match[1].upper(), int(match[2]), 1 if match[3] == "@100ms" else 10) if match else None
+    return Stream(upper(match[1]), int(match[2]), 1 if match[3] == "@100ms" else 10) if match else None
 
 
 def answer_request(message: str | bytes, subscribed: dict[str, None]) -> bytes:

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+from ingester import threads
 from ingester.errors import OperationError, SettingsError
 from ingester.exchange.simulated.faults import FaultRequest, PlannedFault
 from ingester.exchange.simulated.ledger import Ledger
@@ -216,10 +217,10 @@ class Simulator:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseExceptionGroup as group:  # raised again in the thread that calls start or stop
-            self._failure = group.exceptions[0]
-        except BaseException as error:
-            self._failure = error
+        except BaseException as error:  # raised again in the thread that calls start or stop
+            self._failure = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+            if self._ready.is_set():  # else `start` says so; what it has played cannot be played on after a restart
+                threads.died("simulator", self._failure, restarted=False)
         finally:
             self._ready.set()
 

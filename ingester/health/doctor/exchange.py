@@ -10,18 +10,24 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import urllib3
-import websocket
 
 from ingester.clock import Now
+from ingester.errors import SettingsError
 from ingester.exchange import binance
+from ingester.exchange.dial import Deadline, NotConnected, UpgradeRefused, dial, open_websocket
+from ingester.exchange.rest import connections
 from ingester.health.doctor.check import Check, Finding, State
+from ingester.proxies import Proxy, proxy_for
 
 CONNECT_SECONDS = 5.0
+LONGEST_SECONDS = 20.0
+"""For all questions about the time together."""
 SAMPLES = 3
 OFF_SECONDS, FAR_OFF_SECONDS = 0.5, 5.0
 EXPIRES_DAYS = 7
 _PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 _OTHER_RESOLVER = "look at /etc/resolv.conf: getent hosts {host}"
+_PROXY = "is that the proxy of this network? what must not go through it stands in NO_PROXY: NO_PROXY=host,.domain"
 _FIREWALL = "a firewall or proxy may be in the way: curl -v https://{host}:{port}/"
 
 
@@ -69,13 +75,13 @@ def _stream(exchange: binance.Exchange) -> Iterator[Finding]:
         return
     begun = time.monotonic()
     try:
-        connection = websocket.create_connection(binance.combined_url(exchange.stream_url), timeout=CONNECT_SECONDS)
+        connection = open_websocket(binance.combined_url(exchange.stream_url), CONNECT_SECONDS)
         connection.close(timeout=1)
-    except websocket.WebSocketBadStatusException as error:
-        yield _refused("stream websocket", error.status_code, exchange.name, exchange.stream_url)
-    except (websocket.WebSocketException, OSError) as error:
+    except UpgradeRefused as error:
+        yield _refused("stream websocket", error.status, exchange.name, exchange.stream_url)
+    except NotConnected as error:
         mend = "something between here and the exchange does not let websockets through; try another network"
-        yield Finding("stream websocket", "fail", f"no handshake: {type(error).__name__}: {error}", mend)
+        yield Finding("stream websocket", "fail", f"no handshake: {error}", mend)
     else:
         yield Finding("stream websocket", "ok", f"handshake in {_ms(begun)}")
 
@@ -100,16 +106,23 @@ def _rest(exchange: binance.Exchange, now: Now) -> Iterator[Finding]:
 def _sample(exchange: binance.Exchange, now: Now) -> tuple[list[Sample], Finding | None]:
     address = f"{exchange.rest_url.rstrip('/')}/api/v3/time"
     samples = []
-    with urllib3.PoolManager(retries=False, timeout=CONNECT_SECONDS) as pool:
+    with connections(proxy_for(address), Deadline(LONGEST_SECONDS)) as made:
         for _ in range(SAMPLES + 1):
             asked = now()
             try:
-                answer = pool.request("GET", address)
+                answer = made.manager.request("GET", address, timeout=CONNECT_SECONDS, retries=False, redirect=False)
                 answered = now()
                 if answer.status != 200:
                     return [], _refused("rest answer", answer.status, exchange.name, exchange.rest_url)
                 theirs = int(msgspec.json.decode(answer.data)["serverTime"]) * 1_000_000
-            except (urllib3.exceptions.HTTPError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            except (
+                urllib3.exceptions.HTTPError,
+                NotConnected,
+                msgspec.DecodeError,
+                KeyError,
+                TypeError,
+                ValueError,
+            ) as error:
                 mend = "is that the exchange's REST address? --rest-url, or another --exchange"
                 return [], Finding("rest answer", "fail", f"{address}: {type(error).__name__}: {error}", mend)
             samples.append(Sample(asked, theirs, answered))
@@ -131,6 +144,13 @@ def _reach(subject: str, url: SplitResult) -> Generator[Finding, None, bool]:
     """DNS, TCP and TLS; returns whether all went well."""
     host, port = url.hostname or "", url.port or _PORTS[url.scheme]
     try:
+        proxy = proxy_for(url.geturl())
+    except SettingsError as error:
+        yield Finding(f"{subject} proxy", "fail", str(error), "mend or unset that variable")
+        return False
+    if proxy is not None:
+        return (yield from _reach_through(subject, url, host, port, proxy))
+    try:
         begun = time.monotonic()
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError as error:
@@ -147,6 +167,25 @@ def _reach(subject: str, url: SplitResult) -> Generator[Finding, None, bool]:
         return False
     with plain:
         yield Finding(f"{subject} TCP", "ok", f"{host}:{port} in {_ms(begun)}")
+        if url.scheme in ("ws", "http"):
+            return True
+        tls = _tls(plain, host)
+        yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
+        return tls.state != "fail"
+
+
+def _reach_through(
+    subject: str, url: SplitResult, host: str, port: int, proxy: Proxy
+) -> Generator[Finding, None, bool]:
+    """As `_reach`, where a proxy finds the name and makes the TCP connection."""
+    begun = time.monotonic()
+    try:
+        plain = dial(host, port, proxy, Deadline(CONNECT_SECONDS))
+    except (OSError, NotConnected) as error:
+        yield Finding(f"{subject} proxy", "fail", str(error) or f"the proxy {proxy} does not answer", _PROXY)
+        return False
+    with plain:
+        yield Finding(f"{subject} proxy", "ok", f"{host}:{port} through the proxy {proxy} in {_ms(begun)}")
         if url.scheme in ("ws", "http"):
             return True
         tls = _tls(plain, host)

@@ -97,7 +97,7 @@ def _maps(managed: bool) -> Iterator[Finding]:
     elif not MAX_MAP_COUNT.exists():
         yield Finding("memory maps", "skipped", f"there is no {MAX_MAP_COUNT}")
     else:
-        yield maps_finding(int(MAX_MAP_COUNT.read_text()))
+        yield maps_finding(int(MAX_MAP_COUNT.read_text(encoding="utf-8")))
 
 
 def maps_finding(limit: int) -> Finding:
@@ -121,7 +121,7 @@ def _memory(managed: bool) -> Iterator[Finding]:
 
 def _cgroup_limit() -> int | None:
     try:
-        return int(CGROUP_LIMIT.read_text())
+        return int(CGROUP_LIMIT.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none, or `max`
         return None
 

@@ -47,3 +47,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gz").write_bytes(gzip.compress(LINE * 100)[:-20])
     with pytest.raises(SettingsError, match=r"cut\.gz"):
         recorded_symbols(tmp_path / "cut.gz")
+
+
+def test_a_recording_of_a_pair_whose_name_is_not_ascii_is_played(tmp_path):
+    path = tmp_path / "recording.jsonl"
+    book = '{"lastUpdateId":7,"bids":[["1","2"]],"asks":[]}'
+    lines = [
+        f'{number} {{"stream":"{name}@depth20@100ms","data":{book}}}'
+        for number, name in enumerate(("币安人生usdt", "ßusdt"))
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert [each.symbol for each in read_recording(path)] == ["币安人生USDT", "ßUSDT"]

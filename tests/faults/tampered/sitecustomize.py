@@ -1,15 +1,19 @@
 """Python runs this before a recorder whose PYTHONPATH holds this folder: names and time are then as files say.
 
-In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which time is off.
+In the folder `TAMPERED`: while `dns` exists, `localhost` has no address; `clock` has the ns by which the time of day is
+off; `asleep` those for which the machine was suspended, which the time of day and the time since boot count;
+the threads whose names begin as a line of `kill` says die, once, of an error where they are.
 """
 
+import ctypes
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
 _folder = Path(os.environ["TAMPERED"])
-_getaddrinfo, _time_ns = socket.getaddrinfo, time.time_ns
+_getaddrinfo, _time_ns, _clock_gettime_ns = socket.getaddrinfo, time.time_ns, time.clock_gettime_ns
 
 
 def getaddrinfo(host, *arguments, **options):
@@ -18,11 +22,35 @@ def getaddrinfo(host, *arguments, **options):
     return _getaddrinfo(host, *arguments, **options)
 
 
-def time_ns():
+def number(name):
     try:
-        return _time_ns() + int((_folder / "clock").read_text())
+        return int((_folder / name).read_text())
     except (OSError, ValueError):
-        return _time_ns()
+        return 0
 
 
-socket.getaddrinfo, time.time_ns = getaddrinfo, time_ns
+def time_ns():
+    return _time_ns() + number("clock") + number("asleep")
+
+
+def clock_gettime_ns(clock):
+    return _clock_gettime_ns(clock) + (number("asleep") if clock == time.CLOCK_BOOTTIME else 0)
+
+
+socket.getaddrinfo, time.time_ns, time.clock_gettime_ns = getaddrinfo, time_ns, clock_gettime_ns
+
+
+def kill():
+    while True:
+        time.sleep(0.05)
+        try:
+            names = (_folder / "kill").read_text().split("\n")
+            (_folder / "kill").unlink()
+        except OSError:
+            continue
+        for thread in threading.enumerate():
+            if any(name and thread.name.startswith(name) for name in names):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+
+
+threading.Thread(target=kill, daemon=True).start()

@@ -18,7 +18,7 @@ def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above_and_not_made(
     found = examined(tmp_path / "not" / "yet")
     assert {finding.state for finding in found.values()} <= {"ok", "warning"}
     assert "yet to be made in" in found["data folder"].text
-    assert set(found) == {"data folder", "secrets", "disk space", "disk sync", "disk write"}
+    assert set(found) == {"data folder", "secrets", "spool", "disk space", "disk sync", "disk write"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
+from proxy_server import ProxyServer
 
 from ingester.exchange.binance import Exchange
 from ingester.exchange.simulated import Simulator
@@ -115,3 +116,22 @@ def test_days_until_a_certificate_expires():
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert expires_in("Jan 11 00:00:00 2026 GMT", now) == 10
     assert expires_in("Jan 11 00:00:00 2026 GMT", now + timedelta(days=11)) == -1
+
+
+def test_a_proxy_is_named_where_it_works_and_where_it_does_not(monkeypatch):
+    for name in ("HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Simulator(pairs=["BTCUSDT"]) as simulator, ProxyServer({"exchange.example": "127.0.0.1"}) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://user:hush@127.0.0.1:{proxy.port}")
+        urls = (f"{scheme}://exchange.example:{simulator.port}" for scheme in ("ws", "http"))
+        found = examined(*urls)
+        assert {subject: finding.state for subject, finding in found.items()} == dict.fromkeys(
+            ["stream proxy", "stream websocket", "rest proxy", "rest answer", "clock"], "ok"
+        )
+        assert f"through the proxy http://127.0.0.1:{proxy.port} (from http_proxy)" in found["stream proxy"].text
+        assert "proxy" not in " ".join(examined(simulator.stream_url, simulator.rest_url))  # this machine: directly
+    found = examined("ws://exchange.example:1", "http://exchange.example:1")
+    assert found["stream proxy"].state == found["rest proxy"].state == "fail"
+    assert f"the proxy http://127.0.0.1:{proxy.port} (from http_proxy) cannot be reached" in found["stream proxy"].text
+    assert "NO_PROXY" in found["rest proxy"].mend
+    assert "hush" not in str(found)

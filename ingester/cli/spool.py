@@ -1,0 +1,108 @@
+"""`ingester spool`: rows that wait for QuestDB under the name of a recorder that does not run."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from ingester.cli.options import data_dir_option, data_options, open_questdb
+from ingester.cli.signals import stop_signals
+from ingester.errors import OperationError
+from ingester.health.statefile import running_collectors
+from ingester.store.endpoint import Endpoint
+from ingester.store.leftover import Leftover, leftovers, spools
+from ingester.store.leftover import send as send_rows
+
+
+@click.group(short_help="See and send rows that wait under another recorder's name.")
+def spool() -> None:
+    """Rows wait in the data folder, in spool/NAME, until QuestDB has them; the recorder of that name sends them.
+
+    Where it does not come back (its name was the host's, and the host is another one now), these commands name such
+    rows and send them. They keep the name under which they were recorded.
+
+    \b
+    Examples:
+      ingester spool list
+      ingester spool send
+    """
+
+
+@spool.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@data_dir_option
+def list_(as_json: bool, data_dir: Path) -> None:
+    """Lists the rows that wait, and whose recorder does not run.
+
+    \b
+    --json prints [{collector, rows, oldest_ns, newest_ns}].
+
+    \b
+    Example:
+      ingester spool list
+    """
+    _require(data_dir)
+    found = leftovers(data_dir, running_collectors(data_dir))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode([each._asdict() for each in found]), indent=2))
+        return
+    for each in found:
+        click.echo(f"{each.text}.\n  {each.mend(data_dir)}")
+    if not found:
+        click.echo("No rows wait of recorders that do not run.")
+
+
+@spool.command()
+@click.option("--collector", metavar="NAME", help="Send the rows of this one only.  [default: of all that do not run]")
+@data_options
+@click.pass_context
+def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: Endpoint | None) -> None:
+    """Sends rows that wait to QuestDB, without recording; what was sent before is not stored twice.
+
+    Give the --questdb with which they were recorded, if there was one. Exit code 1: some still wait.
+
+    \b
+    Examples:
+      ingester spool send
+      ingester spool send --collector old-host --questdb http://db:9000
+    """
+    _require(data_dir)
+    found = leftovers(data_dir, running_collectors(data_dir))
+    chosen = [each for each in found if collector in (None, each.collector)]
+    if not chosen:
+        name = f" of {collector}" if collector else ""
+        known = f" There are some of {', '.join(each.collector for each in found)}." if found else ""
+        click.echo(f"No rows{name} wait that a running recorder does not send itself.{known}")
+        return
+    db, _ = open_questdb(data_dir, questdb, new=True)
+    complete = True
+    with stop_signals() as stop:
+        for each in chosen:
+            with _counting(each) as show:
+                sent = send_rows(db, data_dir, each.collector, time.time_ns, stop.wait, show)
+            complete = complete and sent.complete
+            click.echo(f"{each.collector}: {sent.rows:,} rows sent, {sent.waiting:,} wait")
+            if not sent.complete:
+                why = sent.failure or "QuestDB has not shown all of them yet; the next time it is looked for them again"
+                click.echo(f"  {why}", err=True)
+            if stop.is_set():
+                break
+    ctx.exit(0 if complete and not stop.is_set() else 1)
+
+
+def _require(data_dir: Path) -> None:
+    if not spools(data_dir).is_dir():
+        raise OperationError(
+            f"There is no spool in {data_dir}: nothing was recorded there yet. `ingester start` records; --data-dir "
+            "says where it was, if it is elsewhere."
+        )
+
+
+@contextmanager
+def _counting(each: Leftover) -> Iterator[Callable[[int], None]]:
+    with Console(stderr=True).status("") as status:  # shown on a terminal only
+        yield lambda rows: status.update(f"{each.collector}: {rows:,} of {each.rows:,} rows wait")

@@ -1,0 +1,231 @@
+"""Connections to an exchange, directly or through a proxy: TCP, TLS and the websocket upgrade within one deadline.
+
+The other side decides nothing about time and memory here: whoever answers byte by byte, never, or without end is hung
+up on when the deadline passes, or after `LARGEST_HEADER` bytes.
+"""
+
+import contextlib
+import http.client
+import importlib
+import io
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import websocket
+
+from ingester.errors import ExchangeError, SettingsError
+from ingester.exchange.retry_after import retry_after
+from ingester.proxies import Proxy, proxy_for
+
+LARGEST_HEADER = 1 << 14
+"""Bytes of an answer to an upgrade, or of a proxy; real ones have a few hundred."""
+SHORTEST_SHARE = 0.5
+"""Seconds that each of several addresses is tried at least."""
+_PORTS = {"ws": 80, "wss": 443}
+
+
+class NotConnected(ExchangeError):
+    """No connection came about; the text says with whom, and why."""
+
+
+class UpgradeRefused(NotConnected):
+    """The exchange answered an upgrade with this HTTP status; `seconds`: how long it wants to be left alone."""
+
+    def __init__(self, text: str, status: int, seconds: float | None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.seconds = seconds
+
+
+class Deadline:
+    """When all has to be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._at = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left. Raises TimeoutError where none are."""
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def open_websocket(url: str, seconds: float) -> websocket.WebSocket:
+    """A websocket that stands, within so many seconds. Raises NotConnected, and UpgradeRefused."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    deadline = Deadline(seconds)
+    try:
+        proxy = proxy_for(url)
+    except SettingsError as error:
+        raise NotConnected(str(error)) from error
+    where = f"{host}:{port}" + (f" through the proxy {proxy}" if proxy else "")
+    with contextlib.ExitStack() as closing, _in_words(where, host, deadline):
+        sock = dial(host, port, proxy, deadline)
+        closing.callback(lambda: sock.close())
+        if parts.scheme == "wss":
+            sock.settimeout(deadline.left())
+            sock = _context().wrap_socket(sock, server_hostname=host)
+        connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _Bounded(sock, deadline)
+        try:
+            connection.connect(url, socket=bounded, redirect_limit=0)  # type: ignore[no-untyped-call]
+        finally:  # an answer that is none to an upgrade says more than what the library makes of it
+            if refusal := _refusal(bytes(bounded.received), where):
+                raise refusal
+        connection.sock = sock
+        closing.pop_all()
+        return connection
+
+
+def dial(host: str, port: int, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
+    """A TCP connection to a host, through a proxy where there is one. Raises OSError and NotConnected."""
+    if proxy is None:
+        return _connect(host, port, deadline)
+    try:
+        if proxy.is_socks:
+            return _through_socks(host, port, proxy, deadline)
+        sock = _connect(proxy.host, proxy.port, deadline)
+    except OSError as error:
+        raise NotConnected(f"the proxy {proxy} cannot be reached: {error.strerror or error or 'no answer'}") from error
+    try:
+        _through_http(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy, deadline)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _connect(host: str, port: int, deadline: Deadline) -> socket.socket:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError("it has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            left = deadline.left()
+            sock.settimeout(min(left, max(SHORTEST_SHARE, left / (len(found) - number))))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
+
+
+def _through_http(sock: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> None:
+    fields = "".join(f"{name}: {value}\r\n" for name, value in proxy.headers.items())
+    sock.settimeout(deadline.left())
+    sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{fields}\r\n".encode())
+    bounded, answer = _Bounded(sock, deadline), b""
+    while not answer.endswith(b"\r\n\r\n"):
+        piece = bounded.recv(1)  # what follows the header is the exchange's
+        if not piece:
+            raise NotConnected(f"the proxy {proxy} hung up instead of connecting to {target}")
+        answer += piece
+    status = answer.split(b"\r\n")[0].split(b" ", 2)[1:2]
+    if status == [b"407"]:
+        raise NotConnected(f"the proxy {proxy} wants a user and password: {proxy.variable}=http://user:password@host")
+    if not status or not status[0].startswith(b"2"):
+        text = answer.split(b"\r\n")[0][:100].decode(errors="replace")
+        raise NotConnected(
+            f"the proxy {proxy} does not connect to {target} ({text!r}); many allow port 443 only, on which "
+            "wss://stream.binance.com:443 serves too (--stream-url)"
+        )
+
+
+def _through_socks(host: str, port: int, proxy: Proxy, deadline: Deadline) -> socket.socket:
+    try:
+        socks, through = importlib.import_module("python_socks"), importlib.import_module("python_socks.sync")
+    except ImportError as error:
+        raise NotConnected(
+            f"the proxy {proxy} speaks SOCKS, for which a package is missing: pip install python-socks"
+        ) from error
+    kind = socks.ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else socks.ProxyType.SOCKS5
+    resolves = proxy.scheme in ("socks4a", "socks5h")
+    made = through.Proxy.create(kind, proxy.host, proxy.port, proxy.user, proxy.password, rdns=resolves)
+    try:
+        connected: socket.socket = made.connect(host, port, timeout=deadline.left())
+    except (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError) as error:
+        raise NotConnected(f"the proxy {proxy} does not connect to {host}:{port}: {error}") from error
+    return connected
+
+
+def _context() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=os.environ.get("WEBSOCKET_CLIENT_CA_BUNDLE"))
+
+
+class _Bounded:
+    """A socket during a handshake: each of its reads must be over by the deadline, and all of them are short."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self.received = bytearray()
+
+    def recv(self, size: int) -> bytes:
+        room = LARGEST_HEADER - len(self.received)
+        if not room:
+            raise NotConnected(f"more than {LARGEST_HEADER} bytes of header")
+        self._sock.settimeout(self._deadline.left())
+        data = self._sock.recv(min(size, room))
+        self.received += data
+        return data
+
+    def send(self, data: bytes) -> int:
+        self._sock.settimeout(self._deadline.left())
+        return self._sock.send(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def _refusal(answer: bytes, where: str) -> UpgradeRefused | None:
+    """What an answer to an upgrade means that is whole and none to a websocket."""
+    head, whole, body = answer.partition(b"\r\n\r\n")
+    line, _, fields = head.partition(b"\r\n")
+    match = re.match(rb"HTTP/1\.\d (\d{3})\b", line)
+    if not whole or match is None or match[1] == b"101":
+        return None
+    status, headers = int(match[1]), http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n"))
+    if 300 <= status < 400:  # nothing is recorded from where nobody has sent us
+        text = (
+            f"{where} sends on to {headers.get('location', 'nowhere')[:200]!r} (HTTP {status}), which is not followed. "
+            "If that is the exchange's address, give it as --stream-url."
+        )
+        return UpgradeRefused(text, status, None)
+    text, seconds = f"{where}: upgrade refused with HTTP {status}", retry_after(headers.get("retry-after"), body)
+    if seconds:
+        text += f", not to be tried again for {seconds:.0f} s"
+    return UpgradeRefused(text, status, seconds)
+
+
+@contextlib.contextmanager
+def _in_words(where: str, host: str, deadline: Deadline) -> Iterator[None]:
+    """Whatever goes wrong becomes NotConnected, and names the other side."""
+    try:
+        yield
+    except UpgradeRefused:
+        raise
+    except NotConnected as error:
+        text = str(error)
+        raise NotConnected(text if text.startswith("the proxy") else f"{where} sent {text}") from error
+    except socket.gaierror as error:
+        raise NotConnected(f"the name {host} is not known here: {error.strerror or error}") from error
+    except (TimeoutError, websocket.WebSocketTimeoutException) as error:
+        raise NotConnected(f"{where} did not complete a connection within {deadline.seconds:.0f} s") from error
+    except ConnectionRefusedError as error:
+        raise NotConnected(f"{where} refused the connection") from error
+    except ssl.SSLCertVerificationError as error:
+        raise NotConnected(f"the certificate of {host} is not trusted: {error.verify_message}") from error
+    except websocket.WebSocketException as error:
+        raise NotConnected(f"{where} did not answer as a websocket does: {str(error)[:200]}") from error
+    except (OSError, ValueError) as error:
+        raise NotConnected(f"{where}: {str(error)[:200] or type(error).__name__}") from error

@@ -1,0 +1,166 @@
+"""dial.py against servers that are hostile, and proxies: a connection stands in time, or it is said why not."""
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+
+import pytest
+from proxy_server import ProxyServer
+from websockets.sync.server import serve
+
+from ingester.exchange import dial
+from ingester.exchange.dial import NotConnected, UpgradeRefused, open_websocket
+
+HEAD = b"HTTP/1.1 101 Switching Protocols\r\n"
+
+
+@pytest.fixture
+def exchange():
+    """An honest websocket server that echoes; gives its port."""
+    server = serve(lambda connection: [connection.send(text) for text in connection], "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.socket.getsockname()[1]
+    server.shutdown()
+
+
+@pytest.fixture
+def hostile():
+    """Starts a server that reads a request and then does what it is told with the socket; gives its address."""
+    listeners = []
+
+    def start(act):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def run():
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client, contextlib.suppress(OSError):
+                        client.recv(4096)
+                        act(client)
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"ws://127.0.0.1:{listener.getsockname()[1]}/stream"
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def drip(client):
+    for byte in HEAD + b"X-A: b\r\n" * 10_000:
+        client.send(bytes([byte]))
+        time.sleep(0.1)
+
+
+def endless(client):
+    client.sendall(HEAD)
+    number = 0
+    while True:
+        client.sendall(b"X-%d: %s\r\n" % (number, b"y" * 900))
+        number += 1
+
+
+def refused(url, seconds=1.0):
+    begun = time.monotonic()
+    with pytest.raises(NotConnected) as caught:
+        open_websocket(url, seconds)
+    assert time.monotonic() - begun < seconds + 2
+    return caught.value
+
+
+def test_a_handshake_that_drips_is_over_when_its_time_is(hostile):
+    assert "did not complete a connection within 1 s" in str(refused(hostile(drip)))
+
+
+def test_silence_is_over_too(hostile):
+    assert "did not complete" in str(refused(hostile(lambda client: time.sleep(3)), 0.5))
+
+
+def test_a_header_without_end_is_not_read_to_its_end(hostile):
+    assert f"more than {dial.LARGEST_HEADER} bytes of header" in str(refused(hostile(endless), 10.0))
+
+
+def test_another_certificate_authority_is_not_trusted(hostile):
+    assert "127.0.0.1" in str(refused(hostile(lambda client: client.sendall(b"no TLS")).replace("ws:", "wss:"), 5.0))
+
+
+@pytest.mark.parametrize("body", [b"{}", b"x" * 100_000])
+def test_a_refusal_is_known_by_its_status_however_long_its_text(hostile, body):
+    answer = b"HTTP/1.1 418 Teapot\r\nRetry-After: 7\r\nContent-Length: %d\r\n\r\n" % len(body)
+    error = refused(hostile(lambda client: client.sendall(answer + body)), 5.0)
+    assert isinstance(error, UpgradeRefused)
+    assert (error.status, error.seconds) == (418, 7.0)
+    assert "127.0.0.1" in str(error)
+
+
+def test_a_refusal_that_announces_more_than_it_sends_is_known_too(hostile):
+    answer = b"HTTP/1.1 429 Slow\r\nRetry-After: inf\r\nContent-Length: 99999999999\r\n\r\nx"
+    error = refused(hostile(lambda client: (client.sendall(answer), time.sleep(3))), 1.0)
+    assert (error.status, error.seconds) == (429, None)
+
+
+def test_streams_are_not_sent_elsewhere(hostile, exchange):
+    answer = f"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:{exchange}/stream\r\nContent-Length: 0\r\n\r\n"
+    error = refused(hostile(lambda client: client.sendall(answer.encode())))
+    assert f"sends on to 'ws://127.0.0.1:{exchange}/stream'" in str(error)
+    assert "--stream-url" in str(error)
+
+
+def test_who_answers_as_a_website_is_named(hostile):
+    error = refused(hostile(lambda client: client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")))
+    assert error.status == 200
+
+
+def test_nobody_there_and_no_such_name_are_said_with_the_host(monkeypatch):
+    assert str(refused("ws://127.0.0.1:9/stream")) == "127.0.0.1:9 refused the connection"
+    monkeypatch.delenv("http_proxy", raising=False)
+    assert "the name nowhere.invalid is not known here" in str(refused("ws://nowhere.invalid/stream", 10.0))
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """An environment that names no proxy yet."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_through_a_proxy_that_finds_the_name(exchange, away):
+    with ProxyServer({"stream.example": "127.0.0.1"}, "user", "hush") as proxy:
+        away.setenv("http_proxy", f"http://user:hush@127.0.0.1:{proxy.port}")
+        connection = open_websocket(f"ws://stream.example:{exchange}/stream", 5.0)
+        connection.send("through")
+        assert connection.recv() == "through"
+        connection.close()
+        assert proxy.asked == [f"CONNECT stream.example:{exchange}"]
+        direct = open_websocket(f"ws://127.0.0.1:{exchange}/stream", 5.0)  # this machine: never through it
+        direct.close()
+        assert len(proxy.asked) == 1
+        away.setenv("http_proxy", f"http://user:wrong@127.0.0.1:{proxy.port}")
+        error = str(refused(f"ws://stream.example:{exchange}/stream"))
+        assert f"the proxy http://127.0.0.1:{proxy.port} (from http_proxy) wants a user and password" in error
+        assert "wrong" not in error
+
+
+def test_a_proxy_that_is_away_or_refuses_is_named(away):
+    away.setenv("all_proxy", "http://user:hush@127.0.0.1:9")
+    error = str(refused("ws://stream.example/stream"))
+    assert "the proxy http://127.0.0.1:9 (from all_proxy) cannot be reached" in error
+    assert "hush" not in error
+    with ProxyServer({}) as proxy:
+        away.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
+        error = str(refused("ws://stream.example:9443/stream"))
+        assert "does not connect to stream.example:9443" in error
+        assert ":443" in error
+
+
+def test_without_the_package_for_socks_it_is_said_how_to_get_it(away, exchange):
+    away.setenv("ALL_PROXY", "socks5h://user:hush@127.0.0.1:1080")
+    away.setitem(sys.modules, "python_socks", None)
+    error = str(refused(f"ws://stream.example:{exchange}/stream"))
+    assert "pip install python-socks" in error
+    assert "hush" not in error

@@ -1,0 +1,174 @@
+"""threads.py: a thread that dies is restarted, counted and reported; each that lives long is killed once."""
+
+import ctypes
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+from receiver import Receiver
+
+from ingester import threads
+from ingester.capture.collector import Collector
+from ingester.capture.recorder import Recorder
+from ingester.capture.watch import Watch
+from ingester.capture.watchlist import WatchList
+from ingester.datasets.backup import Backup
+from ingester.exchange.binance import Exchange
+from ingester.exchange.simulated.simulator import Simulator
+from ingester.health.alarms import Limits, Notice
+from ingester.health.door import Door
+from ingester.health.pulse import Pulse
+from ingester.health.vitals import Observer
+from ingester.health.webhook import Webhook
+from ingester.settings import Settings
+from ingester.store import schema
+from ingester.store.holds import EXPORT, Lease
+from ingester.store.keeper import Keeper
+from ingester.store.keeper import Watch as Retention
+from ingester.store.questdb import QuestDB
+from ingester.store.retention import Policy
+from ingester.store.server import watch
+from ingester.threads import SupervisedThread
+
+PAIRS = ["BTCUSDT", "ETHUSDT"]
+
+
+def until(condition, seconds=30.0, what="it"):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} never came"
+        time.sleep(0.02)
+    return found
+
+
+def test_what_dies_is_called_again_and_is_on_record(caplog):
+    before, calls, done = threads.deaths(), [], threading.Event()
+
+    def work():
+        calls.append(threading.current_thread())
+        if len(calls) == 1:
+            raise OSError("too many open files")
+        if len(calls) == 2:
+            raise SystemExit
+        done.set()
+
+    thread = SupervisedThread(work, "a worker")
+    thread.start()
+    assert done.wait(10)
+    thread.join(10)
+    deaths = threads.deaths().since(before)
+    assert deaths.counts == {"a worker": 2}
+    assert (deaths.last, deaths.error) == ("a worker", "SystemExit: ")
+    assert abs(deaths.at - time.time()) < 10
+    assert not deaths.down
+    said = next(record.message for record in caplog.records if "died" in record.message)
+    assert said == "the thread 'a worker' died, it is restarted: OSError: too many open files"
+
+
+def test_one_that_dies_again_and_again_waits_longer_and_ends_when_it_is_to_stop():
+    stopping, calls = threading.Event(), []
+
+    def work():
+        calls.append(time.monotonic())
+        raise ValueError("always")
+
+    thread = SupervisedThread(work, "hopeless", stopping)
+    thread.start()
+    until(lambda: len(calls) == 4)
+    assert "hopeless" in threads.deaths().down
+    assert calls[3] - calls[2] > calls[1] - calls[0]
+    stopping.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(calls) <= 6  # one more try after it was to stop
+
+
+def kill(thread):
+    """Makes the function of a running thread raise where it is now."""
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)) == 1
+
+
+class Away:
+    """A managed server that always runs."""
+
+    def alive(self):
+        return True
+
+    def stopped(self):
+        return False
+
+
+@pytest.mark.slow
+def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb, tmp_path):
+    before = threads.deaths()
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 5)
+    with ExitStack() as closing:
+        simulator = closing.enter_context(Simulator(pairs=PAIRS))
+        source = Exchange("practice", simulator.stream_url, simulator.rest_url)
+        collector = Collector(Settings(tuple(PAIRS), source, collector="killed"), db, tmp_path)
+        receiver, stop = Receiver(), threading.Event()
+        closing.callback(receiver.stop)
+        webhook, door = Webhook(receiver.url), Door("127.0.0.1:0")
+        pulse = Pulse(Observer(collector, tmp_path, False, "", Limits()), tmp_path, "killed", webhook.tell)
+        watched = WatchList(tmp_path / "pairs.txt")
+        (tmp_path / "pairs.txt").write_text("\n".join(PAIRS))
+        following = Watch(watched, PAIRS, collector.change, collector.record, collector.clock.now)
+        keeper = Keeper(db, Policy(), collector.clock.now)
+        retention = Retention(keeper, collector.clock.now, collector.record, 0.2, 0.2)
+        folder = tmp_path / "raw"
+        folder.mkdir()
+        lease = Lease(db, EXPORT, 0, 1)
+        collector.start()
+        backup = Backup(
+            *(db, collector.spool, collector.settings, collector.started_ns, collector.clock.now, folder, 1 / 60, "csv")
+        )
+        for each in (pulse, following, retention, backup):
+            each.start()
+        watch(Away(), stop, lambda endpoint: None)
+        program = Recorder(PAIRS, stream_url=simulator.stream_url, rest_url=simulator.rest_url)
+        seen, happened = [], []
+        program.on_snapshot(lambda pair, row: seen.append(pair))
+        program.on_event(happened.append)
+        program.start()
+        lease.begin()
+        until(lambda: collector.metrics.store.stored > 20 and seen)
+
+        living = [thread for thread in threading.enumerate() if isinstance(thread, SupervisedThread)]
+        names = {thread.name.split(" on_")[0] for thread in living}
+        assert names >= {
+            *("stream 1a", "stream 1b", "pump", "writer", "auditor", "spool-sync", "server watch", "watch", "pulse"),
+            *("retention", "backup", "metrics", "webhook", "callback", "hold"),
+        }
+        died = threads.deaths().since(before)
+        for thread in living:
+            kill(thread)
+        lease._ending.set()  # these two sleep until they have something to do
+        webhook.tell(Notice("gap", "raised", "warning", "a gap"), pulse.latest().report)
+        simulator.fault("drop")  # an event, for those who wait for one
+        for thread in living:
+            until(lambda: threads.deaths().since(before).counts.get(thread.name, 0), what=f"death of {thread.name}")  # noqa: B023
+        until(lambda: not threads.deaths().down & {thread.name for thread in living}, what="restart")
+        assert not died.counts
+
+        stored, taken = collector.metrics.store.stored, len(seen)
+        until(lambda: collector.metrics.store.stored > stored + 20, what="more rows")
+        until(lambda: len(seen) > taken + 20, what="more calls")
+        report = until(lambda: (now := pulse.latest().report).threads.deaths and now)
+        assert report.threads.deaths.keys() >= {"stream 1a", "pump", "writer"}
+        assert "thread_died" in {problem.kind for problem in report.problems}
+        until(lambda: collector.journal.read(collector.clock.now()).events.get("thread_died"), what="the event")
+        lease.end()
+        stop.set()
+        program.stop()
+        for each in (following, retention):
+            each.stop()
+        assert collector.stop()
+        backup.stop()
+        pulse.stop()
+        webhook.close()
+        door.close()
+    assert not [thread for thread in living if thread.is_alive() and thread.name != "server watch"]
+    rows = db.sql("SELECT count(), count_distinct(last_update_id) FROM orderbook WHERE collector = 'killed'").rows
+    assert rows[0][0] == collector.metrics.store.received
