@@ -70,8 +70,8 @@ def table_snapshots(
             began_ns = max(began_ns, until_ns)
             yield from _snapshots(pieces)
             if began_ns >= end_ns:
-                tell_nameless(reader.nameless)
-                return
+                break
+    tell_nameless(reader.nameless)
 
 
 def dataset_snapshots(data: DataSet) -> Iterator[Snapshot]:

@@ -8,9 +8,9 @@ from ingester.snapshot import level_columns
 from ingester.store import columns
 from ingester.store.partitions import Partition
 from ingester.store.questdb import QuestDB
-from ingester.store.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, sql_folder, statement, statements, views
+from ingester.store.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, for_depth, sql_folder, statement, statements, views
 
-__all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "sql_folder", "statement", "statements", "views"]
+__all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "for_depth", "sql_folder", "statement", "statements", "views"]
 
 log = logging.getLogger("ingester.schema")
 
@@ -25,18 +25,6 @@ _EVENT_TYPES = {
     "detail": "VARCHAR",
     "until": "TIMESTAMP",
 }
-
-
-def for_depth(view: str, depth: int) -> str:
-    """The statement of a view over a table of so many levels. Applying it twice changes nothing.
-
-    `{held}` is the number of prices of a row, `{levels}` the columns of a book that may have a deeper copy.
-    """
-    names = level_columns(depth)
-    held = " + ".join(f"CASE WHEN {name} IS NULL THEN 0 ELSE 1 END" for name in names[::2])
-    chosen = "CASE WHEN deepest.held IS NULL THEN books.{0} ELSE deepest.{0} END {0}"
-    levels = ", ".join(chosen.format(name) for name in names)
-    return view.replace("{held}", held).replace("{levels}", levels)
 
 
 def column_types(table: str, depth: int) -> dict[str, str]:
@@ -98,8 +86,8 @@ def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, s
 
 
 def _apply_views(db: QuestDB, depth: int) -> None:
-    there = {name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
-    depth = max(depth, sum(f"bid_{level}" in there for level in range(1, 21)))  # as others made it
+    columns = {name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
+    depth = max(depth, sum(f"bid_{level}" in columns for level in range(1, 21)))  # as others made it
     try:
         existing = {name: (body, status) for name, body, status in db.sql(_VIEWS).rows}
     except QueryError as error:

@@ -5,6 +5,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from ingester.snapshot import level_columns
+
 ORDERBOOK = "orderbook"
 EVENTS = "collector_events"
 DEDUP_KEYS = {
@@ -40,3 +42,15 @@ def views() -> list[tuple[str, str]]:
         for file in folder
         if file.name.endswith(".sql")
     ]
+
+
+def for_depth(view: str, depth: int) -> str:
+    """The statement of a view over a table of so many levels. Applying it twice changes nothing.
+
+    `{held}` is the number of prices of a row, `{levels}` the columns of a book that may have a deeper copy.
+    """
+    names = level_columns(depth)
+    held = " + ".join(f"CASE WHEN {name} IS NULL THEN 0 ELSE 1 END" for name in names[::2])
+    chosen = "CASE WHEN deepest.held IS NULL THEN books.{0} ELSE deepest.{0} END {0}"
+    levels = ", ".join(chosen.format(name) for name in names)
+    return view.replace("{held}", held).replace("{levels}", levels)
