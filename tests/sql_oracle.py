@@ -47,7 +47,7 @@ ROWS = sorted(
         Row(at(0.0), A, "one", 10, BEST, OFFER),
         Row(at(0.003), A, "two", 10, BEST, OFFER),
         Row(at(0.1), A, "one", 12, moved(BEST, 1), moved(OFFER, 1.25)),
-        # an older book that only the slower collector has: neither the close of its second nor a copy
+        # an older book that only the slower collector has: left out, for a newer one has passed
         Row(at(0.103), A, "two", 11, moved(BEST, -1), OFFER),
         # one book in two seconds: the first receive time counts
         Row(at(0.998), A, "one", 13, moved(BEST, 2), moved(OFFER, 2)),
@@ -86,13 +86,16 @@ def level_columns(row):
 
 
 def merged():
-    """ROWS without copies: another row of the pair and update id in the minute before."""
-    last = {}
+    """ROWS without copies (another row of the pair and update id in the minute before) and without what is too old."""
+    last, newest = {}, {}
     kept = []
     for row in ROWS:
         before = last.get((row.symbol, row.update_id))
-        if before is None or row.at - before > timedelta(minutes=1):
+        newest_id, at = newest.get(row.symbol, (0, row.at))
+        is_late = row.update_id < newest_id and row.at - at <= timedelta(minutes=1)
+        if (before is None or row.at - before > timedelta(minutes=1)) and not is_late:
             kept.append(row)
+            newest[row.symbol] = row.update_id, row.at
         last[row.symbol, row.update_id] = row.at
     return kept
 

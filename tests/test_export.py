@@ -1,7 +1,9 @@
 """`ingester export`: a real table in, a data set out, held against what went in."""
 
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from ingester.clock import SECOND
 from ingester.datasets.dataset import columns
 from ingester.events import Event
 from ingester.snapshot import Snapshot
-from ingester.store import schema
+from ingester.store import reader, schema
 from ingester.store.questdb import QuestDB
 
 DAY = 1_600_041_600 * SECOND  # 2020-09-14, which no other test writes to
@@ -382,3 +384,129 @@ def test_what_is_exported_then_imported_is_exported_the_same(questdb, recorded, 
     (again,) = exported(questdb, tmp_path / "again", *when, "--pairs", f"{other}USDT").glob(f"*.{form}")
     assert again.name == copy.name
     assert again.read_bytes() == first.read_bytes()
+
+
+MERGED = 1_602_892_800 * SECOND  # 2020-10-17, which no other test writes to
+
+
+@pytest.fixture(scope="module")
+def twice(db):
+    """Books that a recorder of two levels and a slower one of five received, some only by one of them."""
+
+    def book(update_id, ms, levels):
+        sides = [[(update_id + level / 8, 1.0) for level in range(levels)] for _ in range(2)]
+        return Snapshot("XTWICEUSDT", MERGED + ms * 1_000_000, update_id, *sides)
+
+    store(db, [book(4, 0, 2), book(5, 300, 2), book(8, 500, 2), book(9, 60_000, 2)], "twice-a")
+    store(db, [book(4, 20, 5), book(6, 200, 5), book(7, 400, 5), book(9, 60_020, 5)], "twice-b")
+    return ("--pairs", "XTWICEUSDT", "--from", "2020-10-17", "--format", "npz")
+
+
+def test_two_recorders_give_each_book_once_in_order_with_the_levels_of_the_deeper(questdb, twice, tmp_path):
+    folder = exported(questdb, tmp_path, *twice, "--to", "2020-10-17 00:02")
+    frame = read(next(folder.glob("*.npz")))
+    assert ((times_of(frame) - MERGED) // 1_000_000).tolist() == [0, 200, 400, 500, 60_000]
+    assert frame["Bid_1"].tolist() == [4, 6, 7, 8, 9]
+    assert frame["Ask_5"].tolist()[:3] == [4.5, 6.5, 7.5]
+    assert np.isnan(frame["Bid_3"].tolist()[3])
+    assert frame["Bid_5"].tolist()[4] == 9.5
+
+
+def test_a_range_that_ends_between_a_book_and_its_deeper_copy_has_its_levels_all_the_same(questdb, twice, tmp_path):
+    folder = exported(questdb, tmp_path, *twice, "--to", "2020-10-17 00:01:00.010")
+    assert read(next(folder.glob("*.npz")))["Bid_5"].tolist()[-1] == 9.5
+    folder = exported(questdb, tmp_path / "b", *twice[:2], *twice[4:], "--from", "2020-10-17 00:01:00.010",
+                      "--to", "2020-10-17 00:02", "--every", "5s", "--max-age", "1h")  # fmt: skip
+    assert read(next(folder.glob("*.npz")))["Bid_5"].tolist()[0] == 9.5
+
+
+def test_a_grid_holds_merged_books(questdb, twice, tmp_path):
+    folder = exported(questdb, tmp_path, *twice, "--to", "2020-10-17 00:01", "--every", "100ms", "--max-age", "150ms")
+    frame = read(next(folder.glob("*.npz")))
+    assert frame["Bid_1"].tolist()[:7] == pytest.approx([4, 4, 6, 6, 7, 8, 8], nan_ok=True)
+    assert frame["Bid_5"].tolist()[:5] == [4.5, 4.5, 6.5, 6.5, 7.5]
+
+
+def test_a_long_look_back_is_read_in_slices_and_only_as_far_as_it_is_needed(questdb, db, tmp_path, monkeypatch):
+    begin = 1_602_979_200 * SECOND  # 2020-10-18
+    levels = [(1.0, 1.0)] * 5
+    rows = [Snapshot("XLBAUSDT", begin + n * SECOND // 10, n + 1, levels, levels) for n in range(36_050)]
+    store(db, [*rows, Snapshot("XLBBUSDT", begin + 1800 * SECOND, 1, [(7.0, 1.0)] * 5, levels)], "look-back")
+    read_parts, read_one = [], reader.Reader.read
+
+    def noted(self, part):
+        rows = read_one(self, part)
+        read_parts.append((part, len(rows.times)))
+        return rows
+
+    monkeypatch.setattr(reader, "SLICE_ROWS", 3000)
+    monkeypatch.setattr(reader.Reader, "read", noted)
+    options = ("--from", "2020-10-18 01:00", "--to", "2020-10-18 01:00:10", "--every", "1s", "--format", "npz")
+    folder = exported(questdb, tmp_path, *options, "--max-age", "1d", "--pairs", "XLBAUSDT,XLBBUSDT")
+    assert read(next(folder.glob("XLBB*")))["Bid_1"].tolist() == [7.0] * 10
+    assert max(rows for _, rows in read_parts) <= 4000
+    assert min(part.start_ns for part, _ in read_parts) >= begin + 1600 * SECOND
+    assert sum(rows for _, rows in read_parts) < 21_000
+
+
+def test_where_the_file_system_has_no_hard_links_the_same_bytes_are_written(questdb, db, tmp_path, monkeypatch):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--every", "100ms", "--pairs", "XNOLINKUSDT")
+    store(db, [Snapshot("XNOLINKUSDT", DAY + SECOND, 1, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5)], "export-test")
+    plain = exported(questdb, tmp_path / "plain", *options)
+
+    def refuse(*arguments, **more):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = exported(questdb, tmp_path / "without", *options)
+    for path in plain.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_an_interrupted_export_is_offered_before_it_is_given_up(questdb, made, tmp_path, monkeypatch):
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT,XBUSDT")
+    killed = Interrupted().run(signal.SIGKILL, *options, "--questdb", url_of(questdb.endpoint), "--root", tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    (partial,) = (tmp_path / "extracted datasets").iterdir()
+    before = sorted(partial.iterdir())
+    again = run(questdb, tmp_path, *options)
+    assert again.exit_code == 2
+    assert "--resume" in again.output
+    assert "--overwrite" in again.output
+    assert sorted(partial.iterdir()) == before
+    other = run(questdb, tmp_path, "--from", "2020-09-14", "--to", "2020-09-14 00:10", "--pairs", "XAUSDT")
+    assert other.exit_code == 0
+    assert str(partial) in other.output
+    told = CliRunner().invoke(cli, ["doctor", "--exchange", "simulator", "--root", str(tmp_path), "--json",
+                                    "--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path)])  # fmt: skip
+    (finding,) = (each for each in json.loads(told.stdout)["findings"] if each["subject"] == "data sets")
+    assert finding["state"] == "warning"
+    assert str(partial) in finding["text"]
+    for _ in range(2):  # the second time nothing is left
+        resumed = run(questdb, tmp_path, *options, "--resume")
+        assert resumed.exit_code == 0, resumed.output
+    assert "finished already" in resumed.output
+    assert not partial.exists()
+
+
+def test_what_the_system_refuses_is_one_sentence_and_leaves_nothing(questdb, made, tmp_path):
+    limit = 200_000
+
+    def limited():
+        interruptible()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--pairs", "XAUSDT", "--format", "csv")
+    result = subprocess.run(
+        [sys.executable, "-m", "ingester", "export", *options, "--root", tmp_path],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"INGESTER_QUESTDB": url_of(questdb.endpoint)},
+        preexec_fn=limited,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "File too large" in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert list((tmp_path / "extracted datasets").iterdir()) == []

@@ -1,7 +1,9 @@
 """The command line: read options, call one function, print. The only place that turns errors into exit codes."""
 
+import errno
 import gc
 import logging
+import os
 import sys
 import time
 from importlib import import_module
@@ -10,9 +12,10 @@ from typing import Any
 import click
 
 from ingester import __version__
-from ingester.cli.configured import configurable, explained, refused
+from ingester.cli.configured import configurable, explained, folder_of, refused
 from ingester.cli.streams import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
+from ingester.text import PlainLines, plain
 
 MODULES = {
     "start": "start",
@@ -47,9 +50,16 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except IngesterError as error:
             kind = _WrongUsage if isinstance(error, UsageError) else _Failure
-            raise kind(explained(ctx, str(error))) from error
+            raise kind(plain(explained(ctx, str(error)))) from error
         except click.UsageError as error:
-            raise refused(ctx, error) from None
+            told = refused(ctx, error)
+            if (message := told.format_message()) != plain(message):
+                told = click.UsageError(plain(message), told.ctx)
+            raise told from None
+        except OSError as error:
+            if error.errno is None or error.errno == errno.EPIPE or type(error).__module__ != "builtins":
+                raise
+            raise _Failure(plain(explained(ctx, system_error(error, folder_of(ctx))))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -77,9 +87,30 @@ def cli() -> None:
     log_to_stderr()
 
 
+_ADVICE = {
+    errno.ENOSPC: "Make room there, or choose another folder.",
+    errno.EDQUOT: "Make room, have the quota raised, or choose another folder.",
+    errno.EFBIG: "Allow larger files (ulimit -f), or choose another folder.",
+    errno.EIO: "The disk may be failing: see the system's log.",
+    errno.EROFS: "Choose a folder that can be written.",
+    errno.EACCES: "Give this user the right to it, or choose another folder.",
+    errno.EPERM: "Give this user the right to it, or choose another folder.",
+    errno.EMFILE: "Allow this process more open files (ulimit -n), and try again.",
+    errno.ENAMETOOLONG: "Choose a folder with a shorter name.",
+}
+
+
+def system_error(error: OSError, folder: str | None = None) -> str:
+    """What the system refused: the file where it is known, else the command's folder; and what to do."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    where = " to ".join(names) or (f"In {folder}" if folder else "The system")
+    return " ".join(filter(None, [f"{where}: {error.strerror or error}.", _ADVICE.get(error.errno or 0)]))
+
+
 def log_to_stderr() -> None:
     """Transitions go to stderr, one line each, in UTC."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(PlainLines())
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)

@@ -11,12 +11,12 @@ import click
 import msgspec
 from click.core import ParameterSource
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ingester.cli.configured import InForce, apply, command_names, read, settings_by_path, warn_of_variables
 from ingester.cli.declared import Setting, toml_text
 from ingester.cli.keys import said, tree
+from ingester.cli.tables import Table
 from ingester.configuration import NAME, VARIABLE, Configuration, masked, user_file
 from ingester.errors import SettingsError
 

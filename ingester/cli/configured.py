@@ -158,6 +158,13 @@ def _speaks_of(message: str, setting: Setting, force: InForce) -> bool:
     )
 
 
+def folder_of(ctx: click.Context) -> str | None:
+    """The folder that the command writes to, where it has such an option."""
+    force: InForce | None = ctx.meta.get(_IN_FORCE)
+    given = force.context.params if force is not None else {}
+    return next((str(given[name]) for name in ("root", "data_dir") if given.get(name)), None)
+
+
 def refused(ctx: click.Context, error: click.UsageError) -> click.UsageError:
     """Click's own error, naming the variable or the line that it is about, and no password."""
     force: InForce | None = ctx.meta.get(_IN_FORCE)

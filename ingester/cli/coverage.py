@@ -10,9 +10,9 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.tables import Table
 from ingester.clock import SECOND
 from ingester.datasets import heatmap, spans
 from ingester.datasets.coverage import PIECES, Coverage, PairCoverage, as_mapping, pair_coverages, recorded_range

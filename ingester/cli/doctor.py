@@ -1,17 +1,18 @@
 """`ingester doctor`: whether this machine, its network and its QuestDB are fit for recording."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
 from ingester.cli.options import data_options
+from ingester.cli.tables import Table
+from ingester.datasets import dataset
 from ingester.health.doctor import database, disk, exchange, machine
 from ingester.health.doctor.check import Check, Finding, examine
 from ingester.settings import Settings
@@ -23,6 +24,13 @@ _STYLES = {"ok": "green", "warning": "yellow", "fail": "bold red", "skipped": "d
 
 @click.command(short_help="Check network, machine, disk and server, and say how to mend each.")
 @exchange_options("The exchange to reach; 'simulator' needs no network.")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=dataset.ROOT,
+    show_default=True,
+    help="Folder of data sets, in which interrupted exports are looked for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @data_options
 @click.pass_context
@@ -31,6 +39,7 @@ def doctor(
     exchange: str,
     stream_url: str | None,
     rest_url: str | None,
+    root: Path,
     as_json: bool,
     data_dir: Path,
     questdb: Endpoint | None,
@@ -54,6 +63,7 @@ def doctor(
         *machine.checks(managed=questdb is None),
         *disk.checks(data_dir),
         *database.checks(ManagedServer(data_dir) if questdb is None else None, questdb),
+        Check("data sets", lambda: _interrupted(root)),
     ]
     with Console(stderr=True).status("looking") if sys.stderr.isatty() else _Nothing():
         findings = examine(checks)
@@ -78,6 +88,17 @@ def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None) ->
     chosen = exchange_at(name, stream_url, rest_url)
     Settings(("BTCUSDT",), chosen)  # raises SettingsError where an address is none
     return exchange.checks(chosen)
+
+
+def _interrupted(root: Path) -> Iterator[Finding]:
+    from ingester.datasets.export import interrupted  # a third of a second, beside the other checks
+
+    found = interrupted(root)
+    for folder, told in found:
+        mend = f"go on with the same command and --resume, or remove it: rm -r '{folder}'"
+        yield Finding("data sets", "warning", f"an export was interrupted in {folder}: {told}", mend)
+    if not found:
+        yield Finding("data sets", "ok", f"no interrupted export in {root}")
 
 
 def _drawn(findings: Sequence[Finding]) -> Table:

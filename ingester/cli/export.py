@@ -1,5 +1,6 @@
 """`ingester export`: a range of time as a data set."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from ingester.store.questdb import QuestDB
 if TYPE_CHECKING:
     from ingester.datasets.export import PairFile
     from ingester.datasets.spans import Recorded
+
+
+log = logging.getLogger(__name__)
 
 
 @click.command(short_help="Write a range of time as a data set.")
@@ -98,11 +102,19 @@ def export(
     # These take a third of a second, which no refusal above has to wait for.
     from ingester.cli.exported import shown, summary
     from ingester.datasets.export import export as write_data_set
-    from ingester.datasets.manifest import manifest, write_manifest
+    from ingester.datasets.export import interrupted
+    from ingester.datasets.manifest import is_whole, manifest, write_manifest
 
+    if resume and not overwrite and is_whole(target, request):
+        click.echo(f"It is finished already, nothing is left to resume:\n{target}")
+        return
+
+    for folder, told in interrupted(root):
+        if target.name not in folder.name:
+            log.warning("an export was interrupted in %s (%s): go on with --resume, or remove it", folder, told)
     gaps: dict[str, list[Gap]] = {}
 
-    def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded | None") -> None:
+    def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:
         gaps.update(_gaps(db, request, recorded))
         write_manifest(folder, manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
 
@@ -111,7 +123,7 @@ def export(
     summary(request, files, gaps, target, time.monotonic() - began)
 
 
-def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded | None") -> dict[str, list[Gap]]:
+def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded") -> dict[str, list[Gap]]:
     """The gaps of each pair; what retention has dropped is said to be."""
     dropped = dropped_ranges(db, request.start_ns, request.end_ns)
     gaps = pair_gaps(db, request.start_ns, request.end_ns, request.symbols, recorded=recorded)

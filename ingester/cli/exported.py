@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from ingester.cli.tables import Table
 from ingester.clock import SECOND
 from ingester.datasets import request as requests
 from ingester.datasets.export import PairFile
@@ -64,7 +64,7 @@ def summary(
 ) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, align in (("pair", "left"), ("rows", "right"), ("covered", "right"), ("gaps", "right")):
-        table.add_column(name, justify=align)  # type: ignore[arg-type]
+        table.add_column(name, justify=align)
     table.add_column("largest gap")
     for file in files:
         own = gaps.get(file.symbol, [])

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ingester.cli.options import data_options, open_questdb
+from ingester.cli.tables import Table
 from ingester.datasets.dataset import time_text
 from ingester.datasets.importer import Imported, Importer
 from ingester.datasets.recordings import SUFFIXES, find

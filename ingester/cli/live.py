@@ -9,16 +9,17 @@ from typing import Protocol, Self
 from rich.console import Console, Group
 from rich.live import Live as RichLive
 from rich.logging import RichHandler
-from rich.table import Table
 from rich.text import Text
 
 from ingester.capture.collector import Collector
 from ingester.cli.prices import Prices
+from ingester.cli.tables import Table
 from ingester.clock import SECOND
 from ingester.health.alarms import connecting_text, way_out
 from ingester.health.vitals import connecting
 from ingester.metrics import StoreMetrics
 from ingester.store.endpoint import Endpoint
+from ingester.text import PlainLines
 from ingester.words import counted
 
 log = logging.getLogger("ingester.start")
@@ -137,6 +138,7 @@ class Live:
 
     def __enter__(self) -> Self:
         handler = RichHandler(console=self._console, show_path=False, log_time_format="%H:%M:%S", markup=False)
+        handler.addFilter(PlainLines())
         self._logger.handlers[:] = [handler]
         self._live.start()
         return self

@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from ingester.capture.watchlist import WatchList
-from ingester.cli.exchanges import exchange_at, listing_options
+from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
+from ingester.cli.tables import Table
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
 from ingester.exchange.listings import Listing
@@ -24,6 +24,7 @@ from ingester.exchange.pairs import (
     normal,
     pair_named,
 )
+from ingester.text import plain
 
 log = logging.getLogger("ingester.pairs")
 
@@ -121,7 +122,7 @@ def add(
     symbols = list(dict.fromkeys(pair_named(name, quote, listed) for name in wanted))
     if listed:
         for remark in choose(symbols, True, listed).remarks:
-            click.echo(remark)
+            click.echo(plain(remark))
     with file.changing() as change:
         present = change.now.pairs
         change.added = {symbol: f"added {by_whom()}" for symbol in symbols if symbol not in present}
@@ -179,7 +180,7 @@ def _words(names: tuple[str, ...]) -> list[str]:
 
 def _listed(exchange: str, rest_url: str | None) -> dict[str, Listing]:
     try:
-        return fetch_listings(exchange_at(exchange, None, rest_url))
+        return fetch_listings(listing_at(exchange, rest_url))
     except ExchangeError as error:
         log.warning("not checked whether the exchange lists them: %s", error)
         return {}

@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 
-from rich.table import Table
 from rich.text import Text
 
 from ingester.capture.record import Record
+from ingester.cli.tables import Table
 from ingester.clock import SECOND
 
 HEAD_LINES = 2

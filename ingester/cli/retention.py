@@ -9,10 +9,10 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from ingester.capture.collector import Collector
 from ingester.cli.options import Command, data_options, open_questdb
+from ingester.cli.tables import Table
 from ingester.clock import SECOND
 from ingester.errors import SettingsError
 from ingester.settings import default_collector, seconds

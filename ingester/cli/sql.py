@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from ingester.cli.options import data_options, open_questdb
+from ingester.cli.tables import Table
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB, Result
 

@@ -10,11 +10,11 @@ import click
 import msgspec
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from ingester.cli.live import duration_text, seconds_text
 from ingester.cli.options import data_options
+from ingester.cli.tables import Table
 from ingester.health import alarms
 from ingester.health.overview import DayOfGaps, Overview, Recorder, Server
 from ingester.health.report import Report

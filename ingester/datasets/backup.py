@@ -22,7 +22,7 @@ from ingester.datasets import dataset
 from ingester.datasets.cut import Waiting, collect
 from ingester.datasets.export import check_room, write_file
 from ingester.datasets.request import Progress, Request
-from ingester.errors import OperationError, StoreError
+from ingester.errors import OperationError, SettingsError, StoreError
 from ingester.settings import Settings
 from ingester.store.audit import SLACK_NS
 from ingester.store.disk import sync_folder
@@ -31,6 +31,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 from ingester.store.spool import Spool
 from ingester.store.tally import MINUTE
+from ingester.text import path_part
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -257,7 +258,12 @@ class Backup:
     def _publish(self, spill: Waiting, number: int) -> int:
         """Writes a pair's file, which has its name when it is whole; returns its rows."""
         since = _minute(self._started_ns)
-        name = dataset.raw_file_name(spill.symbol, self._interval_ns, since, number, self._format)
+        raw = dataset.raw_file_name(spill.symbol, self._interval_ns, since, number, self._format)
+        try:
+            name = path_part(raw, "pair")
+        except SettingsError as error:  # of the others there is a backup all the same
+            log.error("%s The table holds its rows.", error)
+            return 0
         new = self._folder / f".{name}.new"
         try:
             write_file(spill, new, self._format)

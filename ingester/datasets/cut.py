@@ -4,18 +4,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ingester import grid as grids
 from ingester.datasets.census import Census
 from ingester.datasets.inplace import LEAST_ROWS, InPlace
-from ingester.datasets.merging import WINDOW_NS, Merger
+from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
 from ingester.errors import OperationError
+from ingester.store.query import last_rows, tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader, Rows, Slice
 
@@ -23,6 +25,18 @@ Waiting = Spill | InPlace
 """Rows of one pair on disk."""
 AHEAD = 2
 """Slices that are read while others are split: more would only wait, and take memory."""
+_LONG_AGO_NS = -(1 << 62)
+
+
+class Split(NamedTuple):
+    """How far rows are in the spills of their pairs."""
+
+    until_ns: int
+    """All slices before were split."""
+    rows: dict[str, int]
+    """In the spills."""
+    behind: dict[str, int]
+    """Until when the rows of a pair are in its spill, where that is less: books may still get more levels."""
 
 
 def collect(
@@ -31,50 +45,81 @@ def collect(
     folder: Path,
     counts: Mapping[str, int],
     progress: Progress,
-    done: tuple[int, Mapping[str, int]] | None = None,
-    note: Callable[[int, Mapping[str, Waiting]], None] = lambda until_ns, spills: None,
+    done: Split | None = None,
+    note: Callable[[Split], None] = lambda split: None,
     collector: str | None = None,
     census: Census | None = None,
 ) -> dict[str, Waiting]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
-    `note` hears of each slice: until when all is split. `done`: what an interrupted call had noted last, with the rows
-    in the spills then. With `collector`, only what it has recorded, which holds no copies. `census` sees all rows.
+    `note` hears of each slice how far all is split. `done`: what an interrupted call had noted last. With `collector`,
+    only what it has recorded, which holds no copies. `census` sees all rows.
     """
-    from_ns = done[0] if done else request.start_ns
+    done = done or Split(request.start_ns, {}, {})
     reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
     copies_ns = WINDOW_NS if collector is None else 0
-    reach_ns = max(grids.LOOK_BACK_NS, request.max_age_ns) if request.every_ns else 0
-    before = max(copies_ns, reach_ns)  # what copies and grid look back for
-    slices = [Slice(from_ns - before, from_ns), *reader.slices(from_ns, request.end_ns)]
-    with read_ahead(reader, slices if from_ns < request.end_ns else []) as parts:
-        pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts)) for symbol in request.symbols}
-        spills = {symbol: pair.spill for symbol, pair in pairs.items()}
-        if done is not None:
-            for symbol, pair in pairs.items():
-                pair.spill.cut(done[1].get(symbol, 0))
-                pair.resume(from_ns)
-        nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, request.width))
+    begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns)
+    slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
+    pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts), reader) for symbol in request.symbols}
+    for symbol, pair in pairs.items():
+        pair.resume(done.rows.get(symbol, 0), done.behind.get(symbol, done.until_ns))
+
+    def split(until_ns: int) -> Split:
+        behind = {symbol: pair.until_ns for symbol, pair in pairs.items() if pair.until_ns < until_ns}
+        return Split(until_ns, {symbol: pair.spill.rows for symbol, pair in pairs.items()}, behind)
+
+    recorders = Recorders()
+
+    def take(part: Slice, rows: Rows) -> None:
+        found = by_pair(rows, recorders)
+        for symbol, pair in pairs.items():
+            pair.take(part.end_ns, *found.get(symbol, nothing))
+
+    nothing = Books.none(request.width), np.empty(0, np.int64)
+    with read_ahead(reader, [part for part in slices if part.end_ns <= request.end_ns]) as parts:
         for part, rows in parts:
-            ranges = dict(zip(rows.symbols, zip(rows.bounds, rows.bounds[1:], strict=False), strict=True))
-            for symbol, pair in pairs.items():
-                if symbol in ranges:
-                    piece = slice(*ranges[symbol])
-                    pair.take(part, rows.times[piece], rows.ids[piece], rows.values[piece])
-                else:
-                    pair.take(part, *nothing)
-            if part.start_ns >= from_ns:
+            take(part, rows)
+            if part.start_ns >= done.until_ns:
                 progress.rows_read += len(rows.times)
                 if census is not None:
                     census.take(part, rows)
-                note(part.end_ns, spills)
+                note(split(part.end_ns))
     wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
-    if done is None and collector is None and progress.rows_read < wanted:
+    tell_nameless(reader.nameless)
+    read = progress.rows_read + reader.nameless
+    if done.until_ns == request.start_ns and collector is None and read < wanted:
         raise OperationError(
             f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
             "somebody has dropped days meanwhile. `ingester retention` shows which are left."
         )
-    return spills
+    if split(request.end_ns).behind:  # copies that came after the range may have more levels
+        for part in slices:
+            if part.start_ns >= request.end_ns:
+                take(part, reader.read(part))
+        for pair in pairs.values():
+            pair.end()
+        note(split(request.end_ns))
+    return {symbol: pair.spill for symbol, pair in pairs.items()}
+
+
+def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int) -> int:
+    """From when on rows are read for what begins at `from_ns`: for copies, and for the first rows of a grid."""
+    if request.every_ns is None:
+        return from_ns - copies_ns
+    earliest_ns = from_ns - max(copies_ns, grids.LOOK_BACK_NS, request.max_age_ns)
+    if request.max_age_ns <= grids.LOOK_BACK_NS:
+        return earliest_ns
+    # Only so far back that each pair has a row.
+    last = last_rows(db, earliest_ns, from_ns)
+    newest_ns = min((last[symbol] for symbol in request.symbols if symbol in last), default=from_ns)
+    return max(earliest_ns, newest_ns - 2 * WINDOW_NS)
+
+
+def _cut(slices: Sequence[Slice], *cuts: int) -> Iterator[Slice]:
+    """The slices, none of which reaches across one of the cuts."""
+    for part in slices:
+        ends = [part.start_ns, *sorted({cut for cut in cuts if part.start_ns < cut < part.end_ns}), part.end_ns]
+        yield from (Slice(*each) for each in pairwise(ends))
 
 
 def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, int]) -> Waiting:
@@ -93,33 +138,41 @@ def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, in
 class _Pair:
     """One pair on its way from slices to its spill."""
 
-    def __init__(self, request: Request, spill: Waiting) -> None:
+    def __init__(self, request: Request, spill: Waiting, reader: Reader) -> None:
         self.spill = spill
+        self.until_ns = request.start_ns
+        """All before is in the spill."""
         self._request = request
-        self._merger = Merger()
+        self._merger = Merger(request.width, reader.several)
         self._sampler = grids.Sampler(request.width, request.max_age_ns, request.fill)
-        self._from_ns = request.start_ns  # nothing before goes into the spill
 
-    def resume(self, from_ns: int) -> None:
-        """The spill holds all before `from_ns`."""
-        self._from_ns = from_ns
+    def resume(self, rows: int, until_ns: int) -> None:
+        """The first `rows` of the spill are all before `until_ns`."""
+        self.until_ns = until_ns
+        self.spill.cut(rows)
         last = self.spill.last()
-        if last is not None and self._request.fill == "forward":
-            self._sampler.take(np.array([last[0]]), last[1], np.empty(0, np.int64))
+        if last is not None and self._request.fill == "forward":  # older than all that is read
+            self._sampler.take(np.array([_LONG_AGO_NS]), last[1], np.empty(0, np.int64))
 
-    def take(self, part: Slice, times: grids.Nanoseconds, ids: Any, values: grids.Floats) -> None:
-        """The pair's rows of the next slice."""
+    def take(self, until_ns: int, books: Books, recorders: Any) -> None:
+        """The pair's rows of the next slice, which ends at `until_ns`."""
+        self._put(*self._merger.take(books, recorders, until_ns))
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._put(self._merger.rest(), self._request.end_ns)
+
+    def _put(self, books: Books, until_ns: int) -> None:
+        """All books before `until_ns`, but those that were there before."""
         request = self._request
-        kept = self._merger.take(times, ids)
-        if not kept.all():
-            times, values = times[kept], values[kept]
-        start = max(part.start_ns, self._from_ns)
+        times, values = books.times, books.values
+        start, self.until_ns = self.until_ns, max(self.until_ns, min(until_ns, request.end_ns))
         if request.every_ns is None:
-            early = int(np.searchsorted(times, start))
-            self.spill.append(times[early:], values[early:])
+            first, stop = np.searchsorted(times, [start, self.until_ns])
+            self.spill.append(times[first:stop], values[first:stop])
             return
         first = request.start_ns + -(-(start - request.start_ns) // request.every_ns) * request.every_ns
-        grid_times = grids.grid(first, max(first, part.end_ns), request.every_ns)
+        grid_times = grids.grid(first, max(first, self.until_ns), request.every_ns)
         self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
 
 

@@ -54,7 +54,7 @@ def _split(gap: Gap, dropped: Sequence[Range]) -> Iterator[Gap]:
         # A moment between the last row before and midnight is only the rhythm of the pair.
         if since_ns - at_ns > SHORTEST_LIMIT_NS:
             yield gap._replace(since_ns=at_ns, until_ns=since_ns)
-        yield gap._replace(since_ns=max(gap.since_ns, since_ns), until_ns=min(gap.until_ns, until_ns), reason=DROPPED)
-        at_ns = until_ns
-    if at_ns == gap.since_ns or gap.until_ns - at_ns > SHORTEST_LIMIT_NS:
+        at_ns = gap.until_ns if gap.until_ns - until_ns <= SHORTEST_LIMIT_NS else until_ns
+        yield gap._replace(since_ns=max(gap.since_ns, since_ns), until_ns=at_ns, reason=DROPPED)
+    if at_ns < gap.until_ns:
         yield gap._replace(since_ns=at_ns)

@@ -19,18 +19,21 @@ import numpy as np
 
 from ingester import grid as grids
 from ingester.datasets.census import Census
-from ingester.datasets.cut import Waiting, collect, waiting
+from ingester.datasets.cut import Split, Waiting, collect, read_ahead, waiting
+from ingester.datasets.dataset import EXTRACTED
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spans import Recorded
 from ingester.errors import OperationError, SettingsError
 from ingester.store.questdb import QuestDB
+from ingester.store.reader import Reader
 
 log = logging.getLogger(__name__)
 
 CSV_GROWTH = 1.4
 """A CSV row is at most about so much larger than the same row in binary."""
+PARTIAL, PROGRESS = ".partial", "progress.json"
 SPARE_BYTES = 256 << 20
 WRITERS_AT_ONCE = 4
 """Files that are written, synced and read back for their checksum at once."""
@@ -54,10 +57,11 @@ class _Done(msgspec.Struct):
 
     request: Request
     until_ns: int
-    """All before was split."""
     rows: dict[str, int]
-    """In the spills."""
+    behind: dict[str, int]
+    """These three: how far all was split."""
     files: list[PairFile]
+    """Written only after all was split."""
     counts: dict[str, int]
     """Rows of each pair in the range when it was begun."""
     boot: str
@@ -70,30 +74,39 @@ def export(
     target: Path,
     counts: Mapping[str, int],
     progress: Progress,
-    finish: Callable[[Path, Sequence[PairFile], Recorded | None], None],
+    finish: Callable[[Path, Sequence[PairFile], Recorded], None],
     overwrite: bool = False,
     resume: bool = False,
 ) -> list[PairFile]:
     """Writes a data set to the folder `target`; `counts` are the rows of all symbols in its range.
 
     `finish` is called with the folder before it gets its name, for what else belongs into it, and with what was seen
-    in the range, if all of it was. Raises SettingsError where there is such a data set already, OperationError where
+    in the range. Raises SettingsError where there is such a data set already, OperationError where
     the disk would not hold it, StoreError.
     """
-    if target.exists() and not overwrite:
-        raise SettingsError(f"{target} exists already. Give --overwrite to replace it, or another --root.")
-    folder = target.with_name(f".{target.name}.partial")
+    for symbol in request.symbols:
+        request.file_name(symbol)  # one that cannot be the name of a file is refused before anything is read
+    folder = target.with_name(f".{target.name}{PARTIAL}")
     with _claimed(folder):
+        _restore(target)
+        if target.exists() and not overwrite:
+            raise SettingsError(f"{target} exists already. Give --overwrite to replace it, or another --root.")
         done = _done(folder, request) if resume else None
         if done is None:
+            if not resume and not overwrite and (left := _progress(folder)):
+                raise SettingsError(
+                    f"An export of this range was interrupted, and lies in {folder} ({_told(left)}). Give --resume "
+                    "to go on with it, or --overwrite to begin again."
+                )
             _empty(folder)
         progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
         check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
         try:
-            census = Census() if done is None else None
+            census = Census()
             files = _write(db, request, folder, counts, progress, done, census)
-            finish(folder, files, census.recorded() if census else None)
-            (folder / "progress.json").unlink(missing_ok=True)
+            _tidy(folder, files)
+            finish(folder, files, census.recorded())
+            (folder / PROGRESS).unlink()
             _publish(folder, target)
         except BaseException:
             if not resume:
@@ -139,27 +152,29 @@ def _write(
     counts: Mapping[str, int],
     progress: Progress,
     done: _Done | None,
-    census: Census | None,
+    census: Census,
 ) -> list[PairFile]:
-    state = done or _Done(request, request.start_ns, {}, [], dict(counts), _boot())
+    state = done or _Done(request, request.start_ns, {}, {}, [], dict(counts), _boot())
     files = {file.symbol: file for file in state.files}
 
     def remember() -> None:
         state.files = list(files.values())
         new = folder / "progress.new"
         new.write_bytes(msgspec.json.encode(state))
-        new.replace(folder / "progress.json")
+        new.replace(folder / PROGRESS)
 
-    def note(until_ns: int, spills: Mapping[str, Waiting]) -> None:
-        state.until_ns, state.rows = until_ns, {symbol: spill.rows for symbol, spill in spills.items()}
+    def note(split: Split) -> None:
+        state.until_ns, state.rows, state.behind = split
         remember()
 
-    if done is not None and done.files:  # all was split before the first file was written
+    if done is not None:
+        _count_again(db, request, state, progress, census)
+    if files:
         spills = {each: waiting(folder, request, each, state.counts) for each in request.symbols if each not in files}
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:
-        before = (done.until_ns, done.rows) if done else None
+        before = Split(done.until_ns, done.rows, done.behind) if done else None
         spills = collect(db, request, folder, state.counts, progress, before, note, census=census)
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
@@ -180,6 +195,17 @@ def _write(
     return [files[symbol] for symbol in request.symbols]
 
 
+def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress, census: Census) -> None:
+    """Shows the census the rows that an interrupted export had split; without their levels, that is fast."""
+    until_ns = state.until_ns
+    if request.start_ns < until_ns:
+        reader = Reader(db, request.symbols, 0, dict(state.counts))
+        with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
+            for part, rows in parts:
+                progress.rows_read += len(rows.times)
+                census.take(part, rows)
+
+
 def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None, int | None, int]:
     """First and last time of rows that hold data, and how many hold none."""
     empty = np.isnan(values[:, 0])
@@ -192,17 +218,43 @@ def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None,
     return int(times[empty.argmin()]), int(times[len(empty) - 1 - empty[::-1].argmin()]), int(empty.sum())
 
 
+def interrupted(root: Path) -> list[tuple[Path, str]]:
+    """The folders below `root` in which an export was interrupted and none works now, and how far each had come."""
+    found = []
+    for folder in sorted((root / EXTRACTED).glob(f".*{PARTIAL}")):
+        with contextlib.suppress(OSError, OperationError), _claimed(folder):
+            files = list(folder.iterdir())
+            if not files:
+                continue
+            size = sum(path.stat().st_size for path in files)
+            done = _progress(folder)
+            found.append((folder, f"{size / 1e6:,.0f} MB, {_told(done) if done else 'not to be resumed'}"))
+    return found
+
+
 def _done(folder: Path, request: Request) -> _Done | None:
-    try:
-        done = msgspec.json.decode((folder / "progress.json").read_bytes(), type=_Done)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    if done.request != request:
+    done = _progress(folder)
+    if done is not None and done.request != request:
         raise SettingsError(
             f"The interrupted export in {folder} was asked for other pairs, levels, format or grid. Ask for the same, "
-            "or leave --resume out to begin anew."
+            "or give --overwrite instead of --resume to begin again."
         )
+    return done
+
+
+def _progress(folder: Path) -> _Done | None:
+    """How far an interrupted export had come, where it can be resumed."""
+    try:
+        done = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=_Done)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
     return done if done.boot == _boot() else None
+
+
+def _told(done: _Done) -> str:
+    request = done.request
+    share = (done.until_ns - request.start_ns) / (request.end_ns - request.start_ns)
+    return f"{share:.0%} read, {len(done.files)} of {len(request.symbols)} files written"
 
 
 def _boot() -> str:
@@ -234,16 +286,39 @@ def _claimed(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _tidy(folder: Path, files: Sequence[PairFile]) -> None:
+    """Removes what served to write the files, also what an interrupted export could not remove."""
+    keep = {PROGRESS, *(file.name for file in files)}
+    for path in folder.iterdir():
+        if path.name not in keep:
+            path.unlink()
+
+
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
 
 
+def _before(target: Path) -> Path:
+    """Where a data set is while another takes its place."""
+    return target.with_name(f".{target.name}.before")
+
+
+def _restore(target: Path) -> None:
+    """Brings back a data set whose successor never came: somebody was killed in between."""
+    before = _before(target)
+    if before.exists():
+        if target.exists():
+            shutil.rmtree(before, ignore_errors=True)
+        else:
+            before.rename(target)
+
+
 def _publish(folder: Path, target: Path) -> None:
     """Gives a finished folder its name; one that is there goes afterwards."""
-    before = target.with_name(f".{target.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
     if target.exists():
-        target.rename(before)
-    folder.rename(target)
-    shutil.rmtree(before, ignore_errors=True)
+        target.rename(_before(target))
+    try:
+        folder.rename(target)
+    finally:
+        _restore(target)

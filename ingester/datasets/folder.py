@@ -1,8 +1,10 @@
 """The folder of a data set: its manifest, and the files that this names, held against it."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -10,10 +12,18 @@ from ingester.datasets.dataset import MILLISECOND, parse_time
 from ingester.datasets.manifest import FORMAT_VERSION, NAME
 from ingester.datasets.reading import Rows, open_rows
 from ingester.errors import SettingsError, UnreadableDataSet
+from ingester.text import inside
+
+MOST_BYTES = 256 << 20
+"""Of a manifest: one of 1,500 pairs with a thousand gaps each has 200 MB."""
+MOST_LEVELS = 1000
+MOST_EVERY_MS = 366 * 86_400_000
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class _Grid(msgspec.Struct):
-    every_ms: int
+    every_ms: Annotated[int, msgspec.Meta(ge=1, le=MOST_EVERY_MS)]
 
 
 class _Gap(msgspec.Struct):
@@ -24,8 +34,8 @@ class _Gap(msgspec.Struct):
 class _File(msgspec.Struct):
     file: str
     sha256: str
-    bytes: int
-    rows: int
+    bytes: _Count
+    rows: _Count
     gaps: list[_Gap]
 
 
@@ -34,7 +44,7 @@ class _Manifest(msgspec.Struct):
     since: str = msgspec.field(name="from")
     until: str = msgspec.field(name="to")
     format: str
-    levels: int
+    levels: Annotated[int, msgspec.Meta(ge=1, le=MOST_LEVELS)]
     grid: _Grid | None
     pairs: dict[str, _File]
 
@@ -57,7 +67,9 @@ class Folder:
                 for symbol, file in told.pairs.items()
             }
             """Of each pair, as (since, until) in ns."""
-        except SettingsError as error:
+            if not 0 <= self.start_ns < self.end_ns < 1 << 63:
+                raise SettingsError(f"from {told.since} to {told.until} is no range of time.")
+        except (SettingsError, OverflowError) as error:
             raise UnreadableDataSet(f"{path / NAME} is damaged: {error}") from error
         for file in self._files.values():
             self._check_size(file)
@@ -95,9 +107,10 @@ class Folder:
             raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_ANEW}")
 
     def _check_size(self, file: _File) -> None:
-        path = self.path / file.file
-        if Path(file.file).name != file.file:
-            raise UnreadableDataSet(f"{self.path / NAME} names a file elsewhere: {file.file!r}")
+        try:
+            path = inside(self.path, file.file)
+        except SettingsError as error:
+            raise UnreadableDataSet(f"{self.path / NAME} names a file elsewhere: {error}") from error
         try:
             size = path.stat().st_size
         except OSError as error:
@@ -114,7 +127,10 @@ _ANEW = "Export the data set anew: ingester export --overwrite."
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
     try:
-        text = (path / NAME).read_bytes()
+        with (path / NAME).open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     except OSError as error:
         inside = sorted(each.parent.name for each in path.glob(f"*/{NAME}"))
         hint = f"In it are: {', '.join(inside[:5])}" if inside else "Give a folder that `ingester export` wrote."
@@ -124,5 +140,5 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
         if isinstance(plain, dict) and plain.get("version", 0) > FORMAT_VERSION:
             raise UnreadableDataSet(f"{path / NAME} is of a later version, that of ingester {plain.get('ingester')}.")
         return plain, msgspec.convert(plain, _Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
         raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_ANEW}") from error

@@ -1,9 +1,11 @@
 """The forms in which a pair's rows are written: pickle, CSV, Parquet and npz. The same rows give the same bytes.
 
-A pickle holds one DataFrame, so one pair's rows are in memory; the others are written piece by piece.
+They are written piece by piece.
 """
 
+import math
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +22,8 @@ from ingester.grid import Floats, Nanoseconds, as_frame
 PIECE_ROWS = 100_000
 GROUP_ROWS = 1 << 14
 """Of a row group in Parquet: what has to be decoded for a few rows of it."""
-_WHOLE_BELOW = 1e15
-"""Larger numbers are written with an exponent, from which a reader knows that they are no integers."""
+_MAYBE_WITH_EXPONENT = 1e9
+"""Arrow writes whole numbers from 1e10 on as `1e+10`; smaller ones need not be looked through for it."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _ZIP_HEAD = 30 + 2 + 20
 """Bytes before a member besides its name and the padding: its head, the padding's length, the field of 64 bit sizes."""
@@ -33,14 +35,77 @@ _ALIGNED = 64
 Write = Callable[[Path, Nanoseconds, Floats], None]
 
 
+class PickleLayout:
+    """The pickle of a frame of so many rows, of which every byte is known but those of the times and values.
+
+    It is the call `DataFrame(values, DatetimeIndex(times, name="Request Time"), names, None, False)`, in which arrays
+    are `ndarray(shape, type, bytearray)`. These are public names, which any pandas and numpy have, without pyarrow;
+    what pandas itself would write names parts of it that move from version to version.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        """`width`: values of a row."""
+        self.parts: list[tuple[int, bytes]] = []
+        """What lies before, between and after the arrays, by its offset."""
+        self.size = 0
+        self._put(b"\x80\x05" + _named("pandas DataFrame") + b"(")
+        self.values_at = self._array((rows, width), "<f8")
+        self._put(_named("pandas DatetimeIndex"))
+        self.times_at = self._array((rows,), "<M8[ns]")
+        self._put(_TUPLE_OF_ONE + _constant({"name": INDEX}) + _CALL_WITH_NAMES)
+        self._put(_constant(columns(width // 4)) + _constant(None) + _constant(False) + _TUPLE_OF_MARKED + _CALL + b".")
+
+    def _array(self, shape: tuple[int, ...], dtype: str) -> int:
+        """Leaves room for an array, and returns where it begins."""
+        size = 8 * math.prod(shape)
+        self._put(_named("numpy ndarray") + b"(" + _constant(shape) + _constant(dtype))
+        begin = _BYTEARRAY + size.to_bytes(8, "little")
+        room = -(self.size + len(_padding(0)) + len(begin)) % _ALIGNED
+        self._put(_padding(room) + begin)
+        place, self.size = self.size, self.size + size
+        self._put(_TUPLE_OF_MARKED + _CALL)
+        return place
+
+    def _put(self, part: bytes) -> None:
+        self.parts.append((self.size, part))
+        self.size += len(part)
+
+
+_TUPLE_OF_ONE, _TUPLE_OF_MARKED, _CALL, _CALL_WITH_NAMES, _BYTEARRAY = b"\x85", b"t", b"R", b"\x92", b"\x96"
+
+
+def _named(name: str) -> bytes:
+    """The opcodes for what a module and a name in it say."""
+    return b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in name.split()) + b"\x93"
+
+
+def _constant(value: object) -> bytes:
+    return pickletools.optimize(pickle.dumps(value, 2))[2:-1]  # without the protocol and the end
+
+
+def _padding(room: int) -> bytes:
+    """Bytes that are put on the stack and dropped again."""
+    return b"C" + bytes([room]) + bytes(room) + b"0"
+
+
 def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """One DataFrame, for `pandas.read_pickle`."""
+    """One DataFrame, for `pandas.read_pickle` of pandas 1.5 and later."""
+    layout = PickleLayout(*values.shape)
     with path.open("wb") as file:
-        pickle.dump(as_frame(times, values), file, protocol=5)
+        for offset, part in layout.parts:
+            file.seek(offset)
+            file.write(part)
+        for offset, array in ((layout.values_at, values), (layout.times_at, times)):
+            file.seek(offset)
+            for start in range(0, len(array), PIECE_ROWS):
+                file.write(np.ascontiguousarray(array[start : start + PIECE_ROWS]).data)
 
 
 def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """Full precision: each number in the shortest form that reads back as the same float64; NaN is empty."""
+    """Full precision: each number in the shortest form that reads back as the same float64.
+
+    NaN, a level that is missing, is empty; infinite numbers, which no book has, are `inf` and `-inf`.
+    """
     with path.open("wb") as file:
         file.write(",".join([INDEX, *columns(values.shape[1] // 4)]).encode() + b"\n")
         options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
@@ -51,13 +116,16 @@ def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
 
 
 def _decimal(column: Floats) -> pa.Array:
-    """A column whose whole numbers are to be read as floats too: `12.0`, not `12`."""
+    """A column whose whole numbers are to be read as floats too: `12.0`, not `12`, and `1e+10` as it is."""
     numbers = pa.array(column, from_pandas=True)
-    whole = (column == np.floor(column)) & (np.abs(column) < _WHOLE_BELOW)
-    if not whole.any():
+    size = np.abs(column)
+    bare = (column == np.floor(column)) & (size < np.inf)
+    if not bare.any():
         return numbers
-    text = numbers.cast(pa.string())
-    return pc.if_else(pa.array(whole), pc.binary_join_element_wise(text, "0", "."), text)
+    text, bare = numbers.cast(pa.string()), pa.array(bare)
+    if (size >= _MAYBE_WITH_EXPONENT).any():
+        bare = pc.and_(bare, pc.invert(pc.match_substring(text, "e")))
+    return pc.if_else(bare, pc.binary_join_element_wise(text, "0", "."), text)
 
 
 def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:

@@ -1,40 +1,21 @@
 """A pickle that is filled while its rows come: saves writing and reading them once more.
 
-Rows are counted before they are read, and so every byte of a pickle is known but those of the rows:
-pickle is asked for a frame of zeros of that size, and the places of the zeros are noted instead of written. Rows that
-became visible after they were counted wait beside; then, or where copies were left out, the pickle is written anew.
+Rows are counted before they are read, and so every byte of a pickle is known but those of the rows (`PickleLayout`).
+Rows that became visible after they were counted wait beside; then, or where copies were left out, the pickle is written
+from its beginning.
 """
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
 
-from ingester.datasets.spill import Spill
-from ingester.grid import Floats, Nanoseconds, as_frame
+from ingester.datasets.formats import PickleLayout
+from ingester.datasets.spill import Spill, waiting_path
+from ingester.grid import Floats, Nanoseconds
 
 LEAST_ROWS = 1 << 14
-"""Of fewer rows pickle would keep times in a frame of its own with other things, without a place to be noted."""
-
-
-class _Places:
-    """Takes what pickle writes; remembers where large arrays go, and keeps the rest."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[int, bytes]] = []
-        self.arrays: dict[int, int] = {}
-        """Offset of an array by its bytes."""
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> int:
-        size = memoryview(data).nbytes
-        if size >= 8 * LEAST_ROWS:
-            self.arrays[size] = self.size
-        else:
-            self.parts.append((self.size, bytes(data)))
-        self.size += size
-        return size
+"""Fewer are not worth it: they are read again from memory."""
 
 
 class InPlace:
@@ -45,20 +26,15 @@ class InPlace:
         self.rows = 0
         self._width = width
         self._room = room
-        self._path = folder / f"{symbol}.inplace"
+        self._path = waiting_path(folder, symbol, "inplace")
         self._over = Spill(folder, symbol, width)
-        places = _Places()
-        times, values = np.zeros(room, np.int64), np.zeros((room, width))
-        times.flags.writeable = values.flags.writeable = False  # as what is read back from a spill
-        pickle.dump(as_frame(times, values), places, protocol=5)
-        self._times_at, self._values_at = places.arrays[times.nbytes], places.arrays[values.nbytes]
+        self._layout = PickleLayout(room, width)
         if not self._path.exists():
             beside = self._path.with_suffix(".new")
             with beside.open("wb") as file:
-                for offset, part in places.parts:
+                for offset, part in self._layout.parts:
                     file.seek(offset)
                     file.write(part)
-                file.truncate(places.size)
             beside.replace(self._path)
 
     def append(self, times: Nanoseconds, values: Floats) -> None:
@@ -66,8 +42,8 @@ class InPlace:
         fit = min(len(times), max(0, self._room - self.rows))
         if fit:
             with self._path.open("r+b") as file:
-                os.pwrite(file.fileno(), np.ascontiguousarray(times[:fit]).data, self._times_at + 8 * self.rows)
-                at = self._values_at + 8 * self._width * self.rows
+                os.pwrite(file.fileno(), np.ascontiguousarray(times[:fit]).data, self._layout.times_at + 8 * self.rows)
+                at = self._layout.values_at + 8 * self._width * self.rows
                 os.pwrite(file.fileno(), np.ascontiguousarray(values[:fit]).data, at)
         self._over.append(times[fit:], values[fit:])
         self.rows += len(times)
@@ -82,12 +58,11 @@ class InPlace:
         rows = min(self.rows, self._room)
         if not rows:
             return self._over.arrays()
-        times = np.asarray(np.memmap(self._path, np.int64, "r", self._times_at, (rows,)))
-        values = np.asarray(np.memmap(self._path, np.float64, "r", self._values_at, (rows, self._width)))
+        times = np.asarray(np.memmap(self._path, np.int64, "r", self._layout.times_at, (rows,)))
+        values = np.asarray(np.memmap(self._path, np.float64, "r", self._layout.values_at, (rows, self._width)))
         if self._over.rows:
             more_times, more_values = self._over.arrays()
-            times, values = np.concatenate([times, more_times]), np.concatenate([values, more_values])
-            times.flags.writeable = values.flags.writeable = False  # or pickle would write other bytes
+            return np.concatenate([times, more_times]), np.concatenate([values, more_values])
         return times, values
 
     def last(self) -> tuple[int, Floats] | None:
@@ -98,14 +73,18 @@ class InPlace:
         return int(times[-1]), values[-1:].copy()
 
     def become(self, path: Path) -> bool:
-        """Gives the pickle its name; False where there are not just as many rows as it has room for.
+        """Gives the pickle its name; False where there are not just as many rows as it has room for, or where the file
+        system has no hard links.
 
         It keeps the present one as well until `remove`, for one who is interrupted before that is noted.
         """
         if self.rows != self._room:
             return False
         path.unlink(missing_ok=True)
-        os.link(self._path, path)
+        try:
+            os.link(self._path, path)
+        except OSError:  # exFAT, and many network and FUSE file systems
+            return False
         return True
 
     def remove(self) -> None:

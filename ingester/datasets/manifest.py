@@ -36,6 +36,17 @@ def manifest(
     }
 
 
+def is_whole(folder: Path, request: Request) -> bool:
+    """Whether a folder holds the data set that is asked for."""
+    try:
+        found = json.loads((folder / NAME).read_bytes())
+        wanted = manifest(request, (), {}, ())
+        asked = all(found[key] == wanted[key] for key in ("version", "from", "to", "format", "levels", "grid"))
+        return asked and set(found["pairs"]) == set(request.symbols)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Writes it durably."""
     replace_durably(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.datasets.cut import read_ahead
-from ingester.datasets.merging import WINDOW_NS, Merger
+from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
 from ingester.datasets.opened import DataSet
 from ingester.grid import Floats, Nanoseconds
 from ingester.snapshot import Level, Snapshot
-from ingester.store.query import depth
+from ingester.store.query import depth, tell_nameless
 from ingester.store.questdb import QuestDB
-from ingester.store.reader import Reader, Slice
+from ingester.store.reader import Reader
 
 PIECE_ROWS = 100_000
 """Rows of all pairs, about, that are read at once from a data set."""
@@ -40,21 +40,38 @@ def table_snapshots(
 
     `counts`: rows of all symbols in the range. Raises StoreError.
     """
-    reader = Reader(db, symbols, depth(db), dict(counts))
-    mergers = {symbol: Merger() for symbol in symbols}
-    before = Slice(start_ns - WINDOW_NS, start_ns)  # what is a copy of a book before the range
-    with read_ahead(reader, [before, *reader.slices(start_ns, end_ns)]) as parts:
+    levels = depth(db)
+    reader = Reader(db, symbols, levels, dict(counts))
+    # Before: what is a copy of a book before the range, or newer than one in it; after: copies with more levels.
+    slices = reader.slices(start_ns - WINDOW_NS, end_ns + WINDOW_NS)
+    recorders, width = Recorders(), 4 * levels
+    mergers = {symbol: Merger(width, reader.several) for symbol in symbols}
+    waiting = dict.fromkeys(symbols, Books.none(width))  # until the books of all pairs are settled
+    nothing = Books.none(width), np.empty(0, np.int64)
+    began_ns = start_ns
+    with read_ahead(reader, slices) as parts:
         for part, rows in parts:
+            found = by_pair(rows, recorders)
+            until_ns = min(part.end_ns, end_ns)
+            for symbol, merger in mergers.items():
+                books, settled_ns = merger.take(*found.get(symbol, nothing), part.end_ns)
+                waiting[symbol] = waiting[symbol].followed_by(books)
+                until_ns = min(until_ns, settled_ns)
+            if part.end_ns >= end_ns + WINDOW_NS:
+                for symbol, merger in mergers.items():
+                    waiting[symbol] = waiting[symbol].followed_by(merger.rest())
+                until_ns = end_ns
             pieces = []
-            for number, symbol in enumerate(rows.symbols):
-                own = slice(rows.bounds[number], rows.bounds[number + 1])
-                times, ids, values = rows.times[own], rows.ids[own], rows.values[own]
-                kept = mergers[symbol].take(times, ids)
-                if not kept.all():
-                    times, ids, values = times[kept], ids[kept], values[kept]
-                pieces.append(_Piece(symbol, times, ids, values))
-            if part.start_ns >= start_ns:
-                yield from _snapshots(pieces)
+            for symbol, books in waiting.items():
+                first, stop = np.searchsorted(books.times, [began_ns, until_ns])
+                if first < stop:
+                    pieces.append(_Piece(symbol, *books.chosen(slice(first, stop))))
+                waiting[symbol] = books.chosen(slice(stop, None))
+            began_ns = max(began_ns, until_ns)
+            yield from _snapshots(pieces)
+            if began_ns >= end_ns:
+                break
+    tell_nameless(reader.nameless)
 
 
 def dataset_snapshots(data: DataSet) -> Iterator[Snapshot]:

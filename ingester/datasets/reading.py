@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from ingester.datasets import pickles
 from ingester.datasets.dataset import INDEX, columns
-from ingester.datasets.recordings import load_pickle
 from ingester.errors import IngesterError, UnreadableDataSet
 from ingester.grid import Floats, Nanoseconds
 
@@ -222,12 +222,11 @@ class _Member(NamedTuple):
 
 
 def _unpickled(path: Path, levels: int) -> _Arrays:
-    with path.open("rb") as file:
-        frame = load_pickle(file)
-    names = list(getattr(frame, "columns", ()))
-    if names != columns(levels):
-        raise UnreadableDataSet(f"it holds a {type(frame).__name__} of {', '.join(map(str, names[:5])) or 'nothing'}")
-    return _Arrays(_int64(frame.index.to_numpy()), frame.to_numpy(), levels)
+    plain = pickles.read(path.read_bytes())
+    if plain.names != columns(levels):
+        raise UnreadableDataSet(f"it holds a frame of {', '.join(plain.names[:5]) or 'nothing'}")
+    values = np.column_stack(plain.columns) if plain.block is None else plain.block
+    return _Arrays(_int64(plain.labels), values, levels)
 
 
 def _csv(path: Path, levels: int) -> _Arrays:

@@ -1,21 +1,17 @@
-"""Files of earlier recordings, one pair each: raw intervals and extracted data sets, as pickle or CSV.
-
-Pickles come from anywhere, so that only constructors of pandas, numpy and pyarrow values are admitted in them.
-"""
+"""Files of earlier recordings, one pair each: raw intervals and extracted data sets, as pickle or CSV."""
 
 import gzip
 import io
-import pickle
 import re
-from collections.abc import Callable, Iterable
-from datetime import UTC
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from ingester.datasets import pickles
 from ingester.datasets.dataset import COLON, INDEX, columns
+from ingester.datasets.pickle_machine import UnreadablePickle
 from ingester.errors import OperationError
 from ingester.grid import Floats, Nanoseconds
 
@@ -134,105 +130,18 @@ def _times(index: Any) -> Nanoseconds:
 
 
 def load_pickle(file: IO[bytes]) -> Any:
-    """What a pickle holds, of protocol 0 to 5, written under pandas 1 to 3 and numpy 1 or 2.
+    """The DataFrame in a pickle, of which nothing is executed. Raises UnreadableRecording."""
+    import pandas as pd
 
-    Raises UnreadableRecording where it names anything but pandas', numpy's and pyarrow's constructors of values.
-    """
-    return _Restricted(file).load()
-
-
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        return _admitted(module, name, super().find_class)
-
-
-_CONSTRUCTORS = {
-    "builtins": "slice bytearray object",
-    "copyreg": "_reconstructor",
-    "datetime": "datetime timezone timedelta",
-    "decimal": "Decimal",
-    "numpy": "ndarray",
-    "numpy._core.multiarray": "_reconstruct scalar",
-    "numpy._core.numeric": "_frombuffer",
-    "pandas": "DataFrame DatetimeIndex DatetimeTZDtype Index RangeIndex StringDtype Timestamp",
-    "pandas.arrays": "ArrowStringArray DatetimeArray StringArray",
-    "pandas._libs.arrays": "NDArrayBacked __pyx_unpickle_NDArrayBacked",
-    "pandas._libs.internals": "_unpickle_block",
-    "pandas._libs.tslibs.nattype": "_nat_unpickle __nat_unpickle",
-    "pandas._libs.tslibs.offsets": "Nano Micro Milli Second Minute Hour Day",
-    "pandas._libs.tslibs.timestamps": "Timestamp _unpickle_timestamp",
-    "pandas.core.arrays.datetimes": "DatetimeArray",
-    "pandas.core.arrays.string_": "StringArray StringDtype",
-    "pandas.core.arrays.string_arrow": "ArrowStringArray",
-    "pandas.core.dtypes.dtypes": "DatetimeTZDtype",
-    "pandas.core.frame": "DataFrame",
-    "pandas.core.indexes.base": "Index _new_Index",
-    "pandas.core.indexes.datetimes": "DatetimeIndex _new_DatetimeIndex",
-    "pandas.core.indexes.numeric": "Int64Index Float64Index",
-    "pandas.core.indexes.range": "RangeIndex",
-    "pandas.core.internals.blocks": "new_block",
-    "pandas.core.internals.managers": "BlockManager",
-    "pyarrow.lib": "py_buffer type_for_alias",
-    "zoneinfo": "ZoneInfo",
-}
-_ADMITTED = {(module, name) for module, names in _CONSTRUCTORS.items() for name in names.split()}
-_MOVED = {
-    ("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index"),
-    ("pandas.core.indexes.numeric", "Float64Index"): ("pandas", "Index"),
-    ("pandas.core.internals.blocks", "new_block"): ("pandas._libs.internals", "_unpickle_block"),
-    ("pandas._libs.tslibs.nattype", "__nat_unpickle"): ("pandas._libs.tslibs.nattype", "_nat_unpickle"),
-}
-_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as Python 2's protocols name them
-
-
-def _admitted(module: str, name: str, find: Callable[[str, str], Any]) -> Any:
-    module = re.sub(r"^numpy\.core\.", "numpy._core.", _MODULES.get(module, module))
-    if (module, name) in _NARROWED:
-        return _NARROWED[module, name]
-    if (module, name) not in _ADMITTED:
-        raise UnreadableRecording(f"is refused: a recording does not need {module}.{name}")
-    module, name = _MOVED.get((module, name), (module, name))
-    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
-        module = module.replace("numpy._core.", "numpy.core.")
-    return find(module, name)
-
-
-def _dtype(text: object, *_: object) -> np.dtype[Any]:
-    """Plain types only: the state of others says what is a pointer."""
-    if not isinstance(text, str) or not re.fullmatch(r"[<>|=]?[biufmMOSU]\d*(\[\w+\])?", text):
-        raise UnreadableRecording(f"is refused: numbers of type {text!s:.60}")
-    return np.dtype(text)
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise UnreadableRecording(f"is refused: bytes encoded as {encoding:.60}")
-    return text.encode(encoding)
-
-
-def _attribute(of: object, name: str) -> Any:
-    if of is not ZoneInfo or name != "_unpickle":
-        raise UnreadableRecording(f"is refused: a recording does not need the attribute {name:.60}")
-    return ZoneInfo._unpickle  # type: ignore[attr-defined]
-
-
-def _arrow(data: Any) -> Any:
-    """An array whose offsets stay within its buffers."""
-    import pyarrow as pa
-
-    array = pa.lib._restore_array(data)
-    array.validate(full=True)
-    return array
-
-
-_NARROWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("builtins", "getattr"): _attribute,
-    ("_codecs", "encode"): _bytes,
-    ("numpy", "dtype"): _dtype,
-    ("pyarrow.lib", "_restore_array"): _arrow,
-    ("pytz", "_UTC"): lambda: UTC,
-    ("zoneinfo", "ZoneInfo._unpickle"): lambda *arguments: ZoneInfo._unpickle(*arguments),  # type: ignore[attr-defined]
-}
+    try:
+        plain = pickles.read(file.read())
+    except UnreadablePickle as error:
+        raise UnreadableRecording(str(error)) from error
+    index = pd.Index(plain.labels, name=plain.labels_name)
+    if plain.block is not None:
+        return pd.DataFrame(plain.block, index=index, columns=plain.names, copy=False)
+    frame = pd.DataFrame(dict(enumerate(plain.columns)), index=index)
+    return frame.set_axis(plain.names, axis=1)
 
 
 def _first_line(error: Exception) -> str:

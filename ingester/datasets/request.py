@@ -6,6 +6,7 @@ import msgspec
 
 from ingester.clock import SECOND
 from ingester.datasets import dataset
+from ingester.text import path_part
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -33,8 +34,9 @@ class Request(msgspec.Struct, frozen=True):
         return 4 * self.levels
 
     def file_name(self, symbol: str) -> str:
-        """Of a pair's file."""
-        return dataset.file_name(symbol, self.frequency_ns, self.start_ns, self.end_ns, self.format)
+        """Of a pair's file. Raises SettingsError where the symbol cannot be part of one."""
+        name = dataset.file_name(symbol, self.frequency_ns, self.start_ns, self.end_ns, self.format)
+        return path_part(name, "pair")
 
 
 @dataclass

@@ -1,10 +1,21 @@
 """Where the rows of each pair wait, on disk, between reading slices of all pairs and writing a file for each pair."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
+from ingester.errors import SettingsError
 from ingester.grid import Floats, Nanoseconds
+from ingester.text import inside, path_part
+
+
+def waiting_path(folder: Path, symbol: str, suffix: str) -> Path:
+    """Where rows of a pair wait. A symbol that cannot be the name of a file has its digest instead."""
+    try:
+        return inside(folder, f"{path_part(symbol)}.{suffix}")
+    except SettingsError:
+        return folder / f"{hashlib.sha256(symbol.encode('utf-8', 'surrogatepass')).hexdigest()}.{suffix}"
 
 
 class Spill:
@@ -14,8 +25,8 @@ class Spill:
         """`width`: values of a row."""
         self.symbol = symbol
         self._width = width
-        self._times_path = folder / f"{symbol}.times"
-        self._values_path = folder / f"{symbol}.values"
+        self._times_path = waiting_path(folder, symbol, "times")
+        self._values_path = waiting_path(folder, symbol, "values")
         self.rows = 0
 
     def append(self, times: Nanoseconds, values: Floats) -> None:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from ingester import private
 from ingester.health.report import Report
+from ingester.text import inside, path_part
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +27,21 @@ def state_folder(data_dir: Path) -> Path:
 
 
 class StateFile:
-    """The writing side; belongs to one thread. Raises OSError."""
+    """The writing side; belongs to one thread. Raises OSError and UnsafeFile."""
 
     def __init__(self, data_dir: Path, collector: str) -> None:
         self._folder = state_folder(data_dir)
-        self._path = self._folder / f"{collector}.json"
+        self._path = inside(self._folder, f"{path_part(collector)}.json", "collector")
         self._lock = -1
 
     def write(self, report: Report) -> None:
         """Replaces the report, and takes the lock where it is not held yet."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private.folder(self._folder)
         if self._lock < 0:
             self._claim()
         temporary = self._path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(report) + b"\n")
+        with private.write_anew(temporary) as file:
+            file.write(msgspec.json.encode(report) + b"\n")
         temporary.replace(self._path)
 
     def close(self) -> None:
@@ -48,7 +51,7 @@ class StateFile:
             self._lock = -1
 
     def _claim(self) -> None:
-        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = private.open_file(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a reader may hold it for a moment: next time
         except OSError:

@@ -23,6 +23,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.spool import Spool
 from ingester.store.tally import Tally
 from ingester.store.writer import Writer
+from ingester.text import inside
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def send(
     `wait` sleeps, and is true where sending is to end early; `show` is told from time to time how many rows wait.
     Raises SpoolError where the recorder runs, or never was.
     """
-    folder = spools(data_dir) / collector
+    folder = inside(spools(data_dir), collector, "recorder's name")
     if not folder.is_dir():
         raise SpoolError(
             f"There is no spool of a recorder {collector!r} in {data_dir}. `ingester spool list` names them."
@@ -127,7 +128,7 @@ def send(
             db.ping()
             schema.ensure_tables(db, depth)
 
-        letters = DeadLetters(data_dir / "dead-letter" / collector)
+        letters = DeadLetters(inside(data_dir / "dead-letter", collector))
         writer = Writer(db, spool, now, metrics, prepare, letters, lambda event: None, tally=tally)
         auditor = Auditor(db, spool, collector, tally, now, metrics, lambda event: None)
         writer.start()
@@ -149,10 +150,13 @@ def send(
 
 
 def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:
-    folder = spools(data_dir)
-    if not folder.is_dir():
+    try:
+        return [each for each in sorted(spools(data_dir).iterdir()) if each.is_dir() and each.name not in running]
+    except FileNotFoundError:
         return []
-    return [each for each in sorted(folder.iterdir()) if each.is_dir() and each.name not in running]
+    except OSError as error:  # another user's folder
+        log.warning("what waits in %s cannot be looked at: %s", spools(data_dir), error.strerror or error)
+        return []
 
 
 def _waiting(folder: Path) -> Leftover | None:

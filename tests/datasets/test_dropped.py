@@ -30,7 +30,13 @@ def told(gaps):
             13 * DAY,
             [(9 * DAY, 10 * DAY, NOT_RECORDED), (10 * DAY, 12 * DAY, DROPPED), (12 * DAY, 13 * DAY, NOT_RECORDED)],
         ),
-        (10 * DAY - SECOND // 10, 12 * DAY + SECOND // 10, [(10 * DAY, 12 * DAY, DROPPED)]),
+        # up to the first book after it, however soon that comes
+        (10 * DAY - SECOND // 10, 12 * DAY + SECOND // 10, [(10 * DAY, 12 * DAY + SECOND // 10, DROPPED)]),
+        (
+            10 * DAY - SECOND // 10,
+            12 * DAY + 420 * SECOND,
+            [(10 * DAY, 12 * DAY, DROPPED), (12 * DAY, 12 * DAY + 420 * SECOND, NOT_RECORDED)],
+        ),
     ],
 )
 def test_a_gap_is_told_apart_from_what_was_dropped_of_it(since_ns, until_ns, parts):

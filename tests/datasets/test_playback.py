@@ -71,6 +71,21 @@ def test_no_more_is_read_than_is_played_soon(stored, monkeypatch):
     assert len(parts) < 10
 
 
+def test_books_of_two_recorders_are_played_in_order_with_the_deepest_levels(stored):
+    db, _ = stored
+    day = DAY + 86_400 * SECOND
+
+    def book(update_id, ms, levels):
+        return Snapshot(
+            "YCUSDT", day + ms * 1_000_000, update_id, [(update_id / 2, 1.0)] * levels, [(9.0, 1.0)] * levels
+        )
+
+    store(db, [book(4, 0, 2), book(5, 30, 2), book(8, 50, 2)], "playback-a")
+    store(db, [book(4, 1, 5), book(6, 20, 5), book(7, 40, 5), book(8, 51, 5)], "playback-b")
+    found = played(db, day, day + 60 * SECOND, ["YCUSDT"])
+    assert found == [book(4, 0, 5), book(6, 20, 5), book(7, 40, 5), book(8, 50, 5)]
+
+
 def rows_of(snapshots, levels=2):
     rows = {}
     for each in snapshots:

@@ -7,7 +7,7 @@ import time
 import pytest
 from unanswering import Unanswering
 
-from ingester.errors import NoAnswer, Unreachable
+from ingester.errors import NoAnswer, StoreError, Unreachable
 from ingester.snapshot import Snapshot
 from ingester.store import schema
 from ingester.store.endpoint import Endpoint
@@ -50,6 +50,36 @@ def test_why_a_server_does_not_answer_is_told_in_a_few_words():
         QuestDB(Endpoint(url)).sql("SELECT 1")
     assert str(dropped.value) == f"QuestDB at {url} does not answer: Remote end closed connection without response"
     assert str(refused.value) == f"QuestDB at {url} does not answer: [Errno 111] Connection refused"
+
+
+def announces_too_much(listener, status):
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 %d x\r\nContent-Length: 99999999999999999999\r\n\r\n{}" % status)
+        connection.close()
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda db: db.sql("SELECT 1"),
+        lambda db: list(db.csv("SELECT 1")),
+        lambda db: db.parquet("x", bytearray()),
+        lambda db: db.write(b"x"),
+    ],
+)
+def test_an_answer_of_20_digits_of_bytes_is_none(ask, status):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        threading.Thread(target=announces_too_much, args=[listener, status], daemon=True).start()
+        with pytest.raises(StoreError):
+            ask(QuestDB(Endpoint(url)))
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("drip", [None, 0.05], ids=["silent", "dripping"])

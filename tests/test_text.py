@@ -1,0 +1,145 @@
+"""text.py: names and texts from outside, as paths and on a screen; and all the ways on which they come there."""
+
+import json
+import logging
+
+import msgspec
+import pytest
+from books_in_table import store
+from click.testing import CliRunner
+from recorder import url_of
+
+from ingester.capture.collector import spool_folder
+from ingester.cli import cli
+from ingester.clock import SECOND
+from ingester.datasets.spill import Spill
+from ingester.errors import SettingsError
+from ingester.exchange.binance import EXCHANGES
+from ingester.health.statefile import StateFile
+from ingester.settings import Settings
+from ingester.snapshot import Snapshot
+from ingester.store import schema
+from ingester.store.questdb import QuestDB
+from ingester.text import PlainLines, inside, path_part, plain
+
+HOSTILE = ["", ".", "..", "/etc", "a/b", "a\\b", "../x", "a\0b", "a\nb", "\x1b[2J", "a" * 256, "币" * 90]
+DAY = 1_602_806_400 * SECOND  # 2020-10-16, which no other test writes to
+EVIL = "../X\x1b[31m[red]\nUSDT"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_that_is_more_than_the_name_of_a_file_is_refused(tmp_path, name):
+    for check in (path_part, lambda name: inside(tmp_path, name), lambda name: spool_folder(tmp_path, name)):
+        with pytest.raises(SettingsError):
+            check(name)
+    with pytest.raises(SettingsError):
+        StateFile(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["BTCUSDT", "币安人生USDT", "ADA_USDT_100ms_(2023-06-01 12꞉00)_(1).pkl", "..a", "%2F"])
+def test_other_names_stay(tmp_path, name):
+    assert inside(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize("collector", [".", "..", "a/b", ""])
+def test_no_recorder_is_called_like_another_folder(collector):
+    with pytest.raises(SettingsError, match="--collector"):
+        Settings(("BTCUSDT",), EXCHANGES["binance"], collector=collector)
+
+
+@pytest.mark.parametrize("symbol", HOSTILE)
+def test_rows_of_any_symbol_wait_in_their_folder(tmp_path, symbol):
+    import numpy as np
+
+    folder = tmp_path / "a" / "folder"
+    folder.mkdir(parents=True)
+    spill = Spill(folder, symbol, 4)
+    spill.append(np.arange(3), np.ones((3, 4)))
+    assert spill.arrays()[0].tolist() == [0, 1, 2]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["folder"]
+    assert len(list(folder.iterdir())) == 2
+    spill.remove()
+    assert not list(folder.iterdir())
+
+
+def test_control_characters_and_those_that_turn_text_round_are_shown():
+    assert plain("a\x1b[31mb\r\x00\x85\u202e c\ttab\nline 币") == "a\\x1b[31mb\\r\\x00\\x85\\u202e c\ttab\nline 币"
+    assert plain("a\nb\tc", "") == "a\\nb\\tc"
+
+
+def test_a_line_of_the_log_stays_a_line():
+    record = logging.makeLogRecord({"msg": "no %s", "args": ("pair\n2026 INFO all is well\x1b[2J",), "level": 20})
+    assert PlainLines().filter(record)
+    assert record.getMessage() == "no pair\\n2026 INFO all is well\\x1b[2J"
+
+
+@pytest.fixture(scope="module")
+def evil(questdb):
+    """A table that holds rows of a pair whose name is an attack, and of a sound one."""
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 5)
+    sides = [[(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5]
+    rows = [Snapshot(symbol, DAY + n * SECOND, n, *sides) for symbol in (EVIL, "XPLAINUSDT") for n in range(1, 5)]
+    store(db, rows, "text-\x1b[31m[red]test")
+    yield questdb
+    db.sql("ALTER TABLE orderbook DROP PARTITION LIST '2020-10-16'")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["coverage", "--from", "2020-10-16", "--to", "2020-10-17"],
+        ["sql", "SELECT symbol, collector FROM orderbook WHERE timestamp IN '2020-10-16'"],
+        ["sql", "SELECT '[red]\x1b[31m' AS \"[bold]\" FROM orderbook WHERE timestamp IN '2020-10-16'"],
+        ["status"],
+    ],
+)
+def test_tables_print_text_from_outside_plain(evil, tmp_path, command):
+    answer = CliRunner().invoke(cli, [*command, "--questdb", url_of(evil.endpoint), "--data-dir", str(tmp_path / "x")])
+    assert "\x1b[31m" not in answer.output
+    assert "Traceback" not in answer.output
+    if command[0] != "status":
+        assert answer.exit_code == 0, answer.output
+        assert "[red]" in answer.output
+        assert "\\x1b[31m" in answer.output
+
+
+def test_a_pair_that_cannot_name_a_file_keeps_an_export_in_its_folder(evil, tmp_path):
+    root = tmp_path / "deep" / "root"
+    where = ("--questdb", url_of(evil.endpoint), "--root", str(root), "--from", "2020-10-16", "--to", "2020-10-17")
+    every = CliRunner().invoke(cli, ["export", *where])
+    assert "\x1b" not in every.output
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["deep"])
+    if every.exit_code == 0:  # escaped
+        (folder,) = (root / "extracted datasets").iterdir()
+        files = [pair["file"] for pair in json.loads((folder / "manifest.json").read_text())["pairs"].values()]
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "manifest.json"])
+    else:
+        assert every.exit_code == 2
+        assert "cannot be the name of a file" in every.output
+    named = CliRunner().invoke(cli, ["export", *where, "--pairs", "XPLAINUSDT", "--overwrite"])
+    assert named.exit_code == 0, named.output
+
+
+def test_what_a_server_says_is_printed_plain(tmp_path):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = msgspec.json.encode({"error": "bad\x1b[31m[red]"})
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        answer = CliRunner().invoke(cli, ["sql", "SELECT 1", "--questdb", f"http://127.0.0.1:{server.server_port}"])
+        server.shutdown()
+    assert answer.exit_code == 1
+    assert "bad\\x1b[31m[red]" in answer.output
+    assert "\x1b" not in answer.output
