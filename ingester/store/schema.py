@@ -86,8 +86,8 @@ def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, s
 
 
 def _apply_views(db: QuestDB, depth: int) -> None:
-    columns = {name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
-    depth = max(depth, sum(f"bid_{level}" in columns for level in range(1, 21)))  # as others made it
+    there = {name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
+    depth = max(depth, sum(f"bid_{level}" in there for level in range(1, 21)))  # as others made it
     try:
         existing = {name: (body, status) for name, body, status in db.sql(_VIEWS).rows}
     except QueryError as error:
