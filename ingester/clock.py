@@ -55,6 +55,12 @@ class Clock:
         passed = monotonic - since
         return monotonic + anchor + (change if passed >= SECOND else change * passed // SECOND)
 
+    def advance(self, by_ns: int) -> None:
+        """Jumps ahead; to be called before anything is stamped. `follow` brings it back to the wall clock."""
+        anchor, change, since = self._course
+        self._course = anchor + by_ns, change, since
+        self._known -= by_ns
+
     def step(self) -> int:
         """By how many nanoseconds the wall clock has moved away from this one; positive where it is ahead."""
         return self._wall_ns() - self.now()

@@ -13,6 +13,7 @@ from typing import Any
 
 from platformdirs import user_config_path
 
+from ingester import private
 from ingester.errors import SettingsError
 from ingester.places import Entry, Keys, places
 
@@ -62,11 +63,36 @@ def user_file() -> Path:
 
 
 def find(told: Path | None) -> Path | None:
-    """The file that is in force: the one that was named, else one in this folder, else the user's own."""
-    if told is not None:
+    """The file that is in force: the one that was named, else one in this folder, else the user's own.
+
+    One that was not named and that another user could have changed is passed over, with a warning."""
+    if told is not None:  # the user's own decision
         return told
     # unlike Path.is_file, no error where a folder above must not be looked into, as somebody else's home
-    return next((path for path in (Path(NAME), user_file()) if os.path.isfile(path)), None)
+    return next((path for path in (Path(NAME), user_file()) if os.path.isfile(path) and _is_ours(path)), None)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else could have written what a file says; a warning where somebody could.
+
+    A file that was not named is trusted as git trusts a repository: whoever may write it would decide what is run.
+    """
+    try:
+        who = _stranger(path.lstat()) or _stranger(path.stat())
+    except OSError as error:
+        who = f"nobody knows who ({error.strerror})"
+    if who:
+        name = _shown(path)
+        log.warning(
+            "%s is ignored, for it can be changed by %s. If you trust what it says: --config %s", name, who, name
+        )
+    return not who
+
+
+def _stranger(state: os.stat_result) -> str:
+    """Who besides this user and root may change a file; with sudo, the user who called it is trusted too."""
+    caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    return private.changeable_by(state, (int(caller),) if caller.isdecimal() else ())
 
 
 def read(path: Path | None, told_by: str = "") -> Configuration:
@@ -78,7 +104,8 @@ def read(path: Path | None, told_by: str = "") -> Configuration:
         return Configuration()
     name = _shown(path)
     try:
-        raw, mode = path.read_bytes(), path.stat().st_mode
+        with path.open("rb") as file:
+            raw, state = file.read(), os.fstat(file.fileno())
     except OSError as error:
         named = f"{told_by} names" if told_by else "There is"
         hint = f" `ingester init {name}` writes one." if isinstance(error, FileNotFoundError) else ""
@@ -94,7 +121,9 @@ def read(path: Path | None, told_by: str = "") -> Configuration:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SettingsError(_syntax(name, text, error)) from None
-    if _holds_secret(values) and stat.S_ISREG(mode) and mode & stat.S_IROTH:
+    if not told_by and stat.S_ISREG(state.st_mode) and (who := _stranger(state)):  # it was exchanged just now
+        raise SettingsError(f"{name} can be changed by {who}. If you trust what it says: --config {name}")
+    if _holds_secret(values) and stat.S_ISREG(state.st_mode) and state.st_mode & stat.S_IROTH:
         log.warning("%s holds a password, and every user of this machine can read it: chmod 600 %s", name, name)
     return Configuration(path, values, places(text))
 

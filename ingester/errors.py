@@ -13,15 +13,19 @@ IngesterError
     │   ├── RegionRefused      Binance serves no customers where this machine stands (HTTP 451)
     │   ├── RateLimited        Binance wants to be asked later (HTTP 429 and 418)
     │   └── Incomplete         Binance answered with less than it lists
+    ├── UnsafeFile           a file or folder of ours belongs to another user, or may be changed by one
     ├── UnreadableDataSet    the folder or a file of a data set is missing, changed or damaged
     └── StoreError           the database side
         ├── ServerError        the managed QuestDB could not be fetched, started or stopped
         ├── QueryError         QuestDB refused a statement
         ├── Unreachable        QuestDB did not answer
         │   └── NoAnswer         QuestDB took the connection, or the call for one, and said nothing in time
+        ├── UnknownServer      another process than the managed QuestDB listens at its port
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
+        ├── LevelsRefused      an existing table cannot get more levels now
+        ├── MixedData          practice would be recorded among real books, or the reverse
         └── SpoolError         the folder of rows that wait on disk cannot be used
 
 The message of each names the value that was wrong, what was expected, and the next step.
@@ -76,6 +80,10 @@ class UnreadableDataSet(OperationError):
     """A data set's folder or one of its files is missing, changed or damaged."""
 
 
+class UnsafeFile(OperationError):
+    """A file or folder that has to be this user's alone is another user's, may be changed by one, or is a link."""
+
+
 class RateLimited(ExchangeError):
     """HTTP 429 or 418: the exchange does not answer for `seconds`."""
 
@@ -108,6 +116,10 @@ class NoAnswer(Unreachable):
     """QuestDB said nothing in time: it hangs, or is busy. One that does not run refuses at once instead."""
 
 
+class UnknownServer(StoreError):
+    """Another process than the managed QuestDB listens at its port; nothing was sent there."""
+
+
 class AccessRefused(StoreError):
     """QuestDB does not accept the user and password, or the token."""
 
@@ -118,6 +130,14 @@ class Untrusted(StoreError):
 
 class SchemaMismatch(StoreError):
     """An existing table does not fit what would be written into it."""
+
+
+class LevelsRefused(StoreError):
+    """An existing table cannot get more levels now: its Parquet days are read, or the disk has too little room."""
+
+
+class MixedData(StoreError):
+    """Books to practise with would be recorded among real ones, or the reverse."""
 
 
 class SpoolError(StoreError):

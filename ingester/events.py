@@ -14,12 +14,13 @@
 | status | the exchange says that a symbol does not trade, or trades again | TRADING, HALT, BREAK, … or `not listed` |
 | quarantined | frames were not stored, at the 1., 2., 4., 8., … | what was wrong |
 | update_ids_restarted | update ids go on below the last one: the count was restarted, or one id was wrong | from, to |
-| clock_step | the wall clock was set | by how much, and whether receive times follow at once |
+| clock_step | the wall clock was set, or is far behind the newest row of an earlier run | by how much, what follows |
 | server_restarted | the managed QuestDB died and runs again | |
 | thread_died | a thread of the recorder died, and runs again where it can | which, and what it raised |
 | dead_letter | a row was refused by QuestDB for good, and set aside in a file | the file, QuestDB's words |
 | table_suspended, table_resumed | QuestDB no longer applies, applies again what it acknowledges | QuestDB's words |
-| partition_converted | retention had a day of `orderbook` made Parquet | the day, rows, bytes before and after |
+| partition_converted | a day of `orderbook` was made Parquet | the day, rows, bytes before and after, columns |
+| partition_native | a Parquet day is made native for a while, as the table gets more columns | the day, rows |
 | partition_dropped | retention dropped a day of `orderbook` | the day, rows, bytes |
 | rows_missing | fewer rows are visible than were acknowledged; they are sent again | the numbers |
 """

@@ -140,6 +140,8 @@ class StoreMetrics:
     lag: Histogram = field(default_factory=Histogram)
     """From receive to acknowledged, per row."""
     suspended: bool = False
+    damage: str = ""
+    """What of the table cannot be read, in words."""
     """Whether QuestDB acknowledges rows and does not apply them."""
     rows_missing: int = 0
     """Rows acknowledged and not visible when they were last looked for; those sent again are looked for again."""

@@ -51,6 +51,7 @@ class Settings:
 
     symbols: tuple[str, ...]
     exchange: binance.Exchange
+    """Under the name that is true of its address."""
     depth: int = 5
     interval_ms: int = binance.INTERVAL_MS
     connections: int = 2
@@ -64,6 +65,7 @@ class Settings:
             raise SettingsError("No pair is left to record. Name some with --coins BTC,ETH or --pairs BTCUSDT,ETHUSDT.")
         _check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.binance.com:9443")
         _check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.binance.com")
+        object.__setattr__(self, "exchange", binance.rightly_named(self.exchange))
         if self.depth not in binance.DEPTHS:
             raise SettingsError(f"--depth {self.depth} is not offered by Binance. Choose 5, 10 or 20.")
         if not 1 <= self.connections <= 8:

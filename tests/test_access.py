@@ -150,6 +150,22 @@ def test_recording_and_exporting_over_tls_leaves_no_trace_of_a_secret(questdb, t
         assert hidden not in everything + shown
 
 
+@pytest.mark.parametrize("form", ["--alarm-webhook URL", "--alarm-webhook=URL"])
+def test_a_webhooks_address_vanishes_from_the_process_list(tmp_path, form):
+    with Simulator(pairs=["XTLSUSDT"]) as simulator:
+        source = ["--stream-url", simulator.stream_url, "--rest-url", simulator.rest_url, "--data-dir", str(tmp_path)]
+        words = [word.replace("URL", "http://127.0.0.1:9/services/hidden-part") for word in form.split()]
+        # A QuestDB that is not there: the first start waits for none, and ends with an error.
+        with Recorder("--pairs", "XTLSUSDT", *source, "--questdb", "http://127.0.0.1:9", *words) as recorder:
+            told = recorder.wait_for("the address in --alarm-webhook")
+            shown = Path(f"/proc/{recorder.process.pid}/cmdline").read_bytes().decode()
+            output = recorder.stop()[1]
+    assert "INGESTER_START_ALARM_WEBHOOK" in told
+    assert "hidden-part" not in shown + output
+    if shown:  # it may have ended meanwhile
+        assert "http://***" in shown
+
+
 def test_a_password_in_the_address_is_hidden_and_told_once(questdb, tmp_path):
     hidden = questdb.endpoint.password
     with Simulator(pairs=["XTLSUSDT"]) as simulator:

@@ -1,12 +1,15 @@
 """configuration.py: which file is in force, what is wrong with it and where, and what is never shown."""
 
 import logging
+import os
 
 import pytest
 
-from ingester import configuration
+from ingester import configuration, private
 from ingester.configuration import Configuration, find, is_secret, masked, masked_text, nearest, read, user_file
 from ingester.errors import SettingsError
+
+NOBODY = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,39 @@ def test_the_named_file_comes_first_then_this_folder_then_the_users(home):
     here = write(home / "here" / "ingester.toml", "")
     assert find(None).resolve() == here
     assert find(home / "other.toml") == home / "other.toml"
+
+
+@pytest.mark.parametrize("kind", ["every user may write", "a group may write", "owned", "a link"])
+def test_a_file_that_another_user_could_have_written_is_ignored_unless_it_is_named(home, caplog, monkeypatch, kind):
+    here, users = write(home / "here" / "ingester.toml", "depth = 20\n"), write(user_file(), "")
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    if kind == "every user may write":
+        here.chmod(0o666)
+    elif kind == "a group may write":
+        here.chmod(0o660)
+        monkeypatch.setattr(private, "_is_of_one", lambda group, user: False)
+    elif os.geteuid() != 0:
+        pytest.skip("only root can make files of another user")
+    elif kind == "owned":
+        os.chown(here, NOBODY, NOBODY)
+    else:
+        here.rename(home / "elsewhere.toml")
+        here.symlink_to(home / "elsewhere.toml")
+        os.chown(here, NOBODY, NOBODY, follow_symlinks=False)
+    assert find(None) == users
+    assert "ingester.toml is ignored, for it can be changed by " in caplog.text
+    assert "--config ingester.toml" in caplog.text
+    assert find(here) == here
+    assert read(here, "--config").values == {"depth": 20}
+    if kind in ("owned", "a link"):  # sudo in one's own folder
+        monkeypatch.setenv("SUDO_UID", str(NOBODY))
+        assert find(None).resolve() == here.resolve()
+
+
+def test_a_file_that_is_exchanged_after_it_was_found_is_refused(home):
+    here = write(home / "here" / "ingester.toml", "", mode=0o666)
+    with pytest.raises(SettingsError, match=r"can be changed by every user.*--config"):
+        read(here)
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_tells_who_named_it(home):

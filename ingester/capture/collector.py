@@ -7,10 +7,11 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ingester import threads
+from ingester import private, threads
 from ingester.capture.feed import LONGEST_DETAIL
 from ingester.capture.intake import Intake
 from ingester.capture.journal import Journal
+from ingester.capture.practice import refuse_mixing
 from ingester.capture.record import Record
 from ingester.capture.stream import AttemptLimit
 from ingester.capture.track import Gap
@@ -44,6 +45,8 @@ DRAIN_SECONDS = 10.0
 
 COLLECT_NS = 30 * SECOND
 """Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
+BEHIND_SECONDS = 10.0
+"""So far behind the earlier run's newest row a clock may be at a start: in half an hour it is right again."""
 AUDIT_SECONDS = 10.0
 """How long the end waits for QuestDB to show everything that was sent."""
 
@@ -62,6 +65,7 @@ class Collector:
         self.metrics = Metrics()
         self.journal = Journal()
         self._db = db
+        self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
@@ -95,13 +99,15 @@ class Collector:
     def start(self) -> None:
         """Starts recording, and sends first what an earlier run left in the spool.
 
-        Raises SpoolError where another recorder of this name uses the data folder, ClockWrong where the machine's clock
-        cannot be right.
+        Raises SpoolError where another recorder of this name uses the data folder, UnsafeFile where another user may
+        change it, and ClockWrong where the machine's clock cannot be right.
         """
         check_clock(self.clock.now())
+        private.data_folder(self._data_dir)
+        private.folder(self.spool.folder.parent)
         recovery = self.spool.open()
         before = self._last_watched.read()
-        if recovery.last_ns is not None:
+        if recovery.last_ns is not None and self._begin_after(recovery.last_ns):
             self._intake.continuity.resume(recovery.last_ns, before)
         self._note_wanted()
         for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
@@ -122,9 +128,25 @@ class Collector:
         self.live.open()
         self._intake.start(self.started_ns)
 
+    def _begin_after(self, last_ns: int) -> bool:
+        """Has receive times begin after those of the earlier run; False where the clock is too far behind for that."""
+        behind = (last_ns - self.clock.now()) / SECOND
+        if behind < 0:
+            return True
+        text = f"the clock is {behind:.1f} s behind the newest row in the spool"
+        if behind <= BEHIND_SECONDS:
+            log.warning("%s: times begin after that row, and draw near to the clock again", text)
+            self.clock.advance(round(behind * SECOND) + SECOND // 1000)
+            self.started_ns = self.clock.now()
+            return True
+        log.error("%s: new rows get times before older ones. Set the clock right, and start the recorder again", text)
+        self._intake.note(Event(self.started_ns, "clock_step", detail=text))
+        return False
+
     def _make_ready(self) -> None:
         """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
         self._db.ping()
+        refuse_mixing(self._db, self.settings.exchange.name, self._data_dir)
         schema.ensure(self._db, self.settings.depth)
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:

@@ -144,19 +144,18 @@ class Feed:
             try:
                 if isinstance(arrival, Frames):
                     frames += len(arrival.payloads)
-                    try:
-                        if arrival.size > LARGEST_BOOK:
-                            self._drop_large(arrival)
-                        self._take(arrival, snapshots)
-                    finally:
-                        if arrival.size:
-                            arrival.stream.taken(arrival)
+                    if arrival.size > LARGEST_BOOK:
+                        self._drop_large(arrival)
+                    self._take(arrival, snapshots)
                 elif isinstance(arrival, Opened):
                     self._on_opened(arrival)
                 else:
                     self._on_lost(arrival)
             except Exception:  # a bug must not cost what was accepted before it
-                log.exception("what happened to a connection could not be taken in")
+                log.exception("what a connection brought could not be taken in")
+            finally:
+                if isinstance(arrival, Frames) and arrival.size:
+                    arrival.stream.taken(arrival)
         try:
             self._keep_up(self._now())
         except Exception:

@@ -158,10 +158,12 @@ class Intake:
         self._step()
         while self.feed.pending and time.monotonic() < begun + END_SECONDS:
             self._step()
+        at_ns = ended_ns
         if self.feed.pending:
             log.warning("%d reads that arrived before the end could not be taken in any more", self.feed.waiting)
             self.continuity.miss_all()
-        self.continuity.close(ended_ns)
+            at_ns = self._clock.now()
+        self.continuity.close(at_ns)
         now = self._clock.now()
         self.note(Event(now, "stopped", detail=f"{self._metrics.snapshots} rows received"))
         if not self.feed.pending:  # else a book of what is left would come after its gap

@@ -8,7 +8,7 @@ from ingester.errors import SettingsError
 from ingester.exchange import binance
 from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of
 
-SIMULATOR = "simulator"
+SIMULATOR = binance.SIMULATOR
 OWN = "ws://127.0.0.1:1"
 """Stands for the address of our own simulator."""
 
@@ -40,7 +40,9 @@ def exchange_of(exchange: str | binance.Exchange, stream_url: str | None, rest_u
     else:
         offered = ", ".join([*binance.EXCHANGES, SIMULATOR])
         raise SettingsError(f"exchange {exchange!r} is not known. Choose one of {offered}, or give an Exchange.")
-    return binance.Exchange(known.name, stream_url or known.stream_url, rest_url or known.rest_url)
+    return binance.rightly_named(
+        known._replace(stream_url=stream_url or known.stream_url, rest_url=rest_url or known.rest_url)
+    )
 
 
 @contextlib.contextmanager

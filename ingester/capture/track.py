@@ -198,10 +198,15 @@ class Track:
             self._backward += 1
             if self._backward >= RESTART_AFTER:
                 return True
-        if not 0 <= self.before_id < update_id:
+        if self.before_id < 0:
+            return False
+        brought_it = before_id == self.update_id
+        if update_id <= self.before_id:
+            if brought_it:  # a copy of what passed before the last one
+                self._below = {**(self._below or {}), connection: _Below(update_id, 0, True)}
             return False
         below = self._below = self._below or {}
-        last_id, rises, brought_it = below.get(connection) or (-1, 0, before_id == self.update_id)
+        last_id, rises, brought_it = below.get(connection) or (-1, 0, brought_it)
         rises = rises + 1 if update_id > last_id else 1
         below[connection] = _Below(update_id, rises, brought_it)
         if brought_it and rises >= CONTRADICTED_AFTER:

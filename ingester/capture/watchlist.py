@@ -14,11 +14,13 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ingester import private
 from ingester.errors import PairsFileError
 from ingester.exchange.pairs import normal
 from ingester.store.disk import replace_durably
@@ -139,7 +141,9 @@ class WatchList:
 
     def _write(self, text: str) -> None:
         try:
-            replace_durably(self.path.resolve(), text.encode())
+            path = private.resolved(self.path)
+            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else private.FILE
+            replace_durably(path, text.encode(), mode)
         except OSError as error:
             raise PairsFileError(
                 f"{self.path} cannot be written ({error.strerror}); what it said before still holds."
@@ -147,11 +151,12 @@ class WatchList:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self.path.resolve()
+        path = private.resolved(self.path)
         lock = path.with_name(path.name + ".lock")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if not path.parent.is_dir():
+                private.folder(path.parent)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, private.FILE)
         except OSError as error:
             raise PairsFileError(f"{lock} cannot be made ({error.strerror}).") from error
         try:
@@ -218,4 +223,4 @@ def _lines(path: Path) -> list[str]:
 
 
 def _note(path: Path, symbols: Iterable[str]) -> None:
-    replace_durably(path, "".join(f"{symbol}\n" for symbol in symbols).encode())
+    replace_durably(path, "".join(f"{symbol}\n" for symbol in symbols).encode(), private.FILE)

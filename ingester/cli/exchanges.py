@@ -1,6 +1,7 @@
 """Options that say whose books or pairs are meant, and the exchange that they name."""
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import click
 
@@ -29,7 +30,18 @@ def listing_options(command: Command) -> Command:
 def exchange_at(name: str, stream_url: str | None, rest_url: str | None) -> binance.Exchange:
     """What these options name, where it is not a simulator of our own."""
     preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
-    return binance.Exchange(preset.name, stream_url or preset.stream_url, rest_url or preset.rest_url)
+    return binance.rightly_named(
+        preset._replace(stream_url=stream_url or preset.stream_url, rest_url=rest_url or preset.rest_url)
+    )
+
+
+def listing_at(name: str, rest_url: str | None) -> binance.Exchange:
+    """Whom commands ask what is listed; another address than the exchange's own is called by its host."""
+    chosen = exchange_at(name, None, rest_url)
+    host, own = (
+        urlsplit(url).netloc.rpartition("@")[2] for url in (chosen.rest_url, exchange_at(name, None, None).rest_url)
+    )
+    return chosen if host == own else chosen._replace(name=host)
 
 
 def is_our_own(name: str, stream_url: str | None, rest_url: str | None) -> bool:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingester.capture.watchlist import WatchList
-from ingester.cli.exchanges import exchange_at, listing_options
+from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
@@ -179,7 +179,7 @@ def _words(names: tuple[str, ...]) -> list[str]:
 
 def _listed(exchange: str, rest_url: str | None) -> dict[str, Listing]:
     try:
-        return fetch_listings(exchange_at(exchange, None, rest_url))
+        return fetch_listings(listing_at(exchange, rest_url))
     except ExchangeError as error:
         log.warning("not checked whether the exchange lists them: %s", error)
         return {}

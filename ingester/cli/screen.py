@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingester.capture.watchlist import WatchList
-from ingester.cli.exchanges import exchange_at, listing_options
+from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.signals import stop_signals
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
@@ -109,7 +109,7 @@ def screen(
         with_stablecoins,
         with_leveraged,
     )
-    place = exchange_at(exchange, None, rest_url)
+    place = listing_at(exchange, rest_url)
     source = supply_source or (f"{rest_url.rstrip('/')}{PRODUCTS}" if rest_url else DEFAULT_SOURCE)
     file = watch_list(data_dir, pairs_file)
     if pause is None:

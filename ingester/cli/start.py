@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from ingester import private
 from ingester.capture.collector import Collector, spool_folder
+from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
 from ingester.capture.record import Record
 from ingester.capture.source import simulated_symbols
 from ingester.capture.watch import Watch
@@ -35,6 +37,8 @@ from ingester.deadline import beside
 from ingester.errors import (
     ClockWrong,
     IngesterError,
+    LevelsRefused,
+    MixedData,
     NoAnswer,
     OperationError,
     RegionRefused,
@@ -55,6 +59,7 @@ from ingester.store.endpoint import Endpoint
 from ingester.store.leftover import give_back_reserves, leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, watch
+from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
@@ -62,6 +67,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ingester.start")
 
+CLOCK_SECONDS = 60
+"""So often it is said that the machine's clock is wrong."""
 CHECK_SECONDS = 5.0
 """So long the exchange may take to list its pairs, all in all; then recording starts and they are checked beside."""
 PATIENCE_SECONDS = 6.0
@@ -78,10 +85,6 @@ class Late(NamedTuple):
 
     check: Future[list[str]]
     reached: Future[QuestDB]
-
-
-CLOCK_SECONDS = 60
-"""So often it is said that the machine's clock is wrong."""
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
@@ -124,6 +127,7 @@ def start(
     parquet_after: str | None,
     drop_after: str | None,
     metrics: str | None,
+    metrics_host: Sequence[str],
     alarm_webhook: str | None,
     alarm_gap: str,
     alarm_wait: str,
@@ -144,6 +148,7 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
+    private.data_folder(data_dir)
     _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
@@ -151,14 +156,14 @@ def start(
     policy = policy_of(parquet_after, drop_after)
     _look_for_leftovers(data_dir, collector)
     with contextlib.ExitStack() as closing:
-        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait))
+        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         check = beside(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
-        db, server, reached = _reach(data_dir, questdb, depth, collector)
+        db, server, reached = _reach(data_dir, questdb, settings)
         shown = Record(settings.symbols[:MOST_BOOKS], depth)
         recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
@@ -225,7 +230,7 @@ def _take_out(check: Future[list[str]], recorder: Collector) -> None:
 
 
 def _reach(
-    data_dir: Path, questdb: Endpoint | None, depth: int, collector: str
+    data_dir: Path, questdb: Endpoint | None, settings: Settings
 ) -> tuple[QuestDB, ManagedServer | None, Future[QuestDB]]:
     """The QuestDB to record into, and what makes it ready.
 
@@ -235,7 +240,14 @@ def _reach(
 
     def ready() -> QuestDB:
         db, _ = open_questdb(data_dir, questdb, new=True)
-        schema.ensure(db, depth)
+        refuse_mixing(db, settings.exchange.name, data_dir)
+        if days := schema.days_to_rewrite(db, settings.depth):
+            log.warning(
+                "rows wait in the spool while QuestDB rewrites %s, as orderbook got more levels",
+                counted(len(days), "Parquet day"),
+            )
+        else:
+            schema.ensure(db, settings.depth)
         return db
 
     endpoint = server.last_endpoint() if server and server.has_data() else questdb
@@ -243,11 +255,14 @@ def _reach(
     reached = beside(ready, "reach QuestDB")
     try:
         return _in_time(reached, PATIENCE_SECONDS if used else FIRST_SECONDS), server, reached
+    except (LevelsRefused, MixedData):
+        raise
     except StoreError as error:
         # One that says no is for a person to mend before a recorder of this name has its first row.
         silent = isinstance(error, Unreachable | ServerError)
-        if endpoint is None or not used or not (silent or spool_folder(data_dir, collector).is_dir()):
+        if endpoint is None or not used or not (silent or spool_folder(data_dir, settings.collector).is_dir()):
             raise
+        refuse_mixing_unasked(endpoint, settings.exchange.name, data_dir)
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
         return QuestDB(endpoint), server, reached
 

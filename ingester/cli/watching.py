@@ -1,11 +1,15 @@
 """Options of `ingester start` for those who watch it: the metrics endpoint, and alarms to a webhook."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import click
+from click.core import ParameterSource
 
 from ingester.capture.collector import Collector
+from ingester.cli.access import hide
 from ingester.cli.options import Command
 from ingester.health.alarms import Limits
 from ingester.health.pulse import Pulse
@@ -16,6 +20,21 @@ from ingester.store.retention import Policy
 if TYPE_CHECKING:
     from ingester.health.door import Door
     from ingester.health.webhook import Webhook
+
+log = logging.getLogger("ingester.watching")
+
+
+def _hidden(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A webhook's address is a secret: on the command line every user could read it there."""
+    if value and ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE:
+        scheme, _, rest = value.partition("://")
+        log.warning(
+            "the address in --alarm-webhook %s: give it by INGESTER_START_ALARM_WEBHOOK or the configuration file",
+            "could be read by every user for a moment, and stays in the shell's history"
+            if hide(f"{scheme}://" if rest else "", rest or value, "")
+            else "can be read by every user of this machine",
+        )
+    return value
 
 
 def watching_options(command: Command) -> Command:
@@ -34,8 +53,16 @@ def watching_options(command: Command) -> Command:
         click.option(
             "--alarm-webhook",
             metavar="URL",
+            callback=_hidden,
             help="Post a message here when something is wrong, and when it is over. "
             "A secret: better given by variable or file.",
+        ),
+        click.option(
+            "--metrics-host",
+            metavar="NAME",
+            multiple=True,
+            help="Answer there also to requests for this host name; addresses, names without a dot and this machine's "
+            "own are answered anyway. May be repeated.",
         ),
         click.option(
             "--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /healthz: 127.0.0.1:9464."
@@ -48,11 +75,13 @@ def watching_options(command: Command) -> Command:
 class Watching:
     """Everything that watches a recorder from inside its process; as context manager, it ends with it."""
 
-    def __init__(self, metrics: str | None, webhook: str | None, gap: str, wait: str) -> None:
+    def __init__(
+        self, metrics: str | None, webhook: str | None, gap: str, wait: str, hosts: Sequence[str] = ()
+    ) -> None:
         """Listens at `metrics` at once. Raises SettingsError, and OperationError where the port is taken."""
         self._limits = Limits(gap=seconds(gap, "--alarm-gap"), wait=seconds(wait, "--alarm-wait"))
         self._webhook = _webhook(webhook) if webhook else None
-        self._door = _door(metrics) if metrics else None
+        self._door = _door(metrics, hosts) if metrics else None
         self._pulse: Pulse | None = None
 
     def of(self, collector: Collector, data_dir: Path, managed: bool, questdb: str, policy: Policy) -> None:
@@ -92,7 +121,7 @@ def _webhook(url: str) -> "Webhook":
     return Webhook(url)
 
 
-def _door(address: str) -> "Door":
+def _door(address: str, hosts: Sequence[str]) -> "Door":
     from ingester.health.door import Door
 
-    return Door(address)
+    return Door(address, hosts)

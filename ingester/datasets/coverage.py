@@ -85,12 +85,19 @@ def recorded_range(db: QuestDB, symbols: Sequence[str] | None = None) -> tuple[i
     """From the first row (of these pairs) to just after the last one; None where there is none."""
     ends = f"cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK}"
     if symbols is None:
-        rows = db.sql(f"SELECT {ends}").rows
+        named = "WHERE symbol IS NOT NULL AND collector IS NOT NULL" if _ends_are_nameless(db) else ""
+        rows = db.sql(f"SELECT {ends} {named}").rows
     else:
         each, wanted = db.sql(f"SELECT symbol, {ends} WHERE {where(0, 1 << 62, symbols)}").rows, set(symbols)
         rows = [own for symbol, *own in each if symbol in wanted]
     firsts, lasts = [first for first, _ in rows if first is not None], [last for _, last in rows if last is not None]
     return (min(firsts) * 1000, (max(lasts) + 1) * 1000) if firsts else None
+
+
+def _ends_are_nameless(db: QuestDB) -> bool:
+    """Whether the first or the last row lacks its pair or who recorded it. Other ends are known at once."""
+    ends = (f"SELECT symbol, collector FROM {ORDERBOOK} LIMIT {place}" for place in (1, -1))
+    return any(not (symbol and collector) for end in ends for symbol, collector in db.sql(end).rows)
 
 
 def pair_coverages(
@@ -154,7 +161,9 @@ def _exact_intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: 
         "JOIN medians ON steps.symbol = medians.symbol AND steps.collector = medians.collector "
         "WHERE step > 0.93 * median AND step < 1.07 * median"
     ).rows
-    return {(symbol, collector): round(mean * 1000) for symbol, collector, mean in rows if mean}
+    return {
+        (symbol, collector): round(mean * 1000) for symbol, collector, mean in rows if symbol and collector and mean
+    }
 
 
 def _books(

@@ -16,6 +16,7 @@ from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.spill import Spill
 from ingester.errors import OperationError
+from ingester.store.query import tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader, Rows, Slice
 
@@ -69,7 +70,8 @@ def collect(
                     census.take(part, rows)
                 note(part.end_ns, spills)
     wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
-    if done is None and collector is None and progress.rows_read < wanted:
+    tell_nameless(reader.nameless)
+    if done is None and collector is None and progress.rows_read + reader.nameless < wanted:
         raise OperationError(
             f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
             "somebody has dropped days meanwhile. `ingester retention` shows which are left."

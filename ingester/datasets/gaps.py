@@ -114,7 +114,7 @@ def recorded_gaps(
     own = None if symbols is None else set(symbols)
     events = db.sql(
         "SELECT symbol, cast(timestamp AS LONG), cast(until AS LONG), detail, collector "
-        f"FROM {EVENTS} WHERE kind = 'gap' AND timestamp < {end_ns // 1000} "
+        f"FROM {EVENTS} WHERE kind = 'gap' AND collector IS NOT NULL AND timestamp < {end_ns // 1000} "
         f"AND (until IS NULL OR until > {start_ns // 1000}){''.join(f' AND {each}' for each in wanted if each)}"
     ).rows
     gaps = []
@@ -132,7 +132,7 @@ def recorded_gaps(
 def _pairs_of(db: QuestDB, collector: str, start_ns: int, end_ns: int, symbols: Sequence[str] | None) -> list[str]:
     condition = where(start_ns, end_ns, symbols, [collector])
     found = [symbol for (symbol,) in db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK} WHERE {condition}").rows]
-    return found if symbols is None else sorted(set(found).intersection(symbols))
+    return sorted({symbol for symbol in found if symbol and (symbols is None or symbol in symbols)})
 
 
 def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: int) -> int:

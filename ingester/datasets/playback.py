@@ -14,7 +14,7 @@ from ingester.datasets.merging import WINDOW_NS, Merger
 from ingester.datasets.opened import DataSet
 from ingester.grid import Floats, Nanoseconds
 from ingester.snapshot import Level, Snapshot
-from ingester.store.query import depth
+from ingester.store.query import depth, tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader, Slice
 
@@ -55,6 +55,7 @@ def table_snapshots(
                 pieces.append(_Piece(symbol, times, ids, values))
             if part.start_ns >= start_ns:
                 yield from _snapshots(pieces)
+    tell_nameless(reader.nameless)
 
 
 def dataset_snapshots(data: DataSet) -> Iterator[Snapshot]:

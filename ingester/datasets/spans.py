@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ingester.clock import SECOND
 from ingester.store.partitions import partitions
-from ingester.store.query import between, one_of
+from ingester.store.query import between, one_of, tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
@@ -66,7 +66,7 @@ def recorded_spans(
     """
     if ORDERBOOK not in tables(db):
         return []
-    spans = []
+    spans, nameless = [], 0
     wanted = None if symbols is None else set(symbols)
     for since_ns, until_ns in _pieces_with_rows(db, start_ns, end_ns, piece_ns):
         # More digits of the median than one take so much memory that 1,500 pairs kill a server.
@@ -76,11 +76,13 @@ def recorded_spans(
             f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS DOUBLE) AS step "
             f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors)})"
         ).rows
-        own = rows if wanted is None else [row for row in rows if row[0] in wanted]
+        nameless += sum(row[4] for row in rows if not (row[0] and row[1]))
+        own = [row for row in rows if row[0] and row[1] and (wanted is None or row[0] in wanted)]
         for symbol, collector, first, last, count, median, longest in sorted(own, key=lambda row: row[:2]):
             interval_ns, longest_ns = 1000 * (median or 0), 1000 * (longest or 0)
             spans.append(Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns))
         progress((until_ns - start_ns) / (end_ns - start_ns))
+    tell_nameless(nameless)
     return spans
 
 

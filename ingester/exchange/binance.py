@@ -20,6 +20,7 @@ import re
 import string
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -49,6 +50,31 @@ EXCHANGES = {
         Exchange("testnet", "wss://stream.testnet.binance.vision", "https://testnet.binance.vision"),
     )
 }
+
+
+SIMULATOR, TESTNET = "simulator", "testnet"
+"""Names of exchanges whose books are not real."""
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def rightly_named(exchange: Exchange) -> Exchange:
+    """The same under the name that is true of where its books come from.
+
+    A preset's name is only for the preset's own host; another address is called by its host and port. One on this
+    machine is always called so, unless it is a simulator.
+    """
+    parts = urlsplit(exchange.stream_url)
+    own = {urlsplit(preset.stream_url).hostname: name for name, preset in EXCHANGES.items()}
+    if parts.hostname in own:
+        return exchange._replace(name=own[parts.hostname])
+    if exchange.name in EXCHANGES or (parts.hostname in _LOOPBACK and exchange.name != SIMULATOR):
+        return exchange._replace(name=parts.netloc.rpartition("@")[2])
+    return exchange
+
+
+def is_practice(name: str) -> bool:
+    """Whether an exchange of this name, as `rightly_named` gives it, sends books that are not real."""
+    return name in (SIMULATOR, TESTNET) or urlsplit(f"//{name}").hostname in _LOOPBACK
 
 
 UpdateId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # what the table's LONG holds

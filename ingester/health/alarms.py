@@ -10,6 +10,7 @@
 | rows_lost | critical | the spool has no room, so rows that come are lost |
 | rows_missing | warning | rows were acknowledged and are not in the table |
 | table_suspended | critical | QuestDB acknowledges rows and does not show them |
+| table_damaged | critical | files of the table are damaged, so that some of it cannot be read |
 | dead_letter | warning | QuestDB refused rows for good within the last day |
 | disk_full | warning | less than `low_bytes` free (critical: `critical_bytes`), or `days` at the present rate |
 | spool_full | warning | what waits takes more than `spool_share` of the spool |
@@ -27,6 +28,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ingester.events import RESTART
+from ingester.exchange.binance import EXCHANGES, SIMULATOR
 from ingester.health.report import Connecting, Connection, Problem, RecentGaps, Report
 from ingester.words import counted
 
@@ -80,6 +82,15 @@ def _connections(report: Report, limits: Limits) -> Iterator[Problem]:
         "warning",
         f"{len(late)} of {len(places)} connections ({_some(late)}) down or silent for up to {longest}",
         "the log tells why; it is tried again and again. ingester doctor checks the way to the exchange",
+    )
+
+
+def _way(exchange: str) -> str:
+    """The options that lead to an exchange; one that is no preset is called by its address."""
+    return (
+        f"--exchange {exchange}"
+        if exchange in (*EXCHANGES, SIMULATOR)
+        else "with the --stream-url and --rest-url of the recorder"
     )
 
 
@@ -147,7 +158,7 @@ def connecting_text(connecting: Connecting) -> str:
 def way_out(exchange: str, connecting: Connecting | None) -> str:
     """What to try where no connection comes about."""
     failure = connecting.last_failure if connecting else ""
-    look = f"ingester doctor --exchange {exchange} shows where the way to the exchange ends"
+    look = f"ingester doctor {_way(exchange)} shows where the way to the exchange ends"
     for words, hint in _HINTS.items():
         if words in failure:
             return f"{hint}; {look}"
@@ -193,6 +204,13 @@ def _rows(report: Report, limits: Limits) -> Iterator[Problem]:
             "critical",
             "QuestDB has suspended a table: rows are acknowledged and do not become visible",
             'it is resumed by itself; ingester sql "SELECT * FROM wal_tables()" tells why it was suspended',
+        )
+    if storing.damage:
+        yield Problem(
+            "table_damaged",
+            "critical",
+            f"QuestDB cannot read all of the table: {storing.damage}",
+            "restore it from a backup, or drop the damaged days: docs/deployment.md, What a power cut costs",
         )
     if rows.missing:
         yield Problem(

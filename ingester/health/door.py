@@ -1,13 +1,17 @@
 """The HTTP door for those who watch: `/metrics` for Prometheus, `/healthz` for container engines and load balancers.
 
 prometheus_client makes the text; its server answers on every path, has a thread for each client that connects and says
-nothing, and prints errors across the terminal. This one has a few threads at most, and logs.
+nothing, and prints errors across the terminal. This one has a few threads at most, and logs. A request has a deadline,
+and who has been slow for longest makes way for who comes. Requests for names that are not ours are refused: a web page
+whose name suddenly leads to this address (DNS rebinding) would else have a browser read what is answered.
 """
 
+import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,9 +29,11 @@ from ingester.threads import SupervisedThread
 log = logging.getLogger(__name__)
 
 MOST_REQUESTS = 8
-"""So many are answered at the same time; more are hung up on."""
-REQUEST_SECONDS = 10.0
-"""How long a client may say nothing, or not take its answer."""
+"""So many are answered at the same time; of more, the oldest is hung up on."""
+MOST_THREADS = 4 * MOST_REQUESTS
+"""Those that were hung up on end at once, unless what they ask hangs; from so many on, new ones are hung up on."""
+REQUEST_SECONDS = 5.0
+"""How long a client may take in all, from its connection to the last byte of its answer."""
 STALE_SECONDS = 30.0
 """A look at the recorder that is older means that looking hangs, as on a dead disk."""
 
@@ -47,17 +53,36 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, port
 
 
+def is_ours(host: str, known: Collection[str]) -> bool:
+    """Whether a `Host` header can be meant for us: no name at all, an address, a name without a dot (which nobody can
+    register), or a known one."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    name = name.rstrip(".")
+    if "." not in name or ":" in name or name in known or "*" in known:
+        return True
+    return all(part.isdecimal() for part in name.split("."))
+
+
 class Door:
     """Answers from its making on until `close`. Raises OperationError where it cannot listen."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, hosts: Collection[str] = ()) -> None:
+        """`hosts`: names for which requests are answered besides those of this machine."""
         host, port = parse_address(address)
+        known = {name.lower() for name in (host, socket.gethostname(), *hosts)}
         self._latest: Callable[[], Vitals | None] = lambda: None
         self._failed = False
         self._age: Callable[[], float] = lambda: 0.0
         metrics = make_wsgi_app(registry(lambda: self._latest()))
 
         def route(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            if not is_ours(environ.get("HTTP_HOST", ""), known):
+                asked = ascii(environ["HTTP_HOST"][:200])
+                text = f"there is no {asked} here; if this is the recorder's name: ingester start --metrics-host NAME\n"
+                return _plain(start, "403 Forbidden", text)
             if environ["REQUEST_METHOD"] != "GET":
                 return _plain(start, "405 Method Not Allowed", "only GET is answered\n")
             if environ["PATH_INFO"] == "/metrics":
@@ -153,7 +178,9 @@ class _Server(ThreadingMixIn, WSGIServer):
     block_on_close = False
 
     def __init__(self, host: str, port: int) -> None:
-        self._room = threading.BoundedSemaphore(MOST_REQUESTS)
+        self._changing = threading.Lock()
+        self._since: dict[Any, float] = {}  # when each request came, the oldest first; not those that were hung up on
+        self._running = 0
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
         super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
@@ -165,20 +192,46 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        """In a thread of its own; where there are too many, the oldest makes way, or the new one where none does."""
+        with self._changing:
+            if len(self._since) >= MOST_REQUESTS:
+                _hang_up(next(iter(self._since)))
+                self._since.pop(next(iter(self._since)))
+            if self._running >= MOST_THREADS:
+                self.shutdown_request(request)
+                return
+            self._since[request] = time.monotonic()
+            self._running += 1
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread could be started
-            self._room.release()
+            self._end(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._end(request)
+
+    def service_actions(self) -> None:
+        """About twice a second: whose time is over is hung up on."""
+        with self._changing:
+            late = [each for each, since in self._since.items() if time.monotonic() - since > REQUEST_SECONDS]
+            for each in late:
+                _hang_up(each)
+                del self._since[each]
+
+    def _end(self, request: Any) -> None:
+        with self._changing:
+            self._since.pop(request, None)
+            self._running -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a request from %s failed", client_address, exc_info=True)
+
+
+def _hang_up(request: Any) -> None:
+    """Its thread, which waits for it, finds it closed and ends."""
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)

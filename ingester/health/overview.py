@@ -198,6 +198,13 @@ def _server(server: Server, recorders: Sequence[Recorder]) -> Iterator[Problem]:
             f"QuestDB at {server.url} does not accept user and password, so its tables were not looked at",
             "give them: --questdb http://user:password@host:9000, or the variable INGESTER_QUESTDB",
         )
+    if server.state == "answers" and server.error:
+        yield Problem(
+            "table_damaged",
+            "critical",
+            f"QuestDB at {server.url} answers, and cannot read all of its tables: {server.error.splitlines()[0]}",
+            "restore the table from a backup, or drop the damaged days; docs/deployment.md tells how",
+        )
     for table in server.tables:
         if table.suspended:
             yield Problem(

@@ -163,6 +163,8 @@ class Storing(msgspec.Struct, frozen=True):
     """How often the managed server died and was started again."""
     reconciled: datetime | None
     """Rows received before were looked for in the table."""
+    damage: str = ""
+    """What of the table cannot be read, in words."""
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ingester import private
 from ingester.health.report import Report
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def state_folder(data_dir: Path) -> Path:
 
 
 class StateFile:
-    """The writing side; belongs to one thread. Raises OSError."""
+    """The writing side; belongs to one thread. Raises OSError and UnsafeFile."""
 
     def __init__(self, data_dir: Path, collector: str) -> None:
         self._folder = state_folder(data_dir)
@@ -34,11 +35,12 @@ class StateFile:
 
     def write(self, report: Report) -> None:
         """Replaces the report, and takes the lock where it is not held yet."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private.folder(self._folder)
         if self._lock < 0:
             self._claim()
         temporary = self._path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(report) + b"\n")
+        with private.write_anew(temporary) as file:
+            file.write(msgspec.json.encode(report) + b"\n")
         temporary.replace(self._path)
 
     def close(self) -> None:
@@ -48,7 +50,7 @@ class StateFile:
             self._lock = -1
 
     def _claim(self) -> None:
-        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = private.open_file(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a reader may hold it for a moment: next time
         except OSError:

@@ -26,6 +26,7 @@ from ingester.health.overview import (
 from ingester.health.report import Disk
 from ingester.health.statefile import Published, read_all, running_collectors
 from ingester.health.vitals import row_bytes
+from ingester.store.damage import damage
 from ingester.store.leftover import leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
@@ -38,6 +39,8 @@ FORGET = timedelta(days=7)
 """A recorder that was stopped, or heard of elsewhere, so long ago is not shown."""
 IMPORTED = "import"
 """The collector of earlier recordings is none that runs."""
+
+UNEXPLAINED = "unexplained"
 
 _BUILD = "SELECT build()"
 _TABLES = (
@@ -119,6 +122,7 @@ def _ask(
     try:
         db.ping()
         version = str(db.sql(_BUILD).rows[0][0]).removeprefix("Build Information: ").split(",")[0]
+        damaged = damage(db)
         tables = tables_of(db)
         days = _gaps(db) if EVENTS in tables else {}
         others = _others(db, own, days) if len(tables) == 2 else []
@@ -128,7 +132,7 @@ def _ask(
         return Server("answers", url, managed, version, str(error)), None, []
     except StoreError as error:
         return Server("does not answer", url, managed, error=str(error)), None, []
-    return Server("answers", url, managed, version, tables=list(tables.values())), days, others
+    return Server("answers", url, managed, version, damaged, list(tables.values())), days, others
 
 
 def tables_of(db: QuestDB) -> dict[str, Table]:
@@ -157,13 +161,13 @@ def _with_partitions(table: Table, partitions: Sequence[Sequence[int]]) -> Table
 
 def _gaps(db: QuestDB) -> dict[str, DayOfGaps]:
     days: dict[str, DayOfGaps] = {}
-    for collector, detail, count, seconds, longest in db.sql(_GAPS).rows:
+    for collector, detail, count, seconds, longest in (row for row in db.sql(_GAPS).rows if row[0]):
         before = days.get(collector, DayOfGaps(0, 0.0, 0.0))
         days[collector] = DayOfGaps(
             before.gaps + count,
             before.seconds + seconds,
             max(before.longest_seconds or 0.0, longest),
-            before.reasons | {detail: count},
+            before.reasons | {detail or UNEXPLAINED: count},
         )
     return days
 
@@ -171,7 +175,7 @@ def _gaps(db: QuestDB) -> dict[str, DayOfGaps]:
 def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[Recorder]:
     """Recorders that write into the same table from elsewhere."""
     found = []
-    for collector, stopped, begun in sorted(db.sql(_COLLECTORS).rows):
+    for collector, stopped, begun in sorted(row for row in db.sql(_COLLECTORS).rows if row[0] and (row[1] or row[2])):
         if collector in own or collector == IMPORTED:
             continue
         day = days.get(collector, DayOfGaps(0, 0.0, 0.0))

@@ -216,6 +216,7 @@ class Observer:
             last_dead_letter=_time(last) if last else None,
             restarts=self._collector.metrics.server_restarts,
             reconciled=_time(store.reconciled_ns) if store.reconciled_ns else None,
+            damage=store.damage,
         )
 
 

@@ -12,6 +12,7 @@ from ingester.clock import SECOND, Now, backoff
 from ingester.errors import StoreError
 from ingester.events import Event
 from ingester.metrics import StoreMetrics
+from ingester.store.damage import Inspection
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import EVENTS, ORDERBOOK
 from ingester.store.spool import Spool
@@ -111,6 +112,7 @@ class Auditor:
         self._on_event = on_event
         self._every_seconds = every_seconds
         self._look_seconds = look_seconds
+        self._files = Inspection(db, metrics)
         self._waits = waits
         self._tables: dict[str, TableState] = {}  # as at the last look
         self._suspensions: dict[str, Suspension] = {}
@@ -155,12 +157,14 @@ class Auditor:
         complete = done and sent == visible and not waiting
         level = logging.INFO if complete else logging.WARNING
         unsure = "" if done else " at an earlier look, QuestDB did not show all in time"
-        log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
+        if sent or visible or not complete:  # a run that received nothing has nothing to say
+            log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
         return complete
 
     def _run(self) -> None:
         self._expect_earlier()
         while True:
+            self._files.look()
             self._try()
             if self._stopping.wait(self._look_seconds):
                 break

@@ -7,10 +7,11 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingester import private
 from ingester.clock import SECOND
-from ingester.errors import SpoolError
+from ingester.errors import SpoolError, UnsafeFile
 from ingester.store import ilp
-from ingester.store.disk import sync_folder
+from ingester.store.disk import reason_of, sync_folder
 
 REMEMBERED = 100_000
 """So many rows are known again when they come again, as after a resend."""
@@ -35,9 +36,9 @@ class DeadLetters:
         path = self.path(at_ns)
         try:
             self._append(path, _line(row, error, at_ns))
-        except OSError as failure:
+        except (OSError, UnsafeFile) as failure:
             raise SpoolError(
-                f"cannot set aside a refused row in {path}: {failure.strerror or failure}. Make room, or let the "
+                f"cannot set aside a refused row in {path}: {reason_of(failure)}. Make room, or let the "
                 "recorder write there"
             ) from failure
         self._known[digest] = None
@@ -48,9 +49,10 @@ class DeadLetters:
     def _append(self, path: Path, line: bytes) -> None:
         new = not path.exists()
         if not self.folder.is_dir():
-            self.folder.mkdir(parents=True)
+            private.folder(self.folder.parent)
+            private.folder(self.folder)
             sync_folder(self.folder.parent)
-        with path.open("ab") as file:
+        with os.fdopen(private.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
             start = file.tell()
             try:
                 file.write(line)

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ingester.errors import SpoolError
+from ingester import private
+from ingester.errors import SpoolError, UnsafeFile
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in _OUT_OF_SPACE
 
 
+def reason_of(error: Exception) -> str:
+    """What an error of the system says, without its number and path."""
+    return "out of memory" if isinstance(error, MemoryError) else getattr(error, "strerror", None) or str(error)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes names created, renamed or removed in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -34,10 +40,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace_durably(path: Path, content: bytes) -> None:
-    """Replaces a file: after a power cut there is the old or the new one, never a part. Raises OSError."""
+def replace_durably(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Replaces a file: after a power cut there is the old or the new one, never a part. Raises OSError.
+
+    `mode`: who may read it, whatever the umask; without, as the umask says.
+    """
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -48,14 +61,14 @@ def replace_durably(path: Path, content: bytes) -> None:
 def claim(folder: Path) -> int:
     """Makes a folder where there is none, and locks it until the descriptor is closed or this process ends, however.
 
-    Raises OSError, and SpoolError where another process holds it.
+    Raises OSError, UnsafeFile where it is not ours alone, and SpoolError where another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     for name in (folder, folder.parent, folder.parent.parent):
         with contextlib.suppress(OSError):  # a parent may be unreadable for us; then it is not new either
             sync_folder(name)
     path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = private.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -73,6 +86,63 @@ def claim(folder: Path) -> int:
     except OSError as error:  # the lock holds all the same, only its holder stays nameless
         log.warning("cannot write the process id into %s: %s", path, error)
     return descriptor
+
+
+def leads_to(path: Path, descriptor: int) -> bool:
+    """Whether a path leads to what is open; where that cannot be seen, it is taken to do so."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+class Place:
+    """A spool's folder and the lock on it, held also where both are deleted or moved under a running recorder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = self._opened = -1
+        self._former: list[int] = []
+
+    def claim(self) -> None:
+        """Takes the folder. Raises as `claim`."""
+        lock = claim(self._folder)
+        try:
+            opened = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock, self._opened = lock, opened
+
+    def is_lost(self) -> bool:
+        """Whether the folder or its lock is no longer there; where that cannot be seen, it is taken to be there."""
+        return not leads_to(self._folder / "lock", self._lock)
+
+    def reclaim(self) -> Path | None:
+        """Takes the folder again, which is made anew where it is gone; returns where what was in it can be reached
+        where it was moved, and None where only the lock was lost. Raises as `claim`, and the old claim stays."""
+        moved = not leads_to(self._folder, self._opened)
+        lock, opened = self._lock, self._opened
+        self.claim()
+        if not moved:
+            os.close(lock)
+            os.close(opened)
+            return None
+        self._former += [lock, opened]  # what waits in a moved folder is still ours
+        former = Path(f"/proc/self/fd/{opened}")
+        with contextlib.suppress(OSError):
+            log.error("%s was deleted or moved (%s), it is made again", self._folder, os.readlink(former))
+        return former
+
+    def close(self) -> None:
+        """Gives the folder up."""
+        for descriptor in (self._lock, self._opened, *self._former):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lock = self._opened = -1
+        self._former.clear()
 
 
 class Disk:
@@ -104,7 +174,7 @@ class Disk:
     def room(self) -> int:
         """Bytes that may be written; below zero where less is free than has to be."""
         if self._now() - self._checked >= CHECK_SECONDS:
-            self._free = 0
+            self._free = 1 << 62  # where nobody knows, a write tells
             with contextlib.suppress(OSError):
                 state = os.statvfs(self._folder)
                 self._free, self._total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
@@ -129,6 +199,10 @@ class Disk:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
+    def moved(self) -> None:
+        """The folder was made anew: it holds no reserve."""
+        self._reserved, self._checked = False, -float("inf")
+
     def give_back(self) -> None:
         """Frees the reserve, for nothing is written here until it is taken again."""
         with self._restoring, contextlib.suppress(OSError):
@@ -148,7 +222,7 @@ class Disk:
             if self._path.exists() and self._path.stat().st_blocks * 512 >= self._reserve_bytes:
                 self._reserved = True
             elif self.room() >= 0:
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                descriptor = private.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 try:
                     os.posix_fallocate(descriptor, 0, self._reserve_bytes)
                 finally:
@@ -156,7 +230,7 @@ class Disk:
                 self._reserved = True  # before the rename: a reserve too many is found again, one too few is not
                 temporary.replace(self._path)
                 self._free -= self._reserve_bytes
-        except OSError as error:
+        except (OSError, UnsafeFile) as error:
             log.debug("no reserve of %d bytes: %s", self._reserve_bytes, error)
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -33,6 +33,8 @@ class Endpoint:
     """What the password or token was read from, and is read from again where it is refused."""
     ca_file: Path | None = None
     """The certificates of those who may vouch for an https server, instead of the ones that the system trusts."""
+    root: Path | None = None
+    """The folder of a managed server: only the process that runs in it is sent anything."""
 
     def __post_init__(self) -> None:
         if self.user is not None and ":" in self.user:
@@ -49,6 +51,11 @@ class Endpoint:
     def is_local(self) -> bool:
         """Whether it is this machine, by its address."""
         return self.host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def folder(self) -> Path | None:
+        """The data folder of a managed server."""
+        return self.root.parent.parent if self.root else None
 
     @property
     def is_encrypted(self) -> bool:

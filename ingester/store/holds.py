@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ingester.errors import QueryError, StoreError
-from ingester.store import schema
 from ingester.store.query import quoted
 from ingester.store.questdb import QuestDB
+from ingester.store.tables import statement
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Lease:
 
     def begin(self) -> bool:
         """Announces it; whether everybody can see it. Raises StoreError."""
-        self._db.sql(schema.statement(HOLDS))
+        self._db.sql(statement(HOLDS))
         self._begun_us = self._db.sql("SELECT cast(now() AS LONG)").rows[0][0]
         self._write(LEASE_SECONDS)
         self._thread.start()

@@ -32,13 +32,15 @@ class Done(NamedTuple):
     after: Partition | None
     """The day as it is now; None where it is gone."""
     seconds: float
+    columns: int = 0
+    """Those that the table had."""
 
     def event(self, at_ns: int) -> Event:
         """What goes on record; `datasets/dropped.py` reads it."""
         day, after = self.step.partition, self.after
         if after is None:
             return Event(at_ns, "partition_dropped", detail=f"{day.day}: {day.rows} rows, {day.bytes} bytes")
-        detail = f"{day.day}: {day.rows} rows, {day.bytes} bytes, as Parquet {after.bytes} bytes, {self.seconds:.1f} s"
+        detail = partitions.converted(day, after, self.seconds, self.columns)
         return Event(at_ns, "partition_converted", detail=detail)
 
 
@@ -94,14 +96,14 @@ class Keeper:
             found = self._with_holds(found, others)
             if found.hindrance:
                 return found, None
-            begun = time.monotonic()
+            begun, columns = time.monotonic(), len(partitions.column_names(self._db))
             act = partitions.drop if step.action == DROP else partitions.convert
             if not act(self._db, day.day, stopped):
                 return step, None
             after = partitions.find(self._db, day.day)
             if after is not None:
                 self._compare(found.partition, after)
-            return step, Done(found, after, time.monotonic() - begun)
+            return step, Done(found, after, time.monotonic() - begun, columns)
 
     def _plan(self) -> list[Step]:
         stuck = partitions.suspension(self._db)

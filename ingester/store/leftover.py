@@ -149,10 +149,13 @@ def send(
 
 
 def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:
-    folder = spools(data_dir)
-    if not folder.is_dir():
+    try:
+        return [each for each in sorted(spools(data_dir).iterdir()) if each.is_dir() and each.name not in running]
+    except FileNotFoundError:
         return []
-    return [each for each in sorted(folder.iterdir()) if each.is_dir() and each.name not in running]
+    except OSError as error:  # another user's folder
+        log.warning("what waits in %s cannot be looked at: %s", spools(data_dir), error.strerror or error)
+        return []
 
 
 def _waiting(folder: Path) -> Leftover | None:

@@ -2,13 +2,14 @@
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND
 from ingester.errors import StoreError
+from ingester.snapshot import level_columns
 from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.store.tables import ORDERBOOK
 
 DAY = 86400 * SECOND
 POLL_SECONDS = 0.1
@@ -18,6 +19,9 @@ _PARTITIONS = (
     f"FROM table_partitions('{ORDERBOOK}') WHERE attached ORDER BY name"
 )
 _SUSPENDED = f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}' AND suspended"
+TOO_OLD = "parquet column count is less"
+"""Is in QuestDB's words where a Parquet day is older than a column that is asked for."""
+_KEYS = ("timestamp", "symbol", "collector", "last_update_id")
 _CANNOT_CONVERT = "PartitionEncoder.encodePartition"  # is in QuestDB's words where a conversion failed, and never rows
 
 
@@ -45,6 +49,14 @@ class Partition(NamedTuple):
     @property
     def bytes_per_row(self) -> float:
         return self.bytes / max(1, self.rows)
+
+
+def converted(before: Partition, after: Partition, seconds: float, columns: int) -> str:
+    """What goes on record of a day that was made Parquet; `columns` are those that its file holds."""
+    return (
+        f"{before.day}: {before.rows} rows, {before.bytes} bytes, as Parquet {after.bytes} bytes, {seconds:.1f} s, "
+        f"{columns} columns"
+    )
 
 
 def start_of(day: str) -> int:
@@ -76,6 +88,14 @@ def suspension(db: QuestDB) -> Suspension | None:
     return Suspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
 
 
+def settle(db: QuestDB) -> None:
+    """Waits until the table has applied all that it had acknowledged, or is suspended. Raises StoreError."""
+    rows = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'").rows
+    applied = f"SELECT name FROM wal_tables() WHERE name = '{ORDERBOOK}' AND (suspended OR writerTxn >= {rows[0][0]})"
+    while not db.sql(applied).rows:
+        time.sleep(POLL_SECONDS)
+
+
 def find(db: QuestDB, day: str) -> Partition | None:
     """A day as it is now. Raises StoreError."""
     return next((each for each in partitions(db) if each.day == day), None)
@@ -87,9 +107,51 @@ def convert(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
     The server does it in the order of its log, all at once or not at all, also where it is killed meanwhile. Raises
     StoreError.
     """
+    _store_every_column(db, day)
     return _alter(
         db, f"CONVERT PARTITION TO PARQUET LIST '{day}'", day, lambda found: bool(found and found.is_parquet), stopped
     )
+
+
+def make_native(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
+    """Has a Parquet day rewritten in QuestDB's own form; whether that is done. Raises StoreError."""
+    return _alter(
+        db, f"CONVERT PARTITION TO NATIVE LIST '{day}'", day, lambda found: not (found and found.is_parquet), stopped
+    )
+
+
+def column_names(db: QuestDB) -> list[str]:
+    """The table's columns in its order. Raises StoreError."""
+    return [name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows]
+
+
+def added_later(names: Sequence[str]) -> list[str]:
+    """Those of a table's columns that it may not have had from the beginning: they stand behind the first ones."""
+    for depth in (20, 10, 5):
+        first = [*_KEYS, *level_columns(depth)]
+        if list(names[: len(first)]) == first:
+            return list(names[len(first) :])
+    return [name for name in names if name not in _KEYS]
+
+
+def _store_every_column(db: QuestDB, day: str) -> None:
+    """Has the files of a native day hold NULLs for rows that are older than a column, instead of nothing.
+
+    Made Parquet without them, the day would end QuestDB 9.3.4 at an export that has no row filter. To set the first row
+    to what it is, is enough: the server writes the column from there on.
+    """
+    settle(db)  # columns that are just being added count too
+    later = added_later(column_names(db))
+    if not later:
+        return
+    listed = ", ".join(f'"{name}"' for name in later)
+    rows = db.sql(f"SELECT timestamp, {listed} FROM {ORDERBOOK} WHERE timestamp IN '{day}' LIMIT 1").rows
+    for first, *values in rows:
+        # A number in the first row shows that the column has been there for all of the day.
+        unsure = [name for name, value in zip(later, values, strict=True) if not isinstance(value, float)]
+        if unsure:
+            same = ", ".join(f'"{name}" = "{name}"' for name in unsure)
+            db.sql(f"UPDATE {ORDERBOOK} SET {same} WHERE timestamp = '{first}'")
 
 
 def drop(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ingester import private
 from ingester.store.disk import Disk, is_full, replace_durably
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ class PositionFile:
         self.durable = position.sequence
         return position
 
+    def lost(self) -> None:
+        """The folder was made anew: the file is to be written again."""
+        self.durable = 0
+
     def save(self, current: Callable[[], Position]) -> None:
         """Writes and syncs the position. A failure is logged once, and leaves the old one."""
         with self._lock:
@@ -61,12 +66,12 @@ class PositionFile:
 
     def _write(self, content: bytes) -> None:
         try:
-            replace_durably(self._path, content)
+            replace_durably(self._path, content, private.FILE)
         except OSError as error:
             if not is_full(error) or not self._disk.reserved:
                 raise
             self._disk.ran_out()  # what the reserve is for
-            replace_durably(self._path, content)
+            replace_durably(self._path, content, private.FILE)
 
 
 def _encode(position: Position) -> bytes:

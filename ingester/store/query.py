@@ -1,10 +1,14 @@
 """What the table holds: its pairs, collectors and depth, and how many rows of a range."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote_plus
 
 from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.store.tables import ORDERBOOK
+from ingester.words import counted
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES = 12_000
 """Of names in one condition: QuestDB takes statements of 32,000 bytes, and one may name them twice."""
@@ -63,7 +67,17 @@ def rows_by_symbol(db: QuestDB, start_ns: int, end_ns: int, collector: str | Non
     return {symbol: count for symbol, count in rows if symbol}
 
 
-def collectors(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
-    """Who recorded in a range."""
+def collectors(db: QuestDB, start_ns: int, end_ns: int, nameless: bool = False) -> list[str]:
+    """Who recorded in a range; with `nameless` an empty name for rows that do not say so."""
     where = between(start_ns, end_ns)
-    return sorted(row[0] for row in db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK} WHERE {where}").rows)
+    rows = db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK} WHERE {where}").rows
+    return sorted(name or "" for (name,) in rows if name or nameless)
+
+
+def tell_nameless(rows: int) -> None:
+    """Warns of rows that were left out, if there are any."""
+    if rows:
+        log.warning(
+            "%s of this range left out: without symbol, collector or last_update_id, not from a recorder",
+            counted(rows, "row"),
+        )

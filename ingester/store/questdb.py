@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -14,7 +15,7 @@ import urllib3
 from ingester.clock import backoff
 from ingester.deadline import beside
 from ingester.errors import AccessRefused, NoAnswer, QueryError, Unreachable, cause
-from ingester.store import certificate
+from ingester.store import certificate, peer
 from ingester.store.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class QuestDB:
         # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
         # connection. So each write has its own, for about a millisecond.
         self._writes = urllib3.PoolManager(retries=False, ssl_context=trust)
+        if endpoint.root is not None:
+            self._pool.pool_classes_by_scheme = self._writes.pool_classes_by_scheme = {"http": _checked(endpoint.root)}
         self._ping: Future[Result] | None = None
         self._pinging = threading.Lock()
 
@@ -112,6 +115,11 @@ class QuestDB:
         except msgspec.DecodeError as error:
             raise Unreachable(f"{self.endpoint.http_url} does not answer as QuestDB does: {error}") from error
         columns = decoded.columns
+        if decoded.dataset and len(decoded.dataset[-1]) != len(columns):  # so it ends where a file is too short
+            raise QueryError(
+                f"QuestDB broke off its answer: a file of the table may be damaged; `ingester doctor` tells which.\n"
+                f"  {statement.strip()}"
+            )
         return Result([c.name for c in columns], [c.type for c in columns], decoded.dataset)
 
     def csv(self, statement: str) -> Iterator[bytes]:
@@ -210,6 +218,20 @@ class QuestDB:
         except urllib3.exceptions.HTTPError as error:
             kind = NoAnswer if isinstance(error, urllib3.exceptions.TimeoutError) else Unreachable
             raise kind(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
+
+
+def _checked(root: Path) -> type[urllib3.HTTPConnectionPool]:
+    """Connections on which nothing is sent before it is known that the managed server of a folder has them."""
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            peer.verify(self.sock, root)
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
 
 
 def _refused(endpoint: Endpoint, status: int) -> str:

@@ -1,19 +1,24 @@
 """Bulk reads of `orderbook`: time slices of all pairs as arrays, through QuestDB's Parquet export."""
 
+import functools
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingester.clock import SECOND
+from ingester.errors import QueryError, StoreError
 from ingester.snapshot import level_columns
+from ingester.store.partitions import TOO_OLD, added_later, column_names, partitions
 from ingester.store.query import between, collectors, depth, one_of, quoted
 from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.store.tables import ORDERBOOK
 
 SLICE_ROWS = 120_000
 """Rows of a slice: about 21 MB on the wire at depth 5. Larger ones are not faster, and take memory."""
@@ -62,6 +67,9 @@ class Reader:
         self._db = db
         self._symbols = sorted(symbols)
         self._names = level_columns(levels)
+        self.nameless = 0
+        """Rows that were left out, for they lack symbol, collector or update id."""
+        self._counting = threading.Lock()
         self._rooms = threading.local()  # each thread reads into its own
         wanted = sum(counts.get(symbol, 0) for symbol in symbols)
         self._chosen = ""
@@ -70,17 +78,19 @@ class Reader:
             self._chosen = f" AND {named}" if named else ""
         if collector is not None:
             self._chosen += f" AND collector = {quoted([collector])}"
-        # A projection over partitions in Parquet needs a row filter (a bug of QuestDB 9.3.4): one that is always true.
-        self._filter = self._chosen or " AND last_update_id IS NOT NULL"
-        all_columns = levels == depth(db) and not self._chosen
+        # Bugs of QuestDB 9.3.4: over Parquet days a projection without a row filter is refused, and any query without
+        # one may end the server where a column is younger than a row. So there is a filter that is always true.
+        self._filter = self._chosen or " AND timestamp IS NOT NULL"
+        all_columns = levels == depth(db) and not self._chosen and not _needs_filter(db)
         self._what = "*" if all_columns else ", ".join([*KEYS, "collector", *self._names])
         if all_columns:
             self._filter = ""
 
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
         """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
-        there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns)
-        self._collector = there[0] if len(there) == 1 else None  # a column of the same texts takes long to unpack
+        there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns, nameless=True)
+        # A column of the same texts takes long to unpack.
+        self._collector = there[0] if len(there) == 1 and there[0] else None
         where = between(start_ns, end_ns) + self._chosen
         hours = self._db.sql(
             f"SELECT timestamp_floor('1h', timestamp)::long, count() FROM {ORDERBOOK} WHERE {where} "
@@ -107,8 +117,17 @@ class Reader:
         """The rows of a slice. Raises StoreError."""
         where = between(*part) + self._filter
         room: bytearray = self._rooms.__dict__.setdefault("room", bytearray())
-        with self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}", room) as data:
-            table = self._table(data)
+        try:
+            with self._db.parquet(f"SELECT {self._what} FROM {ORDERBOOK} WHERE {where}", room) as data:
+                table = self._table(data)
+        except QueryError as error:
+            if TOO_OLD not in str(error):
+                raise
+            day = time.strftime("%Y-%m-%d", time.gmtime(part.start_ns // SECOND))
+            raise StoreError(
+                f"{day} was made Parquet before {ORDERBOOK} got more levels, and QuestDB cannot read these there. "
+                "`ingester start` rewrites such days, before it stores the first row."
+            ) from error
         return self._sorted(table)
 
     def _table(self, data: memoryview) -> pa.Table:
@@ -118,7 +137,18 @@ class Reader:
         dictionaries hold every unused symbol as an empty string, and pyarrow counts these as one.
         """
         columns = [*KEYS, *self._names] if self._collector else [*KEYS, "collector", *self._names]
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+        return self._named(table, [name for name in columns if name not in self._names])
+
+    def _named(self, table: pa.Table, keys: Sequence[str]) -> pa.Table:
+        """The rows that say of which pair and book they are, and who recorded it; others came by hand."""
+        lacking = [name for name in keys if table.column(name).null_count]
+        if not lacking:
+            return table
+        named = table.filter(functools.reduce(pc.and_, (pc.is_valid(table.column(name)) for name in lacking)))
+        with self._counting:
+            self.nameless += len(table) - len(named)
+        return named
 
     def _sorted(self, table: pa.Table) -> Rows:
         present, indices = _encoded(table.column("symbol"))
@@ -146,6 +176,11 @@ class Reader:
             recorders,
             by,
         )
+
+
+def _needs_filter(db: QuestDB) -> bool:
+    """Whether the table has Parquet days, and columns that it did not have from the beginning."""
+    return bool(added_later(column_names(db))) and any(day.is_parquet for day in partitions(db))
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:

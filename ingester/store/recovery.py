@@ -9,9 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ingester import private
+from ingester.store.disk import reason_of
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position
-from ingester.store.segment import Hole, Mark, Segment, find, scan, start_of, walk
+from ingester.store.segment import (
+    FILE_HEADER_BYTES,
+    RECORD_HEADER_BYTES,
+    Hole,
+    Mark,
+    Segment,
+    find,
+    free_name,
+    is_segment,
+    scan,
+    start_of,
+    walk,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +61,9 @@ class Retained(NamedTuple):
 def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledger, int, Recovery]:
     """The good records of a folder, the bytes on its disk, and what was found there.
 
-    Segments before the one that the position is in are only read if they are sent again. Raises OSError where the
-    folder cannot be listed, and SpoolError for a newer format.
+    Segments before the one that the position is in are only read if they are sent again. One that the system does not
+    let us read is kept as it is, to be read when its turn comes. Raises OSError where the folder cannot be listed, and
+    SpoolError for a newer format.
     """
     sequence, last_ns = position or (FIRST_SEQUENCE, 0)
     ledger = Ledger()
@@ -56,32 +71,44 @@ def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledg
     cut = cut_bytes = 0
     found = find(folder)
     size = sum(segment.size for segment in found)
-    for segment, after in itertools.zip_longest(found, found[1:]):
-        before = after.first if after else None
-        if before is not None and before <= sequence:
+    sound = [segment for segment in found if is_segment(segment)]
+    following = {segment.first: after.first for segment, after in itertools.pairwise(sound)}
+    for segment in found:
+        before = following.get(segment.first)
+        if segment not in sound:
+            segment.end = FILE_HEADER_BYTES  # nothing in it is ours
+        elif before is not None and before <= sequence:
             segment.next, segment.acknowledged_at = before, now
             ledger.segments.append(segment)
             continue
-        scan(segment, before)
+        else:
+            try:
+                scan(segment, before)
+            except (OSError, MemoryError) as error:
+                log.error("cannot read %s (%s): it is kept, and tried again", segment.path, reason_of(error))
+                _keep_unread(segment, before)
+                ledger.next = max(ledger.next, segment.next)
+                ledger.segments.append(segment)
+                continue
         aside = True
         if segment.size > segment.end:
             cut += 1
             cut_bytes += segment.size - segment.end
             aside = set_aside(segment)
-        ledger.next = max(ledger.next, segment.next)
         if segment.next > segment.first:
+            ledger.next = max(ledger.next, segment.next)
             last_ns = max(last_ns, segment.last_ns or 0)
             segment.acknowledged_at = now if segment.next <= sequence else None
             ledger.segments.append(segment)
         elif aside:
             segment.path.unlink(missing_ok=True)
             size -= segment.size
-        else:  # it stays there, so its name is taken
-            ledger.next = max(ledger.next, segment.first + 1)
     for segment in ledger.segments:
         if segment.next > sequence:
-            marks = (mark for mark, _ in walk(start_of(segment), segment.end) if mark.sequence >= sequence)
-            ledger.rewind(next(marks, start_of(segment)))
+            place = start_of(segment)
+            with contextlib.suppress(OSError):  # then what is acknowledged in it is sent again
+                place = next((mark for mark, _ in walk(place, segment.end) if mark.sequence >= sequence), place)
+            ledger.rewind(place)
             break
     ledger.inherited = ledger.acknowledged
     damaged = folder / "damaged"
@@ -97,6 +124,28 @@ def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledg
     return ledger, size, Recovery(*ledger.waiting(), cut, cut_bytes, missing, last_ns or None, holes)
 
 
+def _keep_unread(segment: Segment, before: int | None) -> None:
+    """Counts a segment that cannot be read as waiting; `before` is the sequence with which the next one begins."""
+    segment.end = segment.size
+    segment.next = before or segment.first + max(1, segment.size // RECORD_HEADER_BYTES)  # no more can be in it
+
+
+def read_late(segment: Segment, acknowledged_ns: int) -> Hole | None:
+    """Reads a segment that could not be read at the start; returns what is damaged in it. Raises OSError.
+
+    `acknowledged_ns`: the latest receive time before it.
+    """
+    scan(segment, segment.next)
+    lost = None
+    if segment.size > segment.end:
+        log.error("%s is damaged at byte %d", segment.path, segment.end)
+        since = segment.last_ns or acknowledged_ns
+        lost = Hole(since, max(since, segment.path.stat().st_mtime_ns), 0)
+        set_aside(segment)
+    segment.last_ns = segment.last_ns or 0
+    return lost
+
+
 def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, ...]:
     """Where sequences that wait are missing: `sequence` and `last_ns` tell what is acknowledged."""
     holes = []
@@ -104,9 +153,11 @@ def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, 
         if segment.next <= sequence:
             continue
         if segment.first > sequence:
-            first = next((record for _, record in walk(start_of(segment), segment.end)), None)
-            until = first.first_ns if first else segment.last_ns or 0
-            holes.append(Hole(min(last_ns or until, until), until, 0))
+            until = segment.last_ns or 0
+            with contextlib.suppress(OSError):
+                until = next((record.first_ns for _, record in walk(start_of(segment), segment.end)), until)
+            if until:
+                holes.append(Hole(min(last_ns or until, until), until, 0))
         sequence, last_ns = segment.next, max(last_ns, segment.last_ns or 0)
     return tuple(holes)
 
@@ -129,31 +180,27 @@ def count_retained(places: list[tuple[Segment, int]], before: int) -> Retained:
 def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> Mark | None:
     """The place of the first record whose end was received at `since_ns` or later, in segments up to the byte beside.
 
-    From there on, segments that were not read since the start are scanned.
+    From there on, segments that were not read since the start are scanned. Raises OSError where one cannot be read.
     """
     found: Mark | None = None
     for segment, end in retained:
-        if found is None and (segment.last_ns is None or segment.last_ns >= since_ns):
-            with contextlib.suppress(OSError):  # dropped meanwhile, or unreadable: the next one then
+        with contextlib.suppress(FileNotFoundError):  # dropped meanwhile: the next one then
+            if found is None and (segment.last_ns is None or segment.last_ns >= since_ns):
                 later = (mark for mark, record in walk(start_of(segment), end) if record.last_ns >= since_ns)
                 found = next(later, None)
-        if found is not None and segment.last_ns is None:
-            scan(segment, segment.next)
+            if found is not None and segment.last_ns is None:
+                scan(segment, segment.next)
     return found
 
 
 def set_aside(segment: Segment) -> bool:
     """Moves what follows the good records to `damaged/`; False where that fails and it stays where it is."""
-    folder = segment.path.parent / "damaged"
     try:
-        folder.mkdir(exist_ok=True)
-        target = folder / f"{segment.path.stem}.{segment.end}"
-        while target.exists():
-            target = target.with_name(target.name + ".again")
+        target = free_name(segment.path.parent, f"{segment.path.stem}.{segment.end}")
         if segment.next == segment.first:
             segment.path.replace(target)
         else:
-            with segment.path.open("rb") as source, target.open("wb") as copy:
+            with segment.path.open("rb") as source, private.write_anew(target) as copy:
                 source.seek(segment.end)
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()

@@ -1,24 +1,19 @@
-"""Creates the tables and views from the files in `sql/`, and makes sure that an existing table fits what is written."""
+"""Makes the tables and views ready, and makes sure that an existing table fits what is written."""
 
 import logging
-import re
 from collections.abc import Mapping
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 
 from ingester.errors import QueryError, SchemaMismatch
 from ingester.snapshot import level_columns
+from ingester.store import columns
+from ingester.store.partitions import Partition
 from ingester.store.questdb import QuestDB
+from ingester.store.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, sql_folder, statement, statements, views
+
+__all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "sql_folder", "statement", "statements", "views"]
 
 log = logging.getLogger("ingester.schema")
 
-ORDERBOOK = "orderbook"
-EVENTS = "collector_events"
-DEDUP_KEYS = {
-    ORDERBOOK: ("timestamp", "symbol", "collector", "last_update_id"),
-    EVENTS: ("timestamp", "collector", "kind", "symbol", "connection"),
-}
 _VIEWS = "SELECT view_name, view_sql, view_status FROM views()"
 _MARK = "-- ingester: sql/views/"  # in the body of each of our views, where the server keeps it
 _EVENT_TYPES = {
@@ -30,35 +25,6 @@ _EVENT_TYPES = {
     "detail": "VARCHAR",
     "until": "TIMESTAMP",
 }
-
-
-def sql_folder() -> Traversable:
-    """The folder `sql/`: inside the installed package, or beside it in a checkout."""
-    installed = files("ingester") / "sql"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "sql"
-
-
-def statements(depth: int) -> list[str]:
-    """The statements that create the tables for a depth, in order. Applying them twice changes nothing."""
-    folder = sorted((file for file in sql_folder().iterdir() if re.match(r"\d{3}_", file.name)), key=lambda f: f.name)
-    chosen = [f for f in folder if "_depth_" not in f.name or f.name.endswith(f"_depth_{depth}.sql")]
-    return [file.read_text(encoding="utf-8") for file in chosen]
-
-
-def statement(table: str) -> str:
-    """The statement that creates a table of which there is only one form. Applying it twice changes nothing."""
-    (file,) = (file for file in sql_folder().iterdir() if re.fullmatch(rf"\d{{3}}_{table}\.sql", file.name))
-    return file.read_text(encoding="utf-8")
-
-
-def views() -> list[tuple[str, str]]:
-    """Name and statement of each view in `sql/views/`. Applying one twice changes nothing."""
-    folder = sorted((sql_folder() / "views").iterdir(), key=lambda file: file.name)
-    return [
-        (file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
-        for file in folder
-        if file.name.endswith(".sql")
-    ]
 
 
 def column_types(table: str, depth: int) -> dict[str, str]:
@@ -81,27 +47,41 @@ def ensure(db: QuestDB, depth: int) -> None:
 def ensure_tables(db: QuestDB, depth: int) -> None:
     """Makes both tables ready for a recorder of this depth; a deeper one adds its columns to an existing table.
 
-    A few milliseconds where they are ready. Raises SchemaMismatch, with every difference named, where a table of that
-    name cannot take the rows.
+    A few milliseconds where they are ready; long where Parquet days have to be rewritten (`days_to_rewrite`). Raises
+    SchemaMismatch, with every difference named, where a table of that name cannot take the rows, and LevelsRefused
+    where it cannot get more levels now.
     """
-    for statement in statements(depth):
-        db.sql(statement)
-    for table in (ORDERBOOK, EVENTS):
-        problems, missing = misfits(db, table, depth)
-        if problems:
-            raise SchemaMismatch(
-                f"The table {table!r} at {db.endpoint.http_url} does not fit: {'; '.join(problems)}. "
-                f"Rename it (RENAME TABLE {table} TO {table}_old) or use another server with --questdb."
-            )
-        for name, type_ in missing.items():
-            db.sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {type_}")
+    for each in statements(depth):
+        db.sql(each)
+    _missing(db, EVENTS, depth)
+    columns.ensure(db, _missing(db, ORDERBOOK, depth))
+
+
+def days_to_rewrite(db: QuestDB, depth: int) -> list[Partition]:
+    """The days that `ensure` rewrites before the tables take rows of this depth; none where it is done in a moment.
+
+    Raises as `ensure_tables` does, before anything is changed.
+    """
+    existing = {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}
+    return columns.days_to_rewrite(db, _missing(db, ORDERBOOK, depth)) if {ORDERBOOK, EVENTS} <= existing else []
+
+
+def _missing(db: QuestDB, table: str, depth: int) -> dict[str, str]:
+    """The columns that a table lacks. Raises SchemaMismatch."""
+    problems, missing = misfits(db, table, depth)
+    if problems:
+        raise SchemaMismatch(
+            f"The table {table!r} at {db.endpoint.http_url} does not fit: {'; '.join(problems)}. "
+            f"Rename it (RENAME TABLE {table} TO {table}_old) or use another server with --questdb."
+        )
+    return missing
 
 
 def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, str]]:
     """What keeps rows of this depth out of an existing table, and the columns (name to type) that it lacks."""
-    columns = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
-    existing, wanted = {name: type_ for name, type_, _ in columns}, column_types(table, depth)
-    problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in columns if key})
+    rows = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
+    existing, wanted = {name: type_ for name, type_, _ in rows}, column_types(table, depth)
+    problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in rows if key})
     return problems, {name: type_ for name, type_ in wanted.items() if name not in existing}
 
 
@@ -111,15 +91,15 @@ def _apply_views(db: QuestDB) -> None:
     except QueryError as error:
         log.warning("this QuestDB has no views, so mid, spread and the others are missing: %s", _reason(error))
         return
-    for name, statement in views():
+    for name, made_by in views():
         body, status = existing.get(name, (None, None))
-        if status == "valid" and f"AS ({body})" in statement:
+        if status == "valid" and f"AS ({body})" in made_by:
             continue
         if body is not None and _MARK not in body:
             log.warning("the view %s is somebody else's and stays as it is", name)
             continue
         try:
-            db.sql(statement)
+            db.sql(made_by)
         except QueryError as error:
             log.warning("the view %s could not be made: %s", name, _reason(error))
 

@@ -1,9 +1,11 @@
 """Passwords and tokens that are kept in files."""
 
 import logging
+import os
 import stat
 from pathlib import Path
 
+from ingester import private
 from ingester.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ def read_secret(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
-            mode = stat.S_IMODE(path.stat().st_mode)
+            state = os.fstat(file.fileno())
     except OSError as error:
         raise SettingsError(f"The secret file {path} cannot be read: {error.strerror}.") from None
     if len(content) > LARGEST:
@@ -34,6 +36,12 @@ def read_secret(path: Path) -> str:
         raise SettingsError(f"The secret file {path} is empty; the password or token belongs into it.")
     if "\n" in secret:
         raise SettingsError(f"The secret file {path} has several lines; only the password or token belongs into it.")
-    if mode & stat.S_IROTH and GIVEN not in path.absolute().parents:
+    owners = (state.st_uid,) if os.geteuid() == 0 else ()
+    if GIVEN not in path.absolute().parents and (who := private.changeable_by(state, owners)):
+        raise SettingsError(
+            f"The secret file {path} can be changed by {who}, so it is not used. Make it yours alone: "
+            f"chown {private.user_name(os.geteuid())} {path}; chmod 600 {path}."
+        )
+    if state.st_mode & stat.S_IROTH and GIVEN not in path.absolute().parents:
         log.warning("every user of this machine can read the secret in %s; chmod 600 mends that", path)
     return secret

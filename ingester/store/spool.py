@@ -1,5 +1,6 @@
 """What waits on disk between the pump and the writer, and survives both: gone only when acknowledged."""
 
+import itertools
 import logging
 import os
 import threading
@@ -8,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ingester.errors import SpoolError
+from ingester.errors import SpoolError, UnsafeFile
 from ingester.store import segment as segments
-from ingester.store.disk import Disk, claim, is_full
+from ingester.store.disk import Disk, Place, is_full, reason_of
 from ingester.store.ledger import Ledger
 from ingester.store.position import Position, PositionFile
-from ingester.store.recovery import Recovery, Retained, count_retained, find_since, read_back, set_aside
+from ingester.store.recovery import Recovery, Retained, count_retained, find_since, read_back, read_late, set_aside
 from ingester.store.segment import Hole, Mark, Record
 from ingester.store.syncer import Syncer
 
@@ -51,6 +52,7 @@ class Spool:
         self._segment_bytes = max(1, min(segment_bytes, limit_bytes // LIMIT_SEGMENTS))
         self._keep_seconds = keep_seconds
         self._now = now
+        self._place = Place(folder)
         self._disk = Disk(folder, free_bytes, reserve_bytes, now)
         self._position = PositionFile(folder, self._disk)
         self._syncer = Syncer(folder, sync_seconds, sync, self._chore, POSITION_SECONDS)
@@ -58,7 +60,6 @@ class Spool:
         self._ledger = Ledger()
         self._audited = audited
         self._holes: deque[Hole] = deque()
-        self._lock_file = -1
         self._closed = True
         self._acknowledged_ns = 0  # never goes back, also not when records are put back
         self._tidied_at = -float("inf")
@@ -73,11 +74,11 @@ class Spool:
         Raises SpoolError where another recorder holds the folder, or it cannot be used.
         """
         try:
-            self._lock_file = claim(self.folder)
+            self._place.claim()
             position = self._position.load()
             self._ledger, self.size, recovery = read_back(self.folder, position, self._now())
         except BaseException as error:
-            self._release()
+            self._place.close()
             if not isinstance(error, OSError):
                 raise
             raise SpoolError(
@@ -101,12 +102,8 @@ class Spool:
         self._syncer.stop()
         self._position.save(self._current)
         self._disk.give_back()
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock_file >= 0:
-            os.close(self._lock_file)
-            self._lock_file = -1
+        segments.let_go(self._ledger.segments)
+        self._place.close()
 
     # The appending side.
 
@@ -119,7 +116,7 @@ class Spool:
         with self._lock:
             if self._closed:
                 return False
-            while (reason := self._make_room(need) or self._write(body, rows, first_ns, last_ns)) is not None:
+            while (reason := self._take(need, body, rows, first_ns, last_ns)) is not None:
                 if self._disk.out and self._ledger.droppable(self._position.durable):
                     continue  # something retained can go
                 if self.full_since is None:
@@ -130,6 +127,29 @@ class Spool:
                 log.warning("the spool takes rows again after %.1f s", (last_ns - self.full_since) / 1e9)
                 self.full_since = None
         return True
+
+    def _take(self, need: int, body: bytes, rows: int, first_ns: int, last_ns: int) -> str | None:
+        return self._settle() or self._make_room(need) or self._write(body, rows, first_ns, last_ns)
+
+    def _settle(self) -> str | None:
+        """Sees to it that what is written can be found again: makes the folder anew where it was deleted or moved, and
+        begins a new file where the one that is written to was; or says why that is not possible."""
+        ledger = self._ledger
+        lost, active = self._place.is_lost(), ledger.active
+        if not lost and (active is None or segments.is_in_place(active)):
+            return None
+        try:
+            if lost and (former := self._place.reclaim()) is not None:
+                segments.now_in(former, [each for each in ledger.segments if each is not active])
+                self._position.lost()
+                self._disk.moved()
+            if active is not None and not segments.is_in_place(active):
+                log.error("%s was deleted or moved under the recorder, a new file is begun", active.path)
+                segments.keep(active)
+                self._retire()
+        except (OSError, SpoolError, UnsafeFile) as error:
+            return f"{self.folder} cannot be made again: {reason_of(error)}"
+        return None
 
     def _make_room(self, need: int) -> str | None:
         """Drops the oldest retained segments where room is needed; or says why there is none."""
@@ -149,29 +169,44 @@ class Spool:
             self._remove(ledger.drop())
 
     def _write(self, body: bytes, rows: int, first_ns: int, last_ns: int) -> str | None:
-        """Appends a record; or says why that failed."""
+        """Appends a record; or says why that failed. Another file may take what one does not."""
         ledger = self._ledger
-        try:
-            if ledger.active is not None and ledger.active.end >= self._segment_bytes:
+        begun, reason = False, None
+        while True:
+            if ledger.active is None or (ledger.active.end >= self._segment_bytes and not begun):
+                begun, reason = True, self._begin()
+            if (active := ledger.active) is None:
+                return reason
+            try:
+                self._count(active.write(ledger.next, body, rows, first_ns, last_ns))
+                break
+            except OSError as error:
+                self._count(active.size - active.end)
                 self._retire()
-            if ledger.active is None:
-                segment = segments.create(self.folder, ledger.next)
-                ledger.activate(segment)
-                self._syncer.created(segment)
-                self._count(segment.size)
-            active = ledger.active
-            assert active is not None
-            self._count(active.write(ledger.next, body, rows, first_ns, last_ns))
-        except OSError as error:
-            if ledger.active is not None:
-                self._count(ledger.active.size - ledger.active.end)
-                self._retire()
-            if is_full(error):
-                self._disk.ran_out()
-            return f"{error.strerror or error} ({self.folder})"
+                reason = self._failed(error)
+                if begun or is_full(error):
+                    return reason
+                log.error("%s takes no more, a new file is begun: %s", active.path, reason)
         ledger.next += 1
         self._syncer.appended(active, last_ns)
         return None
+
+    def _begin(self) -> str | None:
+        """Begins a new segment; or says why that failed, and leaves the old one, which may take more."""
+        try:
+            segment = segments.create(self.folder, self._ledger.next)
+        except OSError as error:
+            return self._failed(error)
+        self._retire()
+        self._ledger.activate(segment)
+        self._syncer.created(segment)
+        self._count(segment.size)
+        return None
+
+    def _failed(self, error: OSError) -> str:
+        if is_full(error):
+            self._disk.ran_out()
+        return f"{error.strerror or error} ({self.folder})"
 
     def _retire(self) -> None:
         segment = self._ledger.retire(self._now())
@@ -194,14 +229,36 @@ class Spool:
     # The reading side.
 
     def peek(self, at_most_bytes: int) -> list[Record]:
-        """The oldest records, their bodies together at most so many bytes but at least one; empty where none waits."""
+        """The oldest records, their bodies together at most so many bytes but at least one; empty where none waits.
+
+        Raises SpoolError where the system does not let us read them (too many open files, a disk that fails): they are
+        kept, to be asked for again.
+        """
         while True:
             with self._lock:
                 head = self._ledger.head()
                 if head is None:
                     return []
-                places = self._ledger.places(head)
-            chosen, reason = segments.read(places, at_most_bytes)
+                places, path = self._ledger.places(head), head.segment.path
+            try:
+                if head.segment.last_ns is None:
+                    if (lost := read_late(head.segment, self._acknowledged_ns)) is not None:
+                        self._holes.append(lost)
+                    continue
+                known = itertools.takewhile(lambda place: place[0].segment.last_ns is not None, places)
+                chosen, reason = segments.read(known, at_most_bytes)
+            except FileNotFoundError as error:
+                with self._lock:
+                    if (problem := self._settle()) is not None:
+                        raise SpoolError(problem) from error
+                    if head.segment.path != path:
+                        continue  # the folder was moved just now
+                chosen, reason = [], reason_of(error)
+            except (OSError, MemoryError) as error:
+                raise SpoolError(
+                    f"{self.rows_waiting} rows wait in the spool, but {head.segment.path} cannot be read: "
+                    f"{reason_of(error)}. It is tried again; where the disk is broken, move that file away"
+                ) from error
             if chosen:
                 return chosen
             self._cut(head, reason)
@@ -217,7 +274,8 @@ class Spool:
             hole = self._ledger.cut(head, self._now(), self._acknowledged_ns)
             self._holes.append(hole)
         log.error("%s is damaged at byte %d (%s): %d rows are lost", segment.path, head.offset, reason, hole.rows)
-        set_aside(segment)
+        if segment.path.exists():
+            set_aside(segment)
 
     def acknowledge(self, records: Sequence[Record]) -> None:
         """Moves on behind the records that `peek` gave, for they are stored.
@@ -252,11 +310,15 @@ class Spool:
         """Puts acknowledged records back whose end was received at `since_ns` or later; returns their rows.
 
         Goes back to the oldest of them, so everything after it comes again too. What was dropped cannot come back.
+        Raises SpoolError where what is kept cannot be read now.
         """
         while True:
             with self._lock:
                 retained, before = self._ledger.retained()
-            found = find_since(retained, since_ns)
+            try:
+                found = find_since(retained, since_ns)
+            except OSError as error:
+                raise SpoolError(f"rows cannot be sent again, {self.folder} cannot be read: {error}") from error
             if self._closed or found is None or found.sequence >= before:
                 return 0
             with self._lock:
@@ -270,6 +332,9 @@ class Spool:
     # What is done about once a second.
 
     def _chore(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._settle()
         if self._now() - self._tidied_at >= POSITION_SECONDS:
             self.tidy()
 
@@ -327,5 +392,8 @@ class Spool:
         with self._lock:
             head = self._ledger.head()
             places = [(head, head.segment.end)] if head else []
-        records, _ = segments.read(places, 0)  # none where they were acknowledged and dropped meanwhile
+        try:
+            records, _ = segments.read(places, 0)
+        except OSError:  # they were acknowledged and dropped meanwhile, or cannot be read now
+            return None
         return records[0].first_ns if records else None

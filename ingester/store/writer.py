@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import StoreError
@@ -17,6 +18,8 @@ from ingester.store.tally import Tally
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BATCH_SECONDS = 0.5
 """Rows of so long go in one request: many small commits slow QuestDB down, and no row may wait longer than a second."""
@@ -90,19 +93,9 @@ class Writer:
 
     def _send(self) -> bool:
         """Sends one batch until it is acknowledged; False where there was none, or sending was given up."""
-        records = self._spool.peek(BATCH_BYTES)
-        if not records:
+        records = self._insist(lambda: self._spool.peek(BATCH_BYTES))
+        if not records or not self._insist(lambda: self._store([record.body for record in records])):
             return False
-        bodies = [record.body for record in records]
-        waits = self._waits()
-        while True:
-            try:
-                self._store(bodies)
-                break
-            except StoreError as error:
-                self._failed(error)
-            if self._abandon.wait(next(waits)):
-                return False
         metrics, now = self._metrics, self._now()
         if metrics.failing:
             metrics.failing = False
@@ -114,17 +107,28 @@ class Writer:
             metrics.lag.add_range((now - record.last_ns) / SECOND, (now - record.first_ns) / SECOND, record.rows)
         return True
 
-    def _failed(self, error: StoreError) -> None:
+    def _insist(self, step: Callable[[], T]) -> T | None:
+        """What a step gives, tried again until it does; None where sending was given up."""
+        waits = self._waits()
+        while True:
+            try:
+                return step()
+            except (StoreError, OSError) as error:
+                self._failed(error)
+            if self._abandon.wait(next(waits)):
+                return None
+
+    def _failed(self, error: Exception) -> None:
         self._prepared = False
         metrics = self._metrics
         metrics.failures += 1
         metrics.last_failure = str(error)
         if not metrics.failing:
             metrics.failing_since_ns = self._now()
-            log.warning("rows wait, QuestDB does not take them: %s", error)
+            log.warning("rows wait: %s", error)
         metrics.failing = True
 
-    def _store(self, bodies: list[bytes]) -> None:
+    def _store(self, bodies: list[bytes]) -> bool:
         """Stores all rows but those that are bad. Raises StoreError; what was stored is absorbed the next time."""
         if not self._prepared:
             self._prepare()
@@ -135,6 +139,7 @@ class Writer:
             self._prepare()  # where the table does not fit, this says so, and no row is to blame
             for row, error in _Sieve(self._db).bad_rows(bodies):
                 self._set_aside(row, error)
+        return True
 
     def _set_aside(self, row: bytes, error: str) -> None:
         now = self._now()

@@ -146,6 +146,73 @@ def test_what_is_being_read_is_not_complete_yet():
     assert bench.feed.complete_until() == bench.now_ns
 
 
+NESTED = b'{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"
+
+
+def test_a_frame_of_nested_lists_costs_none_of_the_books_that_came_with_it():
+    bench = Bench()
+    bench.begin()
+    for update_id in range(1, 4):
+        bench.book("BTCUSDT", update_id)
+        bench.say(NESTED)
+        bench.book("ETHUSDT", update_id)
+    assert len(bench.ids()) == 6
+    assert bench.metrics.malformed == 3
+
+
+def test_what_an_unforeseen_error_costs_is_on_record_and_all_else_is_handed_on(monkeypatch):
+    bench = Bench()
+    bench.begin()
+    accept = Track.accept
+
+    def fails_once(track, receive_ns, update_id):
+        gap = accept(track, receive_ns, update_id)
+        if update_id == 2 and track.symbol == "BTCUSDT":
+            raise MemoryError
+        return gap
+
+    monkeypatch.setattr(Track, "accept", fails_once)
+    for update_id in range(1, 4):
+        bench.book("BTCUSDT", update_id)
+        bench.book("ETHUSDT", update_id)
+        bench.now_ns += SECOND // 10
+    assert bench.ids() == [
+        (symbol, i) for i in (1, 2, 3) for symbol in ("BTCUSDT", "ETHUSDT") if (symbol[0], i) != ("B", 2)
+    ]
+    assert bench.gaps() == [("BTCUSDT", bench.now_ns - SECOND // 5, bench.now_ns - SECOND // 10, "not taken in")]
+
+
+def test_an_error_while_connections_are_looked_after_costs_no_book(monkeypatch):
+    bench = Bench()
+    bench.begin()
+    monkeypatch.setattr(bench.continuity, "tick", lambda *arguments: 1 / 0)
+    bench.book("BTCUSDT", 1)
+    bench.now_ns += 2 * SECOND
+    assert bench.ids() == [("BTCUSDT", 1)]
+
+
+def test_after_a_pause_of_the_process_every_gap_has_that_reason():
+    bench = Bench(copies=2)
+    bench.begin()
+    for stream in (0, 1):
+        bench.book("BTCUSDT", 1, stream)
+        bench.book("ETHUSDT", 1, stream)
+    bench.feed.poll()
+    since = bench.now_ns
+    bench.now_ns += 60 * SECOND
+    bench.feed.poll()  # before any stream could say what it found
+    assert not any(stream.renewals for stream in bench.streams)
+    for stream in (0, 1):
+        bench.lose(stream, f"{PAUSED} for 60.0 s")
+        bench.open(stream)
+    bench.feed.poll()
+    bench.now_ns += SECOND
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        bench.book(symbol, 500)
+    bench.feed.poll()
+    assert bench.gaps() == [(symbol, since, bench.now_ns, "process paused") for symbol in ("BTCUSDT", "ETHUSDT")]
+
+
 def test_a_start_without_a_connection_is_a_gap_from_the_start_on_for_every_pair():
     bench = Bench(copies=2)
     start = bench.now_ns
@@ -234,70 +301,3 @@ def test_a_frame_that_is_far_too_large_for_a_book_is_quarantined_undecoded():
     assert time.process_time() - begun < 0.05
     assert bench.metrics.malformed == 1
     assert [gap[0::3] for gap in bench.gaps()] == [("BTCUSDT", "quarantined")]
-
-
-NESTED = b'{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"
-
-
-def test_a_frame_of_nested_lists_costs_none_of_the_books_that_came_with_it():
-    bench = Bench()
-    bench.begin()
-    for update_id in range(1, 4):
-        bench.book("BTCUSDT", update_id)
-        bench.say(NESTED)
-        bench.book("ETHUSDT", update_id)
-    assert len(bench.ids()) == 6
-    assert bench.metrics.malformed == 3
-
-
-def test_what_an_unforeseen_error_costs_is_on_record_and_all_else_is_handed_on(monkeypatch):
-    bench = Bench()
-    bench.begin()
-    accept = Track.accept
-
-    def fails_once(track, receive_ns, update_id):
-        gap = accept(track, receive_ns, update_id)
-        if update_id == 2 and track.symbol == "BTCUSDT":
-            raise MemoryError
-        return gap
-
-    monkeypatch.setattr(Track, "accept", fails_once)
-    for update_id in range(1, 4):
-        bench.book("BTCUSDT", update_id)
-        bench.book("ETHUSDT", update_id)
-        bench.now_ns += SECOND // 10
-    assert bench.ids() == [
-        (symbol, i) for i in (1, 2, 3) for symbol in ("BTCUSDT", "ETHUSDT") if (symbol[0], i) != ("B", 2)
-    ]
-    assert bench.gaps() == [("BTCUSDT", bench.now_ns - SECOND // 5, bench.now_ns - SECOND // 10, "not taken in")]
-
-
-def test_an_error_while_connections_are_looked_after_costs_no_book(monkeypatch):
-    bench = Bench()
-    bench.begin()
-    monkeypatch.setattr(bench.continuity, "tick", lambda *arguments: 1 / 0)
-    bench.book("BTCUSDT", 1)
-    bench.now_ns += 2 * SECOND
-    assert bench.ids() == [("BTCUSDT", 1)]
-
-
-def test_after_a_pause_of_the_process_every_gap_has_that_reason():
-    bench = Bench(copies=2)
-    bench.begin()
-    for stream in (0, 1):
-        bench.book("BTCUSDT", 1, stream)
-        bench.book("ETHUSDT", 1, stream)
-    bench.feed.poll()
-    since = bench.now_ns
-    bench.now_ns += 60 * SECOND
-    bench.feed.poll()  # before any stream could say what it found
-    assert not any(stream.renewals for stream in bench.streams)
-    for stream in (0, 1):
-        bench.lose(stream, f"{PAUSED} for 60.0 s")
-        bench.open(stream)
-    bench.feed.poll()
-    bench.now_ns += SECOND
-    for symbol in ("BTCUSDT", "ETHUSDT"):
-        bench.book(symbol, 500)
-    bench.feed.poll()
-    assert bench.gaps() == [(symbol, since, bench.now_ns, "process paused") for symbol in ("BTCUSDT", "ETHUSDT")]

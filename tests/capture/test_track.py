@@ -225,16 +225,18 @@ def test_of_connections_that_lag_and_are_replaced_every_book_passes_that_is_newe
     st.integers(1, 10),
     st.one_of(st.just(2**63 - 1), st.integers(10**6, 2**63 - 1)),
     st.booleans(),
+    st.integers(0, 1),
 )
 def test_after_an_id_that_is_far_too_large_its_pair_goes_on_within_moments_and_the_gap_is_on_record(
-    steps, copies, at, wrong, again
+    steps, copies, at, wrong, again, by
 ):
     carried = Carried(steps, copies)
     for number in range(len(steps)):
-        for stream in range(copies):
-            carried.bring(stream)
+        carried.bring(0)
         if number == at or (again and number == at + 15):
-            carried.bring(0, wrong)
+            carried.bring(by % copies, wrong)
+        for stream in range(1, copies):
+            carried.bring(stream)
     assert carried.passed[-1] == carried.books[-1]
     assert len(carried.lost()) <= 2 * CONTRADICTED_AFTER
     assert [each for each in carried.passed if each != wrong] == sorted({*carried.books} - {*carried.lost()})

@@ -3,12 +3,14 @@
 import itertools
 import os
 import random
+import resource
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from evidence import due_of, tick
+from evidence import due_of, events_in, stored_in, tick
 from recorder import Recorder
 from trial import COINS44, FEW, Trial, eventually
 
@@ -261,6 +263,92 @@ def test_two_recorders_fill_each_others_gaps(place, report):
         "stored: rows of the view `books`; gaps of one are filled by the other",
         counts,
     )
+
+
+def test_a_clock_behind_the_newest_row_of_the_spool(place):
+    """Some seconds: times begin after that row. An hour: it is said, and on record."""
+    with Simulator(FEW, ledger=True) as simulator:
+        for name, ahead in (("behind", 6), ("far-behind", 3600)):
+            spool = Spool(place.data_dir / "spool" / name)
+            spool.open()
+            newest = time.time_ns() + ahead * 10**9
+            row = f"orderbook,symbol=BTCUSDT,collector={name} bid_1=1.0,last_update_id=7i {newest}n\n".encode()
+            assert spool.append(row, 1, newest, newest)
+            spool.close()
+            with Trial(simulator, place, name) as trial:
+                trial.flows()
+                trial.end()
+            times = [at for at, number in stored_in(trial.db, name)["ETHUSDT"]]
+            assert (min(times) > newest // 1000) == (ahead == 6)
+            assert ("behind the newest row in the spool: new rows get" in trial.recorder.output) == (ahead > 6)
+        (event,) = [each for each in events_in(trial.db, name) if each["kind"] == "clock_step"]
+        assert "behind the newest row" in event["detail"]
+
+
+def kept(evidence):
+    assert not evidence.lost
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    assert not evidence.foreign
+
+
+def test_without_free_descriptors_rows_wait_and_none_is_given_up(place, report):
+    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "emfile") as trial:
+        trial.recovered(time.time())
+        pid = trial.recorder.process.pid
+        # Three are stdin, stdout and stderr; sockets and files that are open already stay so.
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        trial.recorder.wait_for("rows wait")
+        trial.flows(ticks=40)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        back = time.time()
+        seconds = trial.recovered(back)
+        evidence = trial.end()
+    kept(evidence)
+    assert not evidence.gaps
+    assert "Too many open files" in trial.recorder.output
+    assert not (trial.spool / "damaged").exists()
+    done = "RLIMIT_NOFILE leaves no descriptor for 4 s (EMFILE)"
+    report(30, "no descriptors", done, evidence, seconds, "from the end of it; rows waited")
+
+
+def test_a_spool_that_cannot_be_read_for_a_while_gives_nothing_up(place, tmp_path, report):
+    with (
+        Simulator(FEW, ledger=True) as simulator,
+        Trial(simulator, place, "eio", environment=tampered(tmp_path)) as trial,
+    ):
+        trial.recovered(time.time())
+        (tmp_path / "eio").touch()
+        trial.recorder.wait_for("rows wait in the spool")
+        trial.flows(ticks=20)
+        (tmp_path / "eio").unlink()
+        seconds = trial.recovered(time.time())
+        evidence = trial.end()
+    kept(evidence)
+    assert not evidence.gaps
+    assert not (trial.spool / "damaged").exists()
+    report(31, "spool unreadable", "reading the spool's files gives EIO for 2 s", evidence, seconds, "rows waited")
+
+
+def test_a_spool_that_is_deleted_and_moved_while_it_records(place, tmp_path, report):
+    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "folder") as trial:
+        trial.recovered(time.time())
+        shutil.rmtree(trial.spool)
+        trial.recorder.wait_for("it is made again")
+        trial.recovered(time.time())
+        trial.spool.rename(tmp_path / "moved")
+        trial.recorder.wait_for("it is made again")
+        second = Recorder(*trial.options)
+        assert second.process.wait(60) == 1
+        assert f"process id {trial.recorder.process.pid}" in second.stop()[1]
+        seconds = trial.recovered(time.time())
+        evidence = trial.end()
+    assert not evidence.lost  # that none was made up cannot be seen without the files
+    assert not evidence.unrecorded
+    assert not evidence.duplicated
+    done = "the spool's folder is deleted, then moved away, while it records"
+    remark = "made again at once; rows in files that were deleted would be a gap"
+    report(32, "spool deleted", done, evidence, seconds, remark)
 
 
 def test_damaged_spool_files_never_give_a_wrong_row(tmp_path, report):

@@ -41,6 +41,7 @@ WRONG = [
     ("rows_lost", "critical", {"spool": {"full": True}}),
     ("rows_missing", "warning", {"rows": {"missing": 3}}),
     ("table_suspended", "critical", {"storing": {"suspended": True}}),
+    ("table_damaged", "critical", {"storing": {"damage": "bid_1.d in orderbook~6 hold less than they should"}}),
     ("dead_letter", "warning", {"storing": {"dead_letters": 2, "last_dead_letter": AT - timedelta(hours=23)}}),
     ("disk_full", "warning", {"disk": {"free_bytes": 4 * GIB, "bytes_per_day": None}}),
     ("disk_full", "warning", {"disk": {"free_bytes": 20 * GIB, "bytes_per_day": 8 * GIB}}),

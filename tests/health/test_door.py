@@ -1,7 +1,10 @@
 """door.py: what is answered, to whom, and that nobody can be in the way."""
 
+import contextlib
 import json
 import socket
+import threading
+import time
 
 import pytest
 import urllib3
@@ -9,7 +12,7 @@ from reports import report
 
 from ingester.capture.journal import Journal
 from ingester.errors import OperationError, SettingsError
-from ingester.health.door import MOST_REQUESTS, STALE_SECONDS, Door, health, parse_address
+from ingester.health.door import MOST_REQUESTS, MOST_THREADS, STALE_SECONDS, Door, health, parse_address
 from ingester.health.report import Connecting, Problem
 from ingester.health.vitals import Vitals
 from ingester.metrics import Histogram
@@ -106,22 +109,94 @@ def test_ipv6():
     door.close()
 
 
-def test_clients_that_connect_and_say_nothing_are_bounded(door):
-    """They take all the room there is; whoever comes then is hung up on, until one of them leaves."""
+def connect(door):
     host, port = door.url.removeprefix("http://").split(":")
-    silent = [socket.create_connection((host, int(port)), 10) for _ in range(MOST_REQUESTS)]
-    with socket.create_connection((host, int(port)), 10) as late:
-        assert late.recv(1) == b""
-    for each in silent:
-        each.close()
-    for _ in range(100):
-        try:
+    return socket.create_connection((host, int(port)), 10)
+
+
+def test_clients_that_are_slow_are_in_nobodys_way(door):
+    """All the room is taken by clients that say nothing, or a byte now and then: who comes is answered at once."""
+    with contextlib.ExitStack() as closing:
+        slow = [closing.enter_context(connect(door)) for _ in range(3 * MOST_REQUESTS)]
+        for each in slow[-MOST_REQUESTS:]:
+            each.send(b"G")
+        for _ in range(3):
+            begun = time.monotonic()
             assert get(door, "/healthz").status == 200
-            break
-        except urllib3.exceptions.HTTPError:
-            continue
-    else:
-        raise AssertionError("the room of clients that left is not free again")
+            assert time.monotonic() - begun < 2
+        assert slow[0].recv(1) == b""  # the oldest was hung up on
+        assert threads_of(door) <= MOST_REQUESTS + 1
+
+
+def threads_of(door):
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+def test_a_request_has_a_deadline_however_it_drips(door, monkeypatch):
+    monkeypatch.setattr("ingester.health.door.REQUEST_SECONDS", 1.0)
+    with connect(door) as dripping:
+        begun = time.monotonic()
+        dripping.settimeout(0.1)
+        while time.monotonic() < begun + 10:
+            try:
+                dripping.send(b"G")
+                if dripping.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert 0.9 < time.monotonic() - begun < 8
+
+
+def test_what_hangs_is_bounded(door):
+    """Where the answer itself hangs, hanging up ends no thread."""
+    release = threading.Event()
+    door.show(lambda: release.wait(30) and vitals(), lambda: 0.5)
+    with contextlib.ExitStack() as closing:
+        for _ in range(2 * MOST_THREADS):
+            closing.enter_context(connect(door)).send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        with connect(door) as late:
+            assert late.recv(1) == b""
+        assert threads_of(door) <= MOST_THREADS
+        release.set()
+    deadline = time.monotonic() + 10
+    while threads_of(door) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert get(door, "/healthz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9464", 200),
+        ("[::1]:9464", 200),
+        ("localhost:9464", 200),
+        ("recorder-a:9464", 200),  # as Prometheus asks in docker/
+        (socket.gethostname(), 200),
+        ("metrics.example.org:9464", 200),
+        ("METRICS.example.org.", 200),
+        ("evil.example", 403),
+        ("evil.example:9464", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("metrics.example.org.evil.example", 403),
+        ("127.0.0.1, evil.example", 403),
+        ("[", 403),
+    ],
+)
+def test_requests_for_names_that_are_not_ours_are_refused(host, status):
+    door = Door("127.0.0.1:0", ["metrics.example.org"])
+    door.show(lambda: vitals(), lambda: 0.5)
+    try:
+        with urllib3.PoolManager(retries=False, timeout=10) as pool:
+            answers = [
+                pool.request("GET", f"{door.url}{path}", headers={"host": host}) for path in ("/metrics", "/healthz")
+            ]
+        assert [answer.status for answer in answers] == [status, status]
+        if status == 403:
+            assert all(b"--metrics-host" in answer.data for answer in answers)
+    finally:
+        door.close()
 
 
 def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):

@@ -105,7 +105,7 @@ def test_a_hold_is_renewed_while_its_holder_lives_and_gone_soon_after_it_was_kil
 
 
 def test_a_server_that_takes_no_hold_is_told_and_the_export_goes_on(db, monkeypatch, caplog):
-    monkeypatch.setattr(holds.schema, "statement", lambda table: "CREATE TABLE not allowed")
+    monkeypatch.setattr(holds, "statement", lambda table: "CREATE TABLE not allowed")
     with holding(db, EXPORT, START, START + HOUR):
         assert "retention does not know of this export" in caplog.text
     assert held(db) == []

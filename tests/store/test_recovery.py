@@ -50,7 +50,7 @@ def test_kill_9_loses_nothing_that_was_appended(tmp_path, opened):
 
 
 def test_a_second_recorder_is_refused_with_the_first_ones_process_id_until_that_is_killed(tmp_path, opened):
-    child = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), "0"], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), "1"], stdout=subprocess.PIPE, text=True)
     child.stdout.readline()
     with pytest.raises(SpoolError, match=rf"process id {child.pid}: stop that one.*--collector") as refused:
         Spool(tmp_path).open()

@@ -42,3 +42,17 @@ def test_a_file_that_everybody_may_read_is_told(tmp_path, caplog, mode, warned):
     assert read_secret(path) == "hidden"
     assert (f"{path}" in caplog.text) is warned
     assert "hidden" not in caplog.text
+
+
+def test_a_file_that_others_may_change_is_not_used(tmp_path, monkeypatch):
+    path = tmp_path / "secret"
+    path.write_text("hidden")
+    path.chmod(0o666)
+    with pytest.raises(SettingsError, match=rf"{path} can be changed by every user .*chmod 600") as refused:
+        read_secret(path)
+    assert "hidden" not in str(refused.value)
+    path.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    os.chown(path, 65534, -1) if os.getuid() == 0 else None
+    with pytest.raises(SettingsError, match=r"can be changed by user \S+, who owns it"):
+        read_secret(path)

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import socket
 import stat
@@ -18,11 +19,13 @@ import psutil
 import psycopg
 import pytest
 import urllib3
+from impostor import Impostor
 
 from ingester import threads
-from ingester.errors import AccessRefused, ServerError, StoreError
+from ingester.errors import AccessRefused, ServerError, StoreError, UnknownServer
 from ingester.store import jar, launch
 from ingester.store.endpoint import Endpoint
+from ingester.store.launch import first_cause
 from ingester.store.questdb import QuestDB
 from ingester.store.server import ManagedServer, State, watch
 
@@ -318,6 +321,37 @@ def test_taken_ports_are_passed_over_and_the_new_ones_kept(server, caplog):
 
 
 @pytest.mark.slow
+def test_an_impostor_at_the_port_of_a_killed_server_is_sent_nothing_and_passed_over(server):
+    db, victim = QuestDB(server.ensure()), psutil.Process(server.status().pid)
+    port = urllib3.util.parse_url(db.endpoint.http_url).port
+    victim.kill()
+    victim.wait(10)
+    with Impostor(port) as impostor:
+        for ask in (lambda: db.sql("SELECT 1"), lambda: db.write(b"t a=1i 1\n")):
+            with pytest.raises(UnknownServer, match=f"pid {impostor.pid}"):
+                ask()
+        elsewhere = server.ensure()
+        assert elsewhere.http_url != db.endpoint.http_url
+        assert QuestDB(elsewhere).sql("SELECT 1").rows == [[1]]
+        assert impostor.end() == []
+
+
+@pytest.mark.slow
+def test_a_foreign_process_with_the_remembered_number_is_not_adopted_and_not_ended(server):
+    server.ensure()
+    state_file = server.data_dir / "questdb" / "server.json"
+    state = msgspec.json.decode(state_file.read_bytes())
+    with Impostor(0, "-d", server.data_dir / "questdb" / "root") as impostor:
+        state_file.write_bytes(msgspec.json.encode(state | {"pid": impostor.pid, "http_port": impostor.port}))
+        assert not server.alive()
+        assert not server.stop()
+        assert impostor.process.poll() is None
+        state_file.write_bytes(msgspec.json.encode(state))
+        assert server.alive()
+        assert impostor.end() == []
+
+
+@pytest.mark.slow
 def test_two_commands_at_once_start_one_server(server):
     server.stop()
     pids, failures = [], []
@@ -346,6 +380,89 @@ def test_a_server_that_cannot_start_tells_its_last_words(tmp_path):
     with pytest.raises(ServerError, match=r"(?s)ended while it was starting.*heap"):
         broken.ensure()
     assert not broken.alive()
+
+
+@pytest.mark.slow
+def test_after_a_power_cut_that_emptied_its_own_files_it_starts_and_makes_them_again(server, caplog):
+    server.ensure()
+    server.stop()
+    root = server.data_dir / "questdb" / "root"
+    emptied = ["public/version.txt", "public/index.html", "conf/mime.types", "db/sys.text_import_log/_meta"]
+    sizes = {name: (root / name).stat().st_size for name in emptied}
+    for name in emptied:
+        (root / name).write_bytes(b"" if name != "public/index.html" else bytes(sizes[name]))
+    assert QuestDB(server.ensure()).sql("SELECT 1").rows == [[1]]
+    assert {name: (root / name).stat().st_size for name in emptied} == sizes
+    assert (root / "public" / "index.html").read_bytes().strip(b"\0")
+    assert "conf/mime.types holds nothing since a crash" in caplog.text
+
+
+@pytest.mark.slow
+def test_one_that_does_not_start_tells_the_first_cause(server):
+    server.stop()
+    meta = server.data_dir / "questdb" / "root" / "db" / "sys.column_versions_purge_log" / "_meta"
+    kept = meta.read_bytes()
+    meta.write_bytes(kept[:128])
+    try:
+        with pytest.raises(ServerError) as refused:
+            server.ensure()
+    finally:
+        meta.write_bytes(kept)
+    first, where = str(refused.value).splitlines()
+    assert re.match(r"QuestDB ended while it was starting: io\.questdb\.\S+: .*sys\.column_versions_purge_log", first)
+    assert "root/log" in where
+
+
+@pytest.mark.slow
+def test_a_server_whose_state_file_is_lost_while_it_runs_is_found_again(server, caplog):
+    endpoint, before = server.ensure(), server.status()
+    file = server.data_dir / "questdb" / "server.json"
+    for lost in (None, b"", b"\0" * 40):
+        file.unlink()
+        if lost is not None:
+            file.write_bytes(lost)
+        assert server.alive()
+        assert server.status() == before
+        assert server.ensure() == endpoint
+        assert msgspec.json.decode(file.read_bytes(), type=State).pid == before.pid
+    assert "is found again" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_data_folder_may_have_a_dollar_in_its_name(tmp_path):
+    odd = ManagedServer(tmp_path / "a $x ${y}", heap="384m")
+    try:
+        assert QuestDB(odd.ensure()).sql("SELECT 1").rows == [[1]]
+        assert list((odd.data_dir / "questdb" / "root" / "log").glob("questdb.log.*"))
+    finally:
+        odd.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            ["x", 'Exception in thread "main" a.b.BootstrapException: c', "\tat d.e(F.java:1)", "Caused by: a.g: no"],
+            "a.g: no",
+        ),
+        (
+            [
+                "a.b.OneException: first",
+                "\tat c.d(E.java:1)",
+                "Caused by: a.c.TwoError: second",
+                "\t... 3 more",
+                "",
+                "z",
+            ],
+            "a.c.TwoError: second",
+        ),
+        (["Error occurred during initialization of VM", "Too small maximum heap"], "Error .*; Too small maximum heap"),
+        (["a", "b", "c"], "b; c"),
+        ([], "it said nothing"),
+    ],
+)
+def test_the_first_cause_is_told_without_its_trace(said, cause):
+    assert re.fullmatch(cause, first_cause(said))
 
 
 @pytest.mark.slow

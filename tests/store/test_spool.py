@@ -4,16 +4,20 @@ import errno
 import logging
 import os
 import random
+import resource
+import shutil
 import subprocess
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spools import SMALL, Clock, append, fill, numbers, segment_files, take_all
 
+from ingester.errors import SpoolError
 from ingester.store.spool import Spool
 
 
@@ -323,6 +327,227 @@ def test_a_write_that_fails_half_way_leaves_no_torn_record(tmp_path, opened, mon
     assert spool.open().cut == 0
     assert numbers(take_all(spool)) == [0, 1, 2, 3, 4, 6]
     spool.close()
+
+
+@pytest.fixture
+def limited():
+    """Sets a limit of this process until the end of the test, or until it is called again."""
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)}
+
+    def limited(kind, limit=None):
+        resource.setrlimit(kind, before[kind] if limit is None else (limit, before[kind][1]))
+
+    yield limited
+    for kind, limits in before.items():
+        resource.setrlimit(kind, limits)
+
+
+def test_without_free_descriptors_everything_is_kept_and_taken_and_comes_later(tmp_path, opened, limited):
+    spool = opened(tmp_path)
+    for number in range(100):
+        append(spool, number)
+    assert len(segment_files(tmp_path)) > 2
+    taken = spool.peek(1000)
+    spool.acknowledge(taken)
+    limited(resource.RLIMIT_NOFILE, 1)
+    for _ in range(3):
+        with pytest.raises(SpoolError, match=r"rows wait in the spool.*Too many open files.*tried again"):
+            spool.peek(1000)
+    for number in range(100, 200):  # no new file can be made: the one that is open takes more
+        assert append(spool, number)
+    with pytest.raises(SpoolError, match="Too many open files"):
+        spool.resend(0)
+    assert spool.oldest_ns is None
+    limited(resource.RLIMIT_NOFILE)
+    append(spool, 200)
+    assert numbers([*taken, *take_all(spool)]) == list(range(201))
+    assert not spool.take_holes()
+    assert not (tmp_path / "damaged").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_what_the_system_does_not_let_us_read_is_no_damage(tmp_path, opened, monkeypatch, number):
+    """While it runs, and at a start: only one of the files cannot be read, and comes when it can."""
+    spool = opened(tmp_path)
+    for each in range(100):
+        append(spool, each)
+    victims = segment_files(tmp_path)[1], segment_files(tmp_path)[-1]
+    path_open = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path in victims:
+            raise OSError(number, os.strerror(number))
+        return path_open(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    taken = numbers(records := spool.peek(1 << 20))
+    spool.acknowledge(records)
+    assert taken == list(range(int(victims[0].stem) - 1))
+    with pytest.raises(SpoolError, match=os.strerror(number)):
+        spool.peek(1000)
+    spool.close()
+    spool = Spool(tmp_path, **SMALL)
+    recovery = spool.open()
+    assert (recovery.cut, recovery.holes) == (0, ())
+    append(spool, 100)
+    with pytest.raises(SpoolError, match=os.strerror(number)):
+        spool.peek(1000)
+    monkeypatch.undo()
+    assert numbers(take_all(spool)) == list(range(len(taken), 101))
+    assert (spool.rows_waiting, spool.bytes_waiting, spool.take_holes()) == (0, 0, [])
+    spool.close()
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_a_file_that_takes_no_more_makes_way_for_a_new_one(tmp_path, opened, limited):
+    """EFBIG, as by a limit of the process or of the file system, long before a segment is full."""
+    spool = opened(tmp_path)
+    limited(resource.RLIMIT_FSIZE, 1500)
+    for number in range(60):
+        assert append(spool, number)
+    assert not append(spool, 60, length=1500)  # fits in none
+    limited(resource.RLIMIT_FSIZE)
+    assert append(spool, 61)
+    assert numbers(take_all(spool)) == [*range(60), 61]
+    assert not spool.take_holes()
+
+
+# The folder goes away under a running recorder.
+
+
+def refused_to_others(folder):
+    with pytest.raises(SpoolError, match=str(os.getpid())):
+        Spool(folder, **SMALL).open()
+
+
+def test_a_deleted_folder_is_made_again_and_what_is_lost_is_known(tmp_path, opened, caplog):
+    spool = opened(tmp_path / "spool")
+    for number in range(100):
+        append(spool, number)
+    last = int(segment_files(spool.folder)[-1].stem) - 1
+    shutil.rmtree(spool.folder)
+    for number in range(100, 120):
+        assert append(spool, number)
+        refused_to_others(spool.folder)
+    assert "deleted or moved" in caplog.text
+    assert numbers(take_all(spool)) == list(range(last, 120))  # what was in the open file is there still
+    holes = spool.take_holes()
+    assert sum(hole.rows for hole in holes) == sum(number % 7 for number in range(last))
+    assert (holes[0].until_ns, holes[-1].until_ns) == (int(holes[0].until_ns), (last - 1) * 10 + 9)
+    spool.tidy()
+    names = {path.name for path in spool.folder.iterdir()}
+    spool.close()
+    assert {"lock", "position", "reserve"} <= names
+    again = opened(tmp_path / "spool")
+    assert again.rows_waiting == 0
+
+
+def test_a_moved_folder_is_made_again_and_nothing_is_lost(tmp_path, opened):
+    descriptors = len(os.listdir("/proc/self/fd"))
+    spool = opened(tmp_path / "spool")
+    for number in range(100):
+        append(spool, number)
+    spool.folder.rename(tmp_path / "elsewhere")
+    assert numbers(spool.peek(1 << 20)) == list(range(100))  # before the next row has it noticed
+    for number in range(100, 200):
+        assert append(spool, number)
+        refused_to_others(spool.folder)
+    refused_to_others(tmp_path / "elsewhere")  # what waits there is still this one's
+    assert numbers(take_all(spool)) == list(range(200))
+    assert spool.take_holes() == []
+    spool.close()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_folders_above_it_may_go_too(tmp_path, opened):
+    spool = opened(tmp_path / "data" / "spool" / "one")
+    append(spool, 0)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert append(spool, 1)
+    shutil.rmtree(tmp_path / "data")
+    assert append(spool, 2)
+    refused_to_others(spool.folder)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "data").rglob("*") if path.is_dir()} == {0o700}
+    assert numbers(take_all(spool)) == [0, 1, 2]
+
+
+def test_a_deleted_file_is_not_written_to_any_more(tmp_path, opened):
+    spool = opened(tmp_path)
+    for number in range(5):
+        append(spool, number)
+    segment_files(tmp_path)[-1].unlink()
+    (tmp_path / "lock").unlink()
+    for number in range(5, 10):
+        assert append(spool, number)
+    refused_to_others(tmp_path)
+    assert numbers(spool.peek(10_000)) == list(range(10))
+    spool.close()
+    assert numbers(take_all(opened(tmp_path))) == [5, 6, 7, 8, 9]
+
+
+def test_a_recorder_that_receives_nothing_notices_it_too(tmp_path, opened):
+    spool = opened(tmp_path / "spool")
+    shutil.rmtree(spool.folder)
+    deadline = time.monotonic() + 10
+    while not (spool.folder / "lock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    refused_to_others(spool.folder)
+
+
+def test_a_folder_that_another_recorder_has_taken_meanwhile_is_not_written_to(tmp_path, opened, caplog):
+    spool = opened(tmp_path / "spool")
+    append(spool, 0)
+    held = spool._lock
+    with held:  # the first one notices nothing for a while
+        spool.folder.rename(tmp_path / "elsewhere")
+        other = opened(tmp_path / "spool")
+    assert not append(spool, 1)
+    assert "in use by the recorder with process id" in caplog.text
+    assert append(other, 2)
+    assert numbers(take_all(other)) == [2]
+
+
+def test_a_folder_that_becomes_read_only_takes_rows_while_it_can_and_is_called_so(small_disk, opened, caplog):
+    folder = small_disk / "spool"
+    spool = opened(folder)
+    append(spool, 0)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        for number in range(1, 100):  # in the file that is open, though it is full by now
+            assert append(spool, number)
+        with spool._lock:
+            spool._retire()
+        assert not append(spool, 100)
+        assert "lost: Read-only file system" in caplog.text
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert append(spool, 101)
+    assert numbers(take_all(spool)) == [*range(100), 101]
+
+
+@pytest.mark.parametrize(
+    "junk", ["99999999999999999999", "00000000000000000003", "00000000000000000000", "0000000000000000000x", "folder"]
+)
+def test_junk_with_the_name_of_a_segment_costs_nothing(tmp_path, opened, junk):
+    spool = opened(tmp_path)
+    for number in range(100):
+        append(spool, number)
+    following = spool._ledger.next
+    spool.close()
+    if junk == "folder":
+        (tmp_path / f"{following:020d}.seg").mkdir()
+        (tmp_path / f"{following + 3:020d}.seg").symlink_to("/etc/passwd")
+    else:
+        (tmp_path / f"{junk}.seg").write_bytes(b"junk" * 100)
+    spool = opened(tmp_path)
+    for number in range(100, 110):
+        assert append(spool, number)
+    assert numbers(take_all(spool)) == list(range(110))
+    assert spool.take_holes() == []
+    spool.close()
+    assert opened(tmp_path).rows_waiting == 0
 
 
 def test_nothing_is_taken_after_the_end_and_descriptors_are_closed(tmp_path):

@@ -12,6 +12,7 @@ from ingester.health.doctor.check import Check, Finding
 from ingester.health.overview import BEHIND
 from ingester.health.survey import tables_of
 from ingester.store import jar, schema
+from ingester.store.damage import damage
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.server import HTTP_PORT, PG_PORT, ManagedServer
@@ -133,7 +134,15 @@ def version_finding(version: str, url: str) -> Finding:
 
 
 def _table(db: QuestDB) -> Iterator[Finding]:
-    tables = tables_of(db)
+    mend = "restore it from a backup, or drop the damaged days"
+    try:
+        damaged, tables = damage(db), tables_of(db)
+    except StoreError as error:
+        yield Finding("table", "fail", f"its files cannot be read: {str(error).splitlines()[0]}", mend)
+        return
+    if damaged:
+        yield Finding("table", "fail", f"{schema.ORDERBOOK} is damaged: {damaged}", mend)
+        return
     if schema.ORDERBOOK not in tables:
         yield Finding("table", "ok", f"{schema.ORDERBOOK} is yet to be made")
         return

@@ -1,0 +1,86 @@
+"""Practice and real data never mix: a table holds books of simulators and test networks, or real ones.
+
+Which of them stands in the events of recorders that began, which name the exchange. A file in the data folder keeps it
+for a start that comes before QuestDB can be asked. Imported files do not say where their books come from: they count as
+neither.
+"""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from ingester.errors import MixedData
+from ingester.exchange import binance
+from ingester.store.endpoint import Endpoint
+from ingester.store.questdb import QuestDB
+from ingester.store.tables import EVENTS, ORDERBOOK
+
+log = logging.getLogger(__name__)
+
+FILE = "recorded.json"
+"""In the data folder: by QuestDB, the exchange that was recorded into it."""
+MANAGED = "managed"
+
+
+def refuse_mixing(db: QuestDB, exchange: str, data_dir: Path) -> None:
+    """Raises MixedData where the table has books of the other kind; else notes what it has. Raises StoreError."""
+    if _has_rows(db):
+        noted = _notes(data_dir).get(_key(db.endpoint))
+        for other in _recorded(db) or ([noted] if noted else []):
+            _compare(other, exchange, db.endpoint)
+    _note(data_dir, db.endpoint, exchange)
+
+
+def refuse_mixing_unasked(endpoint: Endpoint, exchange: str, data_dir: Path) -> None:
+    """The same by the data folder alone, where QuestDB cannot be asked. Raises MixedData."""
+    other = _notes(data_dir).get(_key(endpoint))
+    if other is not None:
+        _compare(other, exchange, endpoint)
+    _note(data_dir, endpoint, exchange)
+
+
+def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
+    if binance.is_practice(other) == binance.is_practice(exchange):
+        return
+    kinds = {True: "books to practise with", False: "real books"}
+    own, theirs = kinds[binance.is_practice(exchange)], kinds[binance.is_practice(other)]
+    elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
+    raise MixedData(
+        f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "
+        f"The two cannot be told apart later, so they need tables of their own: give {elsewhere}."
+    )
+
+
+def _has_rows(db: QuestDB) -> bool:
+    tables = {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}
+    return {ORDERBOOK, EVENTS} <= tables and bool(db.sql(f"SELECT timestamp FROM {ORDERBOOK} LIMIT 1").rows)
+
+
+def _recorded(db: QuestDB) -> list[str]:
+    """The exchanges that recorders have named."""
+    rows = db.sql(f"SELECT DISTINCT detail FROM {EVENTS} WHERE kind = 'started'").rows
+    return sorted({detail.rpartition(", ")[2] for (detail,) in rows if detail})
+
+
+def _key(endpoint: Endpoint) -> str:
+    return MANAGED if endpoint.folder is not None else endpoint.http_url
+
+
+def _notes(data_dir: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode((data_dir / FILE).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _note(data_dir: Path, endpoint: Endpoint, exchange: str) -> None:
+    notes, key = _notes(data_dir), _key(endpoint)
+    if notes.get(key) == exchange:
+        return
+    try:
+        beside = data_dir / f"{FILE}.new"
+        beside.write_bytes(msgspec.json.encode(notes | {key: exchange}))
+        beside.replace(data_dir / FILE)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): what is recorded is not known before QuestDB answers", FILE, error)

@@ -1,0 +1,240 @@
+"""Which process is the managed QuestDB, and whether it is the one at the other end of a connection.
+
+A port proves nothing: while the server is down or starts, any user of the machine may listen there. So each new
+connection is checked before anything is sent: the socket that accepted it has to belong to the server's process, and
+that process to this user, to the server's folder and to the start that the state file tells of.
+"""
+
+import contextlib
+import errno
+import os
+import pwd
+import re
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from ingester.errors import NoAnswer, UnknownServer
+
+ACCEPT_SECONDS = 5.0
+"""How long a connection may wait for the server to accept it; a process that hangs does not."""
+_POLL_SECONDS = 0.001
+TABLE = Path("/proc/net/tcp")
+
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, LISTEN = 4, 20, 1, 10
+NO_COOKIE = b"\xff" * 8
+_REQUEST = struct.Struct("=IHHII BBBBI 2s2s4s12x4s12xI8s")
+"""nlmsghdr and inet_diag_req_v2 of linux/netlink.h and linux/inet_diag.h."""
+
+Address = tuple[str, int]
+_known: deque[tuple[Path, int, int]] = deque(maxlen=8)
+"""Folders with the processes, and the starts of these, that were found to be their servers."""
+_recent: deque[str] = deque(maxlen=4)
+"""Numbers of descriptors that accepted sockets had: the server uses them again, and it may have thousands."""
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is remembered of the running server, or of the last one."""
+
+    pid: int
+    http_port: int
+    pg_port: int
+    stopped: bool = False
+    """Whether someone asked it to stop; then it is not to be started again just because it is gone."""
+    started: int = 0
+    """When the process was started, as `started_at` gives it; 0 in files of earlier versions."""
+
+
+def read_state(path: Path) -> State | None:
+    """The state; None where there is none, or the file is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def started_at(pid: int) -> int:
+    """When a process was started, in ticks since the boot: no other process of this number has the same."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        return int(psutil.Process(pid).create_time())  # a system without /proc
+
+
+def process_of(state: State, root: Path) -> psutil.Process | None:
+    """The server's process, where it is still the one that the state tells of."""
+    try:
+        process = psutil.Process(state.pid)
+        same = not state.started or started_at(state.pid) == state.started
+        return process if same and is_server(process, root) else None
+    except (psutil.Error, OSError, ValueError):
+        return None
+
+
+def is_server(process: psutil.Process, root: Path) -> bool:
+    """Whether a process is the QuestDB of a folder, and runs as this user or as the folder's owner. Raises
+    psutil.Error."""
+    option, folder = ["", "", *process.cmdline()][-2:]
+    owners, same = {os.geteuid()}, folder == str(root)  # perhaps moved or deleted under it
+    with contextlib.suppress(OSError):
+        owners.add(root.stat().st_uid)
+        same = os.path.samefile(folder, root)  # though it may have been given by another name
+    return (
+        option == "-d"
+        and same
+        and process.uids().real in owners
+        and Path(process.exe()).name.startswith("java")
+        and process.status() != psutil.STATUS_ZOMBIE
+    )
+
+
+def verify(connection: socket.socket, root: Path) -> None:
+    """Returns where the server of a folder has accepted this connection.
+
+    Raises UnknownServer, which says who has it, where another process has; NoAnswer where nobody accepts it.
+    """
+    here, there = connection.getsockname(), connection.getpeername()
+    pid = _server(root)
+    deadline = time.monotonic() + ACCEPT_SECONDS
+    while True:
+        owner = _accepted(pid, here, there)
+        if owner is True:
+            return
+        if owner is False:
+            raise UnknownServer(
+                f"Not ingester's QuestDB but {_holder(here, there)} listens at {there[0]}:{there[1]}, so nothing was "
+                "sent there. End that program, or leave it: ingester server start brings QuestDB up at another port."
+            )
+        if time.monotonic() > deadline:
+            raise NoAnswer(f"QuestDB at {there[0]}:{there[1]} accepts no connection, it seems to hang")
+        time.sleep(_POLL_SECONDS)
+
+
+def _server(root: Path) -> int | None:
+    """The process of a folder's server; None where it does not run."""
+    state = read_state(root.parent / "server.json")
+    try:
+        known = state and (root, state.pid, started_at(state.pid))
+    except (psutil.Error, OSError, ValueError):
+        return None
+    if known and known in _known:
+        return known[1]
+    process = process_of(state, root) if state else find_server(root)
+    if process and known:
+        _known.append(known)
+    return process.pid if process else None
+
+
+def find_server(root: Path) -> psutil.Process | None:
+    """The server of a folder whose state file is lost."""
+    for process in psutil.process_iter():
+        try:
+            if is_server(process, root):
+                return process
+        except (psutil.Error, OSError):
+            continue
+    return None
+
+
+def _accepted(pid: int | None, here: Address, there: Address) -> bool | None:
+    """Whether a process has the other end of a connection; None where nobody has accepted it yet."""
+    if not TABLE.exists():  # not Linux
+        held = psutil.Process(pid).net_connections("tcp") if pid else []
+        return any((tuple(each.laddr), tuple(each.raddr or ())) == (there, here) for each in held)
+    if inode := _socket(there, here)[1]:
+        return _owns(pid, inode)
+    listener = _socket(there, None)[1]
+    return False if listener and not _owns(pid, listener) else None
+
+
+def _socket(local: Address, remote: Address | None) -> tuple[int, int]:
+    """User and inode of a socket: one that is connected, or without `remote` one that listens; 0, 0 for none.
+
+    One that was not accepted yet belongs to nobody and has the inode 0.
+    """
+    try:
+        return _asked(local, remote)
+    except OSError:  # as inside a sandbox
+        return _looked_up(local, remote)
+
+
+def _asked(local: Address, remote: Address | None) -> tuple[int, int]:
+    """By sock_diag(7), which finds one socket among many in no time. Raises OSError where the kernel has none of it."""
+    here, (there, port) = socket.inet_aton(local[0]), remote or ("0.0.0.0", 0)
+    request = _REQUEST.pack(
+        *(_REQUEST.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0),
+        *(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF),
+        *(local[1].to_bytes(2), port.to_bytes(2), here, socket.inet_aton(there), 0, NO_COOKIE),
+    )
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as asking:
+        asking.settimeout(1.0)
+        asking.send(request)
+        answer = asking.recv(4096)
+    kind, state = answer[4], answer[17]
+    if kind != SOCK_DIAG_BY_FAMILY:
+        error = -int.from_bytes(answer[16:20], sys.byteorder, signed=True)
+        if error == errno.ENOENT:
+            return 0, 0
+        raise OSError(error, os.strerror(error))
+    if (state == LISTEN) != (remote is None):  # it answers with the listener where there is no such connection
+        return 0, 0
+    user, inode = struct.unpack_from("=II", answer, 80)
+    return user, inode
+
+
+def _looked_up(local: Address, remote: Address | None) -> tuple[int, int]:
+    """By reading the table of all sockets."""
+    other = _hex(remote) + rb" \w\w" if remote else rb"00000000:0000 0A"
+    addresses = [local] if remote else [local, ("0.0.0.0", local[1])]
+    table = TABLE.read_bytes()
+    for address in addresses:
+        found = re.search(rb": %b %b \S+ \S+ \S+ +(\d+) +\d+ +(\d+)" % (_hex(address), other), table)
+        if found:
+            return int(found[1]), int(found[2])
+    return 0, 0
+
+
+def _hex(address: Address) -> bytes:
+    """An address as the kernel's table has it: the four bytes as a number of this machine."""
+    return b"%08X:%04X" % (int.from_bytes(socket.inet_aton(address[0]), sys.byteorder), address[1])
+
+
+def _owns(pid: int | None, inode: int) -> bool:
+    if pid is None:
+        return False
+    wanted, folder = f"socket:[{inode}]", f"/proc/{pid}/fd"
+    try:
+        for number in (*_recent, *os.listdir(folder)):
+            try:
+                if os.readlink(f"{folder}/{number}") == wanted:
+                    if number not in _recent:
+                        _recent.append(number)
+                    return True
+            except FileNotFoundError:
+                continue
+    except OSError:  # the process is gone, or another user's
+        pass
+    return False
+
+
+def _holder(here: Address, there: Address) -> str:
+    """Who has a connection, or listens for it, as far as that can be read."""
+    user, inode = _socket(there, here) if TABLE.exists() else (0, 0)
+    if not inode:
+        user, inode = _socket(there, None) if TABLE.exists() else (0, 0)
+    for process in psutil.process_iter(["name", "username"]) if inode else ():
+        if _owns(process.pid, inode):
+            return f"{process.info['name']} (pid {process.pid}, user {process.info['username']})"
+    if not inode:
+        return "another program"
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:
+        name = str(user)
+    return f"a program of user {name}"

@@ -1,0 +1,126 @@
+"""Practice and real data never mix in one table, and nothing is called by the name of an exchange that it is not."""
+
+import pytest
+from click.testing import CliRunner
+from recorder import Recorder, url_of
+
+from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
+from ingester.cli import cli
+from ingester.errors import MixedData
+from ingester.events import Event
+from ingester.exchange.binance import EXCHANGES, Exchange, is_practice, rightly_named
+from ingester.exchange.simulated.simulator import Simulator
+from ingester.settings import Settings
+from ingester.snapshot import Snapshot
+from ingester.store import schema
+from ingester.store.questdb import QuestDB
+from ingester.store.rows import RowEncoder
+
+REAL, SIMULATED = "binance", "simulator"
+AT = 1_700_000_000_000_000_000
+
+
+@pytest.fixture
+def db(questdb):
+    """The server without our tables, before and after."""
+    db = QuestDB(questdb.endpoint)
+    for table in (schema.ORDERBOOK, schema.EVENTS):
+        db.sql(f"DROP TABLE IF EXISTS {table}")
+    schema.ensure_tables(db, 5)
+    yield db
+    for table in (schema.ORDERBOOK, schema.EVENTS):
+        db.sql(f"DROP TABLE IF EXISTS {table}")
+
+
+def recorded_by(db, *exchanges):
+    """The table as recorders of these exchanges leave it."""
+    encoder = RowEncoder(5, "mixed")
+    started = [
+        Event(AT + place, "started", detail=f"1 pair, depth 5, 100 ms, {name}") for place, name in enumerate(exchanges)
+    ]
+    db.write(encoder.events(started))
+    db.write(encoder.snapshots([Snapshot("AUSDT", AT, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
+    for table in (schema.ORDERBOOK, schema.EVENTS):
+        db.sql(f"SELECT wait_wal_table('{table}')")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "name", "practice"),
+    [
+        (EXCHANGES["binance"], "binance", False),
+        (Exchange("binance", "wss://stream.binance.com:443", "https://api.binance.com"), "binance", False),
+        (Exchange("binance", "wss://data-stream.binance.vision", ""), "binance-vision", False),
+        (Exchange("binance", "wss://mirror.example:9443/x", "https://api.binance.com"), "mirror.example:9443", False),
+        (Exchange("binance", "ws://127.0.0.1:9443", "http://127.0.0.1:9443"), "127.0.0.1:9443", True),
+        (Exchange("binance-us", "ws://localhost:1", ""), "localhost:1", True),
+        (Exchange("mine", "ws://[::1]:9443", ""), "[::1]:9443", True),
+        (Exchange("mine", "wss://books.example", ""), "mine", False),
+        (Exchange("simulator", "ws://127.0.0.1:9443", ""), "simulator", True),
+        (Exchange("simulator", "wss://stream.binance.com:9443", ""), "binance", False),
+        (EXCHANGES["testnet"], "testnet", True),
+    ],
+)
+def test_an_exchange_is_called_by_a_presets_name_only_at_the_presets_own_address(exchange, name, practice):
+    assert rightly_named(exchange).name == name
+    assert is_practice(name) is practice
+
+
+def test_settings_name_the_exchange_rightly():
+    assert Settings(("AUSDT",), Exchange("binance", "ws://127.0.0.1:9443", "http://127.0.0.1:1")).exchange.name != REAL
+
+
+@pytest.mark.parametrize(("held", "wanted"), [(REAL, SIMULATED), (SIMULATED, REAL), ("127.0.0.1:9", "binance-us")])
+def test_the_other_kind_is_refused_with_the_way_out(db, tmp_path, held, wanted):
+    recorded_by(db, held)
+    with pytest.raises(MixedData, match=rf"\(from {held}\).* --data-dir"):
+        refuse_mixing(db, wanted, tmp_path)
+    refuse_mixing(db, held, tmp_path)
+    with pytest.raises(MixedData):  # where QuestDB cannot be asked, the data folder knows
+        refuse_mixing_unasked(db.endpoint, wanted, tmp_path)
+    refuse_mixing_unasked(db.endpoint, held, tmp_path)
+
+
+def test_the_same_kind_and_an_empty_table_are_fine(db, tmp_path):
+    refuse_mixing(db, REAL, tmp_path)
+    refuse_mixing(db, SIMULATED, tmp_path)  # nothing was recorded yet
+    recorded_by(db, "simulator", "127.0.0.1:9443", "testnet")
+    refuse_mixing(db, "localhost:1", tmp_path)
+    db.sql("TRUNCATE TABLE orderbook")
+    db.sql("SELECT wait_wal_table('orderbook')")
+    refuse_mixing(db, REAL, tmp_path)
+
+
+def test_a_start_is_refused_before_anything_is_recorded(db, questdb, tmp_path):
+    recorded_by(db, REAL)
+    where = ["--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path)]
+    refused = CliRunner().invoke(cli, ["start", "--exchange", "simulator", "--for", "1s", *where])
+    assert refused.exit_code == 1
+    assert "holds real books (from binance)" in refused.output
+    assert db.sql("SELECT count() FROM orderbook").rows == [[1]]
+
+
+@pytest.mark.slow
+def test_a_start_while_questdb_is_away_is_refused_by_the_data_folder(db, questdb, tmp_path):
+    away = "http://127.0.0.1:1"
+    (tmp_path / "recorded.json").write_text(f'{{"{away}": "binance"}}')
+    (tmp_path / "spool" / "one").mkdir(parents=True)
+    options = ["--exchange", "simulator", "--collector", "one", "--questdb", away, "--data-dir", str(tmp_path)]
+    refused = CliRunner().invoke(cli, ["start", "--for", "1s", *options])
+    assert refused.exit_code == 1
+    assert "holds real books (from binance)" in refused.output
+
+
+@pytest.mark.slow
+def test_screen_and_events_call_another_address_by_its_host(db, questdb, tmp_path):
+    with Simulator(pairs=["AUSDT"]) as simulator:
+        source = ("--stream-url", simulator.stream_url, "--rest-url", simulator.rest_url)
+        where = ("--questdb", url_of(questdb.endpoint), "--data-dir", tmp_path, "--collector", "named")
+        with Recorder("--pairs", "AUSDT", *source, *where, "--for", "2s") as recorder:
+            recorder.process.wait(60)
+            code, output = recorder.stop()
+    assert code == 0, output
+    db.sql("SELECT wait_wal_table('collector_events')")
+    ((detail,),) = db.sql("SELECT detail FROM collector_events WHERE kind = 'started' AND collector = 'named'").rows
+    address = simulator.stream_url.removeprefix("ws://")
+    assert detail.endswith(f", {address}")
+    assert REAL not in output
