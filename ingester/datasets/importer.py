@@ -28,11 +28,10 @@ from ingester.store import schema
 from ingester.store.query import between, quoted
 from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder, new_sender
-from ingester.store.schema import EVENTS, ORDERBOOK
+from ingester.store.tables import EVENTS, IMPORTED, ORDERBOOK
 from ingester.words import counted
 
-COLLECTOR = "import"
-_OWN = f"collector = '{COLLECTOR}'"
+_OWN = f"collector = '{IMPORTED}'"
 BATCH_ROWS = 20_000
 DEPTHS = (5, 10, 20)
 
@@ -112,7 +111,7 @@ class Importer:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
         times, values = books.times, books.values
         self._wait_for(symbol, int(times[0]) - (LOOK_BACK_NS if every_ns else 0), int(times[-1]))
-        found = known.find(self._db, symbol, times, values, every_ns, COLLECTOR)
+        found = known.find(self._db, symbol, times, values, every_ns, IMPORTED)
         rows = ~found.known
         if rows.any():
             times, values = times[rows], values[rows]
@@ -196,7 +195,7 @@ class Importer:
             if before.get(since) != (until, reason)
         ]
         if events:
-            self._db.write(RowEncoder(DEPTHS[0], COLLECTOR).events(events))
+            self._db.write(RowEncoder(DEPTHS[0], IMPORTED).events(events))
         return bool(events)
 
     def _without_rows(self, symbol: str, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
@@ -224,7 +223,7 @@ class Importer:
             frame = pd.DataFrame(values[rows], columns=level_columns(values.shape[1] // 4))
             frame["last_update_id"] = ids[rows]
             frame["timestamp"] = times[rows].view("datetime64[ns]")
-            for name, value in (("symbol", symbol), ("collector", COLLECTOR)):
+            for name, value in (("symbol", symbol), ("collector", IMPORTED)):
                 frame[name] = pd.Categorical([value] * len(frame))
             self._buffer.clear()  # type: ignore[no-untyped-call]
             self._buffer.dataframe(frame, table_name=ORDERBOOK, symbols=["symbol", "collector"], at="timestamp")
