@@ -57,17 +57,22 @@ class QuestDB:
         """Raises SettingsError where the endpoint's CA file cannot be used."""
         self.endpoint = endpoint
         self._query_timeout = query_timeout
-        trust = certificate.context(endpoint)
+        self._trust = certificate.context(endpoint)
+        self._checked = _checked(endpoint.root) if endpoint.root is not None else None
         # Repeating is the callers' decision: a failure never proves that nothing happened. Nor is a redirect followed,
         # to where the password would go.
-        self._pool = urllib3.PoolManager(retries=False, maxsize=4, ssl_context=trust)
+        self._pool = self._connections()
         # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
         # connection. So each write has its own, for about a millisecond.
-        self._writes = urllib3.PoolManager(retries=False, ssl_context=trust)
-        if endpoint.root is not None:
-            self._pool.pool_classes_by_scheme = self._writes.pool_classes_by_scheme = {"http": _checked(endpoint.root)}
+        self._writes = self._connections()
         self._ping: Future[Result] | None = None
         self._pinging = threading.Lock()
+
+    def _connections(self) -> urllib3.PoolManager:
+        pool = urllib3.PoolManager(retries=False, maxsize=4, ssl_context=self._trust)
+        if self._checked is not None:
+            pool.pool_classes_by_scheme = {"http": self._checked}
+        return pool
 
     def ping(self, seconds: float = PING_SECONDS) -> None:
         """Returns once the server answers. Raises NoAnswer after so many seconds in all, however slowly bytes come;
@@ -208,11 +213,14 @@ class QuestDB:
         stream: bool,
     ) -> urllib3.BaseHTTPResponse:
         url = f"{endpoint.http_url}{path}?{urlencode(fields)}"
-        pool = self._writes if method == "POST" else self._pool
+        pool = self._writes if method == "POST" else self._connections() if stream else self._pool
         try:
-            return pool.request(
+            answer = pool.request(
                 method, url, body=body, headers=endpoint.headers(), timeout=timeout, preload_content=not stream
             )
+            if stream:  # QuestDB counts a connection as an export until it is closed, so it is, once it was read
+                pool.clear()
+            return answer
         except urllib3.exceptions.SSLError as error:
             raise certificate.refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
