@@ -58,7 +58,8 @@ class QuestDB:
         self.endpoint = endpoint
         self._query_timeout = query_timeout
         self._trust = certificate.context(endpoint)
-        self._checked = _checked(endpoint.root) if endpoint.root is not None else None
+        # Over TLS the certificate says who answers.
+        self._checked = _checked(endpoint.root) if endpoint.root and not endpoint.is_encrypted else None
         # Repeating is the callers' decision: a failure never proves that nothing happened. Nor is a redirect followed,
         # to where the password would go.
         self._pool = self._connections()
