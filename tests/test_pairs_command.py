@@ -354,7 +354,7 @@ def test_a_pair_that_the_exchange_lists_later_joins_while_the_recorder_runs(ques
             recorder.wait_for("does not list them: SUIUSDT")
             recorder.wait_for("stands")
             listing.append(["BTCUSDT", "SUIUSDT"])
-            recorder.wait_for("recorded from now on, for the exchange lists them now: SUIUSDT")
+            recorder.wait_for("recorded from now on, because the exchange lists them now: SUIUSDT")
             recorder.wait_for("also recorded from now on: SUIUSDT")
             time.sleep(1)
             code, output = recorder.stop()

@@ -48,7 +48,7 @@ def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
     elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
     raise MixedData(
         f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "
-        f"The two cannot be told apart later, so they need tables of their own: give {elsewhere}."
+        f"The two could not be told apart later, so each needs a table of its own: give {elsewhere}."
     )
 
 

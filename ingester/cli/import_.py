@@ -27,7 +27,7 @@ MOST_NOTES = 100
 
 @click.command("import", short_help="Bring earlier recordings into the table.")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--skip-bad", is_flag=True, help="Leave out lines that are wrong, instead of refusing their file.")
+@click.option("--skip-bad", is_flag=True, help="Skip invalid lines instead of refusing the whole file.")
 @data_options
 @click.pass_context
 def import_(

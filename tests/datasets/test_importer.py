@@ -108,7 +108,7 @@ def test_rows_that_are_alike_count_once(db, tmp_path):
     importer = Importer(db)
     (imported,) = importer.check([importer.take(written(tmp_path, "IMPH", frame))])
     assert (imported.rows, imported.new, imported.failure) == (60, 60, "")
-    assert "20 rows are there more than once, and count once" in imported.notes
+    assert "20 rows are repeated in the file, and count once" in imported.notes
     assert len(stored(db, "IMPH")[0]) == 60
 
 

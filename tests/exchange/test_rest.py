@@ -204,7 +204,7 @@ def test_no_redirect_leads_to_another_host_or_scheme(hostile, server):
 
 def test_a_redirect_on_the_same_host_is_followed_but_not_for_ever(hostile, server):
     url = hostile(moved("/again"))
-    assert "sends on again and again" in failed(url, 5.0, within=10)
+    assert "redirects too many times" in failed(url, 5.0, within=10)
 
 
 def test_the_text_of_an_error_steers_no_terminal(server):

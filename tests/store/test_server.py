@@ -458,7 +458,7 @@ def test_a_data_folder_may_have_a_dollar_in_its_name(tmp_path):
         ),
         (["Error occurred during initialization of VM", "Too small maximum heap"], "Error .*; Too small maximum heap"),
         (["a", "b", "c"], "b; c"),
-        ([], "it said nothing"),
+        ([], "it printed nothing"),
     ],
 )
 def test_the_first_cause_is_told_without_its_trace(said, cause):
