@@ -81,7 +81,7 @@ def test_a_data_folder_that_holds_other_things_keeps_its_mode(tmp_path):
 
 def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UnsafeFile, match="ordinary"):
+    with pytest.raises(UnsafeFile, match="regular file"):
         os.close(private.open_file(tmp_path / "pipe", os.O_RDONLY))
 
 

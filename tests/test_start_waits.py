@@ -111,6 +111,6 @@ def test_a_first_start_needs_an_answer_within_seconds_and_says_who_does_not_give
             code, output = recorder.stop()
     assert code == 1
     assert time.monotonic() - begun < 20
-    assert f"QuestDB at {unanswering.url} does not answer: it takes the connection and has said nothing" in output
+    assert f"QuestDB at {unanswering.url} does not answer: it accepts the connection and has not responded" in output
     assert "Traceback" not in output
     assert not spool_folder(tmp_path, "").exists()

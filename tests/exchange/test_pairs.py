@@ -202,5 +202,5 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
     for by_user in (True, False):
         for answer in (partial, short, empty):
             assert started(answer, by_user=by_user) == wanted
-    for words in ("not listed now, and still recorded", "lists 1 pairs, and listed", "lists no pairs at all"):
+    for words in ("not listed now, but still recorded", "lists 1 pairs, and listed", "lists no pairs at all"):
         assert words in caplog.text
