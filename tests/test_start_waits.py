@@ -5,7 +5,8 @@ import time
 
 import pytest
 from recorder import Recorder, at, rows_of
-from unanswering import Late, Unanswering, eventually
+from unanswering import Late, Unanswering
+from waiting import eventually
 
 from ingester.capture.collector import spool_folder
 from ingester.exchange.simulated.simulator import Simulator

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.server
-import socket
 import ssl
 import sys
 import threading
@@ -11,6 +10,7 @@ import time
 import pytest
 import trustme
 from proxy_server import ProxyServer
+from small_servers import Accepting
 from websockets.sync.server import serve
 
 from ingester.errors import ExchangeError
@@ -32,26 +32,13 @@ def exchange():
 @pytest.fixture
 def hostile():
     """Starts a server that reads a request and then does what it is told with the socket; gives its address."""
-    listeners = []
+    with contextlib.ExitStack() as servers:
 
-    def start(act):
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
+        def start(act):
+            server = servers.enter_context(Accepting(lambda client: (client.recv(4096), act(client))))
+            return f"ws://127.0.0.1:{server.port}/stream"
 
-        def run():
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = listener.accept()
-                    with client, contextlib.suppress(OSError):
-                        client.recv(4096)
-                        act(client)
-
-        threading.Thread(target=run, daemon=True).start()
-        return f"ws://127.0.0.1:{listener.getsockname()[1]}/stream"
-
-    yield start
-    for listener in listeners:
-        listener.close()
+        yield start
 
 
 def drip(client):
