@@ -139,7 +139,7 @@ def test_wrong_lines_refuse_their_file_unless_they_are_to_be_skipped(run, questd
     assert answer.exit_code == 0, answer.output
     assert "10 rows of 1 pair from 1 file: 10 new, 0 known" in answer.output
     assert "1 bad line left out: line 12" in answer.output
-    assert "last line (13) has no end" in answer.output
+    assert "last line (13) has no line end" in answer.output
 
 
 def test_a_file_of_tardis_needs_no_name_of_ours(run, questdb, tmp_path):

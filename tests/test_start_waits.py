@@ -36,7 +36,7 @@ def test_an_exchange_that_never_lists_its_pairs_does_not_hold_up_recording(quest
         options = rest(at(simulator, questdb), unanswering.url)
         begun = time.monotonic()
         with Recorder("--pairs", "BTCUSDT", "--collector", name, *options) as recorder:
-            recorder.wait_for("has not said within 5 s which pairs it lists", 30)
+            recorder.wait_for("did not list its pairs within 5 s", 30)
             recorder.wait_for("stands", 30)
             assert time.monotonic() - begun < 25
             eventually(lambda: rows_of(questdb, name))

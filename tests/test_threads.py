@@ -142,8 +142,8 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         simulator.fault("drop")  # an event, for those who wait for one
         for thread in living:
             eventually(
-                lambda: threads.deaths().since(before).counts.get(thread.name, 0), what=f"death of {thread.name}"
-            )  # noqa: B023
+                lambda name=thread.name: threads.deaths().since(before).counts.get(name), what=f"death of {thread.name}"
+            )
         eventually(lambda: not threads.deaths().down & {thread.name for thread in living}, what="restart")
         assert not died.counts
 

@@ -226,7 +226,7 @@ def _take_out(check: Future[list[str]], recorder: Collector) -> None:
     try:
         listed = check.result()
     except IngesterError as error:
-        log.error("the pairs that are recorded are not all right: %s", error)
+        log.error("some of the recorded pairs are not usable: %s", error)
         recorder.record(Event(recorder.clock.now(), PAIRS_REFUSED, detail=str(error)))
         return
     gone = [symbol for symbol in recorder.settings.symbols if symbol not in listed]

@@ -151,7 +151,7 @@ class Lines:
         try:
             (fields,) = csv.reader([line.decode().rstrip("\r")], strict=True)
         except (UnicodeDecodeError, csv.Error, ValueError):
-            return "is no line of CSV"
+            return "is not a line of CSV"
         if len(fields) != len(self._names):
             return f"has {len(fields)} fields, expected {len(self._names)}"
         for name, field in zip(self._names, fields, strict=True):

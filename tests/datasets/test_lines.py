@@ -60,9 +60,9 @@ def test_a_wrong_line_is_told_with_its_number_and_what_is_wrong():
         Bad(4, "has 4 fields, expected 5"),
         Bad(6, "has no time"),
         Bad(7, "has 6 fields, expected 5"),
-        Bad(8, "is of 1970-01-01 00:00:01, before Binance opened (2017-07)"),
-        Bad(9, "is of 2261-01-01 00:00, which lies in the future"),
-        Bad(11, "is no line of CSV"),
+        Bad(8, "has the time 1970-01-01 00:00:01, before Binance opened (2017-07)"),
+        Bad(9, "has the time 2261-01-01 00:00, which is in the future"),
+        Bad(11, "is not a line of CSV"),
     ]
 
 

@@ -169,11 +169,7 @@ def _reach(subject: str, url: SplitResult, ca_file: Path | None) -> Generator[Fi
         return False
     with plain:
         yield Finding(f"{subject} TCP", "ok", f"{host}:{port} in {_ms(begun)}")
-        if url.scheme in ("ws", "http"):
-            return True
-        tls = _tls(plain, host, ca_file)
-        yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
-        return tls.state != "fail"
+        return (yield from _secured(subject, url, plain, host, ca_file))
 
 
 def _reach_through(
@@ -188,11 +184,18 @@ def _reach_through(
         return False
     with plain:
         yield Finding(f"{subject} proxy", "ok", f"{host}:{port} through the proxy {proxy} in {_ms(begun)}")
-        if url.scheme in ("ws", "http"):
-            return True
-        tls = _tls(plain, host, ca_file)
-        yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
-        return tls.state != "fail"
+        return (yield from _secured(subject, url, plain, host, ca_file))
+
+
+def _secured(
+    subject: str, url: SplitResult, plain: socket.socket, host: str, ca_file: Path | None
+) -> Generator[Finding, None, bool]:
+    """TLS over a connection, where the address asks for it."""
+    if url.scheme in ("ws", "http"):
+        return True
+    tls = _tls(plain, host, ca_file)
+    yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
+    return tls.state != "fail"
 
 
 def _tls(plain: socket.socket, host: str, ca_file: Path | None) -> Finding:
