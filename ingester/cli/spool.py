@@ -17,6 +17,8 @@ from ingester.store.endpoint import Endpoint
 from ingester.store.leftover import Leftover, leftovers, spools
 from ingester.store.leftover import send as send_rows
 
+NONE_WAIT = "No rows of stopped recorders are waiting."
+
 
 @click.group(short_help="See and send rows that wait under another recorder's name.")
 def spool() -> None:
@@ -53,7 +55,7 @@ def list_(as_json: bool, data_dir: Path) -> None:
     for each in found:
         click.echo(f"{each.text}.\n  {each.mend(data_dir)}")
     if not found:
-        click.echo("No rows of stopped recorders are waiting.")
+        click.echo(NONE_WAIT)
 
 
 @spool.command()
@@ -74,9 +76,12 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
     found = leftovers(data_dir, running_collectors(data_dir))
     chosen = [each for each in found if collector in (None, each.collector)]
     if not chosen:
-        name = f" of {collector}" if collector else ""
         known = f" Rows of {', '.join(each.collector for each in found)} are waiting." if found else ""
-        click.echo(f"No rows{name} are waiting, except those that a running recorder sends itself.{known}")
+        click.echo(
+            f"No rows of {collector} are waiting, or its recorder is running and sends them itself.{known}"
+            if collector
+            else NONE_WAIT
+        )
         return
     db, _ = open_questdb(data_dir, questdb, new=True)
     complete = True
