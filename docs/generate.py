@@ -76,8 +76,8 @@ json = true
 * A file with a password in it is for its owner only: `chmod 600 ingester.toml`. Commands warn where all users may
   read it.
 * A file that was not named, and that another user owns or may write to, is ignored with a warning, as git does with
-  repositories: who writes it decides what is run. Root's files, a group that is one user's own, and with sudo the files
-  of the user who called it are trusted. A file that `--config` or `INGESTER_CONFIG` names is your own decision.
+  repositories: whoever writes it decides what is run. Root's files, a group that is one user's own, and with sudo the
+  files of the user who called it are trusted. A file that `--config` or `INGESTER_CONFIG` names is your own decision.
 
 ## Variables
 

@@ -125,7 +125,7 @@ def check_clock(now: int) -> None:
         at = datetime.fromtimestamp(max(0, now) // SECOND, UTC)
         raise ClockWrong(
             f"This machine's clock says {at:%Y-%m-%d %H:%M} UTC, which is before this version of ingester was made, so "
-            "all times would be wrong. Set it: `timedatectl` shows whether NTP does."
+            "all times would be wrong. Set the clock; `timedatectl` shows whether NTP does."
         )
 
 

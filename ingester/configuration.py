@@ -80,11 +80,11 @@ def _is_ours(path: Path) -> bool:
     try:
         who = _stranger(path.lstat()) or _stranger(path.stat())
     except OSError as error:
-        who = f"nobody knows who ({error.strerror})"
+        who = f"an unknown user ({error.strerror})"
     if who:
         name = _shown(path)
         log.warning(
-            "%s is ignored, for it can be changed by %s. If you trust what it says: --config %s", name, who, name
+            "%s is ignored, because it can be changed by %s. To use it all the same: --config %s", name, who, name
         )
     return not who
 
@@ -122,7 +122,7 @@ def read(path: Path | None, told_by: str = "") -> Configuration:
     except (ValueError, RecursionError) as error:
         raise SettingsError(_syntax(name, text, error)) from None
     if not told_by and stat.S_ISREG(state.st_mode) and (who := _stranger(state)):  # it was exchanged just now
-        raise SettingsError(f"{name} can be changed by {who}. If you trust what it says: --config {name}")
+        raise SettingsError(f"{name} can be changed by {who}. To use it all the same: --config {name}")
     if _holds_secret(values) and stat.S_ISREG(state.st_mode) and state.st_mode & stat.S_IROTH:
         log.warning("%s holds a password, and every user of this machine can read it: chmod 600 %s", name, name)
     return Configuration(path, values, places(text))

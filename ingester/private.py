@@ -18,7 +18,10 @@ from typing import BinaryIO
 from ingester.errors import UnsafeFile
 
 FOLDER, FILE = 0o700, 0o600
-OURS = ("spool", "state", "questdb", "dead-letter", "pairs.txt", "ingester.toml", "lost+found")
+OURS = (
+    *("spool", "state", "questdb", "dead-letter"),
+    *("pairs.txt", "ingester.toml", "listing.json", "recorded.json", "lost+found"),
+)
 """What begins so may be in a data folder: what we keep there, and what a file system of its own has."""
 
 
@@ -68,7 +71,7 @@ def data_folder(path: Path) -> None:
         folder(path)
     elif who := changeable_by(path.stat()):
         raise UnsafeFile(
-            f"{path} is not used, for it holds other things too ({others[0]}) and can be changed by {who}. "
+            f"{path} is not used, because it holds other things too ({others[0]}) and can be changed by {who}. "
             f"Give a folder of its own: --data-dir {path / 'ingester'}"
         )
 
@@ -85,7 +88,7 @@ def open_file(path: Path, flags: int) -> int:
     descriptor = _opened(path, flags, FILE)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnsafeFile(_refusal(path, "it is no ordinary file"))
+            raise UnsafeFile(_refusal(path, "it is not a regular file"))
         _claim(path, descriptor, FILE)
     except BaseException:
         os.close(descriptor)
@@ -140,7 +143,7 @@ def _claim(path: Path, descriptor: int, mode: int) -> None:
 
 def _refusal(path: Path, why: str) -> str:
     return (
-        f"{path} is not used, for {why}. What is kept there is for one user alone: run this as that user, remove it, "
+        f"{path} is not used, because {why}. Only one user may have access to it: run this as that user, remove it, "
         "chown it to yourself, or give another --data-dir."
     )
 

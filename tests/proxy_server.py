@@ -6,6 +6,8 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
+from small_servers import Accepting
+
 
 class ProxyServer:
     """Listens on 127.0.0.1 within a `with` block. `names`: the address of each host that it knows."""
@@ -15,23 +17,15 @@ class ProxyServer:
         self.asked = []
         """Method and target of each request."""
         self._wanted = user and "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self._accepting = Accepting(self._serve)
+        self.port = self._accepting.port
 
     def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.__enter__()
         return self
 
     def __exit__(self, *exception):
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._accepting.__exit__(*exception)
 
     def _serve(self, client):
         with client, contextlib.suppress(OSError):

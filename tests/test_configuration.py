@@ -57,7 +57,7 @@ def test_a_file_that_another_user_could_have_written_is_ignored_unless_it_is_nam
         here.symlink_to(home / "elsewhere.toml")
         os.chown(here, NOBODY, NOBODY, follow_symlinks=False)
     assert find(None) == users
-    assert "ingester.toml is ignored, for it can be changed by " in caplog.text
+    assert "ingester.toml is ignored, because it can be changed by " in caplog.text
     assert "--config ingester.toml" in caplog.text
     assert find(here) == here
     assert read(here, "--config").values == {"depth": 20}

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from recorder import at
-from unanswering import eventually
+from waiting import eventually
 
 from ingester.exchange.simulated.simulator import Simulator
 from ingester.health.statefile import read_all

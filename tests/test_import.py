@@ -69,11 +69,13 @@ def test_what_cannot_be_imported_is_listed_and_the_rest_is_imported(run, questdb
     (tmp_path / "ICMDC_USDT_100ms_(2018-05-01 08꞉31)_(1).pkl").write_bytes(pickle.dumps(Hostile()))
     books(30).to_pickle(tmp_path / "ICMDD_USDT_100ms_(2018-05-01 08꞉31)_(1).pkl")
     books(30).to_pickle(tmp_path / "books.pkl")
+    (tmp_path / "ICMDN_USDT_100ms_(2018-05-01 08꞉31)_(1).csv").write_text("Request Time,Price\n", encoding="utf-8")
     answer = run(tmp_path)
     assert answer.exit_code == 1
-    assert "30 rows of 1 pair from 1 file; 2 of 3 files were left out" in answer.output
+    assert "30 rows of 1 pair from 1 file; 3 of 4 files were left out" in answer.output
+    assert re.search(r"\n +missing: Bid_1", answer.output)  # a line of its own
     assert "system" in answer.output
-    assert "does not say which pair" in answer.output
+    assert "does not name a pair" in answer.output
     assert rows_of(questdb, "ICMDDUSDT") == 30
     assert not (tmp_path / "made").exists()
 
@@ -137,7 +139,7 @@ def test_wrong_lines_refuse_their_file_unless_they_are_to_be_skipped(run, questd
     assert answer.exit_code == 0, answer.output
     assert "10 rows of 1 pair from 1 file: 10 new, 0 known" in answer.output
     assert "1 bad line left out: line 12" in answer.output
-    assert "last line (13) has no end" in answer.output
+    assert "last line (13) has no line end" in answer.output
 
 
 def test_a_file_of_tardis_needs_no_name_of_ours(run, questdb, tmp_path):

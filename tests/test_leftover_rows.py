@@ -60,5 +60,5 @@ def test_a_start_names_them_and_a_command_sends_them(questdb, left):
     assert len(rows_of(questdb, "old-host")) == 30
     code, output = run("spool", "send", "--collector", "old-host", *where)
     assert code == 0
-    assert "No rows of old-host wait" in output
-    assert "No rows wait" in run("spool", "list", "--data-dir", left)[1]
+    assert "No rows of old-host are waiting" in output
+    assert "No rows of stopped recorders are waiting" in run("spool", "list", "--data-dir", left)[1]

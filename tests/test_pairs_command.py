@@ -3,11 +3,11 @@
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
 from recorder import Recorder, at, rows_of
+from small_servers import Answering
 
 from ingester.capture.watchlist import WatchList
 from ingester.cli import cli
@@ -330,36 +330,21 @@ def test_a_pair_that_the_exchange_lists_later_joins_while_the_recorder_runs(ques
     file.create(["BTCUSDT", "SUIUSDT"], "of today")
     listing = [["BTCUSDT"]]
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            entries = [
-                {"symbol": symbol, "status": "TRADING", "baseAsset": symbol[:-4], "quoteAsset": "USDT"}
-                for symbol in listing[-1]
-            ]
-            body = json.dumps({"symbols": entries}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path):
+        assets = [{"symbol": symbol, "baseAsset": symbol[:-4], "quoteAsset": "USDT"} for symbol in listing[-1]]
+        return json.dumps({"symbols": [{"status": "TRADING", **each} for each in assets]}).encode()
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with Simulator(pairs=["BTCUSDT", "SUIUSDT"]) as simulator:
+    with Answering(answer) as server, Simulator(pairs=["BTCUSDT", "SUIUSDT"]) as simulator:
         options = ["--collector", "pairs-later", *following(simulator, questdb, file)]
-        options[options.index("--rest-url") + 1] = f"http://127.0.0.1:{server.server_address[1]}"
+        options[options.index("--rest-url") + 1] = server.url
         with Recorder(*options) as recorder:
             recorder.wait_for("does not list them: SUIUSDT")
             recorder.wait_for("stands")
             listing.append(["BTCUSDT", "SUIUSDT"])
-            recorder.wait_for("recorded from now on, for the exchange lists them now: SUIUSDT")
+            recorder.wait_for("recorded from now on, because the exchange lists them now: SUIUSDT")
             recorder.wait_for("also recorded from now on: SUIUSDT")
             time.sleep(1)
             code, output = recorder.stop()
-    server.shutdown()
-    server.server_close()
     assert code == 0, output
     assert stored(questdb, "pairs-later").keys() == {"BTCUSDT", "SUIUSDT"}
     (added,) = events(questdb, "pairs-later", "kind = 'pair_added'")

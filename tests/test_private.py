@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from ingester import private
+from ingester.capture import practice
 from ingester.errors import SpoolError, UnsafeFile
+from ingester.exchange import listings
 from ingester.store.server import ManagedServer
 from ingester.store.spool import Spool
 
@@ -66,10 +68,12 @@ def test_links_are_refused_and_what_they_lead_to_is_left_alone(tmp_path):
 
 
 def test_a_data_folder_that_holds_other_things_keeps_its_mode(tmp_path):
+    ours = ("pairs.txt.lock", listings.NAME, practice.FILE)
     for each, before, after in (("own", 0o777, 0o700), ("disk", 0o755, 0o755), ("shared", 0o1777, None)):
         path = tmp_path / each
         path.mkdir()
-        (path / ("pairs.txt.lock" if each == "own" else "of others")).touch()
+        for name in ours if each == "own" else ("of others",):
+            (path / name).touch()
         path.chmod(before)
         if after is None:
             with pytest.raises(UnsafeFile, match=rf"of others.*every user.*--data-dir {path}/ingester"):
@@ -81,7 +85,7 @@ def test_a_data_folder_that_holds_other_things_keeps_its_mode(tmp_path):
 
 def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UnsafeFile, match="ordinary"):
+    with pytest.raises(UnsafeFile, match="regular file"):
         os.close(private.open_file(tmp_path / "pipe", os.O_RDONLY))
 
 
@@ -123,7 +127,7 @@ def test_a_recorder_and_a_server_use_nothing_of_another_user(tmp_path, name):
         command += ["--questdb", "http://127.0.0.1:9", "--data-dir", data, "--pairs", "BTCUSDT", "--for", "1s"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout) == (1, "")
-        assert f"{data / name} is not used, for user nobody owns it" in done.stderr.replace(f"{data}/ ", f"{data} ")
+        assert f"{data / name} is not used, because user nobody owns it" in done.stderr.replace(f"{data}/ ", f"{data} ")
         assert "Traceback" not in done.stderr
 
 
@@ -173,6 +177,7 @@ def test_a_recording_leaves_nothing_that_another_user_could_come_to(tmp_path):
         root = data / "questdb" / "root"
         wide = [path for path in data.rglob("*") if not path.is_symlink() and mode(path) & 0o077]
         assert mode(data) == 0o700
+        assert [path.name for path in data.iterdir() if not path.name.startswith(private.OURS)] == []
         # QuestDB's own files have the modes that it gives them, in folders of which nobody else has the first.
         assert [path for path in wide if root not in path.parents or (path.parent == root and path.is_dir())] == []
         password = data / "questdb" / "password"

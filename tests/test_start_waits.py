@@ -5,7 +5,8 @@ import time
 
 import pytest
 from recorder import Recorder, at, rows_of
-from unanswering import Late, Unanswering, eventually
+from unanswering import Late, Unanswering
+from waiting import eventually
 
 from ingester.capture.collector import spool_folder
 from ingester.exchange.simulated.simulator import Simulator
@@ -35,7 +36,7 @@ def test_an_exchange_that_never_lists_its_pairs_does_not_hold_up_recording(quest
         options = rest(at(simulator, questdb), unanswering.url)
         begun = time.monotonic()
         with Recorder("--pairs", "BTCUSDT", "--collector", name, *options) as recorder:
-            recorder.wait_for("has not said within 5 s which pairs it lists", 30)
+            recorder.wait_for("did not list its pairs within 5 s", 30)
             recorder.wait_for("stands", 30)
             assert time.monotonic() - begun < 25
             eventually(lambda: rows_of(questdb, name))
@@ -111,6 +112,6 @@ def test_a_first_start_needs_an_answer_within_seconds_and_says_who_does_not_give
             code, output = recorder.stop()
     assert code == 1
     assert time.monotonic() - begun < 20
-    assert f"QuestDB at {unanswering.url} does not answer: it takes the connection and has said nothing" in output
+    assert f"QuestDB at {unanswering.url} does not answer: it accepts the connection and has not responded" in output
     assert "Traceback" not in output
     assert not spool_folder(tmp_path, "").exists()

@@ -8,6 +8,7 @@ import pytest
 from books_in_table import store
 from click.testing import CliRunner
 from recorder import url_of
+from small_servers import Answering
 
 from ingester.capture.collector import spool_folder
 from ingester.cli import cli
@@ -122,24 +123,8 @@ def test_a_pair_that_cannot_name_a_file_keeps_an_export_in_its_folder(evil, tmp_
 
 
 def test_what_a_server_says_is_printed_plain(tmp_path):
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = msgspec.json.encode({"error": "bad\x1b[31m[red]"})
-            self.send_response(400)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        answer = CliRunner().invoke(cli, ["sql", "SELECT 1", "--questdb", f"http://127.0.0.1:{server.server_port}"])
-        server.shutdown()
+    with Answering(lambda path: msgspec.json.encode({"error": "bad\x1b[31m[red]"}), 400) as server:
+        answer = CliRunner().invoke(cli, ["sql", "SELECT 1", "--questdb", server.url])
     assert answer.exit_code == 1
     assert "bad\\x1b[31m[red]" in answer.output
     assert "\x1b" not in answer.output

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from receiver import Receiver
+from waiting import eventually
 
 from ingester import threads
 from ingester.capture.collector import Collector
@@ -32,14 +33,6 @@ from ingester.store.server import watch
 from ingester.threads import SupervisedThread
 
 PAIRS = ["BTCUSDT", "ETHUSDT"]
-
-
-def until(condition, seconds=30.0, what="it"):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} never came"
-        time.sleep(0.02)
-    return found
 
 
 def test_what_dies_is_called_again_and_is_on_record(caplog):
@@ -75,7 +68,7 @@ def test_one_that_dies_again_and_again_waits_longer_and_ends_when_it_is_to_stop(
 
     thread = SupervisedThread(work, "hopeless", stopping)
     thread.start()
-    until(lambda: len(calls) == 4)
+    eventually(lambda: len(calls) == 4)
     assert "hopeless" in threads.deaths().down
     assert calls[3] - calls[2] > calls[1] - calls[0]
     stopping.set()
@@ -133,7 +126,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         program.on_event(happened.append)
         program.start()
         lease.begin()
-        until(lambda: collector.metrics.store.stored > 20 and seen)
+        eventually(lambda: collector.metrics.store.stored > 20 and seen)
 
         living = [thread for thread in threading.enumerate() if isinstance(thread, SupervisedThread)]
         names = {thread.name.split(" on_")[0] for thread in living}
@@ -148,17 +141,19 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         webhook.tell(Notice("gap", "raised", "warning", "a gap"), pulse.latest().report)
         simulator.fault("drop")  # an event, for those who wait for one
         for thread in living:
-            until(lambda: threads.deaths().since(before).counts.get(thread.name, 0), what=f"death of {thread.name}")  # noqa: B023
-        until(lambda: not threads.deaths().down & {thread.name for thread in living}, what="restart")
+            eventually(
+                lambda name=thread.name: threads.deaths().since(before).counts.get(name), what=f"death of {thread.name}"
+            )
+        eventually(lambda: not threads.deaths().down & {thread.name for thread in living}, what="restart")
         assert not died.counts
 
         stored, taken = collector.metrics.store.stored, len(seen)
-        until(lambda: collector.metrics.store.stored > stored + 20, what="more rows")
-        until(lambda: len(seen) > taken + 20, what="more calls")
-        report = until(lambda: (now := pulse.latest().report).threads.deaths and now)
+        eventually(lambda: collector.metrics.store.stored > stored + 20, what="more rows")
+        eventually(lambda: len(seen) > taken + 20, what="more calls")
+        report = eventually(lambda: (now := pulse.latest().report).threads.deaths and now)
         assert report.threads.deaths.keys() >= {"stream 1a", "pump", "writer"}
         assert "thread_died" in {problem.kind for problem in report.problems}
-        until(lambda: collector.journal.read(collector.clock.now()).events.get("thread_died"), what="the event")
+        eventually(lambda: collector.journal.read(collector.clock.now()).events.get("thread_died"), what="the event")
         lease.end()
         stop.set()
         program.stop()

@@ -11,6 +11,7 @@ import ssl
 import threading
 
 import trustme
+from small_servers import Accepting
 
 
 class TlsProxy:
@@ -25,8 +26,8 @@ class TlsProxy:
         self._endpoint = endpoint
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.ca.issue_cert(*(names or ("127.0.0.1",)), **certificate).configure_cert(self._context)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self._accepting = Accepting(self._serve)
+        self.port = self._accepting.port
         self.url = f"https://127.0.0.1:{self.port}"
 
     def trust(self, path):
@@ -35,24 +36,15 @@ class TlsProxy:
         return path
 
     def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.__enter__()
         return self
 
     def __exit__(self, *exception):
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._accepting.__exit__(*exception)
 
     def _serve(self, client):
         host, port = self._endpoint.http_url.removeprefix("http://").split(":")
         with (
-            contextlib.suppress(OSError),
             self._context.wrap_socket(client, server_side=True) as inside,
             socket.create_connection((host, int(port))) as server,
         ):

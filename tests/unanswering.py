@@ -4,9 +4,9 @@ import contextlib
 import json
 import socket
 import threading
-import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from small_servers import Answering
 
 
 class Unanswering:
@@ -54,45 +54,24 @@ class Late:
         self.release = threading.Event()
         self.only = None
         """The pairs to list; None for all."""
-        late = self
+        self._simulator, self._without = simulator, without
+        self._answering = Answering(self._answer)
+        self.url = self._answering.url
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                late.release.wait(60)
-                with urllib.request.urlopen(simulator.rest_url + self.path) as answer:
-                    found = json.load(answer)
-                if "symbols" in found:
-                    found["symbols"] = [each for each in found["symbols"] if each["symbol"] != without]
-                if "symbols" in found and late.only is not None:
-                    found["symbols"] = [each for each in found["symbols"] if each["symbol"] in late.only]
-                body = json.dumps(found).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                with contextlib.suppress(OSError):
-                    self.wfile.write(body)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def _answer(self, path):
+        self.release.wait(60)
+        with urllib.request.urlopen(self._simulator.rest_url + path) as answer:
+            found = json.load(answer)
+        if "symbols" in found:
+            names = {each["symbol"] for each in found["symbols"]} - {self._without}
+            names = names if self.only is None else names.intersection(self.only)
+            found["symbols"] = [each for each in found["symbols"] if each["symbol"] in names]
+        return json.dumps(found).encode()
 
     def __enter__(self):
+        self._answering.__enter__()
         return self
 
     def __exit__(self, *exception):
         self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def eventually(condition, seconds=30):
-    """Waits until `condition` gives something true, and gives that."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it never came within {seconds} s"
-        time.sleep(0.1)
-    return found
+        self._answering.__exit__(*exception)

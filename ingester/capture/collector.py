@@ -136,7 +136,7 @@ class Collector:
             return True
         text = f"the clock is {behind:.1f} s behind the newest row in the spool"
         if behind <= BEHIND_SECONDS:
-            log.warning("%s: times begin after that row, and draw near to the clock again", text)
+            log.warning("%s: times continue after that row, and converge to the clock again", text)
             self.clock.advance(round(behind * SECOND) + SECOND // 1000)
             self.started_ns = self.clock.now()
             return True

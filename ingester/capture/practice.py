@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from ingester import private
 from ingester.errors import MixedData
 from ingester.exchange import binance
+from ingester.store.disk import replace_durably
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.tables import EVENTS, ORDERBOOK
@@ -48,7 +50,7 @@ def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
     elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
     raise MixedData(
         f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "
-        f"The two cannot be told apart later, so they need tables of their own: give {elsewhere}."
+        f"The two could not be told apart later, so each needs a table of its own: give {elsewhere}."
     )
 
 
@@ -79,8 +81,6 @@ def _note(data_dir: Path, endpoint: Endpoint, exchange: str) -> None:
     if notes.get(key) == exchange:
         return
     try:
-        beside = data_dir / f"{FILE}.new"
-        beside.write_bytes(msgspec.json.encode(notes | {key: exchange}))
-        beside.replace(data_dir / FILE)
+        replace_durably(data_dir / FILE, msgspec.json.encode(notes | {key: exchange}), private.FILE)
     except OSError as error:
         log.warning("%s cannot be written (%s): what is recorded is not known before QuestDB answers", FILE, error)

@@ -134,7 +134,7 @@ class Watch:
             return
         joining = sorted(self._left_out().intersection(listed))
         if joining and not self._stopping.is_set():
-            log.info("recorded from now on, for the exchange lists them now: %s", ", ".join(joining))
+            log.info("recorded from now on, because the exchange lists them now: %s", ", ".join(joining))
             self._change(dict.fromkeys(joining, "listed by the exchange now"), {})
 
     def _left_out(self) -> set[str]:

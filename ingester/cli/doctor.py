@@ -96,7 +96,7 @@ def _interrupted(root: Path) -> Iterator[Finding]:
 
     found = interrupted(root)
     for folder, told in found:
-        mend = f"go on with the same command and --resume, or remove it: rm -r '{folder}'"
+        mend = f"continue it with the same command and --resume, or remove it: rm -r '{folder}'"
         yield Finding("data sets", "warning", f"an export was interrupted in {folder}: {told}", mend)
     if not found:
         yield Finding("data sets", "ok", f"no interrupted export in {root}")

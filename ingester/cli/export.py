@@ -111,7 +111,7 @@ def export(
 
     for folder, told in interrupted(root):
         if target.name not in folder.name:
-            log.warning("an export was interrupted in %s (%s): go on with --resume, or remove it", folder, told)
+            log.warning("an export was interrupted in %s (%s): continue it with --resume, or remove it", folder, told)
     gaps: dict[str, list[Gap]] = {}
 
     def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:

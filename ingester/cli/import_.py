@@ -1,13 +1,14 @@
 """`ingester import`: earlier recordings into the table."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
 from ingester.cli.tables import Table
@@ -27,7 +28,7 @@ MOST_NOTES = 100
 
 @click.command("import", short_help="Bring earlier recordings into the table.")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--skip-bad", is_flag=True, help="Leave out lines that are wrong, instead of refusing their file.")
+@click.option("--skip-bad", is_flag=True, help="Skip invalid lines instead of refusing the whole file.")
 @data_options
 @click.pass_context
 def import_(
@@ -89,7 +90,8 @@ def _report(taken: Sequence[Imported]) -> None:
         if len(noted) > MOST_NOTES:
             click.echo(f"… and {len(noted) - MOST_NOTES} more notes; import fewer files at once to see them")
     if failed:
-        _print(("not imported", "why"), [(str(file.path), file.failure) for file in failed])
+        reasons = [(str(file.path), Text(file.failure)) for file in failed]  # some have two lines
+        _print(("not imported", "why"), reasons)
     pairs = {file.symbol for file in stored if file.rows}
     left_out = f"; {len(failed)} of {len(taken)} files were left out" if failed else ""
     rows, new = sum(file.rows for file in stored), sum(file.new for file in stored)
@@ -134,15 +136,10 @@ def _range(rows: int, first_ns: int, last_ns: int) -> tuple[str, str]:
     return (time_text(first_ns), time_text(last_ns)) if rows else ("", "")
 
 
-def _printable(text: str) -> str:
-    """Names and columns come from files: what would steer a terminal is replaced."""
-    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
-
-
-def _print(names: Sequence[str], lines: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
+def _print(names: Sequence[str], lines: Iterable[Sequence[str | Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in names:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for line in lines:
-        table.add_row(*map(_printable, line))
+        table.add_row(*line)
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)

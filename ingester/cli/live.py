@@ -64,7 +64,7 @@ class Unfailing:
         try:
             do()
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
-            log.warning("the display has ended, recording goes on: %s", error)
+            log.warning("the display has stopped, recording continues: %s", error)
             self._failed = True
 
 
@@ -220,7 +220,7 @@ class Live:
 def _gaps_text(collector: Collector) -> str:
     """Gaps that are over, and how many pairs have one now."""
     lasting = sum(track.has_open_gap for track in list(collector.feed.continuity.tracks.values()))
-    now = f"; lasting now: {counted(lasting, 'pair')}" if lasting else ""
+    now = f"; open now: {counted(lasting, 'pair')}" if lasting else ""
     return f"{collector.journal.gaps_text()}{now}"
 
 

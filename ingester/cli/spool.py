@@ -17,13 +17,15 @@ from ingester.store.endpoint import Endpoint
 from ingester.store.leftover import Leftover, leftovers, spools
 from ingester.store.leftover import send as send_rows
 
+NONE_WAIT = "No rows of stopped recorders are waiting."
+
 
 @click.group(short_help="See and send rows that wait under another recorder's name.")
 def spool() -> None:
     """Rows wait in the data folder, in spool/NAME, until QuestDB has them; the recorder of that name sends them.
 
-    Where it does not come back (its name was the host's, and the host is another one now), these commands name such
-    rows and send them. They keep the name under which they were recorded.
+    If that recorder does not come back (its name was the host name, and the host was replaced), these commands list
+    such rows and send them. The rows keep the name under which they were recorded.
 
     \b
     Examples:
@@ -36,7 +38,7 @@ def spool() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @data_dir_option
 def list_(as_json: bool, data_dir: Path) -> None:
-    """Lists the rows that wait, and whose recorder does not run.
+    """Lists waiting rows whose recorder is not running.
 
     \b
     --json prints [{collector, rows, oldest_ns, newest_ns}].
@@ -53,7 +55,7 @@ def list_(as_json: bool, data_dir: Path) -> None:
     for each in found:
         click.echo(f"{each.text}.\n  {each.mend(data_dir)}")
     if not found:
-        click.echo("No rows wait of recorders that do not run.")
+        click.echo(NONE_WAIT)
 
 
 @spool.command()
@@ -63,7 +65,7 @@ def list_(as_json: bool, data_dir: Path) -> None:
 def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: Endpoint | None) -> None:
     """Sends rows that wait to QuestDB, without recording; what was sent before is not stored twice.
 
-    Give the --questdb with which they were recorded, if there was one. Exit code 1: some still wait.
+    Give the --questdb with which they were recorded, if there was one. Exit code 1: some rows are still waiting.
 
     \b
     Examples:
@@ -74,9 +76,12 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
     found = leftovers(data_dir, running_collectors(data_dir))
     chosen = [each for each in found if collector in (None, each.collector)]
     if not chosen:
-        name = f" of {collector}" if collector else ""
-        known = f" There are some of {', '.join(each.collector for each in found)}." if found else ""
-        click.echo(f"No rows{name} wait that a running recorder does not send itself.{known}")
+        known = f" Rows of {', '.join(each.collector for each in found)} are waiting." if found else ""
+        click.echo(
+            f"No rows of {collector} are waiting, or its recorder is running and sends them itself.{known}"
+            if collector
+            else NONE_WAIT
+        )
         return
     db, _ = open_questdb(data_dir, questdb, new=True)
     complete = True
@@ -87,7 +92,7 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
             complete = complete and sent.complete
             click.echo(f"{each.collector}: {sent.rows:,} rows sent, {sent.waiting:,} wait")
             if not sent.complete:
-                why = sent.failure or "QuestDB has not shown all of them yet; the next time it is looked for them again"
+                why = sent.failure or "QuestDB has not shown all of them yet; run this again to check"
                 click.echo(f"  {why}", err=True)
             if stop.is_set():
                 break
@@ -97,8 +102,8 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
 def _require(data_dir: Path) -> None:
     if not spools(data_dir).is_dir():
         raise OperationError(
-            f"There is no spool in {data_dir}: nothing was recorded there yet. `ingester start` records; --data-dir "
-            "says where it was, if it is elsewhere."
+            f"There is no spool in {data_dir}: nothing was recorded there yet. `ingester start` records; if the data "
+            "is elsewhere, give its folder with --data-dir."
         )
 
 

@@ -214,7 +214,7 @@ def _checked(check: Future[list[str]], symbols: list[str]) -> list[str]:
         return check.result(CHECK_SECONDS)
     except TimeoutError:
         log.warning(
-            "the exchange has not said within %.0f s which pairs it lists; recording starts all the same, and the "
+            "the exchange did not list its pairs within %.0f s; recording starts anyway, and the "
             "pairs are checked meanwhile",
             CHECK_SECONDS,
         )
@@ -226,12 +226,12 @@ def _take_out(check: Future[list[str]], recorder: Collector) -> None:
     try:
         listed = check.result()
     except IngesterError as error:
-        log.error("the pairs that are recorded are not all right: %s", error)
+        log.error("some of the recorded pairs are not usable: %s", error)
         recorder.record(Event(recorder.clock.now(), PAIRS_REFUSED, detail=str(error)))
         return
     gone = [symbol for symbol in recorder.settings.symbols if symbol not in listed]
     if gone:
-        log.warning("no longer recorded, for the exchange does not list them: %s", ", ".join(gone))
+        log.warning("no longer recorded, because the exchange does not list them: %s", ", ".join(gone))
         recorder.change({}, dict.fromkeys(gone, "not listed by the exchange"))
 
 
@@ -286,7 +286,7 @@ def _in_time(reached: Future[QuestDB], seconds: float) -> QuestDB:
     except TimeoutError:
         raise NoAnswer(
             f"QuestDB was not ready within {seconds:.0f} s. `ingester doctor` says what is wrong with it. "
-            "A later start does not wait; this first one has to see that the tables can be made."
+            "Later starts do not wait; the first one has to create the tables."
         ) from None
 
 
@@ -352,7 +352,7 @@ def _when_late(
             db.endpoint = done.result().endpoint  # perhaps at another port
             log.info("QuestDB is ready at %s", db.endpoint.http_url)
         elif error is not None and not failed_before:
-            log.warning("QuestDB is still not ready, it is tried again and again: %s", error)
+            log.warning("QuestDB is still not ready, it is tried again: %s", error)
         if server is not None:
             watch(server, stop, collector.server_restarted)
 

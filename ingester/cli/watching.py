@@ -61,8 +61,8 @@ def watching_options(command: Command) -> Command:
             "--metrics-host",
             metavar="NAME",
             multiple=True,
-            help="Answer there also to requests for this host name; addresses, names without a dot and this machine's "
-            "own are answered anyway. May be repeated.",
+            help="Also accept requests for this host name; addresses, names without a dot and this machine's own name "
+            "are always accepted. May be repeated.",
         ),
         click.option(
             "--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /healthz: 127.0.0.1:9464."

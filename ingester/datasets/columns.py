@@ -189,8 +189,8 @@ class Times:
         self.unit = self.unit or _unit(float(right[0]))
         if not self.unit:
             raise UnreadableRecording(
-                f"has no times: neither an index of times nor a column {INDEX!r}; {right[0]:g} is no number of s, ms, "
-                "us or ns since 1970"
+                f"has no times: neither an index of times nor a column {INDEX!r}; {right[0]:g} is not a number of s, "
+                "ms, us or ns since 1970"
             )
         factor = UNITS[self.unit]
         wrong |= (numbers < 1e8 * SECOND / factor) | (numbers >= 9.2e9 * SECOND / factor)
@@ -241,8 +241,8 @@ def _outside(ns: int) -> str:
     except (ValueError, OverflowError):
         when = f"{ns / SECOND / 86400 / 365.2425 + 1970:.0f}"
     if ns < EARLIEST_NS:
-        return f"is of {when}, before Binance opened ({time_text(EARLIEST_NS)[:7]})"
-    return f"is of {when}, which lies in the future"
+        return f"has the time {when}, before Binance opened ({time_text(EARLIEST_NS)[:7]})"
+    return f"has the time {when}, which is in the future"
 
 
 def first_line(error: Exception) -> str:

@@ -40,7 +40,7 @@ class Content:
             if books.bad and not skip_bad:
                 raise UnreadableRecording(
                     f"{self._list_of(books.bad[:BAD_SHOWN])}{'; and more' if len(books.bad) > BAD_SHOWN else ''}. "
-                    "Mend the file, or leave such lines out with --skip-bad"
+                    "Correct the file, or skip such lines with --skip-bad"
                 )
             self._bad += books.bad[: max(0, BAD_SHOWN - len(self._bad))]
             self._counts["bad"] += len(books.bad)
@@ -109,9 +109,9 @@ class Content:
                 "its rows are repeats of books"
             )
         if counts["empty"]:
-            self.note(f"{counts['empty']:,} rows without any number are no books, and were left out")
+            self.note(f"{counts['empty']:,} rows without any number are not books, and were skipped")
         if counts["filled"]:
-            self.note(f"{counts['filled']:,} rows in gaps only carry on the book before, and were left out")
+            self.note(f"{counts['filled']:,} rows in gaps only repeat the book before, and were skipped")
         if recording.missing:
             more = ", …" if len(recording.missing) > 8 else ""
             self.note(f"missing columns, left empty: {', '.join(recording.missing[:8])}{more}")

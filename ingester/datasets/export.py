@@ -95,8 +95,8 @@ def export(
         if done is None:
             if not resume and not overwrite and (left := _progress(folder)):
                 raise SettingsError(
-                    f"An export of this range was interrupted, and lies in {folder} ({_told(left)}). Give --resume "
-                    "to go on with it, or --overwrite to begin again."
+                    f"An export of this range was interrupted; its files are in {folder} ({_told(left)}). Give "
+                    "--resume to continue it, or --overwrite to start over."
                 )
             _empty(folder)
         progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
@@ -228,7 +228,7 @@ def interrupted(root: Path) -> list[tuple[Path, str]]:
                 continue
             size = sum(path.stat().st_size for path in files)
             done = _progress(folder)
-            found.append((folder, f"{size / 1e6:,.0f} MB, {_told(done) if done else 'not to be resumed'}"))
+            found.append((folder, f"{size / 1e6:,.0f} MB, {_told(done) if done else 'cannot be resumed'}"))
     return found
 
 
@@ -237,7 +237,7 @@ def _done(folder: Path, request: Request) -> _Done | None:
     if done is not None and done.request != request:
         raise SettingsError(
             f"The interrupted export in {folder} was asked for other pairs, levels, format or grid. Ask for the same, "
-            "or give --overwrite instead of --resume to begin again."
+            "or give --overwrite instead of --resume to start over."
         )
     return done
 

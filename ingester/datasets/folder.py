@@ -68,7 +68,7 @@ class Folder:
             }
             """Of each pair, as (since, until) in ns."""
             if not 0 <= self.start_ns < self.end_ns < 1 << 63:
-                raise SettingsError(f"from {told.since} to {told.until} is no range of time.")
+                raise SettingsError(f"from {told.since} to {told.until} is not a range of time.")
         except (SettingsError, OverflowError) as error:
             raise UnreadableDataSet(f"{path / NAME} is damaged: {error}") from error
         for file in self._files.values():

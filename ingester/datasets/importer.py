@@ -85,7 +85,7 @@ class Importer:
             recording = open_recording(path)
             symbol = recording.symbol or origin.symbol
             if not symbol or not symbol.isprintable():
-                raise UnreadableRecording(f"the name does not say which pair it is; expected one like {EXPECTED!r}")
+                raise UnreadableRecording(f"the file name does not name a pair; expected one like {EXPECTED!r}")
             content = Content(recording, origin, self._skip_bad)
             if not content.rows:
                 return Imported(path, symbol, notes=content.notes())
@@ -104,7 +104,7 @@ class Importer:
             rows, new, visible = rows + len(kept.times), new + stored, visible + stored - deepened
             twice += len(books.times) - len(kept.times)
         if twice:
-            content.note(f"{counted(twice, 'row')} are there more than once, and count once")
+            content.note(f"{counted(twice, 'row')} are repeated in the file, and count once")
         return file._replace(rows=rows, new=new, visible=visible, notes=content.notes())
 
     def _store_books(self, symbol: str, books: Books, every_ns: int) -> tuple[int, int]:

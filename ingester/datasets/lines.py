@@ -76,7 +76,7 @@ class Lines:
                 yield number, block
             number += lines
         if left.strip() and begun:
-            self.notes[f"its last line ({number}) has no end and may be cut short: it is left out"] = None
+            self.notes[f"its last line ({number}) has no line end and may be cut short: it is skipped"] = None
 
     def _read(self, file: IO[bytes]) -> bytes:
         """The next bytes, none at the end."""
@@ -151,13 +151,13 @@ class Lines:
         try:
             (fields,) = csv.reader([line.decode().rstrip("\r")], strict=True)
         except (UnicodeDecodeError, csv.Error, ValueError):
-            return "is no line of CSV"
+            return "is not a line of CSV"
         if len(fields) != len(self._names):
             return f"has {len(fields)} fields, expected {len(self._names)}"
         for name, field in zip(self._names, fields, strict=True):
             text = field.strip(" \t")
             if name in self._layout.places and text not in _NULLS and not _NUMBER.fullmatch(text):
-                return f"{name} is {field[:40]!r}, which is no number"
+                return f"{name} is {field[:40]!r}, which is not a number"
         return ""
 
 
@@ -177,12 +177,12 @@ def _line(file: IO[bytes], number: int) -> list[str]:
         return []
     if len(line) > MOST_LINE_BYTES:
         raise UnreadableRecording(
-            f"has a first line of more than {MOST_LINE_BYTES >> 20} MB: it is no CSV file of books"
+            f"has a first line of more than {MOST_LINE_BYTES >> 20} MB: it is not a CSV file of books"
         )
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UnreadableRecording("is no text in UTF-8; save it as UTF-8") from error
+        raise UnreadableRecording("is not UTF-8 text; save it as UTF-8") from error
     return next(csv.reader([text]), [])
 
 

@@ -102,7 +102,7 @@ def kind_of(name: str) -> str:
 def _named(name: str) -> Origin:
     kind = kind_of(name)
     if not kind:
-        raise UnreadableRecording(f"has an ending that says nothing; expected {ENDINGS}")
+        raise UnreadableRecording(f"has an unknown file ending; expected {ENDINGS}")
     stem = name[: name.lower().rindex(kind)]
     match = _NAME.fullmatch(stem)
     try:

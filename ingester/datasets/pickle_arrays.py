@@ -85,7 +85,7 @@ class Arrays:
         numbers = self._dtype(dtype)
         if numbers.hasobject:
             if type(data) is not list or len(data) != cells:
-                raise UnreadablePickle(f"is damaged: an array of {cells:,} cells has others")
+                raise UnreadablePickle(f"is damaged: an array of {cells:,} cells has another number of values")
             self.spend(cells)
             objects = np.empty(cells, object)
             for place, cell in enumerate(data):  # one by one: numpy would look into what has a length
@@ -115,9 +115,9 @@ class Arrays:
             if steps[:2] != [1, 1]:
                 raise UnreadablePickle("is refused: its times count steps of several units")
         elif made.state[3] is not None or made.state[4] is not None:
-            raise UnreadablePickle("is refused: it holds numbers of a type with parts")
+            raise UnreadablePickle("is refused: it holds a structured type")
         if order not in ("<", ">", "|", "="):
-            raise UnreadablePickle("is damaged: it has numbers of no byte order")
+            raise UnreadablePickle("is damaged: it has numbers of an unknown byte order")
         if code in ("O8", "O"):
             return np.dtype(object)
         if code == "M8" and unit in _UNITS:
@@ -140,14 +140,14 @@ class Arrays:
             if not made.arguments:
                 return b""
             if made.arguments[1:] not in ((), ("latin1",), ("latin-1",)):
-                raise UnreadablePickle("is refused: it has bytes in an encoding of its own")
+                raise UnreadablePickle("is refused: it has bytes in an unknown encoding")
             made = made.arguments[0]
         raise UnreadablePickle("is damaged: an array has no bytes")
 
     def _short(self, made: Any, most: int) -> bytes:
         data = self._bytes(made)
         if len(data) > most:
-            raise UnreadablePickle("is damaged: it has a unit or a time that is none")
+            raise UnreadablePickle("is damaged: it has an invalid unit or time")
         return bytes(data)
 
     def _arrow_texts(self, made: Made) -> Array:
@@ -159,12 +159,12 @@ class Arrays:
 
     def _arrow_chunk(self, made: Any) -> Array:
         if kind_of(made) != "_restore_array":
-            raise UnreadablePickle("is damaged: text of pyarrow is none")
+            raise UnreadablePickle("is damaged: its pyarrow text is invalid")
         (parts,) = made.arguments
         type_made, length, _, offset, buffers = parts[:5]
         named = type_made.arguments[0] if kind_of(type_made) == "type_for_alias" else kind_of(type_made)
         if not isinstance(named, str) or named not in _OFFSET_TYPES:
-            raise UnreadablePickle(f"is refused: it holds other things of pyarrow than text: {ADVICE}")
+            raise UnreadablePickle(f"is refused: it holds pyarrow data other than text: {ADVICE}")
         valid, offsets, data = (b"" if buffer is None else self._bytes(buffer) for buffer in buffers)
         first, rows = natural(self.whole(offset)), natural(self.whole(length))
         width = _OFFSET_TYPES[named].itemsize
@@ -172,9 +172,9 @@ class Arrays:
         bits = np.frombuffer(valid, "u1")
         self.spend(len(ends) + 1)
         if (rows and len(ends) != rows + 1) or (len(bits) and len(bits) * 8 < first + rows):
-            raise UnreadablePickle("is damaged: text of pyarrow is cut short")
+            raise UnreadablePickle("is damaged: its pyarrow text is cut short")
         if ends and (ends[0] < 0 or ends[-1] > len(data) or any(end < begin for begin, end in pairwise(ends))):
-            raise UnreadablePickle("is damaged: text of pyarrow leads out of its bytes")
+            raise UnreadablePickle("is damaged: its pyarrow text points outside its bytes")
         self.spend(ends[-1] - ends[0] if ends else 0)
         texts = np.empty(rows, object)
         for place, (begin, end) in enumerate(pairwise(ends)):
@@ -240,7 +240,7 @@ class Arrays:
             case "_p":
                 return 0
         raise UnreadablePickle(
-            "has datetime objects of a named zone, whose offset it does not tell: make its index one of times "
+            "has datetime objects of a named zone, whose offset is not stored: make its index one of times "
             "(frame.index = pandas.to_datetime(frame.index, utc=True)), and pickle it again"
         )
 
@@ -249,7 +249,7 @@ class Arrays:
         if kind_of(number) == "scalar":
             number = self._scalar(number)
         if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
-            raise UnreadablePickle("is damaged: it has a size or a time that is no number")
+            raise UnreadablePickle("is damaged: it has a size or a time that is not a number")
         return number
 
     def _scalar(self, made: Made) -> Any:
@@ -259,7 +259,7 @@ class Arrays:
 
 def natural(number: int) -> int:
     if number < 0:
-        raise UnreadablePickle(f"is damaged: it has a size or place of {number}")
+        raise UnreadablePickle(f"is damaged: it has a size or position of {number}")
     return number
 
 

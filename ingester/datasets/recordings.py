@@ -290,7 +290,7 @@ def _numbers(name: str, column: Any, bad: dict[int, str]) -> Floats:
             try:
                 float(text)
             except (ValueError, TypeError):
-                bad.setdefault(row, f"{name} is {str(text)[:40]!r}, which is no number")
+                bad.setdefault(row, f"{name} is {str(text)[:40]!r}, which is not a number")
                 texts[row] = np.nan
         return texts.astype(np.float64)
 

@@ -211,7 +211,7 @@ def _refusal(answer: bytes, where: str) -> UpgradeRefused | None:
     status, headers = int(match[1]), http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n"))
     if 300 <= status < 400:  # nothing is recorded from where nobody has sent us
         text = (
-            f"{where} sends on to {headers.get('location', 'nowhere')[:200]!r} (HTTP {status}), which is not followed. "
+            f"{where} redirects to {headers.get('location', 'nowhere')[:200]!r} (HTTP {status}), which is refused. "
             "If that is the exchange's address, give it as --stream-url."
         )
         return UpgradeRefused(text, status, None)
@@ -232,7 +232,7 @@ def _in_words(where: str, host: str, deadline: Deadline) -> Iterator[None]:
         text = str(error)
         raise NotConnected(text if text.startswith(("the proxy", "--")) else f"{where} sent {text}") from error
     except socket.gaierror as error:
-        raise NotConnected(f"the name {host} is not known here: {error.strerror or error}") from error
+        raise NotConnected(f"the name {host} cannot be resolved: {error.strerror or error}") from error
     except (TimeoutError, websocket.WebSocketTimeoutException) as error:
         raise NotConnected(f"{where} did not complete a connection within {deadline.seconds:.0f} s") from error
     except ConnectionRefusedError as error:

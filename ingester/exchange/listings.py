@@ -110,8 +110,8 @@ class KeptListing:
             self.write()
         if short:
             raise Incomplete(
-                f"{source} lists {len(listed)} pairs, and listed {known.pairs} the last time. That is not believed "
-                "before it has been so for a day."
+                f"{source} lists {len(listed)} pairs, and listed {known.pairs} the last time. That list is not "
+                "trusted until it has stayed that short for a day."
             )
 
     def write(self, make_folder: bool = False) -> None:

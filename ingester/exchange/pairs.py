@@ -198,7 +198,7 @@ def listed_symbols(
     choice = choice_of({**listed, **recent})
     _kept.write(make_folder=True)
     if missing := [symbol for symbol in choice.symbols if symbol in recent]:
-        log.warning("not listed now, and still recorded, for they were until lately: %s", ", ".join(missing))
+        log.warning("not listed now, but still recorded, as they were listed until recently: %s", ", ".join(missing))
     for remark in choice.remarks:
         log.warning("%s", remark)
     return choice.symbols

@@ -97,11 +97,11 @@ def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER, ca_file: Path
         target = urljoin(url, location)
         if not _is_same_host(origin, urlsplit(target)):
             raise ExchangeError(
-                f"{url} sends on to {target[:200]!r}, which is not followed: it is another host, or less safe. "
+                f"{url} redirects to {target[:200]!r}, which is not followed: it is another host, or less safe. "
                 "If that is the exchange's address, give it as --rest-url."
             )
         url = target
-    raise ExchangeError(f"{url} sends on again and again")
+    raise ExchangeError(f"{url} redirects too many times")
 
 
 def _request(url: str, timeout: float, ca_file: Path | None) -> Got:
@@ -171,7 +171,7 @@ def _read(answer: urllib3.BaseHTTPResponse, largest: int, where: str) -> bytes:
     while piece := answer.read1(READ_BYTES):
         data += unpack.decompress(piece, largest + 1 - len(data)) if unpack else piece
         if len(data) > largest:
-            raise ExchangeError(f"{where} answers with more than {largest} bytes, which is not taken")
+            raise ExchangeError(f"{where} answers with more than {largest} bytes, which is refused")
     return bytes(data)
 
 
@@ -234,7 +234,7 @@ def _dialled(host: str, port: int, proxy: Proxy | None, deadline: Deadline) -> s
     try:
         sock = dial(host, port, proxy if proxy is not None and proxy.is_socks else None, deadline)
     except socket.gaierror as error:
-        raise NotConnected(f"the name {host} is not known here: {error.strerror or error}") from error
+        raise NotConnected(f"the name {host} cannot be resolved: {error.strerror or error}") from error
     except TimeoutError as error:
         raise NotConnected(f"{host}:{port} takes no connection within {deadline.seconds:.0f} s") from error
     except OSError as error:

@@ -141,7 +141,7 @@ def _threads(report: Report) -> Iterator[Problem]:
         "critical" if threads.down else "warning",
         f"the thread {threads.last} died at {threads.last_at:%H:%M:%S} UTC ({threads.last_error}); {now}"
         + (f"; {total} such deaths since the start" if total > 1 else ""),
-        "this is a bug: the log has the place in the code, please report it; starting the recorder again is safe",
+        "this is a bug: please report it with the traceback in the log; restarting the recorder is safe",
         mark=str(total),
     )
 
@@ -158,7 +158,7 @@ def connecting_text(connecting: Connecting) -> str:
 def way_out(exchange: str, connecting: Connecting | None) -> str:
     """What to try where no connection comes about."""
     failure = connecting.last_failure if connecting else ""
-    look = f"ingester doctor {_way(exchange)} shows where the way to the exchange ends"
+    look = f"ingester doctor {_way(exchange)} shows which step of connecting fails"
     for words, hint in _HINTS.items():
         if words in failure:
             return f"{hint}; {look}"
@@ -167,12 +167,12 @@ def way_out(exchange: str, connecting: Connecting | None) -> str:
 
 _HINTS = {
     "proxy": "look at HTTPS_PROXY, ALL_PROXY and NO_PROXY",
-    "not known here": "does this machine find names (DNS)? is the address right (--exchange, --stream-url)?",
+    "cannot be resolved": "does DNS work on this machine? is the address right (--exchange, --stream-url)?",
     "HTTP 451": "this region is not served: choose another --exchange",
     "HTTP 429": "this address has tried too often: wait, and end other programs that use the exchange",
     "HTTP 418": "this address is banned for a while: wait, and end other programs that use the exchange",
-    "upgrade refused with HTTP": "something else than the exchange answers: a captive portal? another address?",
-    "certificate": "is the clock right? are the system's certificates there (ca-certificates)?",
+    "upgrade refused with HTTP": "something other than the exchange answers: a captive portal? another address?",
+    "certificate": "is the clock right? are the system's certificates installed (ca-certificates)?",
     "did not complete": "a firewall may swallow the connection",
     "refused the connection": "nothing listens there, or a firewall refuses: is the address right?",
 }
@@ -210,7 +210,7 @@ def _rows(report: Report, limits: Limits) -> Iterator[Problem]:
             "table_damaged",
             "critical",
             f"QuestDB cannot read all of the table: {storing.damage}",
-            "restore it from a backup, or drop the damaged days: docs/deployment.md, What a power cut costs",
+            "restore it from a backup, or drop the damaged days: see docs/deployment.md, Power cuts",
         )
     if rows.missing:
         yield Problem(

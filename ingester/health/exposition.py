@@ -81,7 +81,7 @@ def _identity(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("look_timestamp_seconds", "When these numbers were taken, Unix time.", report.at.timestamp())
     first = report.connecting is None
     yield _gauge("receiving", "Whether the first book has come since the start.", first)
-    died = CounterMetricFamily("ingester_thread_deaths", "Threads that died by an error.", labels=["thread"])
+    died = CounterMetricFamily("ingester_thread_deaths", "Threads that died of an error.", labels=["thread"])
     yield _by(died, report.threads.deaths.items())
     yield _gauge("threads_down", "Threads that died and do not run now.", len(report.threads.down))
     problems = GaugeMetricFamily("ingester_problem", "1 for each thing that is wrong now.", labels=["kind", "severity"])

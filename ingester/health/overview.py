@@ -203,7 +203,7 @@ def _server(server: Server, recorders: Sequence[Recorder]) -> Iterator[Problem]:
             "table_damaged",
             "critical",
             f"QuestDB at {server.url} answers, and cannot read all of its tables: {server.error.splitlines()[0]}",
-            "restore the table from a backup, or drop the damaged days; docs/deployment.md tells how",
+            "restore the table from a backup, or drop the damaged days; see docs/deployment.md, Power cuts",
         )
     for table in server.tables:
         if table.suspended:

@@ -71,7 +71,7 @@ def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, gue
         state, days, others = within(ASK_SECONDS, lambda: _ask(db, server, names, guessed), "ask QuestDB")
     except TimeoutError:
         url = db.endpoint.http_url if db else ""
-        silent = f"QuestDB at {url} does not answer: not all that was asked within {ASK_SECONDS:.0f} s"
+        silent = f"QuestDB at {url} does not answer: not everything was answered within {ASK_SECONDS:.0f} s"
         state, days, others = Server("does not answer", url, server is not None, error=silent), None, []
     recorders = [_recorder(each, days) for each in own] + others
     disk = _disk(data_dir, own, state)

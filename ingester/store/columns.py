@@ -117,8 +117,8 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str
     stuck = partitions.suspension(db)
     if stuck and missing:
         raise LevelsRefused(
-            f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}), so it cannot get more levels now. Mend the reason (a "
-            f'full disk, most often), then: ingester sql "ALTER TABLE {ORDERBOOK} RESUME WAL"'
+            f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}), so it cannot get more levels now. Resolve the reason "
+            f'(a full disk, most often), then: ingester sql "ALTER TABLE {ORDERBOOK} RESUME WAL"'
         )
     free = free_bytes(db)
     if free is None or not work.native:

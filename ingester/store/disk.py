@@ -133,7 +133,7 @@ class Place:
         self._former += [lock, opened]  # what waits in a moved folder is still ours
         former = Path(f"/proc/self/fd/{opened}")
         with contextlib.suppress(OSError):
-            log.error("%s was deleted or moved (%s), it is made again", self._folder, os.readlink(former))
+            log.error("%s was deleted or moved (%s), it is created again", self._folder, os.readlink(former))
         return former
 
     def close(self) -> None:

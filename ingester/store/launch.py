@@ -85,11 +85,11 @@ def remove_lost(root: Path) -> None:
     if any(path.is_relative_to(root / "public") for path in lost):
         lost.append(root / "public" / "version.txt")
     for path in lost:
-        log.warning("%s holds nothing since a crash, QuestDB makes it again", path)
+        log.warning("%s is empty since a crash, QuestDB creates it again", path)
         path.unlink(missing_ok=True)
     for table in [*root.glob("db/sys.*"), root / "db" / "telemetry_config"]:  # its own notes, nobody's data
         if _is_lost(table / "_meta"):
-            log.warning("%s is damaged since a crash, QuestDB makes it again", table)
+            log.warning("%s is damaged since a crash, QuestDB creates it again", table)
             shutil.rmtree(table, ignore_errors=True)
 
 
@@ -118,4 +118,4 @@ def first_cause(lines: Sequence[str]) -> str:
         (place for place, line in enumerate(said) if re.search(r"error|could not|failed|no space|SIGSEGV", line, re.I)),
         -2,
     )
-    return "; ".join(said[first:][:2]) or "it said nothing"
+    return "; ".join(said[first:][:2]) or "it printed nothing"

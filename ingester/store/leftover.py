@@ -155,7 +155,7 @@ def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:  # another user's folder
-        log.warning("what waits in %s cannot be looked at: %s", spools(data_dir), error.strerror or error)
+        log.warning("cannot look for waiting rows in %s: %s", spools(data_dir), error.strerror or error)
         return []
 
 

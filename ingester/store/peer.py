@@ -62,7 +62,7 @@ def read_state(path: Path) -> State | None:
 def started_at(pid: int) -> int:
     """When a process was started, in ticks since the boot: no other process of this number has the same."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except FileNotFoundError:
         return int(psutil.Process(pid).create_time())  # a system without /proc
 

@@ -86,7 +86,7 @@ class QuestDB:
             ping.result(seconds)
         except TimeoutError:
             raise NoAnswer(
-                f"QuestDB at {self.endpoint.http_url} does not answer: it takes the connection and has said nothing "
+                f"QuestDB at {self.endpoint.http_url} does not answer: it accepts the connection and has not responded "
                 f"for {seconds:g} s"
             ) from None
 
@@ -123,7 +123,7 @@ class QuestDB:
         columns = decoded.columns
         if decoded.dataset and len(decoded.dataset[-1]) != len(columns):  # so it ends where a file is too short
             raise QueryError(
-                f"QuestDB broke off its answer: a file of the table may be damaged; `ingester doctor` tells which.\n"
+                f"QuestDB aborted its answer: a file of the table may be damaged; `ingester doctor` shows which.\n"
                 f"  {statement.strip()}"
             )
         return Result([c.name for c in columns], [c.type for c in columns], decoded.dataset)
@@ -175,7 +175,7 @@ class QuestDB:
         if 300 <= answer.status < 400:
             elsewhere = _origin(answer.headers.get("location", "")) or "nowhere"
             raise Unreachable(
-                f"{url} sends on to {elsewhere} (HTTP {answer.status}), where no password is taken unasked. "
+                f"{url} redirects to {elsewhere} (HTTP {answer.status}), where no password is taken unasked. "
                 "If that is the right address, give it as --questdb."
             )
         raise Unreachable(f"{url} answered HTTP {answer.status}{to}: {_error_text(answer)}")
@@ -228,7 +228,7 @@ class QuestDB:
             kind = NoAnswer if isinstance(error, urllib3.exceptions.TimeoutError) else Unreachable
             raise kind(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
         except (OverflowError, MemoryError) as error:
-            raise Unreachable(f"{endpoint.http_url} does not answer as QuestDB does: it announces too much") from error
+            raise Unreachable(f"{endpoint.http_url} does not answer as QuestDB does: it is too large") from error
 
 
 def _checked(root: Path) -> type[urllib3.HTTPConnectionPool]:

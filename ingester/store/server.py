@@ -75,7 +75,7 @@ class ManagedServer:
             self._make_password()
             state = self._state()
             if state and self._noted() is None:
-                log.warning("%s was lost; QuestDB, which runs, is found again", self._state_file)
+                log.warning("%s was lost; the running QuestDB was found without it", self._state_file)
                 self._remember(state)
             ours = False  # launched by this call
             for _ in range(LAUNCHES):
@@ -90,7 +90,7 @@ class ManagedServer:
                     break  # else someone took the port meanwhile, or the one that ran was dying
             raise ServerError(
                 f"QuestDB ended while it was starting: {self._first_cause()}\n"
-                f"  All that it said is in {self._root / 'log'}"
+                f"  Its whole output is in {self._root / 'log'}"
             )
 
     def has_data(self) -> bool:
@@ -102,7 +102,7 @@ class ManagedServer:
         if not self.has_data():
             raise ServerError(
                 f"There is no data in {self.data_dir}: nothing was recorded or imported there yet. `ingester start` "
-                "records; --data-dir says where the data is, --questdb which QuestDB holds it, if it is elsewhere."
+                "records; if the data is elsewhere, give its folder with --data-dir, or its QuestDB with --questdb."
             )
 
     def last_endpoint(self) -> Endpoint | None:
@@ -332,7 +332,7 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[En
                 on_restart(server.ensure())
                 log.info("QuestDB runs again")
             except OSError as error:  # its state cannot be read now, for want of descriptors for one
-                log.error("whether QuestDB runs cannot be seen, it is looked at again: %s", error)
+                log.error("cannot see whether QuestDB is running, looking again soon: %s", error)
             except IngesterError as error:
                 log.error("QuestDB could not be started: %s", error)
             since = time.monotonic()

@@ -144,11 +144,11 @@ class Spool:
                 self._position.lost()
                 self._disk.moved()
             if active is not None and not segments.is_in_place(active):
-                log.error("%s was deleted or moved under the recorder, a new file is begun", active.path)
+                log.error("%s was deleted or moved while recording, starting a new file", active.path)
                 segments.keep(active)
                 self._retire()
         except (OSError, SpoolError, UnsafeFile) as error:
-            return f"{self.folder} cannot be made again: {reason_of(error)}"
+            return f"{self.folder} cannot be created again: {reason_of(error)}"
         return None
 
     def _make_room(self, need: int) -> str | None:
@@ -186,7 +186,7 @@ class Spool:
                 reason = self._failed(error)
                 if begun or is_full(error):
                     return reason
-                log.error("%s takes no more, a new file is begun: %s", active.path, reason)
+                log.error("%s cannot be written to, starting a new file: %s", active.path, reason)
         ledger.next += 1
         self._syncer.appended(active, last_ns)
         return None

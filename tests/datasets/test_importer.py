@@ -108,7 +108,7 @@ def test_rows_that_are_alike_count_once(db, tmp_path):
     importer = Importer(db)
     (imported,) = importer.check([importer.take(written(tmp_path, "IMPH", frame))])
     assert (imported.rows, imported.new, imported.failure) == (60, 60, "")
-    assert "20 rows are there more than once, and count once" in imported.notes
+    assert "20 rows are repeated in the file, and count once" in imported.notes
     assert len(stored(db, "IMPH")[0]) == 60
 
 
@@ -232,13 +232,13 @@ def test_a_file_with_a_row_of_an_impossible_time_is_refused_as_a_whole_or_withou
     text[3] = text[3].replace("2018-03-01 23:00", "1970-01-01 00:00")
     path.write_text("\n".join([*text, ""]))
     imported = Importer(db).take(path)
-    assert "line 4 is of 1970-01-01 00:00:00.2, before Binance opened" in imported.failure
+    assert "line 4 has the time 1970-01-01 00:00:00.2, before Binance opened" in imported.failure
     assert "--skip-bad" in imported.failure
     assert not len(stored(db, "IMPO")[0])
     importer = Importer(db, skip_bad=True)
     (imported,) = importer.check([importer.take(path)])
     assert (imported.rows, imported.new, imported.failure) == (4, 4, "")
-    assert any("1 bad line left out: line 4 is of 1970" in note for note in imported.notes)
+    assert any("1 bad line left out: line 4 has the time 1970" in note for note in imported.notes)
 
 
 def test_a_wrong_line_late_in_a_large_file_keeps_all_of_it_out(db, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def test_a_last_line_without_an_end_is_left_out_and_told():
     for cut in ("2026-11-10 12:00:01,1,1,2,1", "2026-11-10 12:00:01,1", "2"):
         recording = opened(HEAD + row(0) + cut)
         assert read(recording) == ([0.0], [])
-        assert list(recording.notes) == ["its last line (3) has no end and may be cut short: it is left out"]
+        assert list(recording.notes) == ["its last line (3) has no line end and may be cut short: it is skipped"]
     recording = opened(HEAD + row(0))
     assert read(recording) == ([0.0], [])
     assert not recording.notes
@@ -56,13 +56,13 @@ def test_a_wrong_line_is_told_with_its_number_and_what_is_wrong():
     times, bad = read(opened(text))
     assert times == [0.0, 3.0, 8.0, 10.0]
     assert bad == [
-        Bad(3, "BidV_1 is 'cheap', which is no number"),
+        Bad(3, "BidV_1 is 'cheap', which is not a number"),
         Bad(4, "has 4 fields, expected 5"),
         Bad(6, "has no time"),
         Bad(7, "has 6 fields, expected 5"),
-        Bad(8, "is of 1970-01-01 00:00:01, before Binance opened (2017-07)"),
-        Bad(9, "is of 2261-01-01 00:00, which lies in the future"),
-        Bad(11, "is no line of CSV"),
+        Bad(8, "has the time 1970-01-01 00:00:01, before Binance opened (2017-07)"),
+        Bad(9, "has the time 2261-01-01 00:00, which is in the future"),
+        Bad(11, "is not a line of CSV"),
     ]
 
 

@@ -1,10 +1,9 @@
 """pairs.py: which pairs are recorded."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from small_servers import Answering
 
 from ingester.datasets import dataset
 from ingester.errors import UnknownPair
@@ -125,24 +124,13 @@ def answers(tmp_path):
     """A server that gives the next of these texts to each question; the last one again and again."""
     answers = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = (answers.pop(0) if len(answers) > 1 else answers[0]).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path):
+        return (answers.pop(0) if len(answers) > 1 else answers[0]).encode()
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     pairs.use_listing(tmp_path)
-    yield answers, binance.Exchange("tried", "ws://127.0.0.1:1", f"http://127.0.0.1:{server.server_address[1]}")
+    with Answering(answer) as server:
+        yield answers, binance.Exchange("tried", "ws://127.0.0.1:1", server.url)
     pairs.use_listing(tmp_path / "nowhere")
-    server.shutdown()
-    server.server_close()
 
 
 def entry(symbol, base, quote, **others):
@@ -202,5 +190,5 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
     for by_user in (True, False):
         for answer in (partial, short, empty):
             assert started(answer, by_user=by_user) == wanted
-    for words in ("not listed now, and still recorded", "lists 1 pairs, and listed", "lists no pairs at all"):
+    for words in ("not listed now, but still recorded", "lists 1 pairs, and listed", "lists no pairs at all"):
         assert words in caplog.text

@@ -334,10 +334,10 @@ def test_a_spool_that_is_deleted_and_moved_while_it_records(place, tmp_path, rep
     with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "folder") as trial:
         trial.recovered(time.time())
         shutil.rmtree(trial.spool)
-        trial.recorder.wait_for("it is made again")
+        trial.recorder.wait_for("it is created again")
         trial.recovered(time.time())
         trial.spool.rename(tmp_path / "moved")
-        trial.recorder.wait_for("it is made again")
+        trial.recorder.wait_for("it is created again")
         second = Recorder(*trial.options)
         assert second.process.wait(60) == 1
         assert f"process id {trial.recorder.process.pid}" in second.stop()[1]

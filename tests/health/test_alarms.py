@@ -184,11 +184,11 @@ def test_durations_in_words(seconds, text):
 
 
 def test_where_nothing_ever_stood_it_is_said_to_whom_how_often_why_and_what_to_try():
-    waiting = Connecting("stream.example:9443", 0, 4, "the name stream.example is not known here: no answer")
+    waiting = Connecting("stream.example:9443", 0, 4, "the name stream.example cannot be resolved: no answer")
     down = [Connection("1a", None, None)]
     (problem,) = problems_of(report(connections=down, connecting=waiting), LIMITS)
     assert problem.kind == "nothing_received"
-    for words in ("connecting to stream.example:9443", "4 attempts failed", "is not known here"):
+    for words in ("connecting to stream.example:9443", "4 attempts failed", "cannot be resolved"):
         assert words in problem.text
     assert "DNS" in problem.mend
     assert "ingester doctor --exchange binance" in problem.mend

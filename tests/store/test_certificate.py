@@ -113,7 +113,7 @@ def test_a_redirect_takes_no_password_along(questdb):
         thread.start()
         db = QuestDB(Endpoint(f"http://127.0.0.1:{server.server_port}", "admin", "hidden"))
         for ask in (lambda: db.sql("SELECT 1"), lambda: db.write(b"")):
-            with pytest.raises(Unreachable, match=r"sends on to http://127\.0\.0\.1") as refused:
+            with pytest.raises(Unreachable, match=r"redirects to http://127\.0\.0\.1") as refused:
                 ask()
             assert "hidden" not in str(refused.value)
         server.shutdown()

@@ -1,10 +1,9 @@
 """questdb.py against a real server."""
 
-import socket
-import threading
 import time
 
 import pytest
+from small_servers import Accepting
 from unanswering import Unanswering
 
 from ingester.errors import NoAnswer, StoreError, Unreachable
@@ -29,38 +28,15 @@ def test_rows_for_a_table_that_was_dropped_or_made_anew_do_not_vanish(questdb):
     assert db.sql("SELECT count() FROM orderbook WHERE collector = 'questdb-1'").rows == [[1]]
 
 
-def drops_connections(listener):
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        connection.recv(1000)
-        connection.close()
-
-
 def test_why_a_server_does_not_answer_is_told_in_a_few_words():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        threading.Thread(target=drops_connections, args=[listener], daemon=True).start()
+    with Accepting(lambda client: client.recv(1000)) as server:
+        url = f"http://127.0.0.1:{server.port}"
         with pytest.raises(Unreachable) as dropped:
             QuestDB(Endpoint(url)).sql("SELECT 1")
-        listener.shutdown(socket.SHUT_RDWR)
     with pytest.raises(Unreachable) as refused:
         QuestDB(Endpoint(url)).sql("SELECT 1")
     assert str(dropped.value) == f"QuestDB at {url} does not answer: Remote end closed connection without response"
     assert str(refused.value) == f"QuestDB at {url} does not answer: [Errno 111] Connection refused"
-
-
-def announces_too_much(listener, status):
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 %d x\r\nContent-Length: 99999999999999999999\r\n\r\n{}" % status)
-        connection.close()
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
@@ -74,12 +50,12 @@ def announces_too_much(listener, status):
     ],
 )
 def test_an_answer_of_20_digits_of_bytes_is_none(ask, status):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        threading.Thread(target=announces_too_much, args=[listener, status], daemon=True).start()
-        with pytest.raises(StoreError):
-            ask(QuestDB(Endpoint(url)))
-        listener.shutdown(socket.SHUT_RDWR)
+    def answer(client):
+        client.recv(1000)
+        client.sendall(b"HTTP/1.1 %d x\r\nContent-Length: 99999999999999999999\r\n\r\n{}" % status)
+
+    with Accepting(answer) as server, pytest.raises(StoreError):
+        ask(QuestDB(Endpoint(f"http://127.0.0.1:{server.port}")))
 
 
 @pytest.mark.parametrize("drip", [None, 0.05], ids=["silent", "dripping"])
@@ -87,7 +63,7 @@ def test_a_server_that_does_not_come_to_an_answer_is_given_up_in_time(drip):
     with Unanswering(drip) as server:
         db, begun = QuestDB(Endpoint(server.url)), time.monotonic()
         for _ in range(3):
-            with pytest.raises(NoAnswer, match=r"has said nothing for 0\.3 s"):
+            with pytest.raises(NoAnswer, match=r"has not responded for 0\.3 s"):
                 db.ping(0.3)
         assert time.monotonic() - begun < 3
         assert server.connections == 1  # the three have waited for one question: nothing piles up

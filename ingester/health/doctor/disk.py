@@ -103,7 +103,7 @@ def _spools(data_dir: Path) -> Iterator[Finding]:
     for each in found:
         yield Finding("spool", "warning", each.text, each.mend(data_dir))
     if not found:
-        yield Finding("spool", "ok", "no rows wait of recorders that do not run")
+        yield Finding("spool", "ok", "no rows of stopped recorders are waiting")
 
 
 def _space(folder: Path) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ OFF_SECONDS, FAR_OFF_SECONDS = 0.5, 5.0
 EXPIRES_DAYS = 7
 _PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 _OTHER_RESOLVER = "look at /etc/resolv.conf: getent hosts {host}"
-_PROXY = "is that the proxy of this network? what must not go through it stands in NO_PROXY: NO_PROXY=host,.domain"
+_PROXY = "is that this network's proxy? hosts to be reached without it go into NO_PROXY: NO_PROXY=host,.domain"
 _FIREWALL = "a firewall or proxy may be in the way: curl -v https://{host}:{port}/"
 
 
@@ -148,7 +148,7 @@ def _reach(subject: str, url: SplitResult, ca_file: Path | None) -> Generator[Fi
     try:
         proxy = proxy_for(url.geturl())
     except SettingsError as error:
-        yield Finding(f"{subject} proxy", "fail", str(error), "mend or unset that variable")
+        yield Finding(f"{subject} proxy", "fail", str(error), "correct or unset that variable")
         return False
     if proxy is not None:
         return (yield from _reach_through(subject, url, host, port, proxy, ca_file))
@@ -156,7 +156,7 @@ def _reach(subject: str, url: SplitResult, ca_file: Path | None) -> Generator[Fi
         begun = time.monotonic()
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError as error:
-        text = f"the name {host} is not known here: {error.strerror or error}"
+        text = f"the name {host} cannot be resolved: {error.strerror or error}"
         yield Finding(f"{subject} name", "fail", text, _OTHER_RESOLVER.format(host=host))
         return False
     yield Finding(f"{subject} name", "ok", f"{host} is {_some(sorted(found))}, in {_ms(begun)}")
@@ -169,11 +169,7 @@ def _reach(subject: str, url: SplitResult, ca_file: Path | None) -> Generator[Fi
         return False
     with plain:
         yield Finding(f"{subject} TCP", "ok", f"{host}:{port} in {_ms(begun)}")
-        if url.scheme in ("ws", "http"):
-            return True
-        tls = _tls(plain, host, ca_file)
-        yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
-        return tls.state != "fail"
+        return (yield from _secured(subject, url, plain, host, ca_file))
 
 
 def _reach_through(
@@ -188,11 +184,18 @@ def _reach_through(
         return False
     with plain:
         yield Finding(f"{subject} proxy", "ok", f"{host}:{port} through the proxy {proxy} in {_ms(begun)}")
-        if url.scheme in ("ws", "http"):
-            return True
-        tls = _tls(plain, host, ca_file)
-        yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
-        return tls.state != "fail"
+        return (yield from _secured(subject, url, plain, host, ca_file))
+
+
+def _secured(
+    subject: str, url: SplitResult, plain: socket.socket, host: str, ca_file: Path | None
+) -> Generator[Finding, None, bool]:
+    """TLS over a connection, where the address asks for it."""
+    if url.scheme in ("ws", "http"):
+        return True
+    tls = _tls(plain, host, ca_file)
+    yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
+    return tls.state != "fail"
 
 
 def _tls(plain: socket.socket, host: str, ca_file: Path | None) -> Finding:
