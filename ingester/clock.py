@@ -21,6 +21,8 @@ LEAP_NS = 120 * SECOND
 """A wall clock that is so far ahead is followed at once. At 5 ms a second times would be wrong for seven hours."""
 EARLIEST_NS = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 """A clock before this is wrong: this version was made later."""
+LATEST_NS = int(datetime(2076, 1, 1, tzinfo=UTC).timestamp()) * SECOND
+"""A clock after this is wrong, too: a battery that is empty, or a number that has wrapped round."""
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -121,11 +123,12 @@ class PauseDetector:
 
 def check_clock(now: int) -> None:
     """Raises ClockWrong where the machine's clock cannot be right, as before NTP has set it."""
-    if now < EARLIEST_NS:
+    if not EARLIEST_NS <= now < LATEST_NS:
         at = datetime.fromtimestamp(max(0, now) // SECOND, UTC)
+        why = "is before this version of ingester was made" if now < EARLIEST_NS else "cannot be"
         raise ClockWrong(
-            f"This machine's clock says {at:%Y-%m-%d %H:%M} UTC, which is before this version of ingester was made, so "
-            "all times would be wrong. Set the clock; `timedatectl` shows whether NTP does."
+            f"This machine's clock says {at:%Y-%m-%d %H:%M} UTC, which {why}, so all times would be wrong. Set the clock; "
+            "`timedatectl` shows whether NTP does."
         )
 
 

@@ -119,9 +119,11 @@ def test_whatever_is_set_time_never_goes_back(set_by):
     assert all(later > earlier for earlier, later in pairwise(read))
 
 
-def test_a_clock_that_was_never_set_is_refused():
+def test_a_clock_that_was_never_set_or_is_absurd_is_refused():
     with pytest.raises(ClockWrong, match=r"1970-01-01 00:01 .*timedatectl"):
         check_clock(60 * SECOND)
+    with pytest.raises(ClockWrong, match=r"2106-02-07 06:28 UTC, which cannot be"):
+        check_clock((2**32 - 1) * SECOND)
     check_clock(time.time_ns())
 
 

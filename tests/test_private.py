@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ingester import private
-from ingester.capture import practice
+from ingester.capture import practice, watchlist
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.exchange import listings
 from ingester.store.server import ManagedServer
@@ -197,3 +197,11 @@ def test_a_spool_says_whose_folder_it_is(tmp_path):
     (tmp_path / "spool").symlink_to(tmp_path / "elsewhere")
     with pytest.raises((UnsafeFile, SpoolError), match="symbolic link"):
         Spool(tmp_path / "spool").open()
+
+
+def test_what_we_keep_in_a_data_folder_is_none_of_the_other_things(tmp_path):
+    for name in (watchlist.NAME, listings.NAME, practice.FILE):
+        (tmp_path / name).touch()
+    tmp_path.chmod(0o777)
+    private.data_folder(tmp_path)
+    assert mode(tmp_path) == 0o700

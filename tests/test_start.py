@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -18,6 +19,9 @@ from recorder import Recorder, at, rows_of, url_of
 from websockets.sync.server import serve
 
 from ingester.cli import cli
+from ingester.cli.start import _require_rows
+from ingester.errors import OperationError
+from ingester.exchange.binance import Exchange
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.simulated.books import book
 from ingester.exchange.simulated.simulator import Simulator
@@ -460,3 +464,19 @@ def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, 
     assert code == 0
     assert len(recorder.lines) < 120
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("books", "words"), [(0, "connecting to 127.0.0.1:9"), (7, "spool/full took no row")])
+def test_a_timed_run_of_which_no_row_was_kept_has_failed(books, words):
+    feed = SimpleNamespace(snapshots=books, failed_attempts=1, last_failure="")
+    recorder = SimpleNamespace(
+        metrics=SimpleNamespace(feed=feed, store=SimpleNamespace(received=0)),
+        feed=SimpleNamespace(connected=0),
+        settings=SimpleNamespace(exchange=Exchange("here", "ws://127.0.0.1:9", "http://127.0.0.1:9")),
+        spool=SimpleNamespace(folder=Path("spool/full")),
+    )
+    _require_rows(recorder, None)
+    with pytest.raises(OperationError, match=words):
+        _require_rows(recorder, 5.0)
+    recorder.metrics.store.received = 1
+    _require_rows(recorder, 5.0)

@@ -243,5 +243,7 @@ class Intake:
                 self.continuity.answer({symbol: listing.status for symbol, listing in listed.items()})
             except ExchangeError as error:
                 log.warning("the exchange cannot be asked about silent pairs: %s", error)
+            except Exception:  # a bug: the next question is asked all the same
+                log.exception("the exchange could not be asked about silent pairs")
 
         threading.Thread(target=run, name="ask", daemon=True).start()

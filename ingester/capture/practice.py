@@ -71,16 +71,23 @@ def _key(endpoint: Endpoint) -> str:
 
 def _notes(data_dir: Path) -> dict[str, str]:
     try:
+        return _read(data_dir)
+    except OSError:
+        return {}
+
+
+def _read(data_dir: Path) -> dict[str, str]:
+    try:
         return msgspec.json.decode((data_dir / FILE).read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError):
         return {}
 
 
 def _note(data_dir: Path, endpoint: Endpoint, exchange: str) -> None:
-    notes, key = _notes(data_dir), _key(endpoint)
-    if notes.get(key) == exchange:
-        return
+    key = _key(endpoint)
     try:
-        replace_durably(data_dir / FILE, msgspec.json.encode(notes | {key: exchange}), private.FILE)
+        notes = _read(data_dir)
+        if notes.get(key) != exchange:
+            replace_durably(data_dir / FILE, msgspec.json.encode(notes | {key: exchange}), private.FILE)
     except OSError as error:
         log.warning("%s cannot be written (%s): what is recorded is not known before QuestDB answers", FILE, error)

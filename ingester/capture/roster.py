@@ -92,6 +92,7 @@ class Roster:
     def remove(self, wishes: Mapping[str, str], now: int) -> None:
         """Has symbols no longer recorded, each for a reason; of unknown ones nothing happens."""
         reasons = {self._continuity.name(symbol): why for symbol, why in wishes.items()}
+        symbols = {self._continuity.name(symbol): symbol for symbol in wishes}
         for group in self._groups:
             for name in [name for name in group.coming if name in reasons]:
                 del group.coming[name]
@@ -104,7 +105,7 @@ class Roster:
             group.names[:] = [name for name in group.names if name not in reasons]
             for name in gone:
                 self._continuity.remove(name, now, reasons[name])
-            log.info("no longer recorded: %s", _some([name.decode().partition("@")[0].upper() for name in gone]))
+            log.info("no longer recorded: %s", _some([symbols[name] for name in gone]))
 
     def tick(self) -> Collection[Link]:
         """Once a second: closes links without pairs, and gives them."""

@@ -132,6 +132,9 @@ class Watch:
         except ExchangeError as error:
             log.info("the exchange cannot be asked again which pairs it lists: %s", error)
             return
+        except Exception:  # a bug: the next question is asked all the same
+            log.exception("the exchange could not be asked again which pairs it lists")
+            return
         joining = sorted(self._left_out().intersection(listed))
         if joining and not self._stopping.is_set():
             log.info("recorded from now on, because the exchange lists them now: %s", ", ".join(joining))

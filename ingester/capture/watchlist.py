@@ -201,24 +201,31 @@ class LastWatched:
 
     def read(self) -> list[str] | None:
         """The symbols; None where that is not known."""
-        return _lines(self._path) or None
+        return _noted(self._path) or None
 
     def ever(self) -> set[str]:
-        """All symbols that it was ever to record."""
-        return {*_lines(self._ever), *_lines(self._path)}
+        """All symbols that it was ever to record, as far as they can be read."""
+        return {*_noted(self._ever), *_noted(self._path)}
 
     def write(self, symbols: Collection[str]) -> None:
-        """Notes them durably. Raises OSError."""
-        ever = self.ever()
+        """Notes them durably. Raises OSError, also where what was noted before cannot be read: it is not replaced."""
+        ever = {*_lines(self._ever), *_lines(self._path)}
         if not ever.issuperset(symbols):
             _note(self._ever, sorted(ever.union(symbols)))
         _note(self._path, symbols)
 
 
+def _noted(path: Path) -> list[str]:
+    try:
+        return _lines(path)
+    except OSError:
+        return []
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
         return []
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.cli.signals import stop_signals
+from ingester.cli.streams import say
 from ingester.clock import SECOND
 from ingester.datasets import dataset
 from ingester.datasets.selection import check_range, choose_symbols
@@ -158,7 +159,7 @@ def _serve(simulator: Simulator) -> None:
     with stop_signals() as stop, simulator:
         click.echo(f"--stream-url {simulator.stream_url} --rest-url {simulator.rest_url}")
         _follow(simulator, stop)
-        click.echo(f"{simulator.stats()['frames']} frames sent")
+        say(f"{simulator.stats()['frames']} frames sent")
 
 
 def _follow(simulator: Simulator, stop: threading.Event) -> None:
@@ -173,5 +174,5 @@ def _follow(simulator: Simulator, stop: threading.Event) -> None:
                 told = simulator.rounds
                 after = "connections stay open and silent" if simulator.finished else "it begins again"
                 status.stop()
-                click.echo(f"played to the end, {simulator.played:,} books so far; {after}. Ctrl-C ends.")
+                say(f"played to the end, {simulator.played:,} books so far; {after}. Ctrl-C ends.")
                 status.start()

@@ -155,7 +155,7 @@ def start(
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
-    _look_for_leftovers(data_dir, collector)
+    beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
@@ -334,10 +334,16 @@ def _record(
 
 def _require_rows(collector: Collector, lasting: float | None) -> None:
     """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
+    if lasting is None or collector.metrics.store.received:
+        return
     waiting = connecting(collector)
-    if lasting is not None and waiting is not None and not collector.metrics.store.received:
-        way = way_out(collector.settings.exchange.name, waiting)
-        raise OperationError(f"Nothing was stored: {connecting_text(waiting)}. What to try: {way}.")
+    if waiting is None:
+        raise OperationError(
+            f"Nothing was stored: {collector.spool.folder} took no row, the log says why. `ingester doctor` looks at "
+            "the disk."
+        )
+    way = way_out(collector.settings.exchange.name, waiting)
+    raise OperationError(f"Nothing was stored: {connecting_text(waiting)}. What to try: {way}.")
 
 
 def _when_late(

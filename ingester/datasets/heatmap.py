@@ -1,6 +1,8 @@
 """Coverage as a picture: pairs over time, calm where all was recorded, glaring where something is missing."""
 
 import io
+import logging
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +15,8 @@ from ingester.datasets.dataset import time_text
 from ingester.datasets.gaps import NOT_RECORDED, Gap
 from ingester.errors import OperationError
 from ingester.grid import Floats
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("png", "svg", "pdf")
 MOST_BINS = 300
@@ -33,6 +37,12 @@ CLASSES = (
 )
 """Name, colour and greatest share that is missing."""
 UNRECORDED = ("not recorded", "#8d949c")
+MORE_LETTERS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei"),
+    *("Arial Unicode MS", "Unifont"),
+)
+"""Fonts that have letters which matplotlib's own lacks, on Linux, macOS and Windows."""
 
 
 def require_matplotlib() -> None:
@@ -98,7 +108,8 @@ def draw(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, form: st
     axes.set_xlim(*dates.date2num([datetime.fromtimestamp(ns / SECOND, UTC) for ns in (start_ns, end_ns)]))
     axes.set_ylim(count, 0)
     step = -(-count // 250)
-    axes.set_yticks(np.arange(0, count, step) + 0.5, [each.whole.symbol for each in coverages[::step]], fontsize=8)
+    names = [each.whole.symbol for each in coverages[::step]]
+    axes.set_yticks(np.arange(0, count, step) + 0.5, names, family=_fonts(), fontsize=8, parse_math=False)
     locator = dates.AutoDateLocator(minticks=4, maxticks=14)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
@@ -130,8 +141,21 @@ def draw(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, form: st
         columnspacing=1.4,
     )
     picture = io.BytesIO()
-    figure.savefig(picture, format=form, dpi=130)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", "Glyph")
+        figure.savefig(picture, format=form, dpi=130)
+    if told:
+        odd = next((name for name in names if not name.isascii()), names[0])
+        log.warning("no font of this machine has all letters of %s; fonts-noto-cjk has Chinese ones, for example", odd)
     return picture.getvalue()
+
+
+def _fonts() -> list[str]:
+    """For the names of pairs: matplotlib's own, then those of this machine that have further letters."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in MORE_LETTERS if name in installed)]
 
 
 def _percent(percent: float) -> str:

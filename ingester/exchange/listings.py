@@ -89,6 +89,8 @@ class KeptListing:
     def note(self, source: str, listed: Mapping[str, Listing]) -> None:
         """Takes in what a source lists now. Raises Incomplete where that is much less than before."""
         old, now = self._read(), self._now()
+        if self._content is None:
+            return  # what is kept cannot be read now: it must not be replaced by less
         known = old.sources.get(source, _Source(0))
         since = known.short_since if known.short_since is not None else now
         short = len(listed) < LEAST_SHARE * known.pairs and now - since < PATIENCE_SECONDS
@@ -134,16 +136,21 @@ class KeptListing:
             log.warning("%s cannot be written (%s); base and quote of new pairs are guessed", self._path, error)
 
     def _read(self) -> _Content:
-        if self._content is None:
-            self._content = _Content()
-            try:
-                if self._path is not None:
-                    self._content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
-            except FileNotFoundError:
-                pass
-            except (OSError, ValueError, RecursionError) as error:
-                log.warning("%s cannot be read (%s); it is written again with the next list", self._path, error)
-        return self._content
+        if self._content is not None:
+            return self._content
+        content = _Content()
+        try:
+            if self._path is not None:
+                content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("%s cannot be read (%s); it is tried again with the next list", self._path, error)
+            return content
+        except (ValueError, RecursionError) as error:
+            log.warning("%s cannot be read (%s); it is written again with the next list", self._path, error)
+        self._content = content
+        return content
 
 
 def _is_local(source: str) -> bool:

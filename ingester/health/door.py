@@ -34,6 +34,8 @@ MOST_THREADS = 4 * MOST_REQUESTS
 """Those that were hung up on end at once, unless what they ask hangs; from so many on, new ones are hung up on."""
 REQUEST_SECONDS = 5.0
 """How long a client may take in all, from its connection to the last byte of its answer."""
+RETRY_SECONDS = 0.2
+"""After a connection that could not be taken."""
 STALE_SECONDS = 30.0
 """A look at the recorder that is older means that looking hangs, as on a dead disk."""
 
@@ -190,6 +192,14 @@ class _Server(ThreadingMixIn, WSGIServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+    def get_request(self) -> Any:
+        """What cannot be taken, as for want of descriptors, stays ready: trying at once would keep a processor busy."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(RETRY_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own; where there are too many, the oldest makes way, or the new one where none does."""

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,8 +59,10 @@ def replace_durably(path: Path, content: bytes, mode: int | None = None) -> None
     sync_folder(path.parent)
 
 
-def claim(folder: Path) -> int:
+def claim(folder: Path, seconds: float = 0.0) -> int:
     """Makes a folder where there is none, and locks it until the descriptor is closed or this process ends, however.
+
+    `seconds`: how long another process may hold it, as one does that only frees what is reserved there.
 
     Raises OSError, UnsafeFile where it is not ours alone, and SpoolError where another process holds it.
     """
@@ -70,7 +73,7 @@ def claim(folder: Path) -> int:
     path = folder / "lock"
     descriptor = private.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, seconds)
     except OSError as error:
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
@@ -86,6 +89,18 @@ def claim(folder: Path) -> int:
     except OSError as error:  # the lock holds all the same, only its holder stays nameless
         log.warning("cannot write the process id into %s: %s", path, error)
     return descriptor
+
+
+def _lock(descriptor: int, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > ends:
+                raise
+        time.sleep(0.02)
 
 
 def leads_to(path: Path, descriptor: int) -> bool:
@@ -106,9 +121,9 @@ class Place:
         self._lock = self._opened = -1
         self._former: list[int] = []
 
-    def claim(self) -> None:
+    def claim(self, seconds: float = 0.0) -> None:
         """Takes the folder. Raises as `claim`."""
-        lock = claim(self._folder)
+        lock = claim(self._folder, seconds)
         try:
             opened = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:

@@ -68,12 +68,15 @@ def started_at(pid: int) -> int:
 
 
 def process_of(state: State, root: Path) -> psutil.Process | None:
-    """The server's process, where it is still the one that the state tells of."""
+    """The server's process, where it is still the one that the state tells of.
+
+    Raises OSError where that cannot be seen, as for want of descriptors: it may run all the same.
+    """
     try:
         process = psutil.Process(state.pid)
         same = not state.started or started_at(state.pid) == state.started
         return process if same and is_server(process, root) else None
-    except (psutil.Error, OSError, ValueError):
+    except (psutil.Error, FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
         return None
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 POSITION_SECONDS = 1.0
 """How often the position is written: what a crash makes the writer send again, which DEDUP absorbs."""
+LOCK_SECONDS = 0.5
+"""How long another process may hold the folder at the start: `give_back_reserves` does for a moment."""
 LIMIT_SEGMENTS = 8
 """The limit holds at least so many segments, for only whole acknowledged ones can be dropped to make room."""
 
@@ -74,7 +76,7 @@ class Spool:
         Raises SpoolError where another recorder holds the folder, or it cannot be used.
         """
         try:
-            self._place.claim()
+            self._place.claim(LOCK_SECONDS)
             position = self._position.load()
             self._ledger, self.size, recovery = read_back(self.folder, position, self._now())
         except BaseException as error:

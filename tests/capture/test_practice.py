@@ -1,5 +1,9 @@
 """Practice and real data never mix in one table, and nothing is called by the name of an exchange that it is not."""
 
+import errno
+import stat
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from recorder import Recorder, url_of
@@ -13,6 +17,7 @@ from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
 from ingester.store import schema
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder
 
@@ -124,3 +129,18 @@ def test_screen_and_events_call_another_address_by_its_host(db, questdb, tmp_pat
     address = simulator.stream_url.removeprefix("ws://")
     assert detail.endswith(f", {address}")
     assert REAL not in output
+
+
+def test_what_was_recorded_is_noted_for_this_user_alone_and_never_replaced_by_less(tmp_path, monkeypatch):
+    first, second = Endpoint("http://one:9000"), Endpoint("http://two:9000")
+    refuse_mixing_unasked(first, REAL, tmp_path)
+    assert stat.S_IMODE((tmp_path / "recorded.json").stat().st_mode) == 0o600
+
+    def refused(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_bytes", refused)
+        refuse_mixing_unasked(second, REAL, tmp_path)
+    with pytest.raises(MixedData):
+        refuse_mixing_unasked(first, SIMULATED, tmp_path)

@@ -1,5 +1,6 @@
 """watchlist.py: the file of watched pairs, as people and programs write it."""
 
+import errno
 import multiprocessing
 from pathlib import Path
 
@@ -175,3 +176,18 @@ def test_what_a_recorder_watched_last_is_kept_for_the_next(tmp_path):
     last.write(["ETHUSDT"])
     assert last.read() == ["ETHUSDT"]
     assert last.ever() == {"BTCUSDT", "币安人生USDT", "ETHUSDT"}
+
+
+def test_what_was_ever_watched_is_not_lost_where_it_cannot_be_read_for_a_moment(tmp_path, monkeypatch):
+    last = LastWatched(tmp_path)
+    last.write(["BTCUSDT", "ETHUSDT"])
+
+    def refused(path, encoding):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_text", refused)
+        assert last.read() is None
+        with pytest.raises(OSError, match="Too many"):
+            last.write(["SUIUSDT"])
+    assert last.ever() == {"BTCUSDT", "ETHUSDT"}

@@ -82,3 +82,14 @@ def test_a_picture_is_drawn_of_few_and_of_many_pairs(pairs, days):
     names = [f"P{number}USDT" for number in range(pairs)]
     coverages = [PairCoverage(Coverage(name, START, end, 5, SECOND, gaps), []) for name in names]
     assert draw(coverages, START, end).startswith(b"\x89PNG")
+
+
+def test_names_of_any_letters_are_drawn_as_they_are(caplog, recwarn):
+    """Without the fonts for them too; what looks like a formula is none."""
+    names = ["币安人生USDT", "A$B$\\frac$USDT"]
+    coverages = [PairCoverage(Coverage(name, START, START + DAY, 5, SECOND, []), []) for name in names]
+    assert draw(coverages, START, START + DAY).startswith(b"\x89PNG")
+    assert not recwarn.list
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert all("币安人生USDT" in text for text in told)
+    assert len(told) <= 1

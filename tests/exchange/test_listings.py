@@ -1,7 +1,10 @@
 """listings.py: what exchanges list is kept, and short answers are not believed at once."""
 
+import errno
 import json
+import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +119,20 @@ def test_what_is_the_same_is_not_written_again(world):
     before = world.path.stat().st_ino
     world.kept.note(BINANCE, listings(*TEN))
     assert world.path.stat().st_ino == before
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_file_that_the_system_does_not_let_us_read_is_kept_as_it_is(world, monkeypatch, number):
+    world.kept.note(BINANCE, listings("GONEUSDT", *TEN))
+    later = world.later()
+
+    def refused(path):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_bytes", refused)
+        later.note(BINANCE, listings(*TEN[:2]))
+        assert later.assets("GONEUSDT") is None
+    assert later.assets("GONEUSDT") == ("GONE", "USDT")
+    with pytest.raises(Incomplete, match="lists 2 pairs, and listed 11"):
+        later.note(BINANCE, listings(*TEN[:2]))

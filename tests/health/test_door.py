@@ -1,6 +1,7 @@
 """door.py: what is answered, to whom, and that nobody can be in the way."""
 
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -197,6 +198,23 @@ def test_requests_for_names_that_are_not_ours_are_refused(host, status):
             assert all(b"--metrics-host" in answer.data for answer in answers)
     finally:
         door.close()
+
+
+def test_where_no_connection_can_be_taken_it_is_tried_again_without_hurry(door, monkeypatch):
+    """As for want of descriptors: the connection stays ready to be taken."""
+    tries, taken = [], socket.socket.accept
+
+    def accept(sock):
+        tries.append(time.monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    with connect(door) as waiting:
+        time.sleep(1.0)
+        assert 2 <= len(tries) <= 10
+        monkeypatch.setattr(socket.socket, "accept", taken)
+        waiting.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert waiting.recv(15) == b"HTTP/1.0 200 OK"
 
 
 def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):

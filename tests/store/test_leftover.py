@@ -1,5 +1,7 @@
 """Spools whose recorder does not run: named, sent, their reserve given back."""
 
+import os
+import threading
 import time
 
 import pytest
@@ -7,6 +9,7 @@ from spools import RESERVE, SECOND, wait_in_spool
 
 from ingester.errors import SpoolError
 from ingester.store import schema
+from ingester.store.disk import claim
 from ingester.store.leftover import Leftover, give_back_reserves, leftovers, send, spools
 from ingester.store.questdb import QuestDB
 from ingester.store.spool import Spool
@@ -99,3 +102,16 @@ def test_the_reserve_of_a_killed_recorder_is_given_back_but_not_that_of_one_that
         assert (spool.folder / "reserve").exists()
     finally:
         spool.close()
+
+
+def test_a_recorder_starts_also_while_another_one_frees_what_was_reserved_there(tmp_path):
+    folder = spools(tmp_path) / "killed"
+    held = claim(folder)
+    threading.Timer(0.2, os.close, [held]).start()
+    spool = Spool(folder)
+    spool.open()
+    spool.close()
+    held = claim(folder)
+    with pytest.raises(SpoolError, match="in use by the recorder"):
+        Spool(folder).open()
+    os.close(held)

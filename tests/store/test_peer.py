@@ -1,5 +1,6 @@
 """Nothing is sent to a process that is not the managed QuestDB, however it came to listen there."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -130,3 +131,14 @@ def test_a_process_is_the_same_only_with_the_same_start(questdb):
     assert peer.process_of(State(state.pid, 0, 0), root) is not None  # of an earlier version, which noted no start
     assert peer.process_of(state, root.parent) is None
     assert peer.process_of(State(os.getpid(), 0, 0), root) is None
+
+
+def test_a_process_that_cannot_be_looked_at_now_is_not_gone(tmp_path, monkeypatch):
+    def refused(pid):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(peer, "started_at", refused)
+    with pytest.raises(OSError, match="Too many"):
+        peer.process_of(State(os.getpid(), 0, 0, started=1), tmp_path)
+    monkeypatch.undo()
+    assert peer.process_of(State(2**22 + 1, 0, 0, started=1), tmp_path) is None
