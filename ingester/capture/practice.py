@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from ingester import private
 from ingester.errors import MixedData
 from ingester.exchange import binance
+from ingester.store.disk import replace_durably
 from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.tables import EVENTS, ORDERBOOK
@@ -70,7 +72,7 @@ def _key(endpoint: Endpoint) -> str:
 def _notes(data_dir: Path) -> dict[str, str]:
     try:
         return msgspec.json.decode((data_dir / FILE).read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # msgspec's errors are among them
         return {}
 
 
@@ -79,8 +81,6 @@ def _note(data_dir: Path, endpoint: Endpoint, exchange: str) -> None:
     if notes.get(key) == exchange:
         return
     try:
-        beside = data_dir / f"{FILE}.new"
-        beside.write_bytes(msgspec.json.encode(notes | {key: exchange}))
-        beside.replace(data_dir / FILE)
+        replace_durably(data_dir / FILE, msgspec.json.encode(notes | {key: exchange}), private.FILE)
     except OSError as error:
         log.warning("%s cannot be written (%s): what is recorded is not known before QuestDB answers", FILE, error)
