@@ -127,8 +127,8 @@ def check_clock(now: int) -> None:
         at = datetime.fromtimestamp(max(0, now) // SECOND, UTC)
         why = "is before this version of ingester was made" if now < EARLIEST_NS else "cannot be"
         raise ClockWrong(
-            f"This machine's clock says {at:%Y-%m-%d %H:%M} UTC, which {why}, so all times would be wrong. Set the clock; "
-            "`timedatectl` shows whether NTP does."
+            f"This machine's clock says {at:%Y-%m-%d %H:%M} UTC, which {why}, so all times would be wrong. Set the "
+            "clock; `timedatectl` shows whether NTP does."
         )
 
 

@@ -79,7 +79,7 @@ def _notes(data_dir: Path) -> dict[str, str]:
 def _read(data_dir: Path) -> dict[str, str]:
     try:
         return msgspec.json.decode((data_dir / FILE).read_bytes(), type=dict[str, str])
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError):  # msgspec's errors are among the latter
         return {}
 
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from ingester.datasets.unpacking import UnreadableRecording
 from ingester.grid import Floats, Nanoseconds
 
 MOST_LEVELS = 20
+MOST_COLUMNS = 1000
+"""A file with more is no recording; a head of a megabyte may name half a million."""
 ALL_COLUMNS = {name: place for place, name in enumerate(columns(MOST_LEVELS))}
 EARLIEST_NS = parse_time("2017-07-01")
 """Binance opened in July 2017."""
@@ -70,9 +73,12 @@ class Layout(NamedTuple):
     @classmethod
     def of(cls, names: Sequence[str], has_index: bool = False) -> "Layout":
         """`has_index`: the times may lie beside the columns. Raises UnreadableRecording."""
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if list(names).count(name) > 1})
-            raise UnreadableRecording(f"has columns twice: {', '.join(map(repr, twice[:5]))}")
+        if len(names) > MOST_COLUMNS:
+            raise UnreadableRecording(
+                f"has {len(names):,} columns; a recording has Bid_1, BidV_1, … Ask_1, AskV_1, … to {MOST_LEVELS}"
+            )
+        if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+            raise UnreadableRecording(f"has columns twice: {', '.join(repr(name[:40]) for name in twice[:5])}")
         if any(map(_TARDIS.fullmatch, names)):
             return cls._of_tardis(names)
         time = next((name for name in _INDEXES if name in names), None)
@@ -88,7 +94,7 @@ class Layout(NamedTuple):
         wanted = {name: place for place, name in enumerate(columns(levels))}
         missing = [name for name in wanted if name not in there]
         if unknown or not there:
-            what = f"has columns of other names: {', '.join(unknown[:5])}" if unknown else "has no columns of a book"
+            what = f"has columns of other names: {_few(unknown)}" if unknown else "has no columns of a book"
             lacks = f"\nmissing: {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}" if missing else ""
             raise UnreadableRecording(f"{what}; expected Bid_1, BidV_1, … Ask_1, AskV_1, … to {MOST_LEVELS}{lacks}")
         if time is None and not has_index:
@@ -107,7 +113,7 @@ class Layout(NamedTuple):
         unknown = [name for name in names if name not in found and name not in _TARDIS_OTHERS]
         lacking = [name for name in ("symbol", "local_timestamp") if name not in names]
         if unknown or lacking:
-            what = f"has columns of other names: {', '.join(unknown[:5])}" if unknown else "lacks columns of Tardis"
+            what = f"has columns of other names: {_few(unknown)}" if unknown else "lacks columns of Tardis"
             lacks = f"\nmissing: {', '.join(lacking)}" if lacking else ""
             raise UnreadableRecording(f"{what}; expected those of a book_snapshot{lacks}")
         levels = min(MOST_LEVELS, max(int(match[2]) + 1 for match in found.values()))
@@ -125,6 +131,11 @@ class Layout(NamedTuple):
     @property
     def width(self) -> int:
         return 4 * self.levels
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of some names, each of which may be long."""
+    return ", ".join(name[:40] for name in names[:5])
 
 
 def _level(name: str) -> int:

@@ -246,7 +246,7 @@ def _progress(folder: Path) -> _Done | None:
     """How far an interrupted export had come, where it can be resumed."""
     try:
         done = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=_Done)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError):  # msgspec's errors are among them
         return None
     return done if done.boot == _boot() else None
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,11 +113,13 @@ class Folder:
         except SettingsError as error:
             raise UnreadableDataSet(f"{self.path / NAME} names a file elsewhere: {error}") from error
         try:
-            size = path.stat().st_size
+            state = path.stat()
         except OSError as error:
             raise UnreadableDataSet(f"{path} cannot be read ({error.strerror}); {NAME} names it. {_ANEW}") from error
-        if size != file.bytes:
-            raise UnreadableDataSet(f"{path} has {size:,} bytes, {NAME} tells of {file.bytes:,}. {_ANEW}")
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadableDataSet(f"{path} is no regular file, but a folder, a pipe or a device. {_ANEW}")
+        if state.st_size != file.bytes:
+            raise UnreadableDataSet(f"{path} has {state.st_size:,} bytes, {NAME} tells of {file.bytes:,}. {_ANEW}")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": {}}
@@ -125,10 +128,15 @@ class Folder:
 _ANEW = "Export the data set anew: ingester export --overwrite."
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
     try:
-        with (path / NAME).open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
+        with open(path / NAME, "rb", opener=_without_waiting) as file:
+            text = file.read(MOST_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
         if len(text) > MOST_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     except OSError as error:

@@ -34,6 +34,8 @@ from ingester.words import counted
 _OWN = f"collector = '{IMPORTED}'"
 BATCH_ROWS = 20_000
 DEPTHS = (5, 10, 20)
+MOST_SYMBOL = 60
+"""Characters of a pair's name; exchanges have at most some twenty. A longer one could not name the files of exports."""
 
 
 class Imported(NamedTuple):
@@ -86,6 +88,10 @@ class Importer:
             symbol = recording.symbol or origin.symbol
             if not symbol or not symbol.isprintable():
                 raise UnreadableRecording(f"the file name does not name a pair; expected one like {EXPECTED!r}")
+            if len(symbol) > MOST_SYMBOL:
+                raise UnreadableRecording(
+                    f"is of a pair of {len(symbol):,} characters, {symbol[:40]!r}…; expected {MOST_SYMBOL} at most"
+                )
             content = Content(recording, origin, self._skip_bad)
             if not content.rows:
                 return Imported(path, symbol, notes=content.notes())

@@ -81,7 +81,7 @@ class Origins:
         try:
             gaps = [(parse_time(gap.since), parse_time(gap.until), gap.reason) for gap in pair[1].gaps]
         except (SettingsError, OverflowError) as error:
-            return named._replace(note=f"{MANIFEST} beside it is damaged, its gaps are not known: {error}")
+            return named._replace(note=f"{MANIFEST} beside it is damaged, its gaps are not known: {str(error)[:200]}")
         every_ns = manifest.grid.every_ms * MILLISECOND if manifest.grid else 0
         return named._replace(symbol=pair[0], every_ns=every_ns, gaps=tuple(gaps), frequency_ns=0)
 

@@ -68,10 +68,12 @@ class Arrays:
 
     def _held(self, made: Made) -> Any:
         """The one array in the state of an array of pandas."""
-        parts = list(made.state) if isinstance(made.state, tuple) else [made.state]
-        for part in list(parts):
-            parts += part.values() if isinstance(part, dict) else ()
-        self.spend(len(parts))
+        state = made.state if isinstance(made.state, tuple) else (made.state,)
+        parts = list(state)
+        for part in state:
+            if isinstance(part, dict):
+                self.spend(len(part))
+                parts += part.values()
         held = [part for part in parts if kind_of(part) in ("_reconstruct", "_frombuffer", "DatetimeArray")]
         if len(held) != 1:
             raise UnreadablePickle("is damaged: an array of pandas holds no values")

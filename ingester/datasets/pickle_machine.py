@@ -16,7 +16,7 @@ from typing import Any
 
 from ingester.errors import OperationError
 
-MOST_CONTAINERS = 20_000_000
+MOST_CONTAINERS = 5_000_000
 """Lists, dicts, tuples, calls, names, bytes and marks: each costs up to 200 bytes of memory for a byte or two."""
 
 

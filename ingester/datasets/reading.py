@@ -16,6 +16,7 @@ import numpy as np
 
 from ingester.datasets import pickles
 from ingester.datasets.dataset import INDEX, columns
+from ingester.datasets.unpacking import ALWAYS_BYTES, MOST_RATIO
 from ingester.errors import IngesterError, UnreadableDataSet
 from ingester.grid import Floats, Nanoseconds
 
@@ -128,7 +129,15 @@ class _RowGroups:
         missing = {INDEX, *self._names} - set(self._metadata.schema.names)
         if missing:
             raise UnreadableDataSet(f"it lacks the columns {', '.join(sorted(missing))}")
+        schema = self._metadata.schema.to_arrow_schema()
+        for name in [INDEX, *self._names]:
+            if str(kind := schema.field(name).type) != "double" and not (
+                name == INDEX and str(kind).startswith("timestamp")
+            ):
+                raise UnreadableDataSet(f"it holds {name} as {str(kind)[:60]}, expected float64 and times")
         sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
+        if 32 * levels * max(sizes, default=0) > max(ALWAYS_BYTES, MOST_RATIO * path.stat().st_size):
+            raise UnreadableDataSet(f"it unpacks to more than {MOST_RATIO} times its size: it was made to fill memory")
         self._begins = [0, *np.cumsum(sizes).tolist()]
         self._lock = threading.Lock()
         self._decoded: OrderedDict[int, tuple[Nanoseconds, Floats]] = OrderedDict()

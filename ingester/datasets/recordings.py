@@ -21,6 +21,8 @@ from ingester.datasets.unpacking import ALWAYS_BYTES, MOST_RATIO, UnreadableReco
 from ingester.grid import Floats
 
 PIECE_ROWS = 1 << 16
+MOST_TEXT_BYTES = 1000
+"""Of a number or a time that is written as text."""
 _LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -169,27 +171,69 @@ class _Parquet:
             size = os.fstat(file.fileno()).st_size
             opened = pq.ParquetFile(file)
             schema, metadata = opened.schema_arrow, opened.metadata
-        largest = max((metadata.row_group(each).total_byte_size for each in range(metadata.num_row_groups)), default=0)
-        if largest > max(ALWAYS_BYTES, MOST_RATIO * size):
+        groups = [metadata.row_group(each) for each in range(metadata.num_row_groups)]
+        largest = max((group.total_byte_size for group in groups), default=0)
+        most = max(ALWAYS_BYTES, MOST_RATIO * size)
+        if largest > most:
             raise UnreadableRecording(
                 f"has a row group of {largest / 1e9:.1f} GB; write it with row groups of 100,000 rows"
             )
         self._layout = Layout.of(schema.names)
+        if 8 * sum(group.num_rows for group in groups) * len(self._layout.places) > most:
+            raise UnreadableRecording(f"unpacks to more than {MOST_RATIO} times its size: it was made to fill memory")
         self.levels, self.missing = self._layout.levels, self._layout.missing
         self.notes: dict[str, None] = {}
         self.times = Times()
         self._names = [*self._layout.places, str(self._layout.time)]
+        self._texts = _text_columns([schema.field(name) for name in self._names])
+        for column in (group.column(place) for group in groups for place in range(group.num_columns)):
+            if column.path_in_schema in self._texts and "DELTA_BYTE_ARRAY" in column.encodings:
+                raise UnreadableRecording(
+                    f"column {column.path_in_schema} is of text that is packed as differences, of which little can "
+                    "become much. Make its columns plain numbers, and write it again"
+                )
 
     def pieces(self) -> Iterator[Books]:
         import pyarrow.parquet as pq
 
         with open_regular(self._path) as file:
             number = 1
-            for batch in pq.ParquetFile(file).iter_batches(PIECE_ROWS, columns=self._names, use_threads=False):
-                frame = batch.to_pandas(ignore_metadata=True)
+            opened = pq.ParquetFile(file, read_dictionary=self._texts)
+            for batch in opened.iter_batches(PIECE_ROWS, columns=self._names, use_threads=False):
+                frame = _spelt_out(batch, self._texts).to_pandas(ignore_metadata=True)
                 columns = {name: _plain(name, frame[name]) for name in self._layout.places}
                 yield _books(self._layout, self.times, frame[self._names[-1]], columns, number)
                 number += len(frame)
+
+
+def _text_columns(fields: Sequence[Any]) -> list[str]:
+    """Which columns hold text. Raises UnreadableRecording where one holds what a row may have much of, as lists."""
+    from pyarrow import types
+
+    for field in fields:
+        if types.is_nested(field.type) or "binary" in str(field.type):
+            raise UnreadableRecording(
+                f"column {field.name} is of type {str(field.type)[:60]}, expected float64, or times. Make its columns "
+                "plain numbers, and write it again"
+            )
+    return [field.name for field in fields if types.is_string(field.type) or types.is_large_string(field.type)]
+
+
+def _spelt_out(batch: Any, texts: Sequence[str]) -> Any:
+    """A batch whose columns of text were read as dictionaries, with the text in each row: for a few bytes of a file
+    that may be a lot. Raises UnreadableRecording where it is."""
+    import pyarrow as pa
+    from pyarrow import compute, types
+
+    for name in texts:
+        column = batch.column(name)
+        if types.is_dictionary(column.type):
+            longest = compute.max(compute.binary_length(column.dictionary)).as_py() or 0
+            if longest > MOST_TEXT_BYTES:
+                raise UnreadableRecording(f"column {name} has a text of {longest:,} bytes; expected numbers or times")
+            spelt = column.dictionary.take(column.indices)
+            batch = batch.set_column(batch.schema.get_field_index(name), pa.field(name, spelt.type), spelt)
+    return batch
 
 
 class _Npz:
@@ -242,7 +286,8 @@ def _array_head(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_column, dtype = read(member)
-    if dtype.hasobject or dtype.itemsize == 0 or (by_column and len(shape) > 1) or len(shape) not in (1, 2):
+    wrong = dtype.hasobject or dtype.itemsize == 0 or (by_column and len(shape) > 1)
+    if wrong or len(shape) not in (1, 2) or min(shape) < 0:
         raise UnreadableRecording(f"holds an array of {dtype} {shape}, expected numbers row by row")
     return shape, dtype
 

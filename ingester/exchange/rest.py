@@ -128,27 +128,8 @@ def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None
     where = url + (f" through the proxy {proxy}" if proxy else "")
     context = tls_context(ca_file) if urlsplit(url).scheme == "https" else None
     try:
-        with connections(proxy, deadline, context) as made, _cut_off(made.opened, deadline) as was_cut_off:
-            try:
-                answer = made.manager.request(
-                    "GET",
-                    url,
-                    headers={"accept-encoding": "gzip"},
-                    timeout=deadline.left(),
-                    retries=False,
-                    redirect=False,
-                    preload_content=False,
-                    decode_content=False,
-                )
-                with contextlib.closing(answer):
-                    data = _read(answer, largest, where)
-                if was_cut_off.is_set():  # what came until then looks whole where no length was announced
-                    raise TimeoutError
-                return Got(answer.status, answer.headers, data)
-            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                if was_cut_off.is_set():
-                    raise TimeoutError from error
-                raise
+        with connections(proxy, deadline, context) as made:
+            return fetch_over(made, url, deadline, largest, where)
     except NotConnected as error:
         raise ExchangeError(f"{where} cannot be reached: {error}") from error
     except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
@@ -162,6 +143,34 @@ def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None
         raise ExchangeError(f"{where} cannot be reached: {cause(error)}") from error
     except (OSError, ValueError, zlib.error) as error:
         raise ExchangeError(f"{where} cannot be reached: {str(error)[:200]}") from error
+
+
+def fetch_over(made: "Connections", url: str, deadline: Deadline, largest: int, where: str) -> Got:
+    """The answer to one GET over connections that may stand already; `where` names the address in errors.
+
+    Raises ExchangeError where it is too large, TimeoutError, and what urllib3 raises.
+    """
+    with _cut_off(made.opened, deadline) as was_cut_off:
+        try:
+            answer = made.manager.request(
+                "GET",
+                url,
+                headers={"accept-encoding": "gzip"},
+                timeout=deadline.left(),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            with contextlib.closing(answer):
+                data = _read(answer, largest, where)
+            if was_cut_off.is_set():  # what came until then looks whole where no length was announced
+                raise TimeoutError
+            return Got(answer.status, answer.headers, data)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if was_cut_off.is_set():
+                raise TimeoutError from error
+            raise
 
 
 def _read(answer: urllib3.BaseHTTPResponse, largest: int, where: str) -> bytes:

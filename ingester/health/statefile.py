@@ -80,7 +80,7 @@ def read_all(data_dir: Path) -> list[Published]:
             report = msgspec.json.decode(path.read_bytes(), type=Report)
         except FileNotFoundError:
             continue
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:  # msgspec's errors are among them
             log.warning("%s cannot be read: %s", path, error)
             continue
         found.append(Published(report, _is_held(path.with_suffix(".lock")), max(0.0, age), path))

@@ -137,7 +137,13 @@ class Webhook:
         try:
             with connections(self._proxy, Deadline(POST_SECONDS)) as made:
                 answer = made.manager.request(
-                    "POST", self._url, body=body, headers=headers, timeout=self._timeout, redirect=False, retries=False
+                    *("POST", self._url),
+                    body=body,
+                    headers=headers,
+                    timeout=self._timeout,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,  # what it says is not read
                 )
         except (urllib3.exceptions.HTTPError, NotConnected) as error:
             return _Refusal(type(error).__name__, final=False)  # its text may hold the address

@@ -55,7 +55,7 @@ def read_state(path: Path) -> State | None:
     """The state; None where there is none, or the file is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=State)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError):  # msgspec's errors are among them
         return None
 
 

@@ -118,7 +118,7 @@ class QuestDB:
         self._check(answer, statement)
         try:
             decoded = msgspec.json.decode(answer.data, type=_Answer)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:  # msgspec's errors are among them
             raise Unreachable(f"{self.endpoint.http_url} does not answer as QuestDB does: {error}") from error
         columns = decoded.columns
         if decoded.dataset and len(decoded.dataset[-1]) != len(columns):  # so it ends where a file is too short
@@ -283,7 +283,7 @@ def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
         return f"and an explanation that cannot be read ({cause(error)})"
     try:
         decoded = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # msgspec's errors are among them
         return data[:500].decode(errors="replace").strip()
     if isinstance(decoded, dict):
         return str(decoded.get("error") or decoded.get("message") or decoded)

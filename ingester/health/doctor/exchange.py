@@ -1,8 +1,10 @@
 """The way to the exchange, step by step: name, TCP, TLS, websocket, REST, and whether both clocks agree."""
 
+import contextlib
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +13,13 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import urllib3
+import websocket
 
 from ingester.clock import Now
-from ingester.errors import SettingsError
+from ingester.errors import ExchangeError, SettingsError
 from ingester.exchange import binance
 from ingester.exchange.dial import Deadline, NotConnected, UpgradeRefused, dial, open_websocket, tls_context
-from ingester.exchange.rest import connections
+from ingester.exchange.rest import connections, fetch_over
 from ingester.health.doctor.check import Check, Finding, State
 from ingester.proxies import Proxy, proxy_for
 
@@ -24,6 +27,9 @@ CONNECT_SECONDS = 5.0
 LONGEST_SECONDS = 20.0
 """For all questions about the time together."""
 SAMPLES = 3
+LARGEST_TIME = 1 << 16
+"""Bytes of an answer that tells the time; Binance's has 30."""
+_NOT_THERE = "is that the exchange's REST address? --rest-url, or another --exchange"
 OFF_SECONDS, FAR_OFF_SECONDS = 0.5, 5.0
 EXPIRES_DAYS = 7
 _PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
@@ -77,7 +83,9 @@ def _stream(exchange: binance.Exchange) -> Iterator[Finding]:
     begun = time.monotonic()
     try:
         connection = open_websocket(binance.combined_url(exchange.stream_url), CONNECT_SECONDS, exchange.ca_file)
-        connection.close(timeout=1)
+        with contextlib.suppress(OSError, websocket.WebSocketException):
+            connection.send_close()
+        connection.shutdown()  # type: ignore[no-untyped-call]  # without waiting for a goodbye, which may never end
     except UpgradeRefused as error:
         yield _refused("stream websocket", error.status, exchange.name, exchange.stream_url)
     except NotConnected as error:
@@ -112,21 +120,30 @@ def _sample(exchange: binance.Exchange, now: Now) -> tuple[list[Sample], Finding
         for _ in range(SAMPLES + 1):
             asked = now()
             try:
-                answer = made.manager.request("GET", address, timeout=CONNECT_SECONDS, retries=False, redirect=False)
+                answer = fetch_over(made, address, Deadline(CONNECT_SECONDS), LARGEST_TIME, address)
                 answered = now()
                 if answer.status != 200:
                     return [], _refused("rest answer", answer.status, exchange.name, exchange.rest_url)
                 theirs = int(msgspec.json.decode(answer.data)["serverTime"]) * 1_000_000
+                if not 0 < theirs < 1 << 63:
+                    raise ValueError(f"serverTime is {str(theirs)[:40]}")
+            except TimeoutError:
+                text = f"{address} did not answer in full within {CONNECT_SECONDS:.0f} s"
+                return [], Finding("rest answer", "fail", text, _NOT_THERE)
             except (
                 urllib3.exceptions.HTTPError,
-                NotConnected,
-                msgspec.DecodeError,
-                KeyError,
+                ExchangeError,
+                OSError,
+                zlib.error,
+                LookupError,
                 TypeError,
-                ValueError,
+                ValueError,  # msgspec's errors are among them
+                OverflowError,
+                RecursionError,
             ) as error:
-                mend = "is that the exchange's REST address? --rest-url, or another --exchange"
-                return [], Finding("rest answer", "fail", f"{address}: {type(error).__name__}: {error}", mend)
+                return [], Finding(
+                    "rest answer", "fail", f"{address}: {type(error).__name__}: {str(error)[:200]}", _NOT_THERE
+                )
             samples.append(Sample(asked, theirs, answered))
     return samples[1:], None  # the first had to connect
 

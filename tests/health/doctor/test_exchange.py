@@ -1,13 +1,16 @@
 """exchange.py: each step of the way to the exchange, over real sockets."""
 
 import contextlib
+import gzip
 import socket
 import ssl
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
+import websocket
 from proxy_server import ProxyServer
 
 from ingester.exchange.binance import Exchange
@@ -135,3 +138,72 @@ def test_a_proxy_is_named_where_it_works_and_where_it_does_not(monkeypatch):
     assert f"the proxy http://127.0.0.1:{proxy.port} (from http_proxy) cannot be reached" in found["stream proxy"].text
     assert "NO_PROXY" in found["rest proxy"].mend
     assert "hush" not in str(found)
+
+
+@contextlib.contextmanager
+def says(*pieces, pause=0.0, forever=False):
+    """A server that answers whoever comes with these bytes, piece by piece, and the last one over and over."""
+    listener, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def answer(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            for piece in pieces:
+                connection.sendall(piece)
+            while forever and not over.wait(pause):
+                connection.sendall(pieces[-1])
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        over.set()
+        listener.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "pause", "forever"),
+    [
+        ((OK, b" "), 0.1, True),
+        ((OK, b" " * 65536), 0.0, True),
+        (
+            (OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + gzip.compress(bytes(64 << 20)),),
+            0.0,
+            False,
+        ),
+        ((OK + b"[" * 60_000,), 0.0, False),
+        ((OK + b'{"serverTime": "\xff"}',), 0.0, False),
+        ((OK + b'{"serverTime": 1e300}',), 0.0, False),
+        ((OK + b'{"serverTime": -5}',), 0.0, False),
+        ((OK + b'{"serverTime": []}',), 0.0, False),
+        ((OK.replace(b"\r\n\r\n", b"\r\nContent-Length: 99999999999999999999\r\n\r\n"),), 0.0, False),
+    ],
+)
+def test_whatever_is_answered_instead_of_the_time_is_a_finding_within_seconds(monkeypatch, pieces, pause, forever):
+    monkeypatch.setattr("ingester.health.doctor.exchange.CONNECT_SECONDS", 1.0)
+    with says(*pieces, pause=pause, forever=forever) as port:
+        begun = time.monotonic()
+        found = examined("ws://127.0.0.1:9", f"http://127.0.0.1:{port}")
+    assert time.monotonic() - begun < 5
+    assert found["rest answer"].state == "fail"
+    assert len(found["rest answer"].text) < 400
+    assert found["clock"].state == "skipped"
+
+
+def test_a_goodbye_that_never_ends_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("ingester.health.doctor.exchange.open_websocket", lambda *_: endless)
+    begun = time.monotonic()
+    with says(b"\x81\x7f" + (1 << 24).to_bytes(8), b" ", pause=0.05, forever=True) as port:
+        endless = websocket.WebSocket()
+        endless.sock, endless.connected = socket.create_connection(("127.0.0.1", port)), True
+        found = examined(f"ws://127.0.0.1:{port}", "http://127.0.0.1:9")
+    assert time.monotonic() - begun < 5
+    assert found["stream websocket"].state == "ok"
