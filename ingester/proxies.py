@@ -1,6 +1,6 @@
 """Which proxy a URL is reached through: one rule for the exchange's streams, its REST interface, and webhooks.
 
-* What is on this machine (localhost, 127.0.0.0/8, ::1) is always reached directly.
+* What is on this machine (localhost, 127.0.0.0/8, ::1, 0.0.0.0) is always reached directly.
 * `NO_PROXY` names what else is: hosts (with what is below them), `host:port`, addresses, networks (10.0.0.0/8), `*`.
 * Then `HTTP_PROXY` (http, ws) or `HTTPS_PROXY` (https, wss) counts, then `ALL_PROXY`; each in lower case first.
 
@@ -78,10 +78,11 @@ def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | 
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, by its name or address."""
+    host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
     address = _address(host)
-    return address is not None and address.is_loopback
+    return address is not None and (address.is_loopback or address.is_unspecified)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -22,6 +22,8 @@ SET = {
         *((f"{scheme}://{host}:9000", None) for scheme in ("ws", "https") for host in ("localhost", "127.0.0.1")),
         ("http://127.3.2.1", None),
         ("wss://[::1]:9", None),
+        ("ws://0.0.0.0:9443", None),
+        ("ws://LOCALHOST.:9443", None),
         ("http://[::ffff:127.0.0.1]", None),
         ("http://db.localhost", None),
         ("https://corp.example", None),

@@ -15,6 +15,7 @@ from ingester.errors import MixedData
 from ingester.exchange import binance
 from ingester.store.disk import replace_durably
 from ingester.store.endpoint import Endpoint
+from ingester.store.leftover import leftovers
 from ingester.store.questdb import QuestDB
 from ingester.store.tables import EVENTS, ORDERBOOK
 
@@ -23,30 +24,56 @@ log = logging.getLogger(__name__)
 FILE = "recorded.json"
 """In the data folder: by QuestDB, the exchange that was recorded into it."""
 MANAGED = "managed"
+_KINDS = {True: "books to practise with", False: "real books"}
 
 
 def refuse_mixing(db: QuestDB, exchange: str, data_dir: Path) -> None:
-    """Raises MixedData where the table has books of the other kind; else notes what it has. Raises StoreError."""
-    if _has_rows(db):
-        noted = _notes(data_dir).get(_key(db.endpoint))
-        for other in _recorded(db) or ([noted] if noted else []):
-            _compare(other, exchange, db.endpoint)
+    """Raises MixedData where the table has books of the other kind, or such wait for it; else notes what it has.
+
+    Raises StoreError.
+    """
+    _refuse_waiting(exchange, data_dir)
+    _refuse_held(db, exchange, data_dir)
     _note(data_dir, db.endpoint, exchange)
+
+
+def refuse_sending(db: QuestDB, data_dir: Path) -> None:
+    """Raises MixedData where rows that wait in the data folder are not of the table's kind. Raises StoreError."""
+    for exchange in set(_notes(data_dir).values()):
+        _refuse_held(db, exchange, data_dir)
 
 
 def refuse_mixing_unasked(endpoint: Endpoint, exchange: str, data_dir: Path) -> None:
     """The same by the data folder alone, where QuestDB cannot be asked. Raises MixedData."""
+    _refuse_waiting(exchange, data_dir)
     other = _notes(data_dir).get(_key(endpoint))
     if other is not None:
         _compare(other, exchange, endpoint)
     _note(data_dir, endpoint, exchange)
 
 
+def _refuse_held(db: QuestDB, exchange: str, data_dir: Path) -> None:
+    if _has_rows(db):
+        noted = _notes(data_dir).get(_key(db.endpoint))
+        for other in _recorded(db) or ([noted] if noted else []):
+            _compare(other, exchange, db.endpoint)
+
+
+def _refuse_waiting(exchange: str, data_dir: Path) -> None:
+    """Whatever server they were for: the next start of their recorder sends them to its own."""
+    for other in _notes(data_dir).values():
+        if binance.is_practice(other) != binance.is_practice(exchange) and (waiting := leftovers(data_dir, ())):
+            own, theirs = _KINDS[binance.is_practice(exchange)], _KINDS[binance.is_practice(other)]
+            raise MixedData(
+                f"In {data_dir} wait {theirs} (from {other}), and {exchange} would add {own}: {waiting[0].text}. "
+                "Start the recorder that has left them again, or give another --data-dir."
+            )
+
+
 def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
     if binance.is_practice(other) == binance.is_practice(exchange):
         return
-    kinds = {True: "books to practise with", False: "real books"}
-    own, theirs = kinds[binance.is_practice(exchange)], kinds[binance.is_practice(other)]
+    own, theirs = _KINDS[binance.is_practice(exchange)], _KINDS[binance.is_practice(other)]
     elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
     raise MixedData(
         f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "

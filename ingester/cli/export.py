@@ -15,6 +15,7 @@ from ingester.datasets import request as requests
 from ingester.datasets.dropped import dropped_ranges, explained
 from ingester.datasets.gaps import Gap, pair_gaps
 from ingester.datasets.selection import check_range, choose_symbols
+from ingester.datasets.spans import SHORTEST_LIMIT_NS, shortest_limits
 from ingester.errors import SettingsError
 from ingester.settings import seconds
 from ingester.store import query
@@ -127,7 +128,8 @@ def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded") -> dict[
     """The gaps of each pair; what retention has dropped is said to be."""
     dropped = dropped_ranges(db, request.start_ns, request.end_ns)
     gaps = pair_gaps(db, request.start_ns, request.end_ns, request.symbols, recorded=recorded)
-    return {symbol: explained(own, dropped) for symbol, own in gaps.items()}
+    limits = shortest_limits(recorded.spans)
+    return {symbol: explained(own, dropped, limits.get(symbol, SHORTEST_LIMIT_NS)) for symbol, own in gaps.items()}
 
 
 def _milliseconds(text: str, option: str) -> int:

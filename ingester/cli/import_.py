@@ -57,7 +57,7 @@ def import_(
     importer, taken = Importer(db, skip_bad), list[Imported]()
     try:
         with _bar(len(files)) as bar:
-            for path in files:
+            for path in importer.in_order(files):
                 taken.append(importer.take(path))
                 bar.advance(bar.task_ids[0])
             taken = importer.check(taken)

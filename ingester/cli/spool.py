@@ -9,6 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from ingester.capture.practice import refuse_sending
 from ingester.cli.options import data_dir_option, data_options, open_questdb
 from ingester.cli.signals import stop_signals
 from ingester.errors import OperationError
@@ -84,6 +85,7 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
         )
         return
     db, _ = open_questdb(data_dir, questdb, new=True)
+    refuse_sending(db, data_dir)
     complete = True
     with stop_signals() as stop:
         for each in chosen:

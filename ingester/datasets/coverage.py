@@ -12,6 +12,7 @@ from ingester.datasets.gaps import Gap, collector_gaps, coverage_gaps
 from ingester.datasets.manifest import gap_mapping, iso
 from ingester.datasets.spans import (
     DAY,
+    SHORTEST_LIMIT_NS,
     STEP,
     Progress,
     Recorded,
@@ -20,6 +21,7 @@ from ingester.datasets.spans import (
     median_interval_ns,
     pieces,
     recorded_spans,
+    shortest_limits,
     where,
 )
 from ingester.store.questdb import QuestDB
@@ -114,7 +116,8 @@ def pair_coverages(
     found = collector_gaps(db, recorded, start_ns, end_ns, symbols, None, lambda share: progress(0.6 + share * 0.3))
     dropped = dropped_ranges(db, start_ns, end_ns)
     gaps = coverage_gaps(found, spans, start_ns, end_ns, symbols)
-    gaps = {symbol: without(own, dropped) for symbol, own in gaps.items()}
+    limits = shortest_limits(spans)
+    gaps = {symbol: without(own, dropped, limits.get(symbol, SHORTEST_LIMIT_NS)) for symbol, own in gaps.items()}
     rows = _books(db, spans, start_ns, end_ns, piece_ns)
     progress(1.0)
     intervals = _intervals(db, spans, start_ns, end_ns)

@@ -33,14 +33,17 @@ def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
     return ranges
 
 
-def explained(gaps: Iterable[Gap], dropped: Sequence[Range]) -> list[Gap]:
-    """The gaps with what was dropped of them apart, for that reason."""
-    return [part for gap in gaps for part in _split(gap, dropped)]
+def explained(gaps: Iterable[Gap], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS) -> list[Gap]:
+    """The gaps of a pair with what was dropped of them apart, for that reason.
+
+    `limit_ns`: from when on a silence of the pair is a gap.
+    """
+    return [part for gap in gaps for part in _split(gap, dropped, limit_ns)]
 
 
-def without(gaps: Iterable[Gap], dropped: Sequence[Range]) -> list[Gap]:
+def without(gaps: Iterable[Gap], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS) -> list[Gap]:
     """The gaps without what was dropped of them."""
-    return [gap for gap in explained(gaps, dropped) if gap.reason != DROPPED]
+    return [gap for gap in explained(gaps, dropped, limit_ns) if gap.reason != DROPPED]
 
 
 def length_ns(dropped: Sequence[Range], start_ns: int, end_ns: int) -> int:
@@ -48,13 +51,13 @@ def length_ns(dropped: Sequence[Range], start_ns: int, end_ns: int) -> int:
     return sum(max(0, min(until_ns, end_ns) - max(since_ns, start_ns)) for since_ns, until_ns in dropped)
 
 
-def _split(gap: Gap, dropped: Sequence[Range]) -> Iterator[Gap]:
+def _split(gap: Gap, dropped: Sequence[Range], limit_ns: int) -> Iterator[Gap]:
     at_ns = gap.since_ns
     for since_ns, until_ns in (each for each in dropped if each[0] < gap.until_ns and each[1] > gap.since_ns):
         # A moment between the last row before and midnight is only the rhythm of the pair.
-        if since_ns - at_ns > SHORTEST_LIMIT_NS:
+        if since_ns - at_ns > limit_ns:
             yield gap._replace(since_ns=at_ns, until_ns=since_ns)
-        at_ns = gap.until_ns if gap.until_ns - until_ns <= SHORTEST_LIMIT_NS else until_ns
+        at_ns = gap.until_ns if gap.until_ns - until_ns <= limit_ns else until_ns
         yield gap._replace(since_ns=max(gap.since_ns, since_ns), until_ns=at_ns, reason=DROPPED)
     if at_ns < gap.until_ns:
         yield gap._replace(since_ns=at_ns)

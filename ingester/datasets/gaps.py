@@ -23,6 +23,7 @@ from ingester.datasets.spans import (
     by_key,
     limit_ns,
     recorded_spans,
+    shortest_limits,
     tables,
     where,
 )
@@ -217,12 +218,12 @@ def coverage_gaps(
     result = {}
     for symbol in symbols or ():
         result[symbol] = [Gap(symbol, start_ns, end_ns, NOT_WATCHED if symbol in never else NOT_RECORDED, "")]
-    for symbol in sorted({span.symbol for span in spans}):
-        limits = [limit_ns(each) for (name, _), each in series.items() if name == symbol]
+    collectors = Counter(symbol for symbol, _ in series)
+    for symbol, limit in sorted(shortest_limits(spans).items()):
         result[symbol] = [
             gap
-            for gap in _common(absences[symbol], len(limits))
-            if gap.reason not in (UNEXPLAINED, NOT_RECORDED) or gap.length_ns > min(limits)
+            for gap in _common(absences[symbol], collectors[symbol])
+            if gap.reason not in (UNEXPLAINED, NOT_RECORDED) or gap.length_ns > limit
         ]
     return result
 

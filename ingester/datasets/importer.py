@@ -22,7 +22,7 @@ from ingester.datasets.origins import EXPECTED, Origin, Origins
 from ingester.datasets.recordings import open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 from ingester.events import Event
-from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
+from ingester.grid import Floats, Nanoseconds
 from ingester.snapshot import level_columns
 from ingester.store import schema
 from ingester.store.query import between, quoted
@@ -77,6 +77,16 @@ class Importer:
         self._on_the_way: dict[str, tuple[int, int]] = {}
         """Of each pair, the range in ns of what was written and may not be visible yet."""
 
+    def in_order(self, paths: Sequence[Path]) -> list[Path]:
+        """Files of rows as received before those of a grid, whose rows only repeat books."""
+        return sorted(paths, key=self._is_on_grid)
+
+    def _is_on_grid(self, path: Path) -> bool:
+        try:
+            return self._origins.of(path).every_ns > 0
+        except UnreadableRecording:
+            return False
+
     def take(self, path: Path) -> Imported:
         """Stores the rows of one file; the answer tells of a file that cannot be read.
 
@@ -116,7 +126,7 @@ class Importer:
     def _store_books(self, symbol: str, books: Books, every_ns: int) -> tuple[int, int]:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
         times, values = books.times, books.values
-        self._wait_for(symbol, int(times[0]) - (LOOK_BACK_NS if every_ns else 0), int(times[-1]))
+        self._wait_for(symbol, int(times[0]) - (known.LONGEST_BACK_NS if every_ns else 0), int(times[-1]))
         found = known.find(self._db, symbol, times, values, every_ns, IMPORTED)
         rows = ~found.known
         if rows.any():

@@ -3,8 +3,8 @@
 A row of the table is the same book where it has the same pair, the same microsecond and the same numbers at each level
 of the file; the table may have more levels. A row that has fewer levels, and the same numbers there, is a cut of the
 book: then the book is stored with that row's update id, so that both count as copies of one book, and of those of
-collector `import` the deeper one takes the other's place. Rows of a grid repeat an earlier book: it is known where the
-table has it.
+collector `import` the deeper one takes the other's place. Rows of a grid repeat the last book before them, however old
+that is: it is known where the table has it, among those of the last minute before the newest.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ingester.clock import SECOND
 from ingester.datasets.merging import WINDOW_NS
 from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
-from ingester.store.query import rows_by_symbol
+from ingester.store.partitions import DAY
+from ingester.store.query import last_rows, rows_by_symbol
 from ingester.store.questdb import QuestDB
 from ingester.store.reader import Reader, Rows
 
@@ -24,6 +25,8 @@ PAIRS_AT_ONCE = 1 << 17
 """Rows of file and table that are held against each other at once."""
 MICROSECOND = SECOND // 1_000_000
 NEW = -1
+LONGEST_BACK_NS = DAY
+"""So far before the first row of a grid the book is looked for that it repeats."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -52,8 +55,8 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     if not n:
         return found
     start_ns, end_ns = int(times[0]), int(times[-1]) + MICROSECOND
-    before_ns = LOOK_BACK_NS if every_ns else 0
-    counts = rows_by_symbol(db, start_ns - before_ns, end_ns)
+    begin_ns = _newest_before(db, symbol, start_ns) - LOOK_BACK_NS if every_ns else start_ns
+    counts = rows_by_symbol(db, begin_ns, end_ns)
     if not counts.get(symbol):
         return found
     levels, bits = values.shape[1] // 4, _bits(values)
@@ -61,7 +64,7 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     taken = [found.taken]
     last: _Before | None = None
     looked_at = 0
-    for rows in _read(db, symbol, levels, counts, start_ns - before_ns, end_ns):
+    for rows in _read(db, symbol, levels, counts, begin_ns, end_ns):
         here = slice(*np.searchsorted(times, [rows.times[0], rows.times[-1] + 1]).tolist())
         theirs = _bits(rows.values)
         _compare(found, here, times, bits, depths, rows, theirs)
@@ -76,6 +79,15 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     if (cut := np.flatnonzero((found.ids != NEW) & ~found.known)).size:
         _merged(db, symbol, levels, counts, found, times, bits, cut)
     return found._replace(taken=np.unique(np.concatenate(taken)))
+
+
+def _newest_before(db: QuestDB, symbol: str, at_ns: int) -> int:
+    """When the last book before a time was received, at most `LONGEST_BACK_NS` earlier; that time where none was."""
+    for back_ns in (LOOK_BACK_NS, LONGEST_BACK_NS):
+        newest_ns = last_rows(db, at_ns - back_ns, at_ns).get(symbol)
+        if newest_ns is not None:
+            return newest_ns
+    return at_ns
 
 
 def depths_of(values: Floats) -> npt.NDArray[np.int64]:
@@ -169,13 +181,13 @@ class _Before(NamedTuple):
 
     @classmethod
     def of(cls, before: "_Before | None", rows: Rows, theirs: Any, every_ns: int, own: str) -> "_Before":
-        """With those of the last minute before them."""
+        """With those of the last minute that there was before them."""
         by_own = rows.collectors.index(own) if own in rows.collectors else -1
         real = ~((rows.by == by_own) & (rows.times % every_ns == 0))
         times, bits = rows.times[real], theirs[real]
         marks = _marks(bits)
         if before is not None:
-            recent = before.times >= rows.times[0] - LOOK_BACK_NS
+            recent = before.times >= before.times.max(initial=0) - LOOK_BACK_NS
             times = np.concatenate([before.times[recent], times])
             bits = np.concatenate([before.bits[recent], bits])
             marks = np.concatenate([before.marks[recent], marks])
@@ -184,7 +196,7 @@ class _Before(NamedTuple):
 
 
 def _repeats(found: Found, times: Nanoseconds, bits: Any, here: slice, before: _Before) -> None:
-    """Notes rows of a grid that repeat a book of the last minute."""
+    """Notes rows of a grid that repeat the newest book before them, or one of the last minute before that."""
     rows = here.start + np.flatnonzero(~found.known[here])
     if not len(rows) or not len(before.times):
         return
@@ -200,8 +212,10 @@ def _repeats(found: Found, times: Nanoseconds, bits: Any, here: slice, before: _
     source = latest[at_row]
     row = order[at_row] - len(before.marks)
     row, source = row[source >= 0], order[source[source >= 0]]
-    age = times[rows[row]] - before.times[source]
-    same = (age >= 0) & (age <= LOOK_BACK_NS) & (bits[rows[row]] == before.bits[source]).all(axis=1)
+    received = np.sort(before.times)
+    newest = received[np.searchsorted(received, times[rows[row]], side="right") - 1]  # there is one: the source
+    recent = before.times[source] >= newest - LOOK_BACK_NS
+    same = recent & (times[rows[row]] >= before.times[source]) & (bits[rows[row]] == before.bits[source]).all(axis=1)
     hit = rows[row[same]]
     found.known[hit] = found.elsewhere[hit] = True
 

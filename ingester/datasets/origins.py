@@ -75,7 +75,8 @@ class Origins:
         manifest = self._manifest
         if isinstance(manifest, str):
             return named._replace(note=manifest)
-        pair = next((item for item in manifest.pairs.items() if item[1].file == path.name), None) if manifest else None
+        names = (path.name, _unpacked(path.name))
+        pair = next((item for item in manifest.pairs.items() if item[1].file in names), None) if manifest else None
         if manifest is None or pair is None:
             return named
         try:
@@ -89,6 +90,12 @@ class Origins:
 def symbol_of(name: str) -> str:
     """`ADAUSDT` of a file name; empty where it tells none. Raises UnreadableRecording for an unknown ending."""
     return _named(name).symbol
+
+
+def _unpacked(name: str) -> str:
+    """The name that a file had before it was packed."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in PACKED else name
 
 
 def kind_of(name: str) -> str:

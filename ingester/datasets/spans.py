@@ -103,6 +103,15 @@ def limit_ns(series: Sequence[Span]) -> int:
     return max(SHORTEST_LIMIT_NS, LIMIT_INTERVALS * median_interval_ns(series))
 
 
+def shortest_limits(spans: Sequence[Span]) -> dict[str, int]:
+    """From when on a silence is a gap, by pair: that of the collector for which it is the shortest."""
+    limits: dict[str, int] = {}
+    for (symbol, _), series in by_key(spans).items():
+        limit = limit_ns(series)
+        limits[symbol] = min(limit, limits.get(symbol, limit))
+    return limits
+
+
 def median_interval_ns(series: Sequence[Span]) -> int:
     """The median interval over several spans; 0 where none has one."""
     known = sorted((span.interval_ns, span.rows) for span in series if span.interval_ns)

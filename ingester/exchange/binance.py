@@ -25,6 +25,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ingester.proxies import is_loopback
+
 DEPTHS = (5, 10, 20)
 INTERVAL_MS = 100
 STREAMS_PER_CONNECTION = 1024  # rule 3
@@ -57,7 +59,6 @@ EXCHANGES = {
 
 SIMULATOR, TESTNET = "simulator", "testnet"
 """Names of exchanges whose books are not real."""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def rightly_named(exchange: Exchange) -> Exchange:
@@ -70,14 +71,14 @@ def rightly_named(exchange: Exchange) -> Exchange:
     own = {urlsplit(preset.stream_url).hostname: name for name, preset in EXCHANGES.items()}
     if parts.hostname in own:
         return exchange._replace(name=own[parts.hostname])
-    if exchange.name in EXCHANGES or (parts.hostname in _LOOPBACK and exchange.name != SIMULATOR):
+    if exchange.name in EXCHANGES or (is_loopback(parts.hostname or "") and exchange.name != SIMULATOR):
         return exchange._replace(name=parts.netloc.rpartition("@")[2])
     return exchange
 
 
 def is_practice(name: str) -> bool:
     """Whether an exchange of this name, as `rightly_named` gives it, sends books that are not real."""
-    return name in (SIMULATOR, TESTNET) or urlsplit(f"//{name}").hostname in _LOOPBACK
+    return name in (SIMULATOR, TESTNET) or is_loopback(urlsplit(f"//{name}").hostname or "")
 
 
 UpdateId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # what the table's LONG holds

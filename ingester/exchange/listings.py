@@ -9,7 +9,6 @@ lack pairs for a while, as during maintenance. So a pair counts as listed for a 
 much fewer pairs than the last one is not believed, unless it stays so for a day. Times are seconds since 1970.
 """
 
-import ipaddress
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ingester.errors import Incomplete
+from ingester.proxies import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +154,4 @@ class KeptListing:
 
 
 def _is_local(source: str) -> bool:
-    host = urlsplit(source).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urlsplit(source).hostname or "")

@@ -55,7 +55,9 @@ def ensure(db: QuestDB, missing: Mapping[str, str]) -> None:
     work = _work(db, names, missing)
     if missing and not work.native:
         _add(db, missing)
-        missing = {}
+        missing = {}  # and retention may have made a day Parquet at the same moment
+        names = partitions.column_names(db)
+        work = _work(db, names, missing)
     if not work.parquet:
         return
     try:
@@ -201,7 +203,9 @@ def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
         partitions.make_native(db, day.day, lambda: False)
     _add(db, missing)
     for number, day in enumerate(work.parquet, 1):
-        begun = time.monotonic()
+        begun, now = time.monotonic(), partitions.find(db, day.day)
+        if now is None or now.is_active:  # the newest day stays native
+            continue
         partitions.convert(db, day.day, lambda: False)
         after = partitions.find(db, day.day)
         if after is not None:
@@ -213,6 +217,8 @@ def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
 def _add(db: QuestDB, missing: Mapping[str, str]) -> None:
     for name, type_ in missing.items():
         db.sql(f"ALTER TABLE {ORDERBOOK} ADD COLUMN IF NOT EXISTS {name} {type_}")
+    if missing:
+        partitions.settle(db)  # views see only what is applied
 
 
 def _note(db: QuestDB, kind: str, detail: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from recorder import Recorder, url_of
+from spools import wait_in_spool
 
 from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
 from ingester.cli import cli
@@ -22,6 +23,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder
 
 REAL, SIMULATED = "binance", "simulator"
+AWAY = Endpoint.parse("http://127.0.0.1:1")
 AT = 1_700_000_000_000_000_000
 
 
@@ -60,6 +62,9 @@ def recorded_by(db, *exchanges):
         (Exchange("binance-us", "ws://localhost:1", ""), "localhost:1", True),
         (Exchange("mine", "ws://[::1]:9443", ""), "[::1]:9443", True),
         (Exchange("mine", "wss://books.example", ""), "mine", False),
+        (Exchange("binance", "ws://127.0.0.2:9443", ""), "127.0.0.2:9443", True),
+        (Exchange("mine", "ws://0.0.0.0:9443", ""), "0.0.0.0:9443", True),
+        (Exchange("mine", "ws://db.localhost:9443", ""), "db.localhost:9443", True),
         (Exchange("simulator", "ws://127.0.0.1:9443", ""), "simulator", True),
         (Exchange("simulator", "wss://stream.binance.com:9443", ""), "binance", False),
         (EXCHANGES["testnet"], "testnet", True),
@@ -93,6 +98,26 @@ def test_the_same_kind_and_an_empty_table_are_fine(db, tmp_path):
     db.sql("TRUNCATE TABLE orderbook")
     db.sql("SELECT wait_wal_table('orderbook')")
     refuse_mixing(db, REAL, tmp_path)
+
+
+@pytest.mark.parametrize(("left", "wanted"), [(REAL, SIMULATED), (SIMULATED, REAL)])
+def test_rows_of_the_other_kind_that_still_wait_are_not_forgotten(db, questdb, tmp_path, left, wanted):
+    """The table is empty: QuestDB was away, or it is another one now."""
+    (tmp_path / "recorded.json").write_text(f'{{"http://127.0.0.1:1": "{left}"}}')
+    wait_in_spool(tmp_path, "old")
+    told = rf"\(from {left}\), and {wanted} would add .*30 rows of the recorder old"
+    with pytest.raises(MixedData, match=told):
+        refuse_mixing(db, wanted, tmp_path)
+    with pytest.raises(MixedData, match=told):
+        refuse_mixing_unasked(AWAY, wanted, tmp_path)
+    refuse_mixing(db, left, tmp_path)
+    recorded_by(db, wanted)
+    sent = CliRunner().invoke(
+        cli, ["spool", "send", "--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path)]
+    )
+    assert sent.exit_code == 1
+    assert f"(from {wanted})" in sent.output
+    assert db.sql("SELECT count() FROM orderbook").rows == [[1]]
 
 
 def test_a_start_is_refused_before_anything_is_recorded(db, questdb, tmp_path):

@@ -44,6 +44,13 @@ def test_a_gap_is_told_apart_from_what_was_dropped_of_it(since_ns, until_ns, par
     assert told(without([gap(since_ns, until_ns)], DAYS)) == [part for part in parts if part[2] != DROPPED]
 
 
+def test_a_moment_that_the_rhythm_of_the_pair_allows_is_no_gap_of_its_own():
+    slow = [gap(10 * DAY - 20 * SECOND, 12 * DAY + 30 * SECOND)]
+    assert told(explained(slow, DAYS, 60 * SECOND)) == [(10 * DAY, 12 * DAY + 30 * SECOND, DROPPED)]
+    assert without(slow, DAYS, 60 * SECOND) == []
+    assert [each.length_ns for each in without(slow, DAYS, 25 * SECOND)] == [30 * SECOND]
+
+
 def test_a_short_gap_beside_stays_whole():
     short = gap(9 * DAY, 9 * DAY + 1, UNEXPLAINED)
     assert explained([short], DAYS) == [short]

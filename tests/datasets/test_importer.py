@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from data_sets import grid_pairs, make, received_pairs
 
+from ingester.clock import SECOND
 from ingester.datasets import content, lines, recordings
 from ingester.datasets.dataset import columns, parse_time
 from ingester.datasets.importer import Importer, row_ids
@@ -196,6 +198,15 @@ def test_a_deeper_copy_of_a_recorders_book_counts_as_that_book(db, tmp_path):
         (checked,) = importer.check([importer.take(written(tmp_path, "IMPL", frame))])
         assert (checked.rows, checked.new, checked.failure) == (20, new, "")
     assert db.sql("DECLARE @pair := 'IMPLUSDT' SELECT count() FROM books").rows == [[20]]
+
+
+def test_rows_as_received_come_before_those_of_a_grid(db, tmp_path):
+    grid = make(tmp_path / "a", "csv", grid_pairs(3), every_ns=SECOND // 10)
+    raw = make(tmp_path / "b", "csv", received_pairs(3))
+    paths = [*sorted(grid.iterdir()), tmp_path / "c.txt", *sorted(raw.iterdir())]
+    order = Importer(db).in_order(paths)
+    assert {path.parent for path in order[-2:]} == {grid}
+    assert sorted(order) == sorted(paths)
 
 
 def test_two_books_of_one_microsecond_stay_in_whatever_files_they_come(db, tmp_path):

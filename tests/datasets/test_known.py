@@ -7,7 +7,7 @@ from ingester.clock import SECOND
 from ingester.datasets import known
 from ingester.datasets.dataset import parse_time
 from ingester.snapshot import Snapshot
-from ingester.store import schema
+from ingester.store import reader, schema
 from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder
 
@@ -131,6 +131,21 @@ def test_rows_of_a_grid_are_known_where_they_repeat_a_book_of_the_table(db):
     assert answer.elsewhere.sum() > 1000
     assert not found(db, "KNOWG", grid, rows).known.all()  # as rows of their own time they are new
     assert not found(db, "KNOWG", grid - 10 * STEP, rows, STEP).known.any()  # a book repeats none that comes after it
+
+
+@pytest.mark.parametrize("every", [1, 60, 300])
+def test_rows_of_a_grid_are_known_however_old_the_book_is_that_they_repeat(db, monkeypatch, every):
+    monkeypatch.setattr(reader, "SLICE_ROWS", 7)
+    chance, symbol = np.random.default_rng(every), f"KNOWS{every}"
+    received = START + np.cumsum(chance.choice([20, 90, 400, 4000], 60)) * SECOND + 7000
+    books = values(60)
+    recorded(db, symbol, received, books)
+    grid = np.arange(START, received[-1] + 7200 * SECOND, every * SECOND)
+    grid = grid[grid >= received[3] + 70 * SECOND]
+    rows = books[np.searchsorted(received, grid, side="right") - 1]
+    for part in np.array_split(np.arange(len(grid)), 5):
+        assert found(db, symbol, grid[part], rows[part], every * SECOND).known.all()
+    assert not found(db, symbol, grid, np.roll(rows, len(rows) // 2, axis=0), every * SECOND).known.all()
 
 
 def test_rows_that_were_imported_from_a_grid_are_not_what_others_repeat(db):

@@ -48,6 +48,9 @@ def test_the_manifest_tells_pair_grid_and_gaps(tmp_path):
     btc, eth = (origins.of(path) for path in sorted(folder.glob("*.csv")))
     assert btc == ("BTCUSDT", SECOND // 10, ((NOON + SECOND, NOON + 3 * SECOND, "test"),), 0, "")
     assert eth[:3] == ("ETHUSDT", SECOND // 10, ())
+    packed = sorted(folder.glob("BTC*.csv"))[0]
+    packed = packed.rename(packed.with_name(f"{packed.name}.gz"))
+    assert Origins().of(packed) == btc
     plain = make(tmp_path / "other", "csv", received_pairs(100))
     assert origins.of(next(plain.glob("BTC*.csv")))[:3] == ("BTCUSDT", 0, ())
 

@@ -291,6 +291,33 @@ def test_rows_with_more_levels_than_the_table_has_do_not_add_them_unasked(server
     assert len(partitions.column_names(db)) == 24
 
 
+def test_a_day_that_becomes_parquet_in_the_moment_before_the_columns_come_is_mended(server, db, monkeypatch):
+    real = columns._add
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(columns, "_add", real)
+        make_parquet(db, DAYS[0])
+        real(*arguments)
+
+    monkeypatch.setattr(columns, "_add", meanwhile)
+    schema.ensure(db, 20)
+    assert forms(db)[DAYS[0]] is True
+    assert len(db.sql(f"SELECT bid_20 FROM orderbook WHERE timestamp IN '{DAYS[0]}'").rows) == ROWS
+    with db.parquet(f"SELECT * FROM orderbook WHERE timestamp IN '{DAYS[0]}'", bytearray()) as data:
+        assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 84)
+
+
+def test_a_parquet_day_that_is_the_newest_now_stays_native_until_it_is_not(server, db):
+    make_parquet(db, DAYS[1])
+    assert partitions.drop(db, DAYS[2], lambda: False)
+    schema.ensure(db, 20)
+    assert forms(db) == {DAYS[0]: False, DAYS[1]: False}
+    assert len(db.sql("SELECT * FROM books").rows) == 2 * ROWS
+    store(db, books("AUSDT", FIRST + 2 * DAY + NOON, 20))
+    schema.ensure(db, 20)
+    assert forms(db) == {DAYS[0]: False, DAYS[1]: True, DAYS[2]: False}
+
+
 def test_a_column_of_the_users_own_counts_too(server, db):
     make_parquet(db, DAYS[0])
     db.sql("ALTER TABLE orderbook ADD COLUMN note VARCHAR")
