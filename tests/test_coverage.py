@@ -1,7 +1,10 @@
 """`ingester coverage` as a user meets it."""
 
 import json
+import re
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,10 +12,13 @@ from recorder import url_of
 
 from ingester.cli import cli
 from ingester.clock import SECOND
+from ingester.datasets.coverage import pair_coverages
 from ingester.datasets.dataset import parse_time
+from ingester.datasets.spans import DAY, recorded_spans
 from ingester.events import Event
 from ingester.snapshot import Snapshot
 from ingester.store import schema
+from ingester.store.partitions import partitions
 from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder
 from ingester.store.server import ManagedServer
@@ -174,5 +180,51 @@ def test_a_server_without_rows_says_what_to_do(tmp_path):
         assert "Nothing was recorded yet" in answer.output
         schema.ensure(QuestDB(server.ensure()), 5)
         assert "Nothing was recorded yet" in CliRunner().invoke(cli, ["coverage", "--questdb", url]).output
+    finally:
+        server.stop()
+
+
+def test_only_days_with_rows_are_asked_for_however_long_the_range(recorded):
+    db = QuestDB(recorded.endpoint)
+    asked = []
+    sql = db.sql
+    db.sql = lambda statement: asked.append(statement) or sql(statement)
+    centuries = (parse_time("1970-01-01"), parse_time("2261-01-01"))
+    spans = recorded_spans(db, *centuries, DAY, ["COVAUSDT"])
+    assert sum(span.rows for span in spans) > 5000
+    assert len(asked) <= 5 + len(partitions(db))
+    asked.clear()
+    (whole,) = pair_coverages(db, *centuries, ["COVAUSDT"])
+    assert len(asked) <= 20 + 2 * len(partitions(db))
+    assert sum(piece.rows for piece in whole.pieces) == whole.whole.rows
+    assert sum(piece.missing_ns for piece in whole.pieces) == whole.whole.missing_ns
+    assert len(whole.pieces) < 10  # years without rows are one piece each
+
+
+@pytest.mark.slow
+def test_rows_of_impossible_times_cost_nothing_and_can_be_removed_as_the_documents_say(tmp_path):
+    server = ManagedServer(tmp_path, heap="384m")
+    try:
+        db = QuestDB(server.ensure())
+        schema.ensure(db, 5)
+        start = parse_time("2020-01-01 12:00")
+        times = [SECOND, *range(start, start + 60 * SECOND, SECOND), parse_time("2261-01-01")]
+        encoder = RowEncoder(5, "cov")
+        db.write(encoder.snapshots([Snapshot("COVXUSDT", at, 1, [(1.0, 1.0)], [(2.0, 1.0)]) for at in times]))
+        db.sql("SELECT wait_wal_table('orderbook')")
+        options = ("--data-dir", str(tmp_path))
+        began = time.monotonic()
+        answer = CliRunner().invoke(cli, ["coverage", *options])
+        assert answer.exit_code == 0, answer.output
+        assert time.monotonic() - began < 30
+        assert "106286 days" in answer.output
+        text = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text()
+        statements = re.findall(r'ingester sql "(ALTER TABLE orderbook DROP PARTITION [^"]+)"', text)
+        assert len(statements) == 2
+        for statement in statements:
+            assert CliRunner().invoke(cli, ["sql", statement, *options]).exit_code == 0
+        db.sql("SELECT wait_wal_table('orderbook')")
+        answer = CliRunner().invoke(cli, ["coverage", *options])
+        assert "60 rows, 100.000 % of the time covered" in answer.output
     finally:
         server.stop()

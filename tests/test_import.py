@@ -1,7 +1,10 @@
 """`ingester import` as a user meets it."""
 
+import gzip
+import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +18,10 @@ from recorder import interruptible, url_of
 from ingester.cli import cli
 from ingester.datasets.dataset import parse_time
 from ingester.grid import as_frame
+from ingester.snapshot import Snapshot
 from ingester.store import schema
 from ingester.store.questdb import QuestDB
+from ingester.store.rows import RowEncoder
 
 START = parse_time("2018-05-01 08:31")
 
@@ -47,10 +52,10 @@ def test_folders_and_files_of_every_layout_are_imported_and_a_second_time_change
     books(200)[100:].astype(str).to_csv(raw / "ICMDA_USDT_100ms_(2018-05-01-08꞉31)_(2018-05-01-09꞉30)_(2).csv")
     single = tmp_path / "ICMDB_BTC_100ms_(2018-05-01 08:31)_(2018-05-01 09:00).pkl"
     books(50, 2).to_pickle(single)
-    for _ in range(2):
+    for new in (250, 0):
         answer = run(tmp_path / "hft data", single)
         assert answer.exit_code == 0, answer.output
-        assert "250 rows of 2 pairs from 3 files" in answer.output
+        assert f"250 rows of 2 pairs from 3 files: {new} new, {250 - new} known" in answer.output
         for text in ("ICMDAUSDT", "ICMDBBTC", "100", "2018-05-01 08:31:09.9", "2018-05-01 08:31:10"):
             assert text in answer.output
         assert (rows_of(questdb, "ICMDAUSDT"), rows_of(questdb, "ICMDBBTC")) == (200, 50)
@@ -88,6 +93,11 @@ def test_paths_without_recordings_are_wrong_usage(run, tmp_path):
     answer = run(tmp_path)
     assert answer.exit_code == 2
     assert "There is no file that ends in .pkl" in answer.output
+    (tmp_path / "notes.txt").touch()
+    answer = run(tmp_path)
+    assert answer.exit_code == 2
+    assert "1 file passed over" in answer.output
+    assert "notes.txt" in answer.output
     answer = run(tmp_path / "missing")
     assert answer.exit_code == 2
     assert "missing" in answer.output
@@ -100,6 +110,148 @@ def test_a_server_that_does_not_answer_is_one_sentence(tmp_path):
     assert answer.exit_code == 1
     assert "http://127.0.0.1:1 does not answer" in answer.output
     assert "Traceback" not in answer.output
+
+
+def test_what_is_passed_over_is_counted_and_named(run, tmp_path):
+    path = tmp_path / "ICMDH_USDT_100ms_(2018-05-01 08꞉31)_(1).csv"
+    books(10).to_csv(path)
+    path.rename(path.with_suffix(".CSV"))
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / f"._{path.name}").write_bytes(b"\0\5\26\7")
+    answer = run(tmp_path)
+    assert answer.exit_code == 0, answer.output
+    assert "10 rows of 1 pair from 1 file: 10 new, 0 known" in answer.output
+    assert "1 file passed over" in answer.output
+    assert "notes.txt" in answer.output
+    assert "._" not in answer.output
+
+
+def test_wrong_lines_refuse_their_file_unless_they_are_to_be_skipped(run, questdb, tmp_path):
+    path = tmp_path / "ICMDI_USDT_100ms_(2018-05-01 08꞉31)_(1).csv"
+    path.write_text(books(10).to_csv() + "2018-05-01 09:00:00,1,2\n2018-05-01 09:00:01,1")
+    answer = run(path)
+    assert answer.exit_code == 1
+    assert "line 12 has 3 fields, expected 21" in answer.output
+    assert rows_of(questdb, "ICMDIUSDT") == 0
+    answer = run(path, "--skip-bad")
+    assert answer.exit_code == 0, answer.output
+    assert "10 rows of 1 pair from 1 file: 10 new, 0 known" in answer.output
+    assert "1 bad line left out: line 12" in answer.output
+    assert "last line (13) has no end" in answer.output
+
+
+def test_a_file_of_tardis_needs_no_name_of_ours(run, questdb, tmp_path):
+    names = [f"{side}[{n}].{what}" for n in range(5) for side in ("asks", "bids") for what in ("price", "amount")]
+    rows = [
+        ["binance", "ICMDJUSDT", str(at), str(at + 5000), *(f"{at % 1000 + place}.25" for place in range(20))]
+        for at in range(START // 1000, START // 1000 + 30_000, 1000)
+    ]
+    head = ["exchange", "symbol", "timestamp", "local_timestamp", *names]
+    path = tmp_path / "binance_book_snapshot_5_2018-05-01_ICMDJUSDT.csv.gz"
+    path.write_bytes(gzip.compress("".join(",".join(line) + "\n" for line in [head, *rows]).encode()))
+    answer = run(path)
+    assert answer.exit_code == 0, answer.output
+    assert "30 rows of 1 pair from 1 file: 30 new, 0 known" in answer.output
+    assert "times are numbers, taken as us since 1970" in answer.output
+    assert rows_of(questdb, "ICMDJUSDT") == 30
+
+
+@pytest.fixture(scope="module")
+def recorded(questdb):
+    """Two recorders, of which one missed half a minute, and both ten seconds; ten levels, some of them thin."""
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 10)
+    chance = np.random.default_rng(7)
+    for symbol in ("IEXAUSDT", "币安人生USDT"):
+        times = START + np.cumsum(chance.integers(50_000, 150_000, 1200)) * 1000
+        prices = chance.random((1200, 40)).round(8)
+        for collector, missing, late_ns in (("one", (300, 600), 0), ("two", (500, 600), 3_000_000)):
+            kept = [place for place in range(1200) if not missing[0] <= place < missing[1]]
+            snapshots = [
+                Snapshot(
+                    symbol,
+                    int(times[place]) + late_ns,
+                    10**10 + place,
+                    [tuple(pair) for pair in prices[place, :20].reshape(-1, 2).tolist()][: 10 - place % 3],
+                    [tuple(pair) for pair in prices[place, 20:].reshape(-1, 2).tolist()],
+                )
+                for place in kept
+            ]
+            db.write(RowEncoder(10, collector).snapshots(snapshots))
+    db.sql("SELECT wait_wal_table('orderbook')")
+    return questdb
+
+
+def ingester(questdb, *arguments):
+    answer = CliRunner().invoke(cli, [*map(str, arguments), "--questdb", url_of(questdb.endpoint)])
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def exported(questdb, root, *options, pairs="IEXAUSDT,币安人生USDT"):
+    """The folder of a data set of the two minutes."""
+    since, until = "2018-05-01 08:31", "2018-05-01 08:33"
+    ingester(questdb, "export", "--from", since, "--to", until, "--pairs", pairs, "--root", root, *options)
+    (folder,) = (root / "extracted datasets").iterdir()
+    return folder
+
+
+def renamed(folder, target, old, new):
+    """A copy of a data set that is one of another pair."""
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.name == "manifest.json":
+            (target / path.name).write_text(path.read_text().replace(f'"{old}', f'"{new}').replace(old[:4], new[:4]))
+        elif path.name.startswith(old[:4]):
+            (target / path.name.replace(old[:4], new[:4])).write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--format", "pkl"),
+        ("--format", "csv", "--levels", 3),
+        ("--format", "parquet", "--levels", 10),
+        ("--format", "npz", "--levels", 10),
+        ("--format", "npz", "--every", "100ms"),
+        ("--format", "parquet", "--every", "1s", "--fill", "forward"),
+    ],
+)
+def test_of_an_own_data_set_nothing_is_new(recorded, tmp_path, options):
+    folder = exported(recorded, tmp_path, *options)
+    output = ingester(recorded, "import", folder)
+    assert re.search(r"[\d,]+ rows of 2 pairs from 2 files: 0 new, [\d,]+ known", output), output
+    assert ("its rows are repeats of books" in output) == ("--every" in options)
+    assert "passed over" not in output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--format", "pkl"),
+        ("--format", "csv", "--every", "100ms"),
+        ("--format", "npz", "--every", "100ms", "--fill", "forward"),
+    ],
+)
+def test_coverage_and_exports_after_an_import_report_the_gaps_of_the_data_set(recorded, tmp_path, options):
+    new = f"IE{len(options)}{options[1][0].upper()}"
+    folder = exported(recorded, tmp_path / "first", *options, pairs="IEXAUSDT")
+    told = json.loads((folder / "manifest.json").read_text())["pairs"]["IEXAUSDT"]
+    output = ingester(recorded, "import", renamed(folder, tmp_path / "copy", "IEXA", new))
+    assert " 0 known" in output
+    again = exported(recorded, tmp_path / "second", *options, pairs=f"{new}USDT")
+    found = json.loads((again / "manifest.json").read_text())["pairs"][f"{new}USDT"]
+    on_grid = "--every" in options
+    assert len(told["gaps"]) == len(found["gaps"]) == 1
+    assert 9 < told["gaps"][0]["seconds"] < 12
+    assert abs(found["gaps"][0]["seconds"] - told["gaps"][0]["seconds"]) <= (0.2 if on_grid else 0)
+    assert abs(found["coverage_percent"] - told["coverage_percent"]) <= (0.2 if on_grid else 0)
+    assert found["gaps"][0]["reason"] == told["gaps"][0]["reason"]
+    if not on_grid:
+        assert found["gaps"] == told["gaps"]
+        assert found["sha256"] == told["sha256"]
+    assert " 0 new" in ingester(recorded, "import", tmp_path / "copy")
 
 
 @pytest.mark.slow

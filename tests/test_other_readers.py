@@ -21,7 +21,7 @@ from ingester.datasets import formats
 from ingester.datasets.dataset import INDEX, columns
 from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.reading import open_rows
-from ingester.datasets.recordings import read
+from ingester.datasets.recordings import open_recording
 
 OLDER = ["python-dateutil==2.9.0.post0", "six==1.17.0", "pytz==2025.2", "tzdata==2025.2"]
 ENVIRONMENTS = {
@@ -160,7 +160,8 @@ def check_csv(path, values):
     assert same_bits(np.column_stack([table.column(name).to_numpy() for name in names]), values)
     rows = open_rows(path, "csv", 1)
     assert same_bits(rows.values(0, len(rows)), values)
-    assert same_bits(read(path).values, values)
+    imported = np.concatenate([piece.values for piece in open_recording(path).pieces()])
+    assert same_bits(imported, values)
 
 
 def csv_path(folder):

@@ -6,8 +6,10 @@ from collections import defaultdict
 
 import pandas as pd
 import pytest
-from recorder import Recorder, at, rows_of
+from click.testing import CliRunner
+from recorder import Recorder, at, rows_of, url_of
 
+from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.backup import run_folder
 from ingester.datasets.dataset import COLON, columns, parse_time
@@ -64,6 +66,10 @@ def test_what_a_short_run_recorded_is_in_its_files(questdb, tmp_path):
         table[symbol].append((at_ns, values))
     assert table.keys() == {"BTCUSDT", "ADAUSDT"}
     assert files == table
+    answer = CliRunner().invoke(cli, ["import", str(tmp_path), "--questdb", url_of(questdb.endpoint)])
+    assert answer.exit_code == 0, answer.output
+    known = sum(map(len, table.values()))
+    assert f"{known} rows of 2 pairs from 2 files: 0 new, {known} known" in answer.output
 
 
 @pytest.mark.slow

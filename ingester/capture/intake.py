@@ -135,8 +135,9 @@ class Intake:
                 self._events.extendleft(reversed(events))  # for when there is room
 
     def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:
-        url = binance.combined_url(self.settings.exchange.stream_url)
-        return Stream(name, url, inbox, self._arrived.set, self._clock.now, self._limit)
+        exchange = self.settings.exchange
+        url = binance.combined_url(exchange.stream_url)
+        return Stream(name, url, inbox, self._arrived.set, self._clock.now, self._limit, ca_file=exchange.ca_file)
 
     def _run(self) -> None:
         arrived, stopping = self._arrived, self._stopping

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import websocket
@@ -117,11 +118,13 @@ class Stream:
         limit: AttemptLimit,
         waits: Callable[[], Iterator[float]] = backoff,
         elapsed: Now = elapsed_ns,
+        ca_file: Path | None = None,
     ) -> None:
         self.name = name
         self.reading_ns: int | None = None
         """Since when it has been reading what is not in the inbox yet; None where there is no such thing."""
         self._url = url
+        self._ca_file = ca_file
         self._inbox = inbox
         self._arrived = arrived
         self._now = now
@@ -213,7 +216,7 @@ class Stream:
 
     def _live(self) -> str:
         """Connects and reads until the connection ends; returns why it did."""
-        connection = open_websocket(self._url, HANDSHAKE_SECONDS)
+        connection = open_websocket(self._url, HANDSHAKE_SECONDS, self._ca_file)
         try:
             self._renewal = ""
             self._outbox.clear()  # what came late was meant for the connection before

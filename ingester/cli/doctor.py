@@ -38,6 +38,7 @@ def doctor(
     ctx: click.Context,
     exchange: str,
     stream_url: str | None,
+    exchange_ca: Path | None,
     rest_url: str | None,
     root: Path,
     as_json: bool,
@@ -59,7 +60,7 @@ def doctor(
       ingester doctor --exchange simulator --json
     """
     checks = [
-        *_exchange_checks(exchange, stream_url, rest_url),
+        *_exchange_checks(exchange, stream_url, rest_url, exchange_ca),
         *machine.checks(managed=questdb is None),
         *disk.checks(data_dir),
         *database.checks(ManagedServer(data_dir) if questdb is None else None, questdb),
@@ -81,11 +82,11 @@ class _Nothing:
     def __exit__(self, *exception: object) -> None: ...
 
 
-def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None) -> list[Check]:
+def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> list[Check]:
     if is_our_own(name, stream_url, rest_url):
         told = Finding("exchange", "skipped", "the simulator runs inside the recorder, and needs no network")
         return [Check("exchange", lambda: iter([told]))]
-    chosen = exchange_at(name, stream_url, rest_url)
+    chosen = exchange_at(name, stream_url, rest_url, ca_file)
     Settings(("BTCUSDT",), chosen)  # raises SettingsError where an address is none
     return exchange.checks(chosen)
 

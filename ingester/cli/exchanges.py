@@ -1,45 +1,69 @@
 """Options that say whose books or pairs are meant, and the exchange that they name."""
 
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
 from ingester.capture.source import SIMULATOR
 from ingester.cli.options import Command
+from ingester.errors import SettingsError
 from ingester.exchange import binance
+from ingester.exchange.dial import NotConnected, tls_context
 
 _stream_url = click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
+
+
+def _usable(_context: click.Context, _option: click.Parameter, ca_file: Path | None) -> Path | None:
+    if ca_file is not None:
+        try:
+            tls_context(ca_file)
+        except NotConnected as error:
+            raise SettingsError(str(error)) from error
+    return ca_file
+
+
+_exchange_ca = click.option(
+    "--exchange-ca",
+    callback=_usable,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Certificates (PEM) to trust for the exchange.  [default: those that the system trusts]",
+)
 _rest_url = click.option("--rest-url", metavar="URL", help="REST base instead of the exchange's own.")
 
 
 def exchange_options(purpose: str) -> Callable[[Command], Command]:
-    """`--exchange`, the simulator among them, `--stream-url` and `--rest-url`; `purpose` is the first one's help."""
+    """`--exchange`, the simulator among them, and where it is reached; `purpose` is the first one's help."""
 
     def decorate(command: Command) -> Command:
-        return _exchange([*binance.EXCHANGES, SIMULATOR], purpose)(_stream_url(_rest_url(command)))
+        return _exchange([*binance.EXCHANGES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
 
     return decorate
 
 
 def listing_options(command: Command) -> Command:
-    """`--exchange` and `--rest-url`, for commands that ask what is listed."""
-    return _exchange(list(binance.EXCHANGES), "Whose pairs.")(_rest_url(command))
+    """`--exchange`, `--rest-url` and `--exchange-ca`, for commands that ask what is listed."""
+    return _exchange(list(binance.EXCHANGES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
 
 
-def exchange_at(name: str, stream_url: str | None, rest_url: str | None) -> binance.Exchange:
+def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> binance.Exchange:
     """What these options name, where it is not a simulator of our own."""
     preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
     return binance.rightly_named(
-        preset._replace(stream_url=stream_url or preset.stream_url, rest_url=rest_url or preset.rest_url)
+        preset._replace(
+            stream_url=stream_url or preset.stream_url, rest_url=rest_url or preset.rest_url, ca_file=ca_file
+        )
     )
 
 
-def listing_at(name: str, rest_url: str | None) -> binance.Exchange:
+def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> binance.Exchange:
     """Whom commands ask what is listed; another address than the exchange's own is called by its host."""
-    chosen = exchange_at(name, None, rest_url)
+    chosen = exchange_at(name, None, rest_url, ca_file)
     host, own = (
-        urlsplit(url).netloc.rpartition("@")[2] for url in (chosen.rest_url, exchange_at(name, None, None).rest_url)
+        urlsplit(url).netloc.rpartition("@")[2]
+        for url in (chosen.rest_url, exchange_at(name, None, None, None).rest_url)
     )
     return chosen if host == own else chosen._replace(name=host)
 

@@ -13,7 +13,8 @@ from ingester.cli.options import data_options, open_questdb
 from ingester.cli.tables import Table
 from ingester.datasets.dataset import time_text
 from ingester.datasets.importer import Imported, Importer
-from ingester.datasets.recordings import SUFFIXES, find
+from ingester.datasets.origins import ENDINGS
+from ingester.datasets.recordings import find
 from ingester.errors import SettingsError
 from ingester.store.endpoint import Endpoint
 from ingester.store.holds import ALWAYS_NS, IMPORT, holding
@@ -21,30 +22,38 @@ from ingester.words import counted
 
 MOST_FILES = 40
 """Of more files than this, the summary has a line per pair instead of one per file."""
+MOST_NOTES = 100
 
 
 @click.command("import", short_help="Bring earlier recordings into the table.")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--skip-bad", is_flag=True, help="Leave out lines that are wrong, instead of refusing their file.")
 @data_options
 @click.pass_context
-def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: Endpoint | None) -> None:
-    """Brings earlier recordings into the table: files (.pkl, .csv, also .gz) or folders of them.
+def import_(
+    ctx: click.Context, paths: Sequence[Path], skip_bad: bool, data_dir: Path, questdb: Endpoint | None
+) -> None:
+    """Brings earlier recordings into the table: files (.pkl, .csv, also packed as .gz, .bz2, .xz or .zst; .parquet and
+    .npz of exports) or folders of them.
 
     A file holds the books of one pair, which its name tells: ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl. Its columns are
     Bid_1, BidV_1, … Ask_1, AskV_1, … with the times as index or in a column `Request Time`, in UTC unless they say
-    otherwise. Rows get the collector `import`; importing again changes nothing. Nothing in a pickle is executed.
+    otherwise, or as numbers of s, ms, us or ns since 1970. Tardis' book_snapshot_5 and _25 are read as well. Rows get
+    the collector `import`. A book that the table has already, whoever recorded it, is not stored again. Nothing in a
+    pickle is executed.
 
     \b
     Examples:
       ingester import "hft data/raw fetched data"
       ingester import "ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).csv"
     """
-    files = find(paths)
+    files, passed_over = find(paths)
     if not files:
-        raise SettingsError(f"There is no file that ends in {', '.join(SUFFIXES)} in {', '.join(map(str, paths))}.")
+        _report_passed_over(passed_over)
+        raise SettingsError(f"There is no file that ends in {ENDINGS} in {', '.join(map(str, paths))}.")
     db, _ = open_questdb(data_dir, questdb, new=True)
     ctx.with_resource(holding(db, IMPORT, 0, ALWAYS_NS))
-    importer, taken = Importer(db), list[Imported]()
+    importer, taken = Importer(db, skip_bad), list[Imported]()
     try:
         with _bar(len(files)) as bar:
             for path in files:
@@ -55,6 +64,7 @@ def import_(ctx: click.Context, paths: Sequence[Path], data_dir: Path, questdb: 
         click.echo(f"stopped after {len(taken)} of {len(files)} files; their rows stay. The same command completes it.")
         ctx.exit(1)
     _report(taken)
+    _report_passed_over(passed_over)
     ctx.exit(1 if any(file.failure for file in taken) else 0)
 
 
@@ -71,20 +81,36 @@ def _report(taken: Sequence[Imported]) -> None:
     failed = [file for file in taken if file.failure]
     if stored:
         _print(
-            ("file", "pair", "rows", "from", "to"),
+            ("file", "pair", *_NUMBERS, "from", "to"),
             _per_file(stored) if len(stored) <= MOST_FILES else _per_pair(stored),
         )
+    if noted := [(file.path.name, note) for file in stored for note in file.notes]:
+        _print(("of the file", "note"), noted[:MOST_NOTES])
+        if len(noted) > MOST_NOTES:
+            click.echo(f"… and {len(noted) - MOST_NOTES} more notes; import fewer files at once to see them")
     if failed:
         _print(("not imported", "why"), [(str(file.path), file.failure) for file in failed])
     pairs = {file.symbol for file in stored if file.rows}
     left_out = f"; {len(failed)} of {len(taken)} files were left out" if failed else ""
-    rows, files = sum(file.rows for file in stored), counted(len(stored), "file")
-    click.echo(f"{counted(rows, 'row')} of {counted(len(pairs), 'pair')} from {files}{left_out}")
+    rows, new = sum(file.rows for file in stored), sum(file.new for file in stored)
+    click.echo(
+        f"{counted(rows, 'row')} of {counted(len(pairs), 'pair')} from {counted(len(stored), 'file')}{left_out}: "
+        f"{new:,} new, {rows - new:,} known"
+    )
+
+
+def _report_passed_over(passed_over: Sequence[tuple[Path, str]]) -> None:
+    """Names what was found in folders and is no recording."""
+    if not passed_over:
+        return
+    _print(("passed over", "why"), [(str(path), why) for path, why in passed_over[:MOST_NOTES]])
+    more = f"; the first {MOST_NOTES} are named" if len(passed_over) > MOST_NOTES else ""
+    click.echo(f"{counted(len(passed_over), 'file')} passed over{more}")
 
 
 def _per_file(files: Sequence[Imported]) -> Iterator[Sequence[str]]:
     for file in files:
-        yield (file.path.name, file.symbol, f"{file.rows:,}", *_range(file.rows, file.first_ns, file.last_ns))
+        yield (file.path.name, file.symbol, *_counts([file]), *_range(file.rows, file.first_ns, file.last_ns))
 
 
 def _per_pair(files: Sequence[Imported]) -> Iterator[Sequence[str]]:
@@ -93,17 +119,30 @@ def _per_pair(files: Sequence[Imported]) -> Iterator[Sequence[str]]:
         rows = sum(file.rows for file in own)
         first_ns = min((file.first_ns for file in own), default=0)
         last_ns = max((file.last_ns for file in own), default=0)
-        yield (f"{len(own)} files", symbol, f"{rows:,}", *_range(rows, first_ns, last_ns))
+        yield (f"{len(own)} files", symbol, *_counts(own), *_range(rows, first_ns, last_ns))
+
+
+_NUMBERS = ("rows", "new", "known")
+
+
+def _counts(files: Sequence[Imported]) -> Iterator[str]:
+    for name in _NUMBERS:
+        yield f"{sum(getattr(file, name) for file in files):,}"
 
 
 def _range(rows: int, first_ns: int, last_ns: int) -> tuple[str, str]:
     return (time_text(first_ns), time_text(last_ns)) if rows else ("", "")
 
 
+def _printable(text: str) -> str:
+    """Names and columns come from files: what would steer a terminal is replaced."""
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
 def _print(names: Sequence[str], lines: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in names:
-        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(_printable, line))
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)

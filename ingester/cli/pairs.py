@@ -102,6 +102,7 @@ def add(
     no_check: bool,
     exchange: str,
     rest_url: str | None,
+    exchange_ca: Path | None,
     data_dir: Path,
     pairs_file: Path | None,
 ) -> None:
@@ -118,7 +119,7 @@ def add(
     """
     file = watch_list(data_dir, pairs_file)
     wanted = _words(names)
-    listed = {} if no_check else _listed(exchange, rest_url)
+    listed = {} if no_check else _listed(exchange, rest_url, exchange_ca)
     symbols = list(dict.fromkeys(pair_named(name, quote, listed) for name in wanted))
     if listed:
         for remark in choose(symbols, True, listed).remarks:
@@ -178,9 +179,9 @@ def _words(names: tuple[str, ...]) -> list[str]:
     return words
 
 
-def _listed(exchange: str, rest_url: str | None) -> dict[str, Listing]:
+def _listed(exchange: str, rest_url: str | None, ca_file: Path | None) -> dict[str, Listing]:
     try:
-        return fetch_listings(listing_at(exchange, rest_url))
+        return fetch_listings(listing_at(exchange, rest_url, ca_file))
     except ExchangeError as error:
         log.warning("not checked whether the exchange lists them: %s", error)
         return {}

@@ -73,6 +73,7 @@ def screen(
     supply_source: str | None,
     exchange: str,
     rest_url: str | None,
+    exchange_ca: Path | None,
     data_dir: Path,
     pairs_file: Path | None,
 ) -> None:
@@ -109,7 +110,7 @@ def screen(
         with_stablecoins,
         with_leveraged,
     )
-    place = listing_at(exchange, rest_url)
+    place = listing_at(exchange, rest_url, exchange_ca)
     source = supply_source or (f"{rest_url.rstrip('/')}{PRODUCTS}" if rest_url else DEFAULT_SOURCE)
     file = watch_list(data_dir, pairs_file)
     if pause is None:

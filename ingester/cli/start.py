@@ -115,6 +115,7 @@ def start(
     interval: str,
     exchange: str,
     stream_url: str | None,
+    exchange_ca: Path | None,
     rest_url: str | None,
     data_dir: Path,
     questdb: Endpoint | None,
@@ -157,7 +158,7 @@ def start(
     _look_for_leftovers(data_dir, collector)
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
-        source = _exchange(exchange, stream_url, rest_url, plan.symbols, closing)
+        source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
         settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
         check = beside(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
@@ -194,12 +195,17 @@ def _wait_for_clock() -> None:
 
 
 def _exchange(
-    name: str, stream_url: str | None, rest_url: str | None, symbols: list[str], closing: contextlib.ExitStack
+    name: str,
+    stream_url: str | None,
+    rest_url: str | None,
+    ca_file: Path | None,
+    symbols: list[str],
+    closing: contextlib.ExitStack,
 ) -> binance.Exchange:
     if is_our_own(name, stream_url, rest_url):
         simulator = closing.enter_context(Simulator(pairs=simulated_symbols(symbols)))
         stream_url, rest_url = stream_url or simulator.stream_url, rest_url or simulator.rest_url
-    return exchange_at(name, stream_url, rest_url)
+    return exchange_at(name, stream_url, rest_url, ca_file)
 
 
 def _checked(check: Future[list[str]], symbols: list[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """How completely pairs were recorded: rows, covered time and gaps of each, in the whole and by day or hour."""
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ingester.clock import SECOND
@@ -24,6 +26,7 @@ from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
 
 HOUR = 3600 * SECOND
+LONGEST_EMPTY_NS = 366 * DAY
 PIECES = {"day": DAY, "hour": HOUR}
 
 
@@ -116,14 +119,15 @@ def pair_coverages(
     progress(1.0)
     intervals = _intervals(db, spans, start_ns, end_ns)
     answer = []
+    stretches = _stretches(rows, start_ns, end_ns, piece_ns)
     for symbol in symbols:
         interval_ns = intervals.get(symbol, 0)
-        parts = []
-        for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
-            count, gone_ns = rows[symbol, since_ns // piece_ns], length_ns(dropped, since_ns, until_ns)
+        parts, own = [], _Gaps(gaps[symbol])
+        for since_ns, until_ns in stretches:
+            count, gone_ns = rows.get((symbol, since_ns // piece_ns), 0), length_ns(dropped, since_ns, until_ns)
             if gone_ns == until_ns - since_ns and not count:
                 continue
-            inside = list(_cut(gaps[symbol], since_ns, until_ns))
+            inside = own.within(since_ns, until_ns)
             parts.append(Coverage(symbol, since_ns, until_ns, count, interval_ns, inside, gone_ns))
         total, gone_ns = sum(piece.rows for piece in parts), length_ns(dropped, start_ns, end_ns)
         whole = Coverage(symbol, start_ns, end_ns, total, interval_ns, gaps[symbol], gone_ns)
@@ -187,10 +191,34 @@ def _books(
     return rows
 
 
-def _cut(gaps: Sequence[Gap], start_ns: int, end_ns: int) -> Iterator[Gap]:
-    for gap in gaps:
-        if gap.since_ns < end_ns and gap.until_ns > start_ns:
-            yield gap._replace(since_ns=max(gap.since_ns, start_ns), until_ns=min(gap.until_ns, end_ns))
+def _stretches(rows: Mapping[tuple[str, int], int], start_ns: int, end_ns: int, piece_ns: int) -> list[tuple[int, int]]:
+    """The pieces of a range; a time without any row that is longer than a year is one, for they may be many."""
+    filled = sorted({piece * piece_ns for _, piece in rows})
+    edges = [start_ns, *(edge for at_ns in filled for edge in (at_ns, at_ns + piece_ns)), end_ns]
+    cuts = [edge for edge in edges if start_ns <= edge <= end_ns]
+    stretches = []
+    for since_ns, until_ns in pairwise(cuts):
+        if until_ns - since_ns > LONGEST_EMPTY_NS:
+            stretches.append((since_ns, until_ns))
+        else:
+            stretches += pieces(since_ns, until_ns, piece_ns)
+    return stretches
+
+
+class _Gaps:
+    """Those of a pair, to be cut into pieces."""
+
+    def __init__(self, gaps: Sequence[Gap]) -> None:
+        """`gaps`: in the order of time, none in another."""
+        self._gaps = gaps
+        self._begins, self._ends = [gap.since_ns for gap in gaps], [gap.until_ns for gap in gaps]
+
+    def within(self, start_ns: int, end_ns: int) -> list[Gap]:
+        """What lies in a range, cut to it."""
+        inside = self._gaps[bisect_right(self._ends, start_ns) : bisect_left(self._begins, end_ns)]
+        return [
+            gap._replace(since_ns=max(gap.since_ns, start_ns), until_ns=min(gap.until_ns, end_ns)) for gap in inside
+        ]
 
 
 def as_mapping(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, by: str | None) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def folder_name(start_ns: int, end_ns: int) -> str:
 
 def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str) -> str:
     """`ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).pkl`."""
-    base, quote = assets(symbol)
-    return f"{base}_{quote}_{frequency_text(frequency_ns)}_({_name(start_ns)})_({_name(end_ns)}).{suffix}"
+    pair = pair_name(symbol)
+    return f"{pair}_{frequency_text(frequency_ns)}_({_name(start_ns)})_({_name(end_ns)}).{suffix}"
 
 
 def raw_folder_name(since_ns: int) -> str:
@@ -88,8 +88,45 @@ def raw_folder_name(since_ns: int) -> str:
 
 def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, suffix: str) -> str:
     """`ADA_USDT_100ms_(2023-06-01 08꞉31)_(1).pkl`: the `number`-th interval of a run."""
-    base, quote = assets(symbol)
-    return f"{base}_{quote}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
+    return f"{pair_name(symbol)}_{frequency_text(frequency_ns)}_({_name(since_ns)})_({number}).{suffix}"
+
+
+def pair_name(symbol: str) -> str:
+    """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after its base asset; `symbol_named` gives it back."""
+    base, _ = assets(symbol)
+    if not base or not symbol.startswith(base):
+        base = symbol
+    return f"{escaped(base)}_{escaped(symbol[len(base) :])}"
+
+
+def symbol_named(pair: str) -> str:
+    """The symbol of what `pair_name` gave, or of `ada_usdt`. Raises ValueError."""
+    base, _, rest = pair.partition("_")
+    if not base or "_" in rest:
+        raise ValueError(pair)
+    return _unescaped(base) + _unescaped(rest)
+
+
+def escaped(name: str) -> str:
+    """A name for use in a file name: letters and digits stay, other characters become `%5F` and the like (UTF-8).
+
+    So do a to z, for earlier recordings have names in lower case and mean upper case by it.
+    """
+    return "".join(
+        each
+        if (each.isalnum() and not "a" <= each <= "z") or each == "-"
+        else "".join(f"%{byte:02X}" for byte in each.encode("utf-8", "surrogatepass"))
+        for each in name
+    )
+
+
+def _unescaped(text: str) -> str:
+    upper = re.sub("[a-z]+", lambda found: found[0].upper(), text)
+    return re.sub(
+        "(?:%[0-9A-F]{2})+",
+        lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "surrogatepass"),
+        upper,
+    )
 
 
 def _name(ns: int) -> str:

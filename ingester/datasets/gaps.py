@@ -22,7 +22,6 @@ from ingester.datasets.spans import (
     Span,
     by_key,
     limit_ns,
-    pieces,
     recorded_spans,
     tables,
     where,
@@ -152,8 +151,11 @@ def silences(
         limits[symbol, collector] = limit = limit_ns(series)
         steps = [*_between(series), *recorded.steps.get((symbol, collector), ())]
         gaps += [Gap(symbol, *step, UNEXPLAINED, collector) for step in steps if step[1] - step[0] > limit]
-    for since_ns, until_ns in pieces(start_ns, end_ns, DAY):
-        here = [span for span in recorded.spans if since_ns <= span.first_ns < until_ns]
+    by_day = defaultdict(list)
+    for span in recorded.spans:
+        by_day[span.first_ns // DAY].append(span)
+    for day, here in sorted(by_day.items()):
+        since_ns, until_ns = max(day * DAY, start_ns), min((day + 1) * DAY, end_ns)
         silent = {span.key for span in here if span.longest_ns > limits[span.key]} - recorded.steps.keys()
         if silent:
             gaps += _silences_between_rows(db, since_ns, until_ns, {key: limits[key] for key in silent})

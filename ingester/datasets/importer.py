@@ -1,6 +1,9 @@
 """Brings earlier recordings into the table, as rows of the collector `import`. Doing it again changes nothing.
 
-Receive times are cut to the table's microseconds.
+A file is read through before anything of it is stored, so that it enters as a whole or not at all. What the table has
+already is not stored again (`known.py`). Receive times are cut to the table's microseconds. Rows of a grid that lie in
+a gap of their data set only carry on the book before it, and are no books; the gaps themselves become events of the
+collector `import`, so that they are told as before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -8,15 +11,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from ingester.datasets.recordings import Recording, UnreadableRecording, read
+from ingester.datasets import known
+from ingester.datasets.columns import Books
+from ingester.datasets.content import Content, check_counts, distinct
+from ingester.datasets.dropped import DROPPED
+from ingester.datasets.gaps import NOT_RECORDED
+from ingester.datasets.origins import EXPECTED, Origin, Origins
+from ingester.datasets.recordings import open_recording
+from ingester.datasets.unpacking import UnreadableRecording
+from ingester.events import Event
+from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
 from ingester.snapshot import level_columns
 from ingester.store import schema
+from ingester.store.query import between, quoted
 from ingester.store.questdb import QuestDB
-from ingester.store.rows import new_sender
-from ingester.store.schema import ORDERBOOK
+from ingester.store.rows import RowEncoder, new_sender
+from ingester.store.tables import EVENTS, IMPORTED, ORDERBOOK
+from ingester.words import counted
 
-COLLECTOR = "import"
+_OWN = f"collector = '{IMPORTED}'"
 BATCH_ROWS = 20_000
 DEPTHS = (5, 10, 20)
 
@@ -27,19 +42,38 @@ class Imported(NamedTuple):
     path: Path
     symbol: str = ""
     rows: int = 0
+    """Books in the file; the same one counts once."""
+    new: int = 0
+    """Of these, those that were not in the table before."""
+    visible: int = 0
+    """Rows of the pair that the table has to show from the first to the last time."""
     first_ns: int = 0
     last_ns: int = 0
+    notes: tuple[str, ...] = ()
+    """What there is to say about the file."""
+    gaps: tuple[tuple[int, int, str], ...] = ()
+    """(since, until, reason) in ns, of its manifest."""
     failure: str = ""
+
+    @property
+    def known(self) -> int:
+        """Books that were in the table before, whoever recorded them."""
+        return self.rows - self.new
 
 
 class Importer:
     """Writes recordings into one server's table. Not for use by two threads at a time."""
 
-    def __init__(self, db: QuestDB) -> None:
+    def __init__(self, db: QuestDB, skip_bad: bool = False) -> None:
+        """`skip_bad`: leave out lines that are wrong, instead of refusing their file."""
         self._db = db
+        self._skip_bad = skip_bad
         self._depth = 0  # levels that the table is known to take
+        self._origins = Origins()
         self._sender = new_sender()
         self._buffer = self._sender.new_buffer()
+        self._on_the_way: dict[str, tuple[int, int]] = {}
+        """Of each pair, the range in ns of what was written and may not be visible yet."""
 
     def take(self, path: Path) -> Imported:
         """Stores the rows of one file; the answer tells of a file that cannot be read.
@@ -47,82 +81,199 @@ class Importer:
         Raises StoreError where the rows cannot be stored.
         """
         try:
-            recording = read(path)
-            ids = row_ids(recording)
+            origin = self._origins.of(path)
+            recording = open_recording(path)
+            symbol = recording.symbol or origin.symbol
+            if not symbol or not symbol.isprintable():
+                raise UnreadableRecording(f"the name does not say which pair it is; expected one like {EXPECTED!r}")
+            content = Content(recording, origin, self._skip_bad)
+            if not content.rows:
+                return Imported(path, symbol, notes=content.notes())
+            return self._store(path, symbol, origin, content)
         except UnreadableRecording as error:
             return Imported(path, failure=str(error))
-        if not len(ids):
-            return Imported(path, recording.symbol)
-        self._ensure_levels(recording.levels)
-        for body in self._bodies(recording, ids):
-            self._db.write(body)
-        return Imported(path, recording.symbol, len(ids), int(recording.times[0]), int(recording.times[-1]))
+
+    def _store(self, path: Path, symbol: str, origin: Origin, content: "Content") -> Imported:
+        self._ensure_levels(content.levels)
+        file = Imported(path, symbol, first_ns=content.first_ns, last_ns=content.last_ns, gaps=origin.gaps)
+        self._wait_for(symbol, file.first_ns, file.last_ns)
+        rows, new, visible, twice = 0, 0, self._visible(file), 0
+        for books in content.books():
+            kept = distinct(books)
+            stored, deepened = self._store_books(symbol, kept, origin.every_ns)
+            rows, new, visible = rows + len(kept.times), new + stored, visible + stored - deepened
+            twice += len(books.times) - len(kept.times)
+        if twice:
+            content.note(f"{counted(twice, 'row')} are there more than once, and count once")
+        return file._replace(rows=rows, new=new, visible=visible, notes=content.notes())
+
+    def _store_books(self, symbol: str, books: Books, every_ns: int) -> tuple[int, int]:
+        """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
+        times, values = books.times, books.values
+        self._wait_for(symbol, int(times[0]) - (LOOK_BACK_NS if every_ns else 0), int(times[-1]))
+        found = known.find(self._db, symbol, times, values, every_ns, IMPORTED)
+        rows = ~found.known
+        if rows.any():
+            times, values = times[rows], values[rows]
+            ids = row_ids(times, values, found.ids[rows], found.taken)
+            for body in self._bodies(symbol, times, values, ids):
+                self._db.write(body)
+            first, last = self._on_the_way.get(symbol, (int(times[0]), int(times[-1])))
+            self._on_the_way[symbol] = min(first, int(times[0])), max(last, int(times[-1]))
+        return int(rows.sum()), int((rows & (found.ids != known.NEW)).sum())
+
+    def _wait_for(self, symbol: str, first_ns: int, last_ns: int) -> None:
+        """Until all rows of a range are visible that were written before."""
+        first, last = self._on_the_way.get(symbol, (1, 0))
+        if first <= last and first_ns <= last and last_ns >= first:
+            self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")
+            self._on_the_way.clear()
+
+    def _visible(self, file: Imported) -> int:
+        """Rows of its pair, from its first to its last time."""
+        rows = self._db.sql(f"SELECT count() FROM {ORDERBOOK} WHERE {_of(file)}").rows
+        return int(rows[0][0])
 
     def check(self, imported: Sequence[Imported], progress: Callable[[], None] = lambda: None) -> list[Imported]:
-        """The same, after the rows have become visible, with a failure where some of a file have not."""
-        if any(file.rows for file in imported):
+        """The same, after the rows have become visible, with a failure where some of a file have not.
+
+        Puts the gaps of their data sets on record.
+        """
+        if any(file.new for file in imported):
             self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")
-        checked = []
+        there = [file for file in imported if file.rows and not file.failure]
+        on_record = self._pairs_with_gaps() if there else set()
+        checked, told = [], False
         for file in imported:
-            checked.append(file._replace(failure=self._missing(file)) if file.rows else file)
+            if file.rows and not file.failure:
+                file = file._replace(failure=self._missing(file))
+                if file.gaps or file.symbol in on_record:
+                    told |= self._record_gaps(file)
+            checked.append(file)
             progress()
+        if told:
+            self._db.sql(f"SELECT wait_wal_table('{EVENTS}')")
         return checked
 
     def _missing(self, file: Imported) -> str:
-        first_us, last_us = file.first_ns // 1000, file.last_ns // 1000
-        ((visible,),) = self._db.sql(
-            f"SELECT count() FROM {ORDERBOOK} WHERE symbol = '{file.symbol}' AND collector = '{COLLECTOR}' "
-            f"AND timestamp >= {first_us} AND timestamp <= {last_us}"
-        ).rows
-        if visible >= file.rows:
+        visible = self._visible(file) if file.new else file.visible
+        if visible >= file.visible:
             return ""
-        return f"only {visible:,} of its {file.rows:,} rows are visible; ask the server: SELECT * FROM wal_tables()"
+        return f"only {visible:,} of its {file.visible:,} rows are visible; ask the server: SELECT * FROM wal_tables()"
+
+    def _pairs_with_gaps(self) -> set[str]:
+        rows = self._db.sql(f"SELECT DISTINCT symbol FROM {EVENTS} WHERE kind = 'gap' AND {_OWN}").rows
+        return {symbol for (symbol,) in rows}
+
+    def _record_gaps(self, file: Imported) -> bool:
+        """Writes the gaps of a file's data set, and mends those on record in which there are rows now."""
+        ((imported,),) = self._db.sql(f"SELECT count() FROM {ORDERBOOK} WHERE {_of(file)} AND {_OWN}").rows
+        if not imported:
+            return False  # others recorded it all, and their gaps are on record
+        earlier = self._db.sql(
+            f"SELECT cast(timestamp AS LONG), cast(until AS LONG), detail FROM {EVENTS} WHERE kind = 'gap' AND {_OWN} "
+            f"AND symbol = {quoted([file.symbol])} AND timestamp <= {file.last_ns // 1000} "
+            f"AND until >= {file.first_ns // 1000}"
+        ).rows
+        before = {since * 1000: (until * 1000, reason) for since, until, reason in earlier}
+        gaps = [(since, *rest) for since, rest in before.items()] if file.new else []
+        # What was dropped where this came from was not recorded here.
+        gaps += [(since, until, NOT_RECORDED if reason == DROPPED else reason) for since, until, reason in file.gaps]
+        alone = imported == file.new  # no row of another file lies in a gap of this one
+        # An event takes the place of one with the same begin; one that is not there any more has no length.
+        after = {since: (since, reason) for since, (_, reason) in before.items()} if file.new else dict(before)
+        for since, until, reason in gaps:
+            if before.get(since) == (until, reason) and not file.new:
+                continue
+            inside = alone and file.first_ns <= since and until <= file.last_ns
+            for begin, end in [(since, until)] if inside else self._without_rows(file.symbol, since, until):
+                if end > after.get(begin, (begin, ""))[0]:
+                    after[begin] = (end, reason)
+        events = [
+            Event(since, "gap", file.symbol, "", reason, until)
+            for since, (until, reason) in after.items()
+            if before.get(since) != (until, reason)
+        ]
+        if events:
+            self._db.write(RowEncoder(DEPTHS[0], IMPORTED).events(events))
+        return bool(events)
+
+    def _without_rows(self, symbol: str, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
+        """A gap as it is: what lies before the first and after the last row that was imported of this time."""
+        ((first, last),) = self._db.sql(
+            f"SELECT cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK} "
+            f"WHERE symbol = {quoted([symbol])} AND {_OWN} "
+            f"AND {between(since_ns + 1000, until_ns)}"
+        ).rows
+        if first is None:
+            return [(since_ns, until_ns)]
+        return [part for part in ((since_ns, first * 1000), (last * 1000, until_ns)) if part[0] < part[1]]
 
     def _ensure_levels(self, levels: int) -> None:
         if levels > self._depth:
             self._depth = min(depth for depth in DEPTHS if depth >= levels)
             schema.ensure(self._db, self._depth)
+            self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")  # for what recorders have just sent
 
-    def _bodies(self, recording: Recording, ids: Any) -> Iterator[bytes]:
+    def _bodies(self, symbol: str, times: Nanoseconds, values: Floats, ids: Any) -> Iterator[bytes]:
         import pandas as pd
 
         for begin in range(0, len(ids), BATCH_ROWS):
             rows = slice(begin, begin + BATCH_ROWS)
-            frame = pd.DataFrame(recording.values[rows], columns=level_columns(recording.levels))
+            frame = pd.DataFrame(values[rows], columns=level_columns(values.shape[1] // 4))
             frame["last_update_id"] = ids[rows]
-            frame["timestamp"] = recording.times[rows].view("datetime64[ns]")
-            for name, value in (("symbol", recording.symbol), ("collector", COLLECTOR)):
+            frame["timestamp"] = times[rows].view("datetime64[ns]")
+            for name, value in (("symbol", symbol), ("collector", IMPORTED)):
                 frame[name] = pd.Categorical([value] * len(frame))
             self._buffer.clear()  # type: ignore[no-untyped-call]
             self._buffer.dataframe(frame, table_name=ORDERBOOK, symbols=["symbol", "collector"], at="timestamp")
             yield bytes(self._buffer)
 
 
-def row_ids(recording: Recording) -> Any:
+def _of(file: Imported) -> str:
+    """The condition for the rows of its pair, from its first to its last time."""
+    return f"symbol = {quoted([file.symbol])} AND {between(file.first_ns // 1000 * 1000, file.last_ns + 1)}"
+
+
+def row_ids(
+    times: Nanoseconds,
+    values: Floats,
+    wanted: npt.NDArray[np.int64] | None = None,
+    taken: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
     """`last_update_id` (n,) of rows that have none: the receive time in µs, then three digits taken from the book.
 
     So the same row gets the same id in whatever file it comes, two rows of one time are kept apart, ids rise with time
     (which the views rely on), and no two rows are ever taken for copies of one book, as those of collectors are.
+    `wanted`: ids (n,) that rows have to get, once each, or NEW; `taken`: sorted, others that they must not get.
     Raises UnreadableRecording where a thousand rows or more share a microsecond.
     """
-    ids = recording.times // 1000 * 1000
-    _, counts = np.unique(ids, return_counts=True)
-    if counts.max(initial=0) >= 1000:
-        raise UnreadableRecording(f"{counts.max():,} rows have the same time")
-    digits = (_digest(recording) % 1000).astype(np.int64)
+    ids = times // 1000 * 1000
+    taken = np.empty(0, np.int64) if taken is None else taken[np.isin(taken // 1000 * 1000, ids)]
+    given = np.zeros(len(ids), bool)
+    if wanted is not None:
+        given[np.unique(wanted, return_index=True)[1]] = True
+        given &= wanted != known.NEW
+    check_counts(np.concatenate([ids, taken]) // 1000)
+    digits = (_digest(values) % 1000).astype(np.int64)
     while True:
-        taken = np.ones(len(ids), bool)
-        taken[np.unique(ids + digits, return_index=True)[1]] = False
-        if not taken.any():
-            return ids + digits
-        digits[taken] = (digits[taken] + 1) % 1000
+        free = np.zeros(len(ids), bool)
+        free[np.unique(ids + digits, return_index=True)[1]] = True
+        free &= ~np.isin(ids + digits, taken)
+        busy = ~free & ~given
+        if not busy.any():
+            answer = ids + digits
+            if wanted is not None:
+                answer[given] = wanted[given]
+            return answer
+        digits[busy] = (digits[busy] + 1) % 1000
 
 
-def _digest(recording: Recording) -> Any:
+def _digest(values: Floats) -> npt.NDArray[np.uint64]:
     """A number (n,) for each book; levels without numbers make no difference."""
-    digest = np.zeros(len(recording.times), np.uint64)
-    side = recording.levels * 2
-    for place, column in enumerate(recording.values.T):
+    digest = np.zeros(len(values), np.uint64)
+    side = values.shape[1] // 2
+    for place, column in enumerate(values.T):
         # A value's own factor, the same however many levels the file has.
         factor = np.uint64(((place % side) * 2 + place // side) * 0x9E3779B97F4A7C16 + 1 & 0xFFFFFFFFFFFFFFFF)
         mixed = np.ascontiguousarray(column).view(np.uint64) * factor

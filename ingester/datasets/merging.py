@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.clock import SECOND
-from ingester.datasets.importer import COLLECTOR as IMPORTED
 from ingester.grid import Floats, Nanoseconds
 from ingester.store.reader import Rows
+from ingester.store.tables import IMPORTED
 
 WINDOW_NS = 60 * SECOND
 _LEAST_ID = np.iinfo(np.int64).min

@@ -1,132 +1,298 @@
-"""Files of earlier recordings, one pair each: raw intervals and extracted data sets, as pickle or CSV."""
+"""Files of earlier recordings, one pair each: raw intervals and data sets, and what else people have.
 
-import gzip
+They are read piece by piece, but for pickles, which `pickles.py` reads without executing anything in them.
+"""
+
 import io
-import re
-from collections.abc import Iterable
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ingester.datasets import pickles
-from ingester.datasets.dataset import COLON, INDEX, columns
+from ingester.datasets.columns import ALL_COLUMNS, Bad, Books, Layout, Times, books, first_line
+from ingester.datasets.lines import Lines
+from ingester.datasets.origins import MANIFEST, kind_of
 from ingester.datasets.pickle_machine import UnreadablePickle
-from ingester.errors import OperationError
-from ingester.grid import Floats, Nanoseconds
+from ingester.datasets.unpacking import ALWAYS_BYTES, MOST_RATIO, UnreadableRecording, open_regular, unpacked
+from ingester.grid import Floats
 
-MOST_LEVELS = 20
-SUFFIXES = (".pkl", ".csv", ".pkl.gz", ".csv.gz")
-EXPECTED = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1).pkl"
-
-_NAME = re.compile(r"([A-Z0-9]+)_([A-Z0-9]+)_\d+[a-z]+(_\([^()]+\))+", re.IGNORECASE)
+PIECE_ROWS = 1 << 16
+_LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
-class UnreadableRecording(OperationError):
-    """A file is no recording of a pair's books, or holds what a recording does not."""
+class Recording(Protocol):
+    """The books of one pair in a file."""
 
-
-class Recording(NamedTuple):
-    """The books of one pair, sorted by receive time; `values` as in a data set, NaN where there is no number."""
-
+    levels: int
+    missing: list[str]
+    """Columns that a recording of so many levels has, and this one has not."""
     symbol: str
-    times: Nanoseconds
-    values: Floats
+    """As the file itself tells; empty where it does not."""
+    notes: dict[str, None]
+    """What there is to say about it; complete when all pieces were read."""
+    times: Times
+    part: str
+    """What `Bad` counts in it: line, row."""
 
-    @property
-    def levels(self) -> int:
-        return int(self.values.shape[1]) // 4
+    def pieces(self) -> Iterator[Books]:
+        """The books in the order of the file, each piece by time. May be called again.
+
+        Raises UnreadableRecording.
+        """
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
-    """The files among `paths`, and in folders at any depth those with a recording's ending; each once, sorted."""
-    found: set[Path] = set()
+class Found(NamedTuple):
+    """What lies at the paths that were given."""
+
+    files: list[Path]
+    """Each once, sorted."""
+    passed_over: list[tuple[Path, str]]
+    """What was found in folders and is no recording, with the reason."""
+
+
+def find(paths: Iterable[Path]) -> Found:
+    """The files that are named, and those in folders, at any depth, that have a recording's ending.
+
+    Symbolic links inside of folders are not followed. Files that macOS and others leave beside those of a user
+    (`._name`) are nothing.
+    """
+    files: set[Path] = set()
+    passed: dict[Path, str] = {}
     for path in paths:
-        inside = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-        found |= {each for each in inside if each == path or each.name.endswith(SUFFIXES)}
-    return sorted(found)
+        if not path.is_dir():
+            files.add(path)
+            continue
+        for folder, folders, names in os.walk(path):
+            inside = Path(folder)
+            for name in sorted(folders):
+                if (inside / name).is_symlink():
+                    passed[inside / name] = "a symbolic link"
+                elif name.startswith("."):
+                    passed[inside / name] = "a hidden folder"
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                if name.startswith("._") or name in (*_LEFT_BY_SYSTEMS, MANIFEST):
+                    continue
+                if why := _no_recording(inside / name):
+                    passed[inside / name] = why
+                else:
+                    files.add(inside / name)
+    return Found(sorted(files), sorted((path, why) for path, why in passed.items() if path not in files))
 
 
-def read(path: Path) -> Recording:
-    """The books in one file. Raises UnreadableRecording."""
-    symbol = symbol_of(path.name)
+def _no_recording(path: Path) -> str:
+    if path.is_symlink():
+        return "a symbolic link"
+    if not path.is_file():
+        return "no regular file"
+    if path.name.startswith("."):
+        return "a hidden file"
+    return "" if kind_of(path.name) else "not the ending of a recording"
+
+
+def open_recording(path: Path) -> Recording:
+    """A file, of which the head is read. Raises UnreadableRecording."""
+    kind = kind_of(path.name)
     try:
-        content = path.read_bytes()
-        file = io.BytesIO(gzip.decompress(content) if path.name.endswith(".gz") else content)
-        return _recording(symbol, _csv(file) if ".csv" in path.suffixes else load_pickle(file))
+        match kind:
+            case ".csv":
+                return Lines(lambda: unpacked(path))
+            case ".parquet":
+                return _Parquet(path)
+            case ".npz":
+                return _Npz(path)
+        return _unpickled(path)
     except UnreadableRecording:
         raise
     except Exception as error:  # what broken and hostile bytes raise is anybody's guess
-        raise UnreadableRecording(f"cannot be read: {type(error).__name__}: {_first_line(error)}") from error
+        raise unreadable(error) from error
 
 
-def symbol_of(name: str) -> str:
-    """`ADAUSDT` of a file name in one of the styles. Raises UnreadableRecording."""
-    ending = next((each for each in SUFFIXES if name.endswith(each)), None)
-    match = _NAME.fullmatch(name.removesuffix(ending)) if ending else None
-    if match is None:
-        raise UnreadableRecording(f"the name does not say which pair it is; expected one like {EXPECTED!r}")
-    return (match[1] + match[2]).upper()
+def unreadable(error: Exception) -> UnreadableRecording:
+    """What to say of a file at which something broke."""
+    return (
+        error
+        if isinstance(error, UnreadableRecording)
+        else UnreadableRecording(f"cannot be read: {type(error).__name__}: {first_line(error)}")
+    )
 
 
-def _csv(file: IO[bytes]) -> Any:
-    from pyarrow import csv, string
-
-    as_written = csv.ConvertOptions(column_types={INDEX: string(), "": string()}, strings_can_be_null=True)
-    return csv.read_csv(file, convert_options=as_written).to_pandas().rename(columns={"": INDEX})
-
-
-def _recording(symbol: str, frame: Any) -> Recording:
+def _unpickled(path: Path) -> "_Frame":
     import pandas as pd
 
+    with unpacked(path) as file:
+        frame = load_pickle(io.BytesIO(file.read()))
     if not isinstance(frame, pd.DataFrame):
         raise UnreadableRecording(f"holds a {type(frame).__name__}, expected a DataFrame")
-    if INDEX in frame.columns:
-        frame = frame.set_index(INDEX)
     names = [str(name) for name in frame.columns]
-    known = columns(MOST_LEVELS)
-    unknown = [name for name in names if name not in known]
-    if unknown or not names or len(set(names)) < len(names):
-        what = f"has columns of other names: {', '.join(unknown[:5])}" if unknown else "has no columns, or some twice"
-        raise UnreadableRecording(f"{what}; expected Bid_1, BidV_1, … Ask_1, AskV_1, … to {MOST_LEVELS}")
-    wanted = columns(max(int(name.rsplit("_", 1)[1]) for name in names))
-    values = np.full((len(frame), len(wanted)), np.nan)
-    for place, name in enumerate(names):
-        values[:, wanted.index(name)] = _numbers(name, frame.iloc[:, place])
-    values[~np.isfinite(values)] = np.nan
-    times = _times(frame.index)
-    order = np.argsort(times, kind="stable")
-    return Recording(symbol, times[order], values[order])
+    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.tz is not None:
+        frame = frame.set_axis(frame.index.tz_convert(None))
+    return _Frame(
+        names, [_plain(name, frame.iloc[:, place]) for place, name in enumerate(names)], np.asarray(frame.index)
+    )
 
 
-def _numbers(name: str, column: Any) -> Floats:
+class _Frame:
+    """Columns and the labels of their rows, as plain arrays, from a pickle."""
+
+    symbol, part = "", "row"
+
+    def __init__(self, names: list[str], arrays: Sequence[Any], labels: Any) -> None:
+        self._layout = Layout.of(names, has_index=_holds_times(labels))
+        self.levels, self.missing = self._layout.levels, self._layout.missing
+        self.notes: dict[str, None] = {}
+        self.times = Times()
+        self._columns = dict(zip(names, arrays, strict=True))
+        self._labels = labels if self._layout.time is None else self._columns[self._layout.time]
+
+    def pieces(self) -> Iterator[Books]:
+        for first in range(0, len(self._labels), PIECE_ROWS):
+            rows = slice(first, first + PIECE_ROWS)
+            columns = {name: self._columns[name][rows] for name in self._layout.places}
+            yield _books(self._layout, self.times, self._labels[rows], columns, first + 1)
+
+
+class _Parquet:
+    """A table in Parquet, with the times as `Request Time`."""
+
+    symbol, part = "", "row"
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._path = path
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            opened = pq.ParquetFile(file)
+            schema, metadata = opened.schema_arrow, opened.metadata
+        largest = max((metadata.row_group(each).total_byte_size for each in range(metadata.num_row_groups)), default=0)
+        if largest > max(ALWAYS_BYTES, MOST_RATIO * size):
+            raise UnreadableRecording(
+                f"has a row group of {largest / 1e9:.1f} GB; write it with row groups of 100,000 rows"
+            )
+        self._layout = Layout.of(schema.names)
+        self.levels, self.missing = self._layout.levels, self._layout.missing
+        self.notes: dict[str, None] = {}
+        self.times = Times()
+        self._names = [*self._layout.places, str(self._layout.time)]
+
+    def pieces(self) -> Iterator[Books]:
+        import pyarrow.parquet as pq
+
+        with open_regular(self._path) as file:
+            number = 1
+            for batch in pq.ParquetFile(file).iter_batches(PIECE_ROWS, columns=self._names, use_threads=False):
+                frame = batch.to_pandas(ignore_metadata=True)
+                columns = {name: _plain(name, frame[name]) for name in self._layout.places}
+                yield _books(self._layout, self.times, frame[self._names[-1]], columns, number)
+                number += len(frame)
+
+
+class _Npz:
+    """Arrays as an export writes them: `request_time`, `values`, `columns`."""
+
+    symbol, part = "", "row"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
+            if sum(entry.file_size for entry in archive.infolist()) > max(ALWAYS_BYTES, MOST_RATIO * size):
+                raise UnreadableRecording(
+                    f"unpacks to more than {MOST_RATIO} times its size: it was made to fill memory"
+                )
+            with archive.open("columns.npy") as member:
+                shape, dtype = _array_head(member)
+                if dtype.kind != "U" or len(shape) != 1 or dtype.itemsize * shape[0] > 1 << 20:
+                    raise UnreadableRecording(f"has columns of type {dtype}, expected their names")
+                names = np.frombuffer(member.read(dtype.itemsize * shape[0]), dtype).tolist()
+        self._layout = Layout.of(names, has_index=True)
+        self._places = [self._layout.places[name] for name in names]
+        self.levels, self.missing = self._layout.levels, self._layout.missing
+        self.notes: dict[str, None] = {}
+        self.times = Times()
+
+    def pieces(self) -> Iterator[Books]:
+        with (
+            open_regular(self._path) as file,
+            zipfile.ZipFile(file) as archive,
+            archive.open("request_time.npy") as times_file,
+            archive.open("values.npy") as values_file,
+        ):
+            rows, dtype = _array_head(times_file)
+            shape, kind = _array_head(values_file)
+            if dtype.kind not in "Miuf" or kind != np.float64 or shape != (*rows, len(self._places)):
+                raise UnreadableRecording(
+                    f"holds times {rows} of {dtype} and values {shape} of {kind}, which do not fit"
+                )
+            for first in range(0, rows[0], PIECE_ROWS):
+                count = min(PIECE_ROWS, rows[0] - first)
+                stamps = np.frombuffer(times_file.read(count * dtype.itemsize), dtype)
+                numbers = np.frombuffer(values_file.read(count * shape[1] * 8), np.float64).reshape(count, shape[1])
+                values = np.full((count, self._layout.width), np.nan)
+                values[:, self._places] = numbers
+                yield books(*self.times.take(stamps), values, np.arange(first + 1, first + 1 + count))
+
+
+def _array_head(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_column, dtype = read(member)
+    if dtype.hasobject or dtype.itemsize == 0 or (by_column and len(shape) > 1) or len(shape) not in (1, 2):
+        raise UnreadableRecording(f"holds an array of {dtype} {shape}, expected numbers row by row")
+    return shape, dtype
+
+
+def _holds_times(labels: Any) -> bool:
+    """Whether the labels of rows may be their times: not where they only count them."""
+    return not (labels.dtype.kind in "iu" and (not len(labels) or labels[0] < 1e8))
+
+
+def _plain(name: str, column: Any) -> Any:
+    """A column of pandas as an array. Raises UnreadableRecording for one of levels that is no plain one."""
+    dtype = column.dtype
+    if name in ALL_COLUMNS and not (isinstance(dtype, np.dtype) or str(dtype).startswith("str")):
+        raise UnreadableRecording(
+            f"column {name} is of type {dtype}, expected float64. Make its columns plain numbers "
+            "(frame.astype('float64')), and write it again"
+        )
+    return column if dtype.kind == "M" else np.asarray(column)
+
+
+def _books(layout: Layout, times: Times, labels: Any, columns: Mapping[str, Any], first: int) -> Books:
+    """Rows of a file of which the first one has this number."""
+    stamps, wrong = times.take(labels)
+    values = np.full((len(stamps), layout.width), np.nan)
+    bad: dict[int, str] = {}
+    for name, column in columns.items():
+        values[:, layout.places[name]] = _numbers(name, column, bad)
+    sound = np.ones(len(stamps), bool)
+    sound[list(bad)] = False
+    numbers = np.arange(first, first + len(stamps))
+    found = [Bad(first + row, why) for row, why in bad.items()]
+    return books(stamps[sound], wrong[sound], values[sound], numbers[sound], found)
+
+
+def _numbers(name: str, column: Any, bad: dict[int, str]) -> Floats:
+    """A column as floats; rows where that cannot be done go into `bad`."""
     if column.dtype.kind in "iuf":
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)  # type: ignore[no-any-return]
-    texts = column.to_numpy(dtype=object, na_value=np.nan).copy()
+        return column.astype(np.float64)  # type: ignore[no-any-return]
+    texts = np.array(column, object)
     texts[(texts == "") | (texts == None)] = np.nan  # noqa: E711
     try:
-        return texts.astype(np.float64)  # type: ignore[no-any-return]
-    except (ValueError, TypeError) as error:
-        raise UnreadableRecording(f"column {name} holds more than numbers: {_first_line(error)}") from error
-
-
-def _times(index: Any) -> Nanoseconds:
-    """Nanoseconds since 1970; times without a zone are UTC."""
-    import pandas as pd
-
-    if pd.api.types.is_numeric_dtype(index.dtype):
-        raise UnreadableRecording(f"has no times: neither an index of times nor a column {INDEX!r}")
-    try:
-        if not isinstance(index, pd.DatetimeIndex):
-            index = pd.DatetimeIndex(pd.to_datetime(index, utc=True, format="ISO8601"))
-        times = index.tz_convert(None) if index.tz is not None else index
-        if times.hasnans:
-            raise UnreadableRecording(f"{int(times.isna().sum())} rows have no time")
-        if len(times) and times.min().year < 1970:
-            raise UnreadableRecording(f"has times before 1970: {times.min()}")
-        return times.as_unit("ns").asi8.copy()  # type: ignore[no-any-return]
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UnreadableRecording(f"the index holds more than times: {_first_line(error)}") from error
+        return texts.astype(np.float64)
+    except (ValueError, TypeError):
+        for row, text in enumerate(texts):
+            try:
+                float(text)
+            except (ValueError, TypeError):
+                bad.setdefault(row, f"{name} is {str(text)[:40]!r}, which is no number")
+                texts[row] = np.nan
+        return texts.astype(np.float64)
 
 
 def load_pickle(file: IO[bytes]) -> Any:
@@ -142,7 +308,3 @@ def load_pickle(file: IO[bytes]) -> Any:
         return pd.DataFrame(plain.block, index=index, columns=plain.names, copy=False)
     frame = pd.DataFrame(dict(enumerate(plain.columns)), index=index)
     return frame.set_axis(plain.names, axis=1)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND
+from ingester.store.partitions import partitions
 from ingester.store.query import between, one_of, tell_nameless
 from ingester.store.questdb import QuestDB
 from ingester.store.schema import ORDERBOOK
@@ -59,12 +60,15 @@ def recorded_spans(
     collectors: Sequence[str] | None = None,
     progress: Progress = lambda share: None,
 ) -> list[Span]:
-    """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970)."""
+    """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970).
+
+    Only days that have rows are asked for, however long the range is.
+    """
     if ORDERBOOK not in tables(db):
         return []
     spans, nameless = [], 0
     wanted = None if symbols is None else set(symbols)
-    for since_ns, until_ns in pieces(start_ns, end_ns, piece_ns):
+    for since_ns, until_ns in _pieces_with_rows(db, start_ns, end_ns, piece_ns):
         # More digits of the median than one take so much memory that 1,500 pairs kill a server.
         rows = db.sql(
             "SELECT symbol, collector, cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG), count(), "
@@ -80,6 +84,14 @@ def recorded_spans(
         progress((until_ns - start_ns) / (end_ns - start_ns))
     tell_nameless(nameless)
     return spans
+
+
+def _pieces_with_rows(db: QuestDB, start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
+    days = [each.start_ns for each in partitions(db)]
+    if not days:  # the table is not kept by day, or empty
+        yield from pieces(start_ns, end_ns, piece_ns)
+    for day_ns in days:
+        yield from pieces(max(day_ns, start_ns), min(day_ns + DAY, end_ns), piece_ns)
 
 
 STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp))"

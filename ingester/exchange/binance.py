@@ -19,6 +19,7 @@ The rules obeyed here, numbered as comments refer to them (source: Binance's "We
 import re
 import string
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -39,6 +40,8 @@ class Exchange(NamedTuple):
     name: str
     stream_url: str
     rest_url: str
+    ca_file: Path | None = None
+    """Certificates (PEM) of those who may vouch for it, instead of the ones that the system trusts."""
 
 
 EXCHANGES = {

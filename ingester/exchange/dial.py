@@ -8,12 +8,12 @@ import contextlib
 import http.client
 import importlib
 import io
-import os
 import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,8 +58,11 @@ class Deadline:
         return left
 
 
-def open_websocket(url: str, seconds: float) -> websocket.WebSocket:
-    """A websocket that stands, within so many seconds. Raises NotConnected, and UpgradeRefused."""
+def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> websocket.WebSocket:
+    """A websocket that stands, within so many seconds; for `ca_file` see `tls_context`.
+
+    Raises NotConnected, and UpgradeRefused.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     deadline = Deadline(seconds)
@@ -73,7 +76,7 @@ def open_websocket(url: str, seconds: float) -> websocket.WebSocket:
         closing.callback(lambda: sock.close())
         if parts.scheme == "wss":
             sock.settimeout(deadline.left())
-            sock = _context().wrap_socket(sock, server_hostname=host)
+            sock = tls_context(ca_file).wrap_socket(sock, server_hostname=host)
         connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _Bounded(sock, deadline)
         try:
             connection.connect(url, socket=bounded, redirect_limit=0)  # type: ignore[no-untyped-call]
@@ -158,8 +161,19 @@ def _through_socks(host: str, port: int, proxy: Proxy, deadline: Deadline) -> so
     return connected
 
 
-def _context() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=os.environ.get("WEBSOCKET_CLIENT_CA_BUNDLE"))
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the certificates in a file alone, or without one those that the system or `SSL_CERT_FILE` names.
+
+    Raises NotConnected where the file cannot be used.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise NotConnected(
+            f"--exchange-ca {ca_file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)."
+        ) from error
+    except OSError as error:
+        raise NotConnected(f"--exchange-ca {ca_file} cannot be read: {error.strerror}.") from error
 
 
 class _Bounded:
@@ -216,7 +230,7 @@ def _in_words(where: str, host: str, deadline: Deadline) -> Iterator[None]:
         raise
     except NotConnected as error:
         text = str(error)
-        raise NotConnected(text if text.startswith("the proxy") else f"{where} sent {text}") from error
+        raise NotConnected(text if text.startswith(("the proxy", "--")) else f"{where} sent {text}") from error
     except socket.gaierror as error:
         raise NotConnected(f"the name {host} is not known here: {error.strerror or error}") from error
     except (TimeoutError, websocket.WebSocketTimeoutException) as error:
@@ -224,7 +238,10 @@ def _in_words(where: str, host: str, deadline: Deadline) -> Iterator[None]:
     except ConnectionRefusedError as error:
         raise NotConnected(f"{where} refused the connection") from error
     except ssl.SSLCertVerificationError as error:
-        raise NotConnected(f"the certificate of {host} is not trusted: {error.verify_message}") from error
+        raise NotConnected(
+            f"the certificate of {host} is not trusted: {error.verify_message}. A certificate of your own network's "
+            "issuer is given with --exchange-ca FILE"
+        ) from error
     except websocket.WebSocketException as error:
         raise NotConnected(f"{where} did not answer as a websocket does: {str(error)[:200]}") from error
     except (OSError, ValueError) as error:

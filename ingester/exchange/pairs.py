@@ -96,7 +96,9 @@ def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0, patience: 
     when the exchange cannot be asked.
     """
     source = exchange.rest_url.rstrip("/")
-    info = rest.get(f"{source}/api/v3/exchangeInfo", _ExchangeInfo, exchange.name, timeout, patience)
+    info = rest.get(
+        f"{source}/api/v3/exchangeInfo", _ExchangeInfo, exchange.name, timeout, patience, ca_file=exchange.ca_file
+    )
     listed = {each.symbol: each for each in map(_listing, info.symbols) if each is not None}
     if unread := len(info.symbols) - len(listed):
         log.warning("%d of %d pairs listed by %s cannot be read, and are left out", unread, len(info.symbols), source)

@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -15,7 +17,7 @@ import urllib3
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused, SettingsError, cause
 from ingester.exchange import binance
-from ingester.exchange.dial import Deadline, NotConnected, dial
+from ingester.exchange.dial import Deadline, NotConnected, dial, tls_context
 from ingester.exchange.retry_after import retry_after
 from ingester.proxies import Proxy, proxy_for
 
@@ -52,18 +54,19 @@ def get(
     timeout: float = 10.0,
     patience: float = PATIENCE_SECONDS,
     wait: Callable[[float], None] = time.sleep,
+    ca_file: Path | None = None,
 ) -> Answer:
     """The JSON answer to a GET as `form`; numbers may be written as texts. `exchange` is for the error's words.
 
     `timeout`: seconds for all of a request, from the name's look-up to the last byte. HTTP 429 and 418 are obeyed: the
-    request is repeated once after what `Retry-After` says, up to `patience` seconds.
+    request is repeated once after what `Retry-After` says, up to `patience` seconds. For `ca_file` see `tls_context`.
     Raises RegionRefused on HTTP 451, RateLimited, and ExchangeError when the exchange cannot be asked.
     """
-    answer = _request(url, timeout)
+    answer = _request(url, timeout, ca_file)
     if answer.status in (TOO_MANY, BANNED) and (seconds := _wait_of(answer)) <= patience:
         log.info("%s answered HTTP %d; asked again after %.0f s", url, answer.status, seconds)
         wait(seconds)
-        answer = _request(url, timeout)
+        answer = _request(url, timeout, ca_file)
     if answer.status in (TOO_MANY, BANNED):
         seconds = _wait_of(answer)
         raise RateLimited(
@@ -80,7 +83,7 @@ def get(
         raise ExchangeError(f"{url} did not answer as Binance does: {error}") from error
 
 
-def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER) -> Got:
+def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER, ca_file: Path | None = None) -> Got:
     """The answer to one GET, within so many seconds and bytes; redirects are followed on the same host only.
 
     Raises ExchangeError naming the address, and the proxy where there is one.
@@ -88,7 +91,7 @@ def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER) -> Got:
     deadline = Deadline(timeout)
     origin = urlsplit(url)
     for _ in range(MOST_REDIRECTS + 1):
-        answer = _fetch_once(url, deadline, largest)
+        answer = _fetch_once(url, deadline, largest, ca_file)
         if not 300 <= answer.status < 400 or not (location := answer.headers.get("location")):
             return answer
         target = urljoin(url, location)
@@ -101,11 +104,11 @@ def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER) -> Got:
     raise ExchangeError(f"{url} sends on again and again")
 
 
-def _request(url: str, timeout: float) -> Got:
+def _request(url: str, timeout: float, ca_file: Path | None) -> Got:
     """As `fetch`; what fails at once, as on a connection that was closed meanwhile, is tried twice."""
     deadline = Deadline(timeout)
     try:
-        return fetch(url, timeout)
+        return fetch(url, timeout, ca_file=ca_file)
     except ExchangeError:
         try:
             left = deadline.left() - AGAIN_SECONDS
@@ -114,17 +117,18 @@ def _request(url: str, timeout: float) -> Got:
         if left < timeout / 2:
             raise
     time.sleep(AGAIN_SECONDS)
-    return fetch(url, left)
+    return fetch(url, left, ca_file=ca_file)
 
 
-def _fetch_once(url: str, deadline: Deadline, largest: int) -> Got:
+def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None) -> Got:
     try:
         proxy = proxy_for(url)
     except SettingsError as error:
         raise ExchangeError(str(error)) from error
     where = url + (f" through the proxy {proxy}" if proxy else "")
+    context = tls_context(ca_file) if urlsplit(url).scheme == "https" else None
     try:
-        with connections(proxy, deadline) as made, _cut_off(made.opened, deadline) as was_cut_off:
+        with connections(proxy, deadline, context) as made, _cut_off(made.opened, deadline) as was_cut_off:
             try:
                 answer = made.manager.request(
                     "GET",
@@ -149,6 +153,11 @@ def _fetch_once(url: str, deadline: Deadline, largest: int) -> Got:
         raise ExchangeError(f"{where} cannot be reached: {error}") from error
     except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
         raise ExchangeError(f"{where} did not answer in full within {deadline.seconds:.0f} s") from error
+    except urllib3.exceptions.SSLError as error:
+        raise ExchangeError(
+            f"{where}: its certificate is not trusted: {cause(error)}. A certificate of your own network's issuer is "
+            "given with --exchange-ca FILE"
+        ) from error
     except urllib3.exceptions.HTTPError as error:
         raise ExchangeError(f"{where} cannot be reached: {cause(error)}") from error
     except (OSError, ValueError, zlib.error) as error:
@@ -174,7 +183,9 @@ class Connections(NamedTuple):
 
 
 @contextlib.contextmanager
-def connections(proxy: Proxy | None, deadline: Deadline) -> Iterator[Connections]:
+def connections(
+    proxy: Proxy | None, deadline: Deadline, context: ssl.SSLContext | None = None
+) -> Iterator[Connections]:
     """For requests through a proxy, or directly, until a deadline; what fails on the way to TCP is NotConnected."""
     opened: list[socket.socket] = []
 
@@ -205,9 +216,9 @@ def connections(proxy: Proxy | None, deadline: Deadline) -> Iterator[Connections
         ConnectionCls = Secure
 
     if proxy is None or proxy.is_socks:
-        manager = urllib3.PoolManager()
+        manager = urllib3.PoolManager(ssl_context=context)
     else:
-        manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers)
+        manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, ssl_context=context)
     manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
     with manager:
         try:

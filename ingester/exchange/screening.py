@@ -66,7 +66,10 @@ class Verdict(NamedTuple):
 def fetch_tickers(exchange: binance.Exchange, timeout: float = 20.0) -> dict[str, Ticker]:
     """Of all pairs (`/api/v3/ticker/24hr`, weight 80). Raises ExchangeError and its kinds."""
     url = f"{exchange.rest_url.rstrip('/')}/api/v3/ticker/24hr"
-    return {ticker.symbol: ticker for ticker in rest.get(url, list[Ticker], exchange.name, timeout)}
+    return {
+        ticker.symbol: ticker
+        for ticker in rest.get(url, list[Ticker], exchange.name, timeout, ca_file=exchange.ca_file)
+    }
 
 
 def screen(

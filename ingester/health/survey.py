@@ -29,16 +29,14 @@ from ingester.health.vitals import row_bytes
 from ingester.store.damage import damage
 from ingester.store.leftover import leftovers
 from ingester.store.questdb import QuestDB
-from ingester.store.schema import EVENTS, ORDERBOOK
 from ingester.store.server import ManagedServer
+from ingester.store.tables import EVENTS, IMPORTED, ORDERBOOK
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 ASK_SECONDS = 15.0
 """All questions together take no longer."""
 FORGET = timedelta(days=7)
 """A recorder that was stopped, or heard of elsewhere, so long ago is not shown."""
-IMPORTED = "import"
-"""The collector of earlier recordings is none that runs."""
 
 UNEXPLAINED = "unexplained"
 

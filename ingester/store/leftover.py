@@ -164,7 +164,7 @@ def _waiting(folder: Path) -> Leftover | None:
     sequence = position.sequence if position else 0
     rows, oldest, newest = 0, 0, 0
     found = segments.find(folder)
-    for segment, after in zip(found, [*found[1:], None], strict=True):
+    for segment, after in zip(found, [*found[1:], None], strict=False):
         if after is not None and after.first <= sequence:
             continue
         for head in segments.heads(segment):

@@ -9,6 +9,8 @@ from ingester.snapshot import level_columns
 
 ORDERBOOK = "orderbook"
 EVENTS = "collector_events"
+IMPORTED = "import"
+"""The collector of rows that came from files."""
 DEDUP_KEYS = {
     ORDERBOOK: ("timestamp", "symbol", "collector", "last_update_id"),
     EVENTS: ("timestamp", "collector", "kind", "symbol", "connection"),

@@ -58,10 +58,18 @@ def connect():
     """Starts a stream to an address; stops all of them in the end."""
     streams = []
 
-    def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns):
+    def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns, ca_file=None):
         inbox = Inbox()
         stream = Stream(
-            "1", url, inbox, lambda: inbox.changed.put(1), time.time_ns, AttemptLimit(time.monotonic), waits, elapsed
+            "1",
+            url,
+            inbox,
+            lambda: inbox.changed.put(1),
+            time.time_ns,
+            AttemptLimit(time.monotonic),
+            waits,
+            elapsed,
+            ca_file,
         )
         streams.append(stream)
         stream.start()
@@ -118,10 +126,9 @@ def test_frames_are_stamped_between_sending_and_seeing_and_pings_are_answered(ex
     assert ponged.wait(5)
 
 
-def test_over_tls_every_frame_arrives_however_the_records_are_cut(exchange, connect, monkeypatch, tmp_path):
+def test_over_tls_every_frame_arrives_however_the_records_are_cut(exchange, connect, tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     sent = [str(number) * (number % 50_000 + 1) for number in (1, 20_000, 3, 49_999, 5, *range(300))]
@@ -133,7 +140,7 @@ def test_over_tls_every_frame_arrives_however_the_records_are_cut(exchange, conn
         connection.send("after the pong")
         connection.recv()
 
-    _, inbox = connect(exchange(handler, ssl=context).replace("ws://", "wss://"))
+    _, inbox = connect(exchange(handler, ssl=context).replace("ws://", "wss://"), ca_file=tmp_path / "ca.pem")
     received = []
     while len(received) <= len(sent):
         received += inbox.next(Frames).payloads

@@ -1,13 +1,16 @@
 """dataset.py: the contract to the letter, times as people write them."""
 
 import time
+from pathlib import Path
+from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.clock import SECOND
 from ingester.datasets import dataset
+from ingester.datasets.origins import symbol_of
 from ingester.errors import SettingsError
 
 NOON = 1_685_620_800 * SECOND  # 2023-06-01 12:00
@@ -62,3 +65,38 @@ def test_what_is_no_time_is_named(text):
 @given(st.integers(0, 4_000_000_000 * SECOND))
 def test_a_time_reads_back_as_what_it_was(ns):
     assert dataset.parse_time(dataset.time_text(ns)) == ns
+
+
+@settings(max_examples=500)
+@given(st.text(min_size=1, max_size=30), st.integers(0, 30))
+def test_every_symbol_comes_back_from_its_file_name(symbol, cut):
+    with mock.patch.object(dataset, "assets", lambda symbol: (symbol[:cut], symbol[cut:])):
+        names = [
+            dataset.file_name(symbol, SECOND // 10, NOON, NOON + SECOND, "csv"),
+            dataset.raw_file_name(symbol, SECOND, NOON, 3, "pkl"),
+        ]
+    for name in names:
+        assert not set(name) & set('/\\\0\n:*?"<>|')
+        assert Path(name).name == name
+        assert not name.startswith(".")
+        if symbol.isprintable():
+            assert symbol_of(name) == symbol
+
+
+@pytest.mark.parametrize(
+    ("symbol", "both", "pair"),
+    [
+        ("ADAUSDT", ("ADA", "USDT"), "ADA_USDT"),
+        ("BNBUSD", ("BNB", "USD"), "BNB_USD"),
+        ("币安人生USDT", ("币安人生", "USDT"), "币安人生_USDT"),
+        ("1000SHIBUSDC", ("1000SHIB", "USDC"), "1000SHIB_USDC"),
+        ("BTCUSDT_240628", ("BTC", "USDT"), "BTC_USDT%5F240628"),
+        ("BTC/USDT", ("BTC", "USDT"), "BTC_%2FUSDT"),
+        ("kPEPEUSDT", ("PEPE", "USDT"), "%6BPEPEUSDT_"),
+        ("..", ("..", ""), "%2E%2E_"),
+    ],
+)
+def test_file_names_follow_what_the_exchange_lists_and_stay_unambiguous(monkeypatch, symbol, both, pair):
+    monkeypatch.setattr(dataset, "assets", {symbol: both}.get)
+    assert dataset.file_name(symbol, SECOND // 10, NOON, NOON + SECOND, "csv").startswith(f"{pair}_100ms_(")
+    assert dataset.symbol_named(pair) == symbol

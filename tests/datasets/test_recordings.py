@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import pickle
+import zipfile
 from datetime import timedelta, timezone
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from pandas.arrays import DatetimeArray
 from pandas.core.indexes.datetimes import _new_DatetimeIndex
 from pandas.core.internals.managers import BlockManager
 
-from ingester.datasets.dataset import COLON, columns
-from ingester.datasets.recordings import UnreadableRecording, find, load_pickle, read, symbol_of
+from ingester.datasets.columns import Books
+from ingester.datasets.dataset import COLON, FORMATS, columns
+from ingester.datasets.formats import WRITERS
+from ingester.datasets.origins import symbol_of
+from ingester.datasets.recordings import find, load_pickle, open_recording
+from ingester.datasets.unpacking import UnreadableRecording
 
 RAW = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1)"
-OLDER = f"ADA_USDT_100ms_(2023-06-01-08{COLON}31)_(2023-06-01-09{COLON}30)_(1)"
 EXTRACTED = f"ADA_USDT_100ms_(2023-06-01 12{COLON}00)_(2023-06-03 00{COLON}00)"
 
 
@@ -52,9 +56,18 @@ SHAPES = {
 }
 
 
+def read(path):
+    """All books of a file, which has to be sound."""
+    pieces = list(open_recording(path).pieces())
+    bad = [each for piece in pieces for each in piece.bad]
+    if bad:
+        raise UnreadableRecording("; ".join(f"{line} {why}" for line, why in bad))
+    return Books(np.concatenate([each.times for each in pieces]), np.concatenate([each.values for each in pieces]))
+
+
 def check(path):
     recording, frame = read(path), books()
-    assert recording.symbol == "ADAUSDT"
+    assert symbol_of(path.name) == "ADAUSDT"
     assert recording.levels == 5
     assert np.array_equal(recording.times, frame.index.asi8)
     assert np.array_equal(recording.values, frame.to_numpy())
@@ -78,7 +91,7 @@ def test_csv_files_of_every_shape_are_read_exactly(tmp_path, shape):
 def test_compressed_files_are_read(tmp_path):
     (tmp_path / f"{RAW}.pkl.gz").write_bytes(gzip.compress(pickle.dumps(books())))
     books().to_csv(tmp_path / f"{RAW}.csv.gz")
-    for path in find([tmp_path]):
+    for path in find([tmp_path]).files:
         check(path)
 
 
@@ -140,26 +153,37 @@ def test_pickles_of_pandas_1_are_read(tmp_path):
     check(path)
 
 
-@pytest.mark.parametrize("name", [RAW, OLDER, EXTRACTED, RAW.replace(COLON, ":"), EXTRACTED.lower()])
-def test_names_of_all_styles_tell_the_pair(name):
-    for ending in (".pkl", ".csv", ".pkl.gz"):
-        assert symbol_of(name + ending) == "ADAUSDT"
-
-
-@pytest.mark.parametrize("name", ["books.pkl", "ADA_USDT.csv", f"{RAW}.parquet", "_USDT_100ms_(2023-06-01 12:00).pkl"])
-def test_a_name_without_a_pair_is_refused(name):
-    with pytest.raises(UnreadableRecording, match="ADA_USDT_100ms"):
-        symbol_of(name)
-
-
 def test_folders_are_searched_and_each_file_is_found_once(tmp_path):
     deep = tmp_path / "raw fetched data" / "since"
     deep.mkdir(parents=True)
     for name in ("b.pkl", "a.csv", "manifest.json", "c.pkl.gz"):
         (deep / name).touch()
-    assert [path.name for path in find([tmp_path, deep, deep / "b.pkl"])] == ["a.csv", "b.pkl", "c.pkl.gz"]
-    assert find([deep / "manifest.json"]) == [deep / "manifest.json"]
-    assert find([tmp_path / "missing.pkl"]) == [tmp_path / "missing.pkl"]
+    found = find([tmp_path, deep, deep / "b.pkl"])
+    assert [path.name for path in found.files] == ["a.csv", "b.pkl", "c.pkl.gz"]
+    assert found.passed_over == []
+    assert find([deep / "manifest.json"]).files == [deep / "manifest.json"]
+    assert find([tmp_path / "missing.pkl"]).files == [tmp_path / "missing.pkl"]
+
+
+def test_what_is_passed_over_in_folders_is_named_with_the_reason(tmp_path):
+    for name in ("a.CSV", "b.csv.zst", "c.npz.gz", "notes.txt", "._a.CSV", ".DS_Store", ".a.pkl.new", "manifest.json"):
+        (tmp_path / name).touch()
+    (tmp_path / ".from.partial").mkdir()
+    (tmp_path / ".from.partial" / "d.csv").touch()
+    (tmp_path / "link.csv").symlink_to("a.CSV")
+    (tmp_path / "folder").symlink_to("/")
+    os.mkfifo(tmp_path / "pipe.csv")
+    found = find([tmp_path])
+    assert [path.name for path in found.files] == ["a.CSV", "b.csv.zst"]
+    assert {path.name: why for path, why in found.passed_over} == {
+        ".a.pkl.new": "a hidden file",
+        ".from.partial": "a hidden folder",
+        "c.npz.gz": "not the ending of a recording",
+        "folder": "a symbolic link",
+        "link.csv": "a symbolic link",
+        "notes.txt": "not the ending of a recording",
+        "pipe.csv": "no regular file",
+    }
 
 
 def test_what_is_not_finite_becomes_nan_and_the_rest_stays(tmp_path):
@@ -199,10 +223,10 @@ def test_rows_of_one_time_are_kept_in_their_order(tmp_path):
         (books().rename(columns={"Bid_1": "Bid_21"}), "Bid_21"),
         (books()[[]], "no columns"),
         (books().reset_index(drop=True), "no times"),
-        (books().set_axis(["soon"] * 7), "more than times"),
-        (books().set_axis([pd.NaT, *books().index[1:]]), "1 rows have no time"),
-        (books().set_axis(books().index - pd.DateOffset(years=60)), "before 1970: 1963"),
-        (books().astype(object).replace(books().iloc[0, 0], "cheap"), "Bid_1 .*cheap"),
+        (books().set_axis(["soon"] * 7), "1 has no time; 2 has"),
+        (books().set_axis([pd.NaT, *books().index[1:]]), "^1 has no time$"),
+        (books().set_axis(books().index - pd.DateOffset(years=60)), "^1 is of 1963-06-01 08:31, before Binance opened"),
+        (books().astype(object).replace(books().iloc[0, 0], "cheap"), "^1 Bid_1 is 'cheap'"),
         (books()["Bid_1"], "is refused|holds a Series"),
         ({"Bid_1": 1.0}, "holds a dict"),
     ],
@@ -272,3 +296,108 @@ def test_dotted_names_do_not_lead_around_the_list(name):
     content = b"\x80\x04\x8c" + bytes([len(module)]) + module + b"\x8c" + bytes([len(attribute)]) + attribute + b"\x93."
     with pytest.raises(UnreadableRecording, match="is refused"):
         load_pickle(io.BytesIO(content))
+
+
+def test_what_other_tools_leave_beside_the_books_is_left_out(tmp_path):
+    path = tmp_path / f"{RAW}.csv"
+    frame = books().reset_index()
+    frame["Response Delay"] = "12 ms"
+    frame.to_csv(path)  # with a column that counts the rows
+    frame = pd.read_csv(path)  # which is called `Unnamed: 0` now
+    frame.to_csv(path)
+    check(path)
+    frame.to_pickle(path.with_suffix(".pkl"))
+    check(path.with_suffix(".pkl"))
+
+
+def test_a_frame_that_was_written_as_csv_and_read_back_has_its_times_in_an_unnamed_column(tmp_path):
+    path = tmp_path / f"{RAW}.csv"
+    books().rename_axis(None).to_csv(path)
+    check(path)
+    pd.read_csv(path).to_csv(path, index=False)
+    check(path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_of_own_data_sets_are_read_exactly(tmp_path, form):
+    frame = books(200_000 if form != "pkl" else 1000)  # in several pieces
+    path = tmp_path / f"{EXTRACTED}.{form}"
+    WRITERS[form](path, frame.index.asi8, np.ascontiguousarray(frame.to_numpy()))
+    recording = read(path)
+    assert np.array_equal(recording.times, frame.index.asi8)
+    assert np.array_equal(recording.values.view(np.int64), frame.to_numpy().view(np.int64))
+
+
+def test_parquet_of_other_tools_is_read(tmp_path):
+    path = tmp_path / f"{RAW}.parquet"
+    for frame in (books(), books().tz_localize("UTC").tz_convert("Asia/Tokyo"), books().reset_index()):
+        frame.to_parquet(path)
+        check(path)
+    books().astype("Float64").to_parquet(path)
+    check(path)
+
+
+def test_columns_of_types_that_are_no_plain_numbers_are_named_with_the_cure(tmp_path):
+    path = tmp_path / f"{RAW}.parquet"
+    books().astype({"Bid_1": str}).astype({"Bid_1": "category"}).to_parquet(path)
+    with pytest.raises(UnreadableRecording, match=r"column Bid_1 is of type category.*astype\('float64'\)"):
+        read(path)
+
+
+@pytest.mark.parametrize(("unit", "ns"), [("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1)])
+@pytest.mark.parametrize("kind", [int, float, str])
+def test_numbers_are_times_where_their_size_says_the_unit(tmp_path, unit, ns, kind):
+    times = books().index.asi8
+    numbers = times // ns if kind is int else times / ns
+    frame = books().set_axis(pd.Index(numbers, name="Request Time"))
+    if kind is str:
+        frame = frame.set_axis(frame.index.map(lambda each: f"{each:.9f}" if unit == "s" else f"{each:.3f}"))
+    for path in (tmp_path / f"{RAW}.csv", tmp_path / f"{RAW}.pkl"):
+        frame.to_csv(path) if path.suffix == ".csv" else frame.to_pickle(path)
+        recording = open_recording(path)
+        (piece,) = recording.pieces()
+        assert recording.times.unit == unit
+        assert (piece.times // 1000).tolist() == (times // ns * ns // 1000 if kind is int else times // 1000).tolist()
+
+
+@pytest.mark.parametrize("numbers", [range(7), np.full(7, 1.7e8 / 2), [-1] * 7, np.full(7, 1e30)])
+def test_numbers_that_are_no_times_are_refused(tmp_path, numbers):
+    path = tmp_path / f"{RAW}.csv"
+    books().set_axis(pd.Index(numbers, name="Request Time")).to_csv(path)
+    with pytest.raises(UnreadableRecording, match="has no time"):
+        read(path)
+
+
+def test_rows_without_any_number_are_no_books(tmp_path):
+    path = tmp_path / f"{RAW}.csv"
+    frame = books()
+    frame.iloc[2:5] = np.nan
+    frame.to_csv(path)
+    (piece,) = open_recording(path).pieces()
+    assert piece.empty == 3
+    assert np.array_equal(piece.values, frame.dropna().to_numpy())
+
+
+def test_links_and_pipes_are_not_opened(tmp_path):
+    sound = tmp_path / f"{RAW}.csv"
+    books().to_csv(sound)
+    for ending in (".csv", ".pkl", ".parquet", ".npz", ".csv.gz"):
+        (link := tmp_path / f"{EXTRACTED}{ending}").symlink_to(sound)
+        with pytest.raises(UnreadableRecording, match="is a symbolic link"):
+            read(link)
+        os.mkfifo(pipe := tmp_path / f"{EXTRACTED}_(2){ending}")
+        with pytest.raises(UnreadableRecording, match="no regular file"):
+            read(pipe)
+
+
+def test_archives_that_were_made_to_fill_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ingester.datasets.recordings.ALWAYS_BYTES", 1 << 20)
+    path = tmp_path / f"{RAW}.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("values.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(20):
+            member.write(bytes(1 << 20))
+    with pytest.raises(UnreadableRecording, match="100 times its size"):
+        read(path)

@@ -1,16 +1,20 @@
 """dial.py against servers that are hostile, and proxies: a connection stands in time, or it is said why not."""
 
 import contextlib
+import http.server
 import socket
+import ssl
 import sys
 import threading
 import time
 
 import pytest
+import trustme
 from proxy_server import ProxyServer
 from websockets.sync.server import serve
 
-from ingester.exchange import dial
+from ingester.errors import ExchangeError
+from ingester.exchange import dial, rest
 from ingester.exchange.dial import NotConnected, UpgradeRefused, open_websocket
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n"
@@ -164,3 +168,63 @@ def test_without_the_package_for_socks_it_is_said_how_to_get_it(away, exchange):
     error = str(refused(f"ws://stream.example:{exchange}/stream"))
     assert "pip install python-socks" in error
     assert "hush" not in error
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """An issuer of certificates that no system knows, and the file with its own."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return made, tmp_path / "ca.pem"
+
+
+@pytest.fixture
+def over_tls(authority):
+    """A websocket server and a REST server with certificates of that issuer; gives their URLs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority[0].issue_cert("127.0.0.1").configure_cert(context)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"[1,2]")
+
+        def log_message(self, *_):
+            pass
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.handle_error = lambda *_: None  # of handshakes that the other side breaks off
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    stream = serve(lambda connection: [connection.send(text) for text in connection], "127.0.0.1", 0, ssl=context)
+    threads = [threading.Thread(target=each.serve_forever, daemon=True) for each in (web, stream)]
+    for thread in threads:
+        thread.start()
+    yield f"wss://127.0.0.1:{stream.socket.getsockname()[1]}/", f"https://127.0.0.1:{web.server_port}/"
+    stream.shutdown()
+    web.shutdown()
+    web.server_close()
+    for thread in threads:
+        thread.join(5)
+
+
+@pytest.mark.parametrize("by", ["--exchange-ca", "SSL_CERT_FILE"])
+def test_an_issuer_of_ones_own_is_trusted_where_it_is_named(authority, over_tls, by, monkeypatch):
+    (stream_url, rest_url), ca_file = over_tls, authority[1] if by == "--exchange-ca" else None
+    if by == "SSL_CERT_FILE":
+        monkeypatch.setenv(by, str(authority[1]))
+    connection = open_websocket(stream_url, 5, ca_file)
+    connection.send("sent")
+    assert connection.recv() == "sent"
+    connection.close()
+    assert rest.get(rest_url, list[int], "binance", ca_file=ca_file) == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_unknown_issuer_is_refused_with_the_option_that_helps(over_tls):
+    stream_url, rest_url = over_tls
+    with pytest.raises(NotConnected, match=r"not trusted: .* --exchange-ca FILE"):
+        open_websocket(stream_url, 5)
+    with pytest.raises(ExchangeError, match=r"not trusted: .* --exchange-ca FILE"):
+        rest.get(rest_url, list[int], "binance")

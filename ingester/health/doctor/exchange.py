@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,7 +15,7 @@ import urllib3
 from ingester.clock import Now
 from ingester.errors import SettingsError
 from ingester.exchange import binance
-from ingester.exchange.dial import Deadline, NotConnected, UpgradeRefused, dial, open_websocket
+from ingester.exchange.dial import Deadline, NotConnected, UpgradeRefused, dial, open_websocket, tls_context
 from ingester.exchange.rest import connections
 from ingester.health.doctor.check import Check, Finding, State
 from ingester.proxies import Proxy, proxy_for
@@ -69,13 +70,13 @@ def clock_finding(seconds: float, doubt: float) -> Finding:
 
 def _stream(exchange: binance.Exchange) -> Iterator[Finding]:
     url = urlsplit(exchange.stream_url)
-    passed = yield from _reach("stream", url)
+    passed = yield from _reach("stream", url, exchange.ca_file)
     if not passed:
         yield Finding("stream websocket", "skipped", "the step before failed")
         return
     begun = time.monotonic()
     try:
-        connection = open_websocket(binance.combined_url(exchange.stream_url), CONNECT_SECONDS)
+        connection = open_websocket(binance.combined_url(exchange.stream_url), CONNECT_SECONDS, exchange.ca_file)
         connection.close(timeout=1)
     except UpgradeRefused as error:
         yield _refused("stream websocket", error.status, exchange.name, exchange.stream_url)
@@ -88,7 +89,7 @@ def _stream(exchange: binance.Exchange) -> Iterator[Finding]:
 
 def _rest(exchange: binance.Exchange, now: Now) -> Iterator[Finding]:
     url = urlsplit(exchange.rest_url)
-    passed = yield from _reach("rest", url)
+    passed = yield from _reach("rest", url, exchange.ca_file)
     if not passed:
         yield Finding("rest answer", "skipped", "the step before failed")
         yield Finding("clock", "skipped", "the exchange cannot be asked for its time")
@@ -106,7 +107,8 @@ def _rest(exchange: binance.Exchange, now: Now) -> Iterator[Finding]:
 def _sample(exchange: binance.Exchange, now: Now) -> tuple[list[Sample], Finding | None]:
     address = f"{exchange.rest_url.rstrip('/')}/api/v3/time"
     samples = []
-    with connections(proxy_for(address), Deadline(LONGEST_SECONDS)) as made:
+    context = tls_context(exchange.ca_file) if urlsplit(address).scheme == "https" else None
+    with connections(proxy_for(address), Deadline(LONGEST_SECONDS), context) as made:
         for _ in range(SAMPLES + 1):
             asked = now()
             try:
@@ -140,7 +142,7 @@ def _refused(subject: str, status: int, exchange: str, url: str) -> Finding:
     )
 
 
-def _reach(subject: str, url: SplitResult) -> Generator[Finding, None, bool]:
+def _reach(subject: str, url: SplitResult, ca_file: Path | None) -> Generator[Finding, None, bool]:
     """DNS, TCP and TLS; returns whether all went well."""
     host, port = url.hostname or "", url.port or _PORTS[url.scheme]
     try:
@@ -149,7 +151,7 @@ def _reach(subject: str, url: SplitResult) -> Generator[Finding, None, bool]:
         yield Finding(f"{subject} proxy", "fail", str(error), "mend or unset that variable")
         return False
     if proxy is not None:
-        return (yield from _reach_through(subject, url, host, port, proxy))
+        return (yield from _reach_through(subject, url, host, port, proxy, ca_file))
     try:
         begun = time.monotonic()
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
@@ -169,13 +171,13 @@ def _reach(subject: str, url: SplitResult) -> Generator[Finding, None, bool]:
         yield Finding(f"{subject} TCP", "ok", f"{host}:{port} in {_ms(begun)}")
         if url.scheme in ("ws", "http"):
             return True
-        tls = _tls(plain, host)
+        tls = _tls(plain, host, ca_file)
         yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
         return tls.state != "fail"
 
 
 def _reach_through(
-    subject: str, url: SplitResult, host: str, port: int, proxy: Proxy
+    subject: str, url: SplitResult, host: str, port: int, proxy: Proxy, ca_file: Path | None
 ) -> Generator[Finding, None, bool]:
     """As `_reach`, where a proxy finds the name and makes the TCP connection."""
     begun = time.monotonic()
@@ -188,19 +190,20 @@ def _reach_through(
         yield Finding(f"{subject} proxy", "ok", f"{host}:{port} through the proxy {proxy} in {_ms(begun)}")
         if url.scheme in ("ws", "http"):
             return True
-        tls = _tls(plain, host)
+        tls = _tls(plain, host, ca_file)
         yield msgspec.structs.replace(tls, subject=f"{subject} TLS")
         return tls.state != "fail"
 
 
-def _tls(plain: socket.socket, host: str) -> Finding:
+def _tls(plain: socket.socket, host: str, ca_file: Path | None) -> Finding:
     begun = time.monotonic()
     try:
-        with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure:
+        with tls_context(ca_file).wrap_socket(plain, server_hostname=host) as secure:
             certificate, version = secure.getpeercert() or {}, secure.version()
     except ssl.SSLCertVerificationError as error:
         mend = (
-            "is the clock right, are the certificates there (sudo apt-get install ca-certificates), is a proxy between?"
+            "is the clock right, are certificates there (apt-get install ca-certificates)? Where a proxy shows "
+            "one of its own, give its issuer's with --exchange-ca"
         )
         return Finding("", "fail", f"the certificate of {host} is not trusted: {error.verify_message}", mend)
     except OSError as error:

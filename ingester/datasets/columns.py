@@ -1,0 +1,250 @@
+"""What the columns of a recording mean, whatever kind of file they lie in, and how its times are written."""
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ingester.clock import SECOND
+from ingester.datasets.dataset import INDEX, columns, parse_time, time_text
+from ingester.datasets.unpacking import UnreadableRecording
+from ingester.grid import Floats, Nanoseconds
+
+MOST_LEVELS = 20
+ALL_COLUMNS = {name: place for place, name in enumerate(columns(MOST_LEVELS))}
+EARLIEST_NS = parse_time("2017-07-01")
+"""Binance opened in July 2017."""
+AHEAD_NS = 60 * SECOND
+"""Times may lie so far in the future: clocks differ."""
+UNITS = {"s": SECOND, "ms": 10**6, "us": 1000, "ns": 1}
+
+_MOST_US = np.iinfo(np.int64).max // 1000
+_KNOWN_AND_LEFT_OUT = re.compile(r"Response Delay|Unnamed: \d+(\.\d+)?|index|level_0|")
+_INDEXES = (INDEX, "", "Unnamed: 0", "__index_level_0__")
+"""Columns that may hold the times; the first one that is there does."""
+_TARDIS = re.compile(r"(asks|bids)\[(\d+)\]\.(price|amount)")
+_TARDIS_OTHERS = ("exchange", "symbol", "timestamp", "local_timestamp")
+_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?([eE]\+?\d+)?\s*")
+
+
+class Bad(NamedTuple):
+    """A line of a CSV file, or a row of another, that cannot be taken."""
+
+    line: int
+    why: str
+
+
+class Books(NamedTuple):
+    """A part of a recording, in the order of time; a row without any number is no book, and is not in it."""
+
+    times: Nanoseconds
+    """(n,) receive times in ns."""
+    values: Floats
+    """(n, 4 x levels) as in a data set; NaN where there is no number."""
+    bad: Sequence[Bad] = ()
+    """What was left out because it is wrong."""
+    empty: int = 0
+    """Rows without any number that were left out."""
+
+    @property
+    def levels(self) -> int:
+        return int(self.values.shape[1]) // 4
+
+
+class Layout(NamedTuple):
+    """Which column holds what."""
+
+    time: str | None
+    """None where the times are beside the columns, as the index of a frame."""
+    places: dict[str, int]
+    """Of each column with numbers, where they belong in a row of values."""
+    levels: int
+    missing: list[str]
+    symbol: str | None = None
+    exchange: str | None = None
+    """The columns that name these, where there are any."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], has_index: bool = False) -> "Layout":
+        """`has_index`: the times may lie beside the columns. Raises UnreadableRecording."""
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if list(names).count(name) > 1})
+            raise UnreadableRecording(f"has columns twice: {', '.join(map(repr, twice[:5]))}")
+        if any(map(_TARDIS.fullmatch, names)):
+            return cls._of_tardis(names)
+        time = next((name for name in _INDEXES if name in names), None)
+        if has_index and time != INDEX:
+            time = None
+        there = [name for name in names if name in ALL_COLUMNS]
+        unknown = [
+            name
+            for name in names
+            if name not in ALL_COLUMNS and name != time and not _KNOWN_AND_LEFT_OUT.fullmatch(name)
+        ]
+        levels = max((_level(name) for name in there), default=1)
+        wanted = {name: place for place, name in enumerate(columns(levels))}
+        missing = [name for name in wanted if name not in there]
+        if unknown or not there:
+            what = f"has columns of other names: {', '.join(unknown[:5])}" if unknown else "has no columns of a book"
+            lacks = f"\nmissing: {', '.join(missing[:8])}{', …' if len(missing) > 8 else ''}" if missing else ""
+            raise UnreadableRecording(f"{what}; expected Bid_1, BidV_1, … Ask_1, AskV_1, … to {MOST_LEVELS}{lacks}")
+        if time is None and not has_index:
+            raise UnreadableRecording(
+                f"has no times: neither an index of times nor a column {INDEX!r}\nmissing: {INDEX}"
+            )
+        return cls(time, {name: wanted[name] for name in there}, levels, missing)
+
+    @classmethod
+    def _of_tardis(cls, names: Sequence[str]) -> "Layout":
+        """`book_snapshot_5`, `book_snapshot_25` of tardis.dev (https://docs.tardis.dev/downloadable-csv-files).
+
+        `local_timestamp` is when it was received; levels below those of the table are left out.
+        """
+        found = {name: match for name in names if (match := _TARDIS.fullmatch(name))}
+        unknown = [name for name in names if name not in found and name not in _TARDIS_OTHERS]
+        lacking = [name for name in ("symbol", "local_timestamp") if name not in names]
+        if unknown or lacking:
+            what = f"has columns of other names: {', '.join(unknown[:5])}" if unknown else "lacks columns of Tardis"
+            lacks = f"\nmissing: {', '.join(lacking)}" if lacking else ""
+            raise UnreadableRecording(f"{what}; expected those of a book_snapshot{lacks}")
+        levels = min(MOST_LEVELS, max(int(match[2]) + 1 for match in found.values()))
+        wanted = {name: place for place, name in enumerate(columns(levels))}
+        places = {}
+        for name, match in found.items():
+            side, quantity = ("Ask" if match[1] == "asks" else "Bid"), ("V" if match[3] == "amount" else "")
+            own = f"{side}{quantity}_{int(match[2]) + 1}"
+            if own in wanted:
+                places[name] = wanted[own]
+        there = set(places.values())
+        missing = [name for name, place in wanted.items() if place not in there]
+        return cls("local_timestamp", places, levels, missing, "symbol", "exchange" if "exchange" in names else None)
+
+    @property
+    def width(self) -> int:
+        return 4 * self.levels
+
+
+def _level(name: str) -> int:
+    return int(name.rsplit("_", 1)[1])
+
+
+class Times:
+    """Turns what a recording has for times into ns since 1970; without a zone they are UTC.
+
+    Numbers are taken where their size says the unit: that of the first one goes for all of a file.
+    """
+
+    def __init__(self) -> None:
+        self.unit = ""
+        """Of numbers: s, ms, us or ns; empty for texts and the like."""
+
+    def take(self, column: Any) -> tuple[Nanoseconds, npt.NDArray[np.bool_]]:
+        """The times (n,), and which of them (n,) are none.
+
+        Raises UnreadableRecording where all of the column is something else.
+        """
+        import pandas as pd
+
+        try:
+            if pd.api.types.is_bool_dtype(column.dtype):
+                raise UnreadableRecording("the index holds more than times: True and False")
+            if pd.api.types.is_numeric_dtype(column.dtype):
+                return self._numbers(np.asarray(column))
+            if not isinstance(column.dtype, pd.DatetimeTZDtype) and column.dtype.kind != "M":
+                column = pd.Series(np.asarray(column, dtype=object)).reset_index(drop=True)
+                first = column.first_valid_index()
+                if first is not None and _NUMBER.fullmatch(str(column[first])):
+                    return self._texts(column)
+                column = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+            index = pd.DatetimeIndex(column)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UnreadableRecording(f"the index holds more than times: {first_line(error)}") from error
+        index = index.tz_convert(None) if index.tz is not None else index
+        wrong = np.array(index.isna(), bool)
+        # Those that no int64 of ns holds are no times of a recording either; they are kept as the nearest one.
+        us = index.as_unit("us").asi8.clip(-_MOST_US, _MOST_US)
+        far = np.abs(us) == _MOST_US
+        if far.any() or wrong.any():
+            ns = np.where(wrong | far, us * 1000, index.where(~(wrong | far), pd.Timestamp(0)).as_unit("ns").asi8)
+        else:
+            ns = index.as_unit("ns").asi8.copy()
+        return ns, wrong
+
+    def _texts(self, column: Any) -> tuple[Nanoseconds, npt.NDArray[np.bool_]]:
+        import pandas as pd
+
+        numbers = pd.to_numeric(column, errors="coerce")
+        return self._numbers(np.asarray(numbers))
+
+    def _numbers(self, numbers: Any) -> tuple[Nanoseconds, npt.NDArray[np.bool_]]:
+        if not len(numbers):
+            return np.zeros(0, np.int64), np.zeros(0, bool)
+        wrong = ~np.isfinite(numbers) | (numbers <= 0)
+        right = numbers[~wrong]
+        if not len(right):
+            return np.zeros(len(numbers), np.int64), wrong
+        self.unit = self.unit or _unit(float(right[0]))
+        if not self.unit:
+            raise UnreadableRecording(
+                f"has no times: neither an index of times nor a column {INDEX!r}; {right[0]:g} is no number of s, ms, "
+                "us or ns since 1970"
+            )
+        factor = UNITS[self.unit]
+        wrong |= (numbers < 1e8 * SECOND / factor) | (numbers >= 9.2e9 * SECOND / factor)
+        safe = np.where(wrong, 0, numbers)
+        if safe.dtype.kind in "iu":
+            return safe.astype(np.int64) * factor, wrong
+        # To the nearest microsecond, which is what a float64 still tells apart.
+        return np.rint(safe * (factor / 1000)).astype(np.int64) * 1000 if factor > 1 else np.rint(safe / 1000).astype(
+            np.int64
+        ) * 1000, wrong
+
+
+def _unit(number: float) -> str:
+    """By its size: what is a time from 1973 to 2261 in one unit is none in the others."""
+    return next((unit for unit, ns in UNITS.items() if 1e8 * SECOND <= number * ns < 9.2e9 * SECOND), "")
+
+
+def books(
+    times: Nanoseconds,
+    wrong: npt.NDArray[np.bool_],
+    values: Floats,
+    lines: npt.NDArray[np.int64],
+    bad: Sequence[Bad] = (),
+) -> Books:
+    """Sorts rows by time and leaves out those that are none: without a number, or of an impossible time.
+
+    `wrong`: rows (n,) that have no time; `lines`: where each row (n,) stands in the file.
+    """
+    values[~np.isfinite(values)] = np.nan
+    latest_ns = time.time_ns() + AHEAD_NS
+    outside = ~wrong & ((times < EARLIEST_NS) | (times > latest_ns))
+    bad = list(bad)
+    for row in np.flatnonzero(wrong | outside):
+        bad.append(Bad(int(lines[row]), "has no time" if wrong[row] else _outside(int(times[row]))))
+    empty = np.isnan(values).all(axis=1)
+    kept = ~(wrong | outside | empty)
+    if not kept.all():
+        times, values = times[kept], values[kept]
+    if (np.diff(times) < 0).any():
+        order = np.argsort(times, kind="stable")
+        times, values = times[order], values[order]
+    return Books(times, values, sorted(bad), int((empty & ~(wrong | outside)).sum()))
+
+
+def _outside(ns: int) -> str:
+    try:
+        when = time_text(ns)
+    except (ValueError, OverflowError):
+        when = f"{ns / SECOND / 86400 / 365.2425 + 1970:.0f}"
+    if ns < EARLIEST_NS:
+        return f"is of {when}, before Binance opened ({time_text(EARLIEST_NS)[:7]})"
+    return f"is of {when}, which lies in the future"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return (str(error).splitlines() or [""])[0][:200]

@@ -1,0 +1,215 @@
+"""Which books of a file the table holds already, whoever recorded them.
+
+A row of the table is the same book where it has the same pair, the same microsecond and the same numbers at each level
+of the file; the table may have more levels. A row that has fewer levels, and the same numbers there, is a cut of the
+book: then the book is stored with that row's update id, so that both count as copies of one book, and of those of
+collector `import` the deeper one takes the other's place. Rows of a grid repeat an earlier book: it is known where the
+table has it.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ingester.clock import SECOND
+from ingester.datasets.merging import WINDOW_NS
+from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
+from ingester.store.query import rows_by_symbol
+from ingester.store.questdb import QuestDB
+from ingester.store.reader import Reader, Rows
+
+PAIRS_AT_ONCE = 1 << 17
+"""Rows of file and table that are held against each other at once."""
+MICROSECOND = SECOND // 1_000_000
+NEW = -1
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Found(NamedTuple):
+    """What the table has of some books (n,)."""
+
+    known: Mask
+    """They are there."""
+    elsewhere: Mask
+    """Of these, those that are there at another time only."""
+    ids: npt.NDArray[np.int64]
+    """The update id of a cut of the book; NEW where there is none."""
+    taken: npt.NDArray[np.int64]
+    """All update ids that rows of the table have at the times of the books, sorted."""
+
+
+def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns: int = 0, own: str = "") -> Found:
+    """Looks up books, sorted by `times` (n,) in ns and cut to µs, with `values` (n, 4 x levels).
+
+    `every_ns`: they are rows of such a grid; rows of the collector `own` on it are no books that others repeat. The
+    table has as many levels. Raises StoreError.
+    """
+    n = len(times)
+    found = Found(np.zeros(n, bool), np.zeros(n, bool), np.full(n, NEW, np.int64), np.empty(0, np.int64))
+    if not n:
+        return found
+    start_ns, end_ns = int(times[0]), int(times[-1]) + MICROSECOND
+    before_ns = LOOK_BACK_NS if every_ns else 0
+    counts = rows_by_symbol(db, start_ns - before_ns, end_ns)
+    if not counts.get(symbol):
+        return found
+    levels, bits = values.shape[1] // 4, _bits(values)
+    depths = depths_of(values)
+    taken = [found.taken]
+    last: _Before | None = None
+    looked_at = 0
+    for rows in _read(db, symbol, levels, counts, start_ns - before_ns, end_ns):
+        here = slice(*np.searchsorted(times, [rows.times[0], rows.times[-1] + 1]).tolist())
+        theirs = _bits(rows.values)
+        _compare(found, here, times, bits, depths, rows, theirs)
+        taken.append(rows.ids[np.isin(rows.times, times[here])])
+        if every_ns:
+            last = _Before.of(last, rows, theirs, every_ns, own)
+            until = int(np.searchsorted(times, rows.times[-1], side="right"))
+            _repeats(found, times, bits, slice(looked_at, until), last)
+            looked_at = until
+    if last is not None:
+        _repeats(found, times, bits, slice(looked_at, n), last)
+    if (cut := np.flatnonzero((found.ids != NEW) & ~found.known)).size:
+        _merged(db, symbol, levels, counts, found, times, bits, cut)
+    return found._replace(taken=np.unique(np.concatenate(taken)))
+
+
+def depths_of(values: Floats) -> npt.NDArray[np.int64]:
+    """(n,) the deepest level of each book (n, 4 x levels) that has a number on any side; 0 of none."""
+    there: Any = ~np.isnan(values.reshape(len(values), 2, -1, 2)).all(axis=(1, 3))
+    return (there * np.arange(1, there.shape[1] + 1)).max(axis=1)  # type: ignore[no-any-return]
+
+
+def cut_to(values: Floats, levels: int) -> Floats:
+    """The first levels of books (n, 4 x more levels)."""
+    side = values.shape[1] // 2
+    return np.concatenate([values[:, : 2 * levels], values[:, side : side + 2 * levels]], axis=1)
+
+
+def _bits(values: Floats) -> npt.NDArray[np.int64]:
+    """Numbers as they are stored: -0.0 is not 0.0, and each NaN the same."""
+    bits = np.where(np.isnan(values), np.nan, values).view(np.int64)
+    return np.ascontiguousarray(bits)
+
+
+def _read(db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_ns: int, end_ns: int) -> Iterator[Rows]:
+    reader = Reader(db, [symbol], levels, counts)
+    for part in reader.slices(start_ns, end_ns):
+        rows = reader.read(part)
+        if len(rows.times):
+            order = np.argsort(rows.times, kind="stable")
+            yield rows._replace(
+                times=rows.times[order], ids=rows.ids[order], values=rows.values[order], by=rows.by[order]
+            )
+
+
+def _compare(found: Found, here: slice, times: Nanoseconds, bits: Any, depths: Any, rows: Rows, theirs: Any) -> None:
+    """Holds books against the rows of the table at their times."""
+    depths_there = depths_of(rows.values)
+    for own, other in _pairs(times[here], rows.times):
+        own += here.start
+        equal = bits[own] == theirs[other]
+        same = equal.all(axis=1)
+        found.known[own[same]] = True
+        cut = ~same & (depths_there[other] < depths[own]) & (depths_there[other] > 0)
+        own, other, equal = own[cut], other[cut], equal[cut]
+        below = _level_of_columns(bits.shape[1]) >= depths_there[other][:, None]
+        own, other = own[(equal | below).all(axis=1)], other[(equal | below).all(axis=1)]
+        found.ids[own] = rows.ids[other]
+
+
+def _level_of_columns(width: int) -> npt.NDArray[np.int64]:
+    return np.tile(np.arange(width // 4).repeat(2), 2)
+
+
+def _merged(
+    db: QuestDB, symbol: str, levels: int, counts: dict[str, int], found: Found, times: Nanoseconds, bits: Any, cut: Any
+) -> None:
+    """Looks for books of which a cut was recorded, and all of it by another collector a moment later.
+
+    So an export has them: with the first one's time and the levels of the deepest.
+    """
+    by_id = cut[np.argsort(found.ids[cut], kind="stable")]
+    for rows in _read(db, symbol, levels, counts, int(times[cut[0]]), int(times[cut[-1]]) + WINDOW_NS):
+        order = np.argsort(rows.ids, kind="stable")
+        theirs = _bits(rows.values)
+        for own, other in _pairs(found.ids[by_id], rows.ids[order]):
+            own, other = by_id[own], order[other]
+            later = rows.times[other] - times[own]
+            same = (bits[own] == theirs[other]).all(axis=1) & (later >= 0) & (later <= WINDOW_NS)
+            found.known[own[same]] = found.elsewhere[own[same]] = True
+
+
+def _pairs(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
+    """Places of equal numbers in two sorted arrays, all of each in one with all in the other, in portions."""
+    first = np.searchsorted(right, left, side="left")
+    counts = np.searchsorted(right, left, side="right") - first
+    ends = np.cumsum(counts)
+    begin = 0
+    while begin < len(left):
+        done = ends[begin - 1] if begin else 0
+        stop = max(begin + 1, int(np.searchsorted(ends, done + PAIRS_AT_ONCE, side="right")))
+        own = np.repeat(np.arange(begin, stop), counts[begin:stop])
+        if len(own):
+            starts = np.repeat(ends[begin:stop] - counts[begin:stop] - done, counts[begin:stop])
+            yield own, first[own] + np.arange(len(own)) - starts
+        begin = stop
+
+
+class _Before(NamedTuple):
+    """Books of the table that rows of a grid may repeat, sorted by their numbers, then by time."""
+
+    marks: npt.NDArray[np.uint64]
+    times: Nanoseconds
+    bits: Any
+
+    @classmethod
+    def of(cls, before: "_Before | None", rows: Rows, theirs: Any, every_ns: int, own: str) -> "_Before":
+        """With those of the last minute before them."""
+        by_own = rows.collectors.index(own) if own in rows.collectors else -1
+        real = ~((rows.by == by_own) & (rows.times % every_ns == 0))
+        times, bits = rows.times[real], theirs[real]
+        marks = _marks(bits)
+        if before is not None:
+            recent = before.times >= rows.times[0] - LOOK_BACK_NS
+            times = np.concatenate([before.times[recent], times])
+            bits = np.concatenate([before.bits[recent], bits])
+            marks = np.concatenate([before.marks[recent], marks])
+        order = np.lexsort((times, marks))
+        return cls(marks[order], times[order], bits[order])
+
+
+def _repeats(found: Found, times: Nanoseconds, bits: Any, here: slice, before: _Before) -> None:
+    """Notes rows of a grid that repeat a book of the last minute."""
+    rows = here.start + np.flatnonzero(~found.known[here])
+    if not len(rows) or not len(before.times):
+        return
+    marks = _marks(bits[rows])
+    # The last book of the same numbers that is not after the row.
+    keys = np.concatenate([before.marks, marks])
+    when = np.concatenate([before.times, times[rows]])
+    is_row = np.concatenate([np.zeros(len(before.marks), bool), np.ones(len(rows), bool)])
+    order = np.lexsort((is_row, when, keys))
+    place = np.where(is_row[order], -1, order)
+    latest = np.maximum.accumulate(np.where(place >= 0, np.arange(len(order)), -1))
+    at_row = np.flatnonzero(is_row[order])
+    source = latest[at_row]
+    row = order[at_row] - len(before.marks)
+    row, source = row[source >= 0], order[source[source >= 0]]
+    age = times[rows[row]] - before.times[source]
+    same = (age >= 0) & (age <= LOOK_BACK_NS) & (bits[rows[row]] == before.bits[source]).all(axis=1)
+    hit = rows[row[same]]
+    found.known[hit] = found.elsewhere[hit] = True
+
+
+def _marks(bits: Any) -> npt.NDArray[np.uint64]:
+    """A number (n,) for each row of numbers, the same for the same."""
+    marks = np.zeros(len(bits), np.uint64)
+    for column in bits.T:
+        marks = (marks ^ column.view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        marks ^= marks >> np.uint64(29)
+    return marks

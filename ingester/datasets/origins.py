@@ -1,0 +1,132 @@
+"""Where an imported file comes from: of which pair it is, whether it is on a grid, and which gaps it has.
+
+Its data set's manifest tells exactly; else the name of the file tells the pair.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ingester.datasets.dataset import COLON, MILLISECOND, parse_time, symbol_named
+from ingester.datasets.unpacking import PACKED, UnreadableRecording, open_regular
+from ingester.errors import SettingsError
+
+MANIFEST = "manifest.json"
+MOST_MANIFEST_BYTES = 256 << 20
+KINDS = (".pkl", ".csv", ".parquet", ".npz")
+"""Endings of files that can be imported, in upper or lower case; the first two may be packed."""
+ENDINGS = ".pkl, .csv (also .gz, .bz2, .xz, .zst), .parquet or .npz"
+EXPECTED = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1).pkl"
+
+_NAME = re.compile(r"([^_]+_[^_]*)_(\d+)(ms|s|min|m|h)(_\([^()]+\))+", re.IGNORECASE)
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
+
+
+class Origin(NamedTuple):
+    """What is known of a file before it is read."""
+
+    symbol: str = ""
+    """Empty where nothing tells it but perhaps the file itself."""
+    every_ns: int = 0
+    """Of the data set's grid; 0: rows as received, or nothing tells."""
+    gaps: tuple[tuple[int, int, str], ...] = ()
+    """(since, until, reason) in ns, as the manifest has them."""
+    frequency_ns: int = 0
+    """Of the rows, as the name says."""
+    note: str = ""
+    """What there is to say about the manifest."""
+
+
+class _Gap(msgspec.Struct):
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(name="to")
+    reason: str = ""
+
+
+class _Grid(msgspec.Struct):
+    every_ms: int
+
+
+class _Pair(msgspec.Struct):
+    file: str
+    gaps: list[_Gap] = []
+
+
+class _Manifest(msgspec.Struct):
+    pairs: dict[str, _Pair]
+    grid: _Grid | None = None
+
+
+class Origins:
+    """Reads each folder's manifest once."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._manifest: _Manifest | str | None = None
+        """A text says why it cannot be used; None: there is none."""
+
+    def of(self, path: Path) -> Origin:
+        """Raises UnreadableRecording where nothing can be made of the name of the file."""
+        if path.parent != self._folder:
+            self._folder, self._manifest = path.parent, _read(path.parent / MANIFEST)
+        named = _named(path.name)
+        manifest = self._manifest
+        if isinstance(manifest, str):
+            return named._replace(note=manifest)
+        pair = next((item for item in manifest.pairs.items() if item[1].file == path.name), None) if manifest else None
+        if manifest is None or pair is None:
+            return named
+        try:
+            gaps = [(parse_time(gap.since), parse_time(gap.until), gap.reason) for gap in pair[1].gaps]
+        except (SettingsError, OverflowError) as error:
+            return named._replace(note=f"{MANIFEST} beside it is damaged, its gaps are not known: {error}")
+        every_ns = manifest.grid.every_ms * MILLISECOND if manifest.grid else 0
+        return named._replace(symbol=pair[0], every_ns=every_ns, gaps=tuple(gaps), frequency_ns=0)
+
+
+def symbol_of(name: str) -> str:
+    """`ADAUSDT` of a file name; empty where it tells none. Raises UnreadableRecording for an unknown ending."""
+    return _named(name).symbol
+
+
+def kind_of(name: str) -> str:
+    """`.csv` of a file name, packed or not; empty where it is none that can be imported."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    packed = bool(suffixes) and suffixes[-1] in PACKED
+    kind = (suffixes[:-1] if packed else suffixes)[-1:]
+    return kind[0] if kind and kind[0] in (KINDS[:2] if packed else KINDS) else ""
+
+
+def _named(name: str) -> Origin:
+    kind = kind_of(name)
+    if not kind:
+        raise UnreadableRecording(f"has an ending that says nothing; expected {ENDINGS}")
+    stem = name[: name.lower().rindex(kind)]
+    match = _NAME.fullmatch(stem)
+    try:
+        symbol = symbol_named(match[1]) if match else ""
+    except ValueError:  # also of bytes that are no UTF-8
+        symbol = ""
+    if match is None or not symbol or not symbol.isprintable():
+        return Origin()
+    return Origin(symbol, frequency_ns=int(match[2][:9]) * _UNITS_MS[match[3].lower()] * MILLISECOND)
+
+
+def _read(path: Path) -> _Manifest | str | None:
+    if not path.exists() and not path.is_symlink():
+        return None
+    try:
+        with open_regular(path) as file:
+            text = file.read(MOST_MANIFEST_BYTES + 1)
+        if len(text) > MOST_MANIFEST_BYTES:
+            raise ValueError("it is too large")
+        manifest = msgspec.json.decode(text, type=_Manifest)
+        if manifest.grid is not None and not 0 < manifest.grid.every_ms < 1 << 40:
+            raise ValueError(f"every_ms is {manifest.grid.every_ms}")
+        if unfit := next((symbol for symbol in manifest.pairs if not symbol.isprintable() or not symbol), None):
+            raise ValueError(f"it names the pair {unfit!r}")
+    except (UnreadableRecording, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        return f"{MANIFEST} beside it cannot be used, its gaps are not known: {str(error)[:200]}"
+    return manifest
