@@ -13,7 +13,8 @@ Which snapshots pass, by update id:
     `CONTRADICTED_AFTER` on the connection that had brought that one, for a connection is never out of order; or
     `RESTART_AFTER` on another one, where a second connection agrees, or where they are further behind than a connection
     can lag.
-  A greater id that passes meanwhile confirms the last one. An id that was found wrong is held back when it comes again,
+  A greater id that passes meanwhile confirms the last one; where the connection that had brought that one has gone on
+  below it, what did not pass is a gap. An id that was found wrong is held back when it comes again,
   like those from `HIGHEST_ID` on.
 
 Receive times of what passes rise strictly, by at least the table's resolution of a microsecond.
@@ -217,6 +218,10 @@ class Track:
         # One that joined may be ahead of others that lag, and end before they have come so far.
         return (agreed and self.joint_id != self.update_id) or self._out_of_reach(update_id)
 
+    def _contradicted(self) -> bool:
+        """Whether the connection that had brought the last one went on with ids below it that have not passed."""
+        return any(each.brought_it and each.rises for each in (self._below or {}).values())
+
     def _out_of_reach(self, update_id: int) -> bool:
         """Whether an id is further behind the last one than a connection can lag, at the pace of the ids before."""
         ids, span = self.before_id - self._floor, self.receive_ns - self._floor_since_ns
@@ -244,6 +249,8 @@ class Track:
         """Takes in a snapshot that passes; returns the gap that it ends, if there is one."""
         if receive_ns < self.receive_ns + RESOLUTION_NS:
             receive_ns = self.receive_ns + RESOLUTION_NS
+        if self._below and self._contradicted() and receive_ns > self.receive_ns + RESOLUTION_NS:
+            self.miss(IDS_RESTARTED)
         gap = self._end(receive_ns, update_id) if receive_ns - self.receive_ns > self.limit_ns else None
         if receive_ns > self._floor_ns or update_id < self.update_id:
             self._raise_floor(receive_ns, update_id)
@@ -319,6 +326,8 @@ class Track:
         """The gap that lasts while recording ends at `now`; what came after that is no longer part of it."""
         if not self.receive_ns or now <= self.receive_ns:
             return None
+        if self._backward or self._contradicted():  # nobody will know any more which ones were wrong
+            self.miss(IDS_RESTARTED)
         if self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns:
             return None
         return Gap(self.symbol, self.receive_ns, now, self._why())

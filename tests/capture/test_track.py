@@ -2,6 +2,7 @@
 
 from itertools import accumulate
 
+import pytest
 from feed_bench import Bench
 from hypothesis import given
 from hypothesis import strategies as st
@@ -306,3 +307,20 @@ def test_around_a_leap_of_the_clock_there_is_one_gap_whatever_was_stamped_before
     bench.book("ETHUSDT", 1)
     bench.feed.poll()
     assert bench.gaps()[:1] == [("BTCUSDT", since, bench.now_ns, "clock set")]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_books_below_an_id_that_was_a_little_too_large_are_a_gap_also_where_the_count_catches_up_with_it(ends):
+    carried = Carried([1] * 30, 1)
+    for _ in range(10):
+        carried.bring(0)
+    carried.bring(0, 13)  # between the books 10 and 11
+    since_ns = carried.bench.now_ns
+    for _ in range(1 if ends else 4):
+        carried.bring(0)
+    if ends:
+        carried.bench.now_ns += SECOND // 100
+        carried.bench.continuity.close(carried.bench.now_ns)
+    assert carried.lost() == ([11] if ends else [11, 12])
+    ((_, begun_ns, ended_ns, reason),) = carried.bench.gaps()
+    assert (begun_ns, ended_ns, reason) == (since_ns, carried.bench.now_ns, "update ids restarted")
