@@ -1,10 +1,12 @@
 """Practice and real data never mix in one table, and nothing is called by the name of an exchange that it is not."""
 
+import os
+
 import pytest
 from click.testing import CliRunner
 from recorder import Recorder, url_of
 
-from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
+from ingester.capture.practice import FILE, refuse_mixing, refuse_mixing_unasked
 from ingester.cli import cli
 from ingester.errors import MixedData
 from ingester.events import Event
@@ -13,6 +15,7 @@ from ingester.exchange.simulated.simulator import Simulator
 from ingester.settings import Settings
 from ingester.snapshot import Snapshot
 from ingester.store import schema
+from ingester.store.endpoint import Endpoint
 from ingester.store.questdb import QuestDB
 from ingester.store.rows import RowEncoder
 
@@ -124,3 +127,14 @@ def test_screen_and_events_call_another_address_by_its_host(db, questdb, tmp_pat
     address = simulator.stream_url.removeprefix("ws://")
     assert detail.endswith(f", {address}")
     assert REAL not in output
+
+
+def test_what_is_noted_is_for_this_user_alone_and_survives_a_spoilt_file(tmp_path):
+    before = os.umask(0)
+    try:
+        refuse_mixing_unasked(Endpoint("http://127.0.0.1:9"), "binance", tmp_path)
+        assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+        (tmp_path / FILE).write_bytes(b'{"managed": "\xff"}')
+        refuse_mixing_unasked(Endpoint("http://127.0.0.1:9"), "simulator", tmp_path)
+    finally:
+        os.umask(before)
