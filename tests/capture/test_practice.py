@@ -1,6 +1,7 @@
 """Practice and real data never mix in one table, and nothing is called by the name of an exchange that it is not."""
 
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from recorder import Recorder, url_of
 from spools import wait_in_spool
 
-from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
+from ingester.capture.practice import FILE, refuse_mixing, refuse_mixing_unasked
 from ingester.cli import cli
 from ingester.errors import MixedData
 from ingester.events import Event
@@ -169,3 +170,14 @@ def test_what_was_recorded_is_noted_for_this_user_alone_and_never_replaced_by_le
         refuse_mixing_unasked(second, REAL, tmp_path)
     with pytest.raises(MixedData):
         refuse_mixing_unasked(first, SIMULATED, tmp_path)
+
+
+def test_what_is_noted_is_for_this_user_alone_and_survives_a_spoilt_file(tmp_path):
+    before = os.umask(0)
+    try:
+        refuse_mixing_unasked(Endpoint("http://127.0.0.1:9"), "binance", tmp_path)
+        assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+        (tmp_path / FILE).write_bytes(b'{"managed": "\xff"}')
+        refuse_mixing_unasked(Endpoint("http://127.0.0.1:9"), "simulator", tmp_path)
+    finally:
+        os.umask(before)
