@@ -32,10 +32,10 @@ from platformdirs import user_cache_path
 from processes import HERE, Database, machine, managed_database, rivals_python
 from weigh import Weight, weighed
 
+from ingester.book import level_columns
 from ingester.datasets import dataset
-from ingester.snapshot import level_columns
-from ingester.store import jar
-from ingester.store.questdb import QuestDB
+from ingester.questdb import jar
+from ingester.questdb.client import QuestDB
 
 INGESTER = "ingester"
 TITLES = {

@@ -25,13 +25,13 @@ from report import BOOKS_PER_SECOND
 from table import fill, recorded_books
 
 from ingester import __version__
+from ingester.book import Snapshot
 from ingester.clock import SECOND
-from ingester.exchange.binance import DEPTHS
-from ingester.snapshot import Snapshot
-from ingester.store import jar, schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
-from ingester.store.server import HEAP, ManagedServer
+from ingester.exchange.binance_spot import DEPTHS
+from ingester.questdb import jar, schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.server import HEAP, ManagedServer
 
 MARKER = "<!-- benchmarks/footprint.py -->"
 SAMPLE_SECONDS = 1.0

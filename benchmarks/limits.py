@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import table
 
-from ingester.datasets.cut import AHEAD
+from ingester.datasets.slices import AHEAD
 from ingester.grid import as_frame
-from ingester.store.endpoint import Endpoint
-from ingester.store.query import between, rows_by_symbol
-from ingester.store.questdb import QuestDB
-from ingester.store.reader import Reader, Slice
-from ingester.store.schema import ORDERBOOK
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.query import between, rows_by_symbol
+from ingester.questdb.reader import Reader, Slice
+from ingester.questdb.schema import ORDERBOOK
 
 
 def download(task: dict[str, Any]) -> float:

@@ -16,8 +16,8 @@ import numpy as np
 from control import answer, tell
 
 from ingester import Recorder
-from ingester.exchange import binance
-from ingester.snapshot import Snapshot
+from ingester.book import Snapshot
+from ingester.exchange import binance_spot
 
 POLL_SECONDS = 0.015
 
@@ -44,7 +44,7 @@ def main() -> None:
     way, task = sys.argv[1], json.loads(sys.argv[2])
     names: list[str] = task["symbols"]
     places = {name: place for place, name in enumerate(names)}
-    exchange = binance.Exchange("simulator", task["stream_url"], task["rest_url"])
+    exchange = binance_spot.Exchange("simulator", task["stream_url"], task["rest_url"])
     recorder = Recorder(names, exchange=exchange, keep=task["keep"], linger=task["linger"])
     record = recorder._record
     seen, received, taken = Sights(), Sights(), Sights()

@@ -5,9 +5,9 @@ import time
 
 from control import answer, tell
 
-from ingester.exchange.simulated.limits import Limits
-from ingester.exchange.simulated.markets import market
-from ingester.exchange.simulated.simulator import Simulator
+from ingester.simulator.limits import Limits
+from ingester.simulator.markets import market
+from ingester.simulator.simulator import Simulator
 
 
 def symbols(count: int) -> list[str]:

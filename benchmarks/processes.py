@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ingester.store import jar
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.questdb import jar
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer
 
 HERE = Path(__file__).parent
 

@@ -29,10 +29,10 @@ from processes import machine
 from questdb import Sender
 from table import HOUR_TICKS, INTERVAL_NS, JITTER_NS, RECORDING, START, WRITE_ROWS
 
-from ingester.snapshot import level_columns
-from ingester.store import jar, launch, partitions, schema
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.book import level_columns
+from ingester.questdb import jar, launch, partitions, schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.server import ManagedServer
 
 MARKER = "<!-- benchmarks/retention.py -->"
 OWN = "zstd:3"

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import psutil
 
 from ingester.errors import StoreError
-from ingester.exchange.simulated.limits import Limits
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.questdb.client import QuestDB
+from ingester.questdb.server import ManagedServer
+from ingester.simulator.limits import Limits
+from ingester.simulator.simulator import Simulator
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "faults")]
 

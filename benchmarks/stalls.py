@@ -14,9 +14,9 @@ import time
 from typing import Any
 
 from ingester import Recorder
-from ingester.capture import intake
-from ingester.capture.stream import LOOK_MS, PAUSED, Stream
 from ingester.clock import PAUSED_NS, SECOND, elapsed_ns
+from ingester.connection.websocket import LOOK_MS, PAUSED, Stream
+from ingester.feed import loop
 
 
 class Watch:
@@ -61,7 +61,7 @@ def main() -> None:
     chosen = parser.parse_args()
     coins = map("".join, itertools.product("ABCDEFGHIJKL", repeat=3))
     pairs = [f"{coin}USDT" for coin in itertools.islice(coins, chosen.pairs)]
-    intake.Stream = WatchedStream  # type: ignore[misc]
+    loop.Stream = WatchedStream  # type: ignore[misc]
     command = [sys.executable, "-m", "ingester", "simulate", "--port", "0", "--pairs", ",".join(pairs)]
     simulator = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(chosen.busy)]

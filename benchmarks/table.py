@@ -14,11 +14,11 @@ import pandas as pd
 from load import symbols
 from questdb import Sender
 
+from ingester.book import level_columns
 from ingester.clock import SECOND
-from ingester.snapshot import level_columns
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.server import ManagedServer
 
 RECORDING = Path(__file__).parent.parent / "tests" / "data" / "btcusdt.jsonl.gz"
 DEPTH = 5

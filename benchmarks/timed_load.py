@@ -12,9 +12,9 @@ import numpy as np
 from control import answer, tell
 from load import symbols
 
-from ingester.exchange.simulated import simulator as simulated
-from ingester.exchange.simulated.ledger import Ledger
-from ingester.exchange.simulated.limits import Limits
+from ingester.simulator import simulator as simulated
+from ingester.simulator.limits import Limits
+from ingester.simulator.sent_log import Ledger
 
 
 class Departures(Ledger):

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ingester.capture.recorder import Recorder as Recorder
     from ingester.datasets.opened import open_dataset as open_dataset
+    from ingester.record.recorder import Recorder as Recorder
 
 __version__ = version("ingester")
 
-_PUBLIC = {"Recorder": "ingester.capture.recorder", "open_dataset": "ingester.datasets.opened"}
+_PUBLIC = {"Recorder": "ingester.record.recorder", "open_dataset": "ingester.datasets.opened"}
 """The module of each name that is imported from here."""
 
 

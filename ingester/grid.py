@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingester.book import INDEX, frame_columns
 from ingester.clock import SECOND
-from ingester.snapshot import INDEX, frame_columns
 
 Floats = npt.NDArray[np.float64]
 Nanoseconds = npt.NDArray[np.int64]

@@ -4,8 +4,8 @@ import gzip
 import json
 from pathlib import Path
 
-from ingester.snapshot import Snapshot
-from ingester.store.rows import RowEncoder
+from ingester.book import Snapshot
+from ingester.questdb.encoder import RowEncoder
 
 RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingester.store.server import ManagedServer
+from ingester.questdb.server import ManagedServer
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 import json
 from collections import deque
 
-from ingester.capture.continuity import Continuity
-from ingester.capture.feed import Feed
-from ingester.capture.stream import Frames, Lost, Opened
 from ingester.clock import SECOND
-from ingester.exchange import binance
+from ingester.connection.websocket import Frames, Lost, Opened
+from ingester.exchange import binance_spot
+from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
+from ingester.sequence.monitor import Continuity
 
 
 class SilentStream:
@@ -101,7 +101,7 @@ class Bench:
             "bids": [list(map(str, b)) for b in bids],
             "asks": [list(map(str, a)) for a in asks],
         }
-        name = binance.stream_name(symbol, 5)
+        name = binance_spot.stream_name(symbol, 5)
         self.say({"stream": name, "data": data}, stream)
 
     def say(self, message, stream=0):

@@ -64,7 +64,7 @@ def content(root):
 
 def main():
     root, slice_rows, every, _, *options = sys.argv[1:]
-    from ingester.store import reader
+    from ingester.questdb import reader
 
     reader.SLICE_ROWS = int(slice_rows)
     whole, killed = Path(root) / "whole", Path(root) / "killed"

@@ -7,7 +7,7 @@ import sys
 import threading
 import uuid
 
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
 
 
 def interruptible():

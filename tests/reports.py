@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from ingester.health.report import Connection, Disk, Feed, Gaps, Lag, Report, Rows, SpoolState, Storing
+from ingester.monitoring.report import Connection, Disk, Feed, Gaps, Lag, Report, Rows, SpoolState, Storing
 
 AT = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
 GIB = 1 << 30

@@ -3,10 +3,10 @@
 import random
 import time
 
-from ingester.snapshot import Snapshot
-from ingester.store.leftover import spools
-from ingester.store.rows import RowEncoder
-from ingester.store.spool import Spool
+from ingester.book import Snapshot
+from ingester.questdb.encoder import RowEncoder
+from ingester.record.unsent import spools
+from ingester.spool.spool import Spool
 
 SECOND = 10**9
 RESERVE = 1 << 16

@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-from ingester.snapshot import Level
+from ingester.book import Level
 
 NOON = datetime(2021, 3, 4, 12, tzinfo=UTC)
 A, B = "SQLAUSDT", "SQLBUSDT"

@@ -14,7 +14,7 @@ from recorder import Recorder, at, rows_of
 from ingester.cli import cli
 from ingester.cli.configured import settings_by_path, strange_variables
 from ingester.cli.declared import WITHOUT_TABLE, common_settings
-from ingester.exchange.simulated import Simulator
+from ingester.simulator import Simulator
 
 EVERY = [name for name in cli.list_commands(click.Context(cli)) if name not in WITHOUT_TABLE]
 SETTINGS = [setting for own in settings_by_path(click.Context(cli), EVERY).values() for setting in own]

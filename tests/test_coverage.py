@@ -10,18 +10,18 @@ import pytest
 from click.testing import CliRunner
 from recorder import url_of
 
+from ingester.book import Snapshot
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.coverage import pair_coverages
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.spans import DAY, recorded_spans
 from ingester.events import Event
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.partitions import partitions
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
-from ingester.store.server import ManagedServer
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.partitions import partitions
+from ingester.questdb.server import ManagedServer
 
 START, END = "2017-05-01 22:30", "2017-05-02 02:00"
 START_NS, END_NS = parse_time(START), parse_time(END)

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingester.capture import collector, intake
+from ingester.feed import loop
+from ingester.record import recorder_service
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
@@ -71,7 +72,7 @@ def test_a_recorder_more_differs_in_name_and_port_alone():
 
 
 def test_a_recorder_has_the_time_that_it_takes_to_end():
-    longest = 2 * intake.GOODBYE_SECONDS + collector.DRAIN_SECONDS + collector.AUDIT_SECONDS
+    longest = 2 * loop.GOODBYE_SECONDS + recorder_service.DRAIN_SECONDS + recorder_service.AUDIT_SECONDS
     assert seconds("ingester.service", "TimeoutStopSec") > 2 * longest
     assert seconds("ingester-questdb.service", "TimeoutStopSec") > 60  # when `server stop` uses force
 

@@ -12,9 +12,9 @@ import pytest
 from recorder import at
 from waiting import eventually
 
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.health.statefile import read_all
-from ingester.store.questdb import QuestDB
+from ingester.monitoring.state_file import read_all
+from ingester.questdb.client import QuestDB
+from ingester.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

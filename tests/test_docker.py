@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from ingester import __version__
-from ingester.capture import collector, intake
+from ingester.feed import loop
+from ingester.record import recorder_service
 
 DOCKER = Path(__file__).parents[1] / "docker"
 ROOT = DOCKER.parent
@@ -148,7 +149,7 @@ def test_a_machine_of_2_gib_carries_it_and_one_of_3_the_monitoring_too():
 
 
 def test_a_recorder_has_the_time_that_it_takes_to_end():
-    longest = 2 * intake.GOODBYE_SECONDS + collector.DRAIN_SECONDS + collector.AUDIT_SECONDS
+    longest = 2 * loop.GOODBYE_SECONDS + recorder_service.DRAIN_SECONDS + recorder_service.AUDIT_SECONDS
     for recorder in RECORDERS:
         assert compose()["services"][recorder]["stop_grace_period"] == "1m"
     assert longest < 60

@@ -14,10 +14,10 @@ from recorder import Recorder, at, rows_of
 from shown import blocks, commands, inline, known, understand
 
 import ingester
-from ingester.exchange.simulated import Simulator
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.server import ManagedServer
+from ingester.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "docker" / "README.md"]

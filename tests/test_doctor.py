@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from recorder import url_of
 
 from ingester.cli import cli
-from ingester.exchange.simulated import Simulator
+from ingester.simulator import Simulator
 
 
 def doctor(*options):

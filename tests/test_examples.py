@@ -13,9 +13,9 @@ from gymnasium.utils.env_checker import check_env
 
 from ingester import open_dataset
 from ingester.clock import SECOND
-from ingester.exchange.simulated import Simulator
-from ingester.exchange.simulated.books import book, update_id
 from ingester.grid import Sampler
+from ingester.simulator import Simulator
+from ingester.simulator.books import book, update_id
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))

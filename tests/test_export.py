@@ -19,13 +19,13 @@ from frames_of import read
 from recorder import interruptible, url_of
 
 from ingester import open_dataset
+from ingester.book import Snapshot
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.dataset import columns
 from ingester.events import Event
-from ingester.snapshot import Snapshot
-from ingester.store import reader, schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import reader, schema
+from ingester.questdb.client import QuestDB
 
 DAY = 1_600_041_600 * SECOND  # 2020-09-14, which no other test writes to
 

@@ -10,11 +10,11 @@ import pytest
 from books_in_table import store
 from recorder import url_of
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.events import Event
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
 
 MIDNIGHT = 1_601_942_400 * SECOND  # 2020-10-06, which no other test writes to
 DRIVER = Path(__file__).with_name("killed_export.py")

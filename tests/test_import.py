@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 from recorder import interruptible, url_of
 
+from ingester.book import Snapshot
 from ingester.cli import cli
 from ingester.datasets.dataset import parse_time
 from ingester.grid import as_frame
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
 
 START = parse_time("2018-05-01 08:31")
 

@@ -13,7 +13,7 @@ from ingester.cli import cli
 from ingester.cli.configured import settings_by_path
 from ingester.cli.declared import WITHOUT_TABLE
 from ingester.cli.init import template
-from ingester.configuration import read
+from ingester.config.file import read
 
 NAMES = [name for name in cli.list_commands(click.Context(cli)) if name not in WITHOUT_TABLE]
 SETTINGS = {setting.keys: setting for own in settings_by_path(click.Context(cli), NAMES).values() for setting in own}

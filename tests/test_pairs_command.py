@@ -9,15 +9,15 @@ from click.testing import CliRunner
 from recorder import Recorder, at, rows_of
 from small_servers import Answering
 
-from ingester.capture.watchlist import WatchList
 from ingester.cli import cli
 from ingester.cli.screen import _repeat
-from ingester.exchange.binance import Exchange
+from ingester.exchange.binance_spot import Exchange
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.screening import Criteria
-from ingester.exchange.simulated.simulator import Simulator
 from ingester.exchange.supplies import PRODUCTS
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.record.pairs_file import WatchList
+from ingester.simulator.simulator import Simulator
 
 
 @pytest.fixture

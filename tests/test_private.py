@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from ingester import private
-from ingester.capture import practice, watchlist
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.exchange import listings
-from ingester.store.server import ManagedServer
-from ingester.store.spool import Spool
+from ingester.questdb.server import ManagedServer
+from ingester.record import pairs_file, practice
+from ingester.spool.spool import Spool
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
@@ -200,7 +200,7 @@ def test_a_spool_says_whose_folder_it_is(tmp_path):
 
 
 def test_what_we_keep_in_a_data_folder_is_none_of_the_other_things(tmp_path):
-    for name in (watchlist.NAME, listings.NAME, practice.FILE):
+    for name in (pairs_file.NAME, listings.NAME, practice.FILE):
         (tmp_path / name).touch()
     tmp_path.chmod(0o777)
     private.data_folder(tmp_path)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
 
 DOCKER = Path(__file__).parents[1] / "docker"
 RULES = DOCKER / "prometheus" / "alerts.yml"

@@ -16,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from reports import report
 
 from ingester import events
-from ingester.capture.journal import Journal
 from ingester.cli import cli
 from ingester.cli.declared import commands, settings
 from ingester.datasets import manifest
@@ -25,11 +24,12 @@ from ingester.datasets.export import PairFile
 from ingester.datasets.gaps import Gap
 from ingester.datasets.request import Request
 from ingester.events import Event
-from ingester.health.exposition import registry
-from ingester.health.overview import Overview
-from ingester.health.report import Problem, Report
-from ingester.health.vitals import Vitals
 from ingester.metrics import Histogram
+from ingester.monitoring.exposition import registry
+from ingester.monitoring.observer import Vitals
+from ingester.monitoring.overview import Overview
+from ingester.monitoring.report import Problem, Report
+from ingester.sequence.event_counts import Journal
 
 FILE = Path(__file__).parent / "data" / "public_names.json"
 NOW = 1_700_000_000_000_000_000

@@ -14,8 +14,8 @@ from recorder import Recorder, at
 from shown import understand
 
 from ingester.cli import cli
-from ingester.exchange.simulated import Simulator
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

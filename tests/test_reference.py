@@ -10,8 +10,8 @@ from recorder import Recorder, at
 
 from ingester.cli import cli
 from ingester.cli.declared import CONFIG_OPTION, commands
-from ingester.exchange.simulated import Simulator
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

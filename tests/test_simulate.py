@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from data_sets import grid_pairs, make
 from recorder import Recorder, interruptible, rows_of, url_of
 
+from ingester.book import level_columns
 from ingester.cli import cli
 from ingester.clock import SECOND
-from ingester.snapshot import level_columns
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
 
 SPEED = 20
 HOLE = 20 * SECOND

@@ -18,15 +18,15 @@ from click.testing import CliRunner
 from recorder import Recorder, at, rows_of, url_of
 from websockets.sync.server import serve
 
+from ingester.book import level_columns
 from ingester.cli import cli
 from ingester.cli.start import _require_rows
 from ingester.errors import OperationError
-from ingester.exchange.binance import Exchange
+from ingester.exchange.binance_spot import Exchange
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
-from ingester.exchange.simulated.books import book
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.snapshot import level_columns
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.simulator.books import book
+from ingester.simulator.simulator import Simulator
 from ingester.words import counted
 
 RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"

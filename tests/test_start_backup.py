@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from recorder import Recorder, at, rows_of, url_of
 
+from ingester.book import level_columns
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.backup import run_folder
 from ingester.datasets.dataset import COLON, columns, parse_time
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.snapshot import level_columns
+from ingester.simulator.simulator import Simulator
 
 PAIRS = "BTCUSDT,ADAUSDT"
 MINUTE = 60 * SECOND

@@ -8,9 +8,9 @@ from recorder import Recorder, at, rows_of
 from unanswering import Late, Unanswering
 from waiting import eventually
 
-from ingester.capture.collector import spool_folder
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.record.recorder_service import spool_folder
+from ingester.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from ingester.cli import cli
-from ingester.store.server import ManagedServer
+from ingester.questdb.server import ManagedServer
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS, errno.EMFILE])

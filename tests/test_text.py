@@ -10,17 +10,17 @@ from click.testing import CliRunner
 from recorder import url_of
 from small_servers import Answering
 
-from ingester.capture.collector import spool_folder
+from ingester.book import Snapshot
 from ingester.cli import cli
 from ingester.clock import SECOND
+from ingester.config.settings import Settings
 from ingester.datasets.spill import Spill
 from ingester.errors import SettingsError
-from ingester.exchange.binance import EXCHANGES
-from ingester.health.statefile import StateFile
-from ingester.settings import Settings
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
+from ingester.exchange.binance_spot import EXCHANGES
+from ingester.monitoring.state_file import StateFile
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.record.recorder_service import spool_folder
 from ingester.text import PlainLines, inside, path_part, plain
 
 HOSTILE = ["", ".", "..", "/etc", "a/b", "a\\b", "../x", "a\0b", "a\nb", "\x1b[2J", "a" * 256, "币" * 90]

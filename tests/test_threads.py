@@ -10,26 +10,26 @@ from receiver import Receiver
 from waiting import eventually
 
 from ingester import threads
-from ingester.capture.collector import Collector
-from ingester.capture.recorder import Recorder
-from ingester.capture.watch import Watch
-from ingester.capture.watchlist import WatchList
+from ingester.config.settings import Settings
 from ingester.datasets.backup import Backup
-from ingester.exchange.binance import Exchange
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.health.alarms import Limits, Notice
-from ingester.health.door import Door
-from ingester.health.pulse import Pulse
-from ingester.health.vitals import Observer
-from ingester.health.webhook import Webhook
-from ingester.settings import Settings
-from ingester.store import schema
-from ingester.store.holds import EXPORT, Lease
-from ingester.store.keeper import Keeper
-from ingester.store.keeper import Watch as Retention
-from ingester.store.questdb import QuestDB
-from ingester.store.retention import Policy
-from ingester.store.server import watch
+from ingester.exchange.binance_spot import Exchange
+from ingester.monitoring.alerts import Limits, Notice
+from ingester.monitoring.http import Door
+from ingester.monitoring.monitor import Pulse
+from ingester.monitoring.observer import Observer
+from ingester.monitoring.webhook import Webhook
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.leases import EXPORT, Lease
+from ingester.questdb.retention import Policy
+from ingester.questdb.retention_worker import Keeper
+from ingester.questdb.retention_worker import Watch as Retention
+from ingester.questdb.server import watch
+from ingester.record.pairs_file import WatchList
+from ingester.record.pairs_watcher import Watch
+from ingester.record.recorder import Recorder
+from ingester.record.recorder_service import Collector
+from ingester.simulator.simulator import Simulator
 from ingester.threads import SupervisedThread
 
 PAIRS = ["BTCUSDT", "ETHUSDT"]

@@ -13,14 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
 from recorder import Recorder, url_of
 
+from ingester.book import Snapshot
 from ingester.cli import cli
 from ingester.clock import SECOND
-from ingester.exchange.simulated import Simulator
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
-from ingester.store.server import ManagedServer
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.server import ManagedServer
+from ingester.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ["BTCUSDT", "ETHUSDT"]

@@ -9,20 +9,20 @@ from pathlib import Path
 from control import answer, tell
 
 import ingester.cli.start  # noqa: F401 (what the command imports counts as its memory)
-from ingester.capture.collector import Collector
 from ingester.cli.live import LogLines
-from ingester.exchange import binance
+from ingester.config.settings import Settings
+from ingester.exchange import binance_spot
 from ingester.metrics import Histogram
-from ingester.settings import Settings
-from ingester.store import schema
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.record.recorder_service import Collector
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO)
-    exchange = binance.Exchange("simulator", task["stream_url"], task["rest_url"])
+    exchange = binance_spot.Exchange("simulator", task["stream_url"], task["rest_url"])
     endpoint = Endpoint(task["http_url"], task["user"], task["password"])
     settings = Settings(tuple(task["symbols"]), exchange, depth=task["depth"], collector=task["name"])
     db = QuestDB(endpoint)

@@ -13,7 +13,7 @@ import click
 
 from ingester import __version__
 from ingester.cli.configured import configurable, explained, folder_of, refused
-from ingester.cli.streams import OutputLost, close_streams, open_streams, use_utf8
+from ingester.cli.standard_streams import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
 from ingester.text import PlainLines, plain
 

@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from ingester.errors import SettingsError
-from ingester.store.endpoint import Endpoint
-from ingester.store.secret import read_secret
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.secrets import read_secret
 
 log = logging.getLogger("ingester.access")
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingester.capture.collector import Collector
 from ingester.cli.options import Command
 from ingester.datasets.dataset import RAW_FORMATS, ROOT
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.record.recorder_service import Collector
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup

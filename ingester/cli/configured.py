@@ -11,21 +11,21 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ingester import configuration
 from ingester.cli.declared import CONFIG_OPTION, WITHOUT_TABLE, Setting, commands, common_settings, settings
 from ingester.cli.keys import said, tree
-from ingester.configuration import Configuration, masked_text, near
+from ingester.config import file
+from ingester.config.file import Configuration, masked_text, near
 
-log = logging.getLogger("ingester.configuration")
+log = logging.getLogger("ingester.config.file")
 
 OTHER_VARIABLES = {
-    configuration.VARIABLE: "The configuration file, as `--config` names it.",
+    file.VARIABLE: "The configuration file, as `--config` names it.",
     "INGESTER_CACHE_DIR": "Where fetched jars are kept, instead of the platform's folder for caches.",
 }
 """What is read from the environment without standing in the file."""
 
 _PREFIX = "INGESTER_"
-_IN_FORCE = "ingester.configuration"
+_IN_FORCE = "ingester.config.file"
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ def _config_option(path: tuple[str, ...]) -> click.Option:
     return click.Option(
         ["--config", CONFIG_OPTION],
         metavar="FILE",
-        envvar=configuration.VARIABLE,
+        envvar=file.VARIABLE,
         expose_value=path[0] in WITHOUT_TABLE,
         is_eager=True,  # before the options that take their values from it
         callback=load if path[0] not in WITHOUT_TABLE else None,
-        help=f"Take options from this file.  [default: ./{configuration.NAME}, else the user's; see ingester config]",
+        help=f"Take options from this file.  [default: ./{file.NAME}, else the user's; see ingester config]",
     )
 
 
 def read(ctx: click.Context, told: str | None) -> Configuration:
     """The file that `--config` or its variable names, or that is found."""
     by_variable = ctx.get_parameter_source(CONFIG_OPTION) is ParameterSource.ENVIRONMENT
-    path = configuration.find(Path(told).expanduser() if told is not None else None)
-    return configuration.read(path, "" if told is None else configuration.VARIABLE if by_variable else "--config")
+    path = file.find(Path(told).expanduser() if told is not None else None)
+    return file.read(path, "" if told is None else file.VARIABLE if by_variable else "--config")
 
 
 def command_names(ctx: click.Context) -> list[str]:
@@ -175,7 +175,7 @@ def refused(ctx: click.Context, error: click.UsageError) -> click.UsageError:
         for setting in force.settings:
             if setting.option is error.param:
                 name = setting.variable if force.place(setting) == setting.variable else f"'--{setting.key}'"
-                why = "it is not accepted." if configuration.is_secret(setting.key) else error.message
+                why = "it is not accepted." if file.is_secret(setting.key) else error.message
                 message = f"Invalid value for {name}: {why}"
     message = explained(ctx, message)
     return error if message == error.format_message() else click.UsageError(message, error.ctx)

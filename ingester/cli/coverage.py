@@ -19,10 +19,10 @@ from ingester.datasets.coverage import PIECES, Coverage, PairCoverage, as_mappin
 from ingester.datasets.dataset import parse_time, time_text
 from ingester.datasets.selection import check_range, choose_symbols
 from ingester.errors import OperationError, SettingsError
-from ingester.store import query
-from ingester.store.disk import replace_durably
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
+from ingester.questdb import query
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.spool.disk import replace_durably
 from ingester.words import counted
 
 MANY_DAYS = 31

@@ -12,12 +12,12 @@ from rich.text import Text
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
 from ingester.cli.options import data_options
 from ingester.cli.tables import Table
+from ingester.config.settings import Settings
 from ingester.datasets import dataset
-from ingester.health.doctor import database, disk, exchange, machine
-from ingester.health.doctor.check import Check, Finding, examine
-from ingester.settings import Settings
-from ingester.store.endpoint import Endpoint
-from ingester.store.server import ManagedServer
+from ingester.monitoring.doctor import database, disk, exchange, machine
+from ingester.monitoring.doctor.check import Check, Finding, examine
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer
 
 _STYLES = {"ok": "green", "warning": "yellow", "fail": "bold red", "skipped": "dim"}
 

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from ingester.capture.source import SIMULATOR
 from ingester.cli.options import Command
 from ingester.errors import SettingsError
-from ingester.exchange import binance
+from ingester.exchange import binance_spot
 from ingester.exchange.dial import NotConnected, tls_context
+from ingester.record.source import SIMULATOR
 
 _stream_url = click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
 
@@ -38,27 +38,27 @@ def exchange_options(purpose: str) -> Callable[[Command], Command]:
     """`--exchange`, the simulator among them, and where it is reached; `purpose` is the first one's help."""
 
     def decorate(command: Command) -> Command:
-        return _exchange([*binance.EXCHANGES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
+        return _exchange([*binance_spot.EXCHANGES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
 
     return decorate
 
 
 def listing_options(command: Command) -> Command:
     """`--exchange`, `--rest-url` and `--exchange-ca`, for commands that ask what is listed."""
-    return _exchange(list(binance.EXCHANGES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
+    return _exchange(list(binance_spot.EXCHANGES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
 
 
-def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> binance.Exchange:
+def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> binance_spot.Exchange:
     """What these options name, where it is not a simulator of our own."""
-    preset = binance.EXCHANGES.get(name) or binance.Exchange(SIMULATOR, "", "")
-    return binance.rightly_named(
+    preset = binance_spot.EXCHANGES.get(name) or binance_spot.Exchange(SIMULATOR, "", "")
+    return binance_spot.rightly_named(
         preset._replace(
             stream_url=stream_url or preset.stream_url, rest_url=rest_url or preset.rest_url, ca_file=ca_file
         )
     )
 
 
-def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> binance.Exchange:
+def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> binance_spot.Exchange:
     """Whom commands ask what is listed; another address than the exchange's own is called by its host."""
     chosen = exchange_at(name, None, rest_url, ca_file)
     host, own = (

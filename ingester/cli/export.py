@@ -10,6 +10,7 @@ import click
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.clock import SECOND
+from ingester.config.settings import seconds
 from ingester.datasets import dataset
 from ingester.datasets import request as requests
 from ingester.datasets.dropped import dropped_ranges, explained
@@ -17,11 +18,10 @@ from ingester.datasets.gaps import Gap, pair_gaps
 from ingester.datasets.selection import check_range, choose_symbols
 from ingester.datasets.spans import SHORTEST_LIMIT_NS, shortest_limits
 from ingester.errors import SettingsError
-from ingester.settings import seconds
-from ingester.store import query
-from ingester.store.endpoint import Endpoint
-from ingester.store.holds import EXPORT, holding
-from ingester.store.questdb import QuestDB
+from ingester.questdb import query
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.leases import EXPORT, holding
 
 if TYPE_CHECKING:
     from ingester.datasets.export import PairFile

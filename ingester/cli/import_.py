@@ -17,8 +17,8 @@ from ingester.datasets.importer import Imported, Importer
 from ingester.datasets.origins import ENDINGS
 from ingester.datasets.recordings import find
 from ingester.errors import SettingsError
-from ingester.store.endpoint import Endpoint
-from ingester.store.holds import ALWAYS_NS, IMPORT, holding
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.leases import ALWAYS_NS, IMPORT, holding
 from ingester.words import counted
 
 MOST_FILES = 40

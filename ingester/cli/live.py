@@ -11,14 +11,14 @@ from rich.live import Live as RichLive
 from rich.logging import RichHandler
 from rich.text import Text
 
-from ingester.capture.collector import Collector
 from ingester.cli.prices import Prices
 from ingester.cli.tables import Table
 from ingester.clock import SECOND
-from ingester.health.alarms import connecting_text, way_out
-from ingester.health.vitals import connecting
 from ingester.metrics import StoreMetrics
-from ingester.store.endpoint import Endpoint
+from ingester.monitoring.alerts import connecting_text, way_out
+from ingester.monitoring.observer import connecting
+from ingester.questdb.endpoint import Endpoint
+from ingester.record.recorder_service import Collector
 from ingester.text import PlainLines
 from ingester.words import counted
 

@@ -9,11 +9,11 @@ import click
 
 from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
+from ingester.config.settings import default_data_dir
 from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of, use_listing
-from ingester.settings import default_data_dir
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -7,7 +7,6 @@ import click
 import msgspec
 from rich.console import Console
 
-from ingester.capture.watchlist import WatchList
 from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
@@ -24,6 +23,7 @@ from ingester.exchange.pairs import (
     normal,
     pair_named,
 )
+from ingester.record.pairs_file import WatchList
 from ingester.text import plain
 
 log = logging.getLogger("ingester.pairs")

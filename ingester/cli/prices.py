@@ -4,9 +4,9 @@ from decimal import Decimal
 
 from rich.text import Text
 
-from ingester.capture.record import Record
 from ingester.cli.tables import Table
 from ingester.clock import SECOND
+from ingester.live.buffer import Record
 
 HEAD_LINES = 2
 """The empty line and the names above the books."""

@@ -10,19 +10,19 @@ import click
 import msgspec
 from rich.console import Console
 
-from ingester.capture.collector import Collector
 from ingester.cli.options import Command, data_options, open_questdb
 from ingester.cli.tables import Table
 from ingester.clock import SECOND
+from ingester.config.settings import default_collector, seconds
 from ingester.errors import SettingsError
-from ingester.settings import default_collector, seconds
-from ingester.store import schema
-from ingester.store.endpoint import Endpoint
-from ingester.store.keeper import Done, Keeper, Surroundings, Watch
-from ingester.store.questdb import QuestDB
-from ingester.store.retention import CONVERT, DROP, Policy, Step
-from ingester.store.rows import RowEncoder
-from ingester.store.server import ManagedServer
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.retention import CONVERT, DROP, Policy, Step
+from ingester.questdb.retention_worker import Done, Keeper, Surroundings, Watch
+from ingester.questdb.server import ManagedServer
+from ingester.record.recorder_service import Collector
 from ingester.words import counted
 
 SETTLE_SECONDS = 3.0

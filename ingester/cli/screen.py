@@ -11,20 +11,20 @@ import click
 import msgspec
 from rich.console import Console
 
-from ingester.capture.watchlist import WatchList
 from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.signals import stop_signals
 from ingester.cli.tables import Table
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
+from ingester.config.settings import seconds
 from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimited, SettingsError, UsageError
 from ingester.exchange import screening
-from ingester.exchange.binance import Exchange
+from ingester.exchange.binance_spot import Exchange
 from ingester.exchange.pairs import DEFAULT_QUOTE, fetch_listings, normal
 from ingester.exchange.rest import PATIENCE_SECONDS
 from ingester.exchange.screening import Criteria, Verdict, amount, amount_text
 from ingester.exchange.supplies import DEFAULT_SOURCE, PRODUCTS, Supplies, fetch_supplies
-from ingester.settings import seconds
+from ingester.record.pairs_file import WatchList
 
 log = logging.getLogger("ingester.pairs")
 

@@ -9,18 +9,18 @@ from typing import Any
 import click
 from rich.console import Console
 
+from ingester.book import Snapshot
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.cli.signals import stop_signals
-from ingester.cli.streams import say
+from ingester.cli.standard_streams import say
 from ingester.clock import SECOND
 from ingester.datasets import dataset
 from ingester.datasets.selection import check_range, choose_symbols
-from ingester.exchange.simulated.faults import parse_fault
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.exchange.simulated.tape import Tape, tape_of_snapshots
-from ingester.snapshot import Snapshot
-from ingester.store.endpoint import Endpoint
-from ingester.store.holds import PLAYBACK, holding
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.leases import PLAYBACK, holding
+from ingester.simulator.faults import parse_fault
+from ingester.simulator.simulator import Simulator
+from ingester.simulator.tape import Tape, tape_of_snapshots
 from ingester.words import counted
 
 
@@ -126,7 +126,7 @@ def simulate(
 
 def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: Endpoint | None) -> Tape:
     from ingester.datasets.playback import table_snapshots
-    from ingester.store import query
+    from ingester.questdb import query
 
     start_ns, end_ns = dataset.parse_time(start, "--from"), dataset.parse_time(end, "--to")
     check_range(start_ns, end_ns)

@@ -9,14 +9,14 @@ import click
 import msgspec
 from rich.console import Console
 
-from ingester.capture.practice import refuse_sending
 from ingester.cli.options import data_dir_option, data_options, open_questdb
 from ingester.cli.signals import stop_signals
 from ingester.errors import OperationError
-from ingester.health.statefile import running_collectors
-from ingester.store.endpoint import Endpoint
-from ingester.store.leftover import Leftover, leftovers, spools
-from ingester.store.leftover import send as send_rows
+from ingester.monitoring.state_file import running_collectors
+from ingester.questdb.endpoint import Endpoint
+from ingester.record.practice import refuse_sending
+from ingester.record.unsent import Leftover, leftovers, spools
+from ingester.record.unsent import send as send_rows
 
 NONE_WAIT = "No rows of stopped recorders are waiting."
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from ingester.cli.options import data_options, open_questdb
 from ingester.cli.tables import Table
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB, Result
+from ingester.questdb.client import QuestDB, Result
+from ingester.questdb.endpoint import Endpoint
 
 MOST_TABLE_ROWS = 1000
 

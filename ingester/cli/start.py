@@ -16,11 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from ingester import private
-from ingester.capture.collector import Collector, spool_folder
-from ingester.capture.practice import refuse_mixing, refuse_mixing_unasked
-from ingester.capture.record import Record
-from ingester.capture.source import simulated_symbols
-from ingester.capture.watch import Watch
 from ingester.cli.backup import backup_of, backup_options
 from ingester.cli.configured import say_which
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
@@ -29,10 +24,11 @@ from ingester.cli.options import data_options, open_questdb, pair_options
 from ingester.cli.prices import MOST_BOOKS
 from ingester.cli.retention import policy_of, retention_options, watch_of
 from ingester.cli.signals import stop_signals
-from ingester.cli.streams import say
+from ingester.cli.standard_streams import say
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
 from ingester.clock import check_clock
+from ingester.config.settings import Settings, default_collector, interval_ms, seconds
 from ingester.deadline import beside
 from ingester.errors import (
     ClockWrong,
@@ -47,23 +43,27 @@ from ingester.errors import (
     Unreachable,
 )
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.exchange import binance
+from ingester.exchange import binance_spot
 from ingester.exchange.pairs import listed_symbols
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.health.alarms import connecting_text, way_out
-from ingester.health.statefile import running_collectors
-from ingester.health.vitals import connecting
-from ingester.settings import Settings, default_collector, interval_ms, seconds
-from ingester.store import schema
-from ingester.store.endpoint import Endpoint
-from ingester.store.leftover import give_back_reserves, leftovers
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer, watch
+from ingester.live.buffer import Record
+from ingester.monitoring.alerts import connecting_text, way_out
+from ingester.monitoring.observer import connecting
+from ingester.monitoring.state_file import running_collectors
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer, watch
+from ingester.record.pairs_watcher import Watch
+from ingester.record.practice import refuse_mixing, refuse_mixing_unasked
+from ingester.record.recorder_service import Collector, spool_folder
+from ingester.record.source import simulated_symbols
+from ingester.record.unsent import give_back_reserves, leftovers
+from ingester.simulator.simulator import Simulator
 from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
-    from ingester.store.keeper import Watch as Retention
+    from ingester.questdb.retention_worker import Watch as Retention
 
 log = logging.getLogger("ingester.start")
 
@@ -201,7 +201,7 @@ def _exchange(
     ca_file: Path | None,
     symbols: list[str],
     closing: contextlib.ExitStack,
-) -> binance.Exchange:
+) -> binance_spot.Exchange:
     if is_our_own(name, stream_url, rest_url):
         simulator = closing.enter_context(Simulator(pairs=simulated_symbols(symbols)))
         stream_url, rest_url = stream_url or simulator.stream_url, rest_url or simulator.rest_url
@@ -315,7 +315,7 @@ def _record(
             view.show()
             if collector.metrics.feed.region_refused and not collector.metrics.feed.snapshots:
                 collector.stop()
-                raise RegionRefused(binance.region_refused(exchange.name, exchange.stream_url))
+                raise RegionRefused(binance_spot.region_refused(exchange.name, exchange.stream_url))
         stop.set()
         for each in beside:
             each.stop()

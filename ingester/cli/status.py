@@ -15,14 +15,14 @@ from rich.text import Text
 from ingester.cli.live import duration_text, seconds_text
 from ingester.cli.options import data_options
 from ingester.cli.tables import Table
-from ingester.health import alarms
-from ingester.health.overview import DayOfGaps, Overview, Recorder, Server
-from ingester.health.report import Report
-from ingester.health.statefile import read_all
-from ingester.health.survey import TIMEOUT, survey
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
+from ingester.monitoring import alerts
+from ingester.monitoring.overview import DayOfGaps, Overview, Recorder, Server
+from ingester.monitoring.report import Report
+from ingester.monitoring.state_file import read_all
+from ingester.monitoring.survey import TIMEOUT, survey
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer
 from ingester.words import counted
 
 WATCH_SECONDS = 2.0
@@ -173,14 +173,14 @@ def _threads_text(report: Report) -> str:
 
 def _restart_text(report: Report) -> str:
     assert report.stopped_before is not None
-    away = alarms.duration_text(max(0.0, (report.started - report.stopped_before).total_seconds()))
+    away = alerts.duration_text(max(0.0, (report.started - report.stopped_before).total_seconds()))
     return f"stopped in order at {report.stopped_before:%Y-%m-%d %H:%M:%S} UTC, started again {away} later"
 
 
 def _old_days_text(report: Report) -> str | None:
     """What becomes of days that are over; None where nothing does."""
     becomes = (("Parquet", report.parquet_after_seconds), ("dropped", report.drop_after_seconds))
-    told = [f"{what} after {alarms.duration_text(after)}" for what, after in becomes if after is not None]
+    told = [f"{what} after {alerts.duration_text(after)}" for what, after in becomes if after is not None]
     return ", ".join(told) or None
 
 
@@ -207,7 +207,7 @@ def _spool_text(report: Report) -> str:
     spool = report.spool
     waiting = f"{spool.rows:,} rows wait" if spool.rows else "nothing waits"
     if spool.oldest_seconds is not None:
-        waiting += f", the oldest for {alarms.duration_text(spool.oldest_seconds)}"
+        waiting += f", the oldest for {alerts.duration_text(spool.oldest_seconds)}"
     return f"{waiting}; {_size(spool.size_bytes)} of {_size(spool.limit_bytes)} on disk"
 
 
@@ -229,7 +229,7 @@ def _gaps_text(day: DayOfGaps, report: Report | None) -> str:
     reasons = ", ".join(
         f"{reason} {count:,}" for reason, count in sorted(day.reasons.items(), key=lambda each: -each[1])
     )
-    return f"{day.gaps:,} in 24 h, the longest {alarms.duration_text(day.longest_seconds)} ({reasons}){now}{halted}"
+    return f"{day.gaps:,} in 24 h, the longest {alerts.duration_text(day.longest_seconds)} ({reasons}){now}{halted}"
 
 
 def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:

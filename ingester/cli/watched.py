@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from ingester.capture.collector import Collector, spool_folder
-from ingester.capture.watch import Watch
-from ingester.capture.watchlist import NAME, LastWatched, WatchList
 from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
 from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, choose, choose_watched, fetch_listings
+from ingester.record.pairs_file import NAME, LastWatched, WatchList
+from ingester.record.pairs_watcher import Watch
+from ingester.record.recorder_service import Collector, spool_folder
 
 log = logging.getLogger("ingester.pairs")
 

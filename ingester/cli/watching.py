@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Self
 import click
 from click.core import ParameterSource
 
-from ingester.capture.collector import Collector
 from ingester.cli.access import hide
 from ingester.cli.options import Command
-from ingester.health.alarms import Limits
-from ingester.health.pulse import Pulse
-from ingester.health.vitals import Observer
-from ingester.settings import seconds
-from ingester.store.retention import Policy
+from ingester.config.settings import seconds
+from ingester.monitoring.alerts import Limits
+from ingester.monitoring.monitor import Pulse
+from ingester.monitoring.observer import Observer
+from ingester.questdb.retention import Policy
+from ingester.record.recorder_service import Collector
 
 if TYPE_CHECKING:
-    from ingester.health.door import Door
-    from ingester.health.webhook import Webhook
+    from ingester.monitoring.http import Door
+    from ingester.monitoring.webhook import Webhook
 
 log = logging.getLogger("ingester.watching")
 
@@ -116,12 +116,12 @@ class Watching:
 
 
 def _webhook(url: str) -> "Webhook":
-    from ingester.health.webhook import Webhook
+    from ingester.monitoring.webhook import Webhook
 
     return Webhook(url)
 
 
 def _door(address: str, hosts: Sequence[str]) -> "Door":
-    from ingester.health.door import Door
+    from ingester.monitoring.http import Door
 
     return Door(address, hosts)

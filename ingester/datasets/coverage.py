@@ -24,8 +24,8 @@ from ingester.datasets.spans import (
     shortest_limits,
     where,
 )
-from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.questdb.client import QuestDB
+from ingester.questdb.schema import ORDERBOOK
 
 HOUR = 3600 * SECOND
 LONGEST_EMPTY_NS = 366 * DAY

@@ -9,12 +9,12 @@ import re
 import time
 from datetime import UTC, datetime
 
+from ingester.book import INDEX as INDEX
+from ingester.book import frame_columns
 from ingester.clock import SECOND
+from ingester.config.settings import FILLS as FILLS
 from ingester.errors import SettingsError
 from ingester.exchange.pairs import assets
-from ingester.settings import FILLS as FILLS
-from ingester.snapshot import INDEX as INDEX
-from ingester.snapshot import frame_columns
 
 ROOT = "hft data"
 EXTRACTED = "extracted datasets"

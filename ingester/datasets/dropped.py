@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ingester.datasets.gaps import Gap
 from ingester.datasets.spans import DAY, SHORTEST_LIMIT_NS
-from ingester.store.partitions import partitions, start_of
-from ingester.store.questdb import QuestDB
-from ingester.store.schema import EVENTS
+from ingester.questdb.client import QuestDB
+from ingester.questdb.partitions import partitions, start_of
+from ingester.questdb.schema import EVENTS
 
 DROPPED = "dropped"
 """The reason given for this time, where one is."""

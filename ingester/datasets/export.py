@@ -18,16 +18,16 @@ import msgspec
 import numpy as np
 
 from ingester import grid as grids
-from ingester.datasets.census import Census
-from ingester.datasets.cut import Split, Waiting, collect, read_ahead, waiting
 from ingester.datasets.dataset import EXTRACTED
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
+from ingester.datasets.slices import Split, Waiting, collect, read_ahead, waiting
+from ingester.datasets.span_counter import Census
 from ingester.datasets.spans import Recorded
 from ingester.errors import OperationError, SettingsError
-from ingester.store.questdb import QuestDB
-from ingester.store.reader import Reader
+from ingester.questdb.client import QuestDB
+from ingester.questdb.reader import Reader
 
 log = logging.getLogger(__name__)
 

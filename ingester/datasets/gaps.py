@@ -27,9 +27,9 @@ from ingester.datasets.spans import (
     tables,
     where,
 )
-from ingester.store.query import batches, one_of
-from ingester.store.questdb import QuestDB
-from ingester.store.schema import EVENTS, ORDERBOOK
+from ingester.questdb.client import QuestDB
+from ingester.questdb.query import batches, one_of
+from ingester.questdb.schema import EVENTS, ORDERBOOK
 
 UNEXPLAINED = "unexplained"
 NOT_RECORDED = "not recorded"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ingester.book import level_columns
 from ingester.datasets import known
 from ingester.datasets.columns import Books
 from ingester.datasets.content import Content, check_counts, distinct
@@ -23,12 +24,11 @@ from ingester.datasets.recordings import open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
-from ingester.snapshot import level_columns
-from ingester.store import schema
-from ingester.store.query import between, quoted
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder, new_sender
-from ingester.store.tables import EVENTS, IMPORTED, ORDERBOOK
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder, new_sender
+from ingester.questdb.query import between, quoted
+from ingester.questdb.tables import EVENTS, IMPORTED, ORDERBOOK
 from ingester.words import counted
 
 _OWN = f"collector = '{IMPORTED}'"

@@ -11,8 +11,8 @@ from ingester.datasets.dataset import MILLISECOND, time_text
 from ingester.datasets.export import PairFile
 from ingester.datasets.gaps import Gap, percent_covered
 from ingester.datasets.request import Request
-from ingester.store.disk import replace_durably
-from ingester.store.schema import ORDERBOOK
+from ingester.questdb.schema import ORDERBOOK
+from ingester.spool.disk import replace_durably
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1

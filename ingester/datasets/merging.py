@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ingester.clock import SECOND
 from ingester.grid import Floats, Nanoseconds
-from ingester.store.reader import Rows
-from ingester.store.tables import IMPORTED
+from ingester.questdb.reader import Rows
+from ingester.questdb.tables import IMPORTED
 
 WINDOW_NS = 60 * SECOND
 _LEAST_ID = np.iinfo(np.int64).min

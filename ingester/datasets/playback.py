@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ingester.datasets.cut import read_ahead
+from ingester.book import Level, Snapshot
 from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
 from ingester.datasets.opened import DataSet
+from ingester.datasets.slices import read_ahead
 from ingester.grid import Floats, Nanoseconds
-from ingester.snapshot import Level, Snapshot
-from ingester.store.query import depth, tell_nameless
-from ingester.store.questdb import QuestDB
-from ingester.store.reader import Reader
+from ingester.questdb.client import QuestDB
+from ingester.questdb.query import depth, tell_nameless
+from ingester.questdb.reader import Reader
 
 PIECE_ROWS = 100_000
 """Rows of all pairs, about, that are read at once from a data set."""

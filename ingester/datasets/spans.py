@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.store.partitions import partitions
-from ingester.store.query import between, one_of, tell_nameless
-from ingester.store.questdb import QuestDB
-from ingester.store.schema import ORDERBOOK
+from ingester.questdb.client import QuestDB
+from ingester.questdb.partitions import partitions
+from ingester.questdb.query import between, one_of, tell_nameless
+from ingester.questdb.schema import ORDERBOOK
 
 DAY = 86400 * SECOND
 SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 9

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ingester.events import PAIR_ADDED, PAIR_REMOVED
-from ingester.store.query import one_of
-from ingester.store.questdb import QuestDB
-from ingester.store.schema import EVENTS
+from ingester.questdb.client import QuestDB
+from ingester.questdb.query import one_of
+from ingester.questdb.schema import EVENTS
 
 
 class Change(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPair
-from ingester.exchange import binance, listings, rest
+from ingester.exchange import binance_spot, listings, rest
 from ingester.exchange.listings import KeptListing, Listing
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ def guessed_assets(symbol: str, bases: Collection[str] = ()) -> tuple[str, str]:
 
 def normal(name: str) -> str:
     """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`."""
-    return "".join(character for character in binance.upper(name) if character not in " -/_")
+    return "".join(character for character in binance_spot.upper(name) if character not in " -/_")
 
 
-def fetch_listings(exchange: binance.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
+def fetch_listings(exchange: binance_spot.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
     """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20); they are also kept.
 
     An entry that cannot be read is left out. Waits up to `patience` seconds where the exchange wants to be asked later;
@@ -178,7 +178,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def listed_symbols(
-    exchange: binance.Exchange, symbols: Sequence[str], choice_of: Callable[[Mapping[str, Listing]], Choice], told: bool
+    exchange: binance_spot.Exchange,
+    symbols: Sequence[str],
+    choice_of: Callable[[Mapping[str, Listing]], Choice],
+    told: bool,
 ) -> list[str]:
     """The symbols to record: those chosen of what the exchange lists, or all where it cannot be asked.
 

@@ -16,7 +16,7 @@ import msgspec
 import urllib3
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused, SettingsError, cause
-from ingester.exchange import binance
+from ingester.exchange import binance_spot
 from ingester.exchange.dial import Deadline, NotConnected, dial, tls_context
 from ingester.exchange.retry_after import retry_after
 from ingester.proxies import Proxy, proxy_for
@@ -74,7 +74,7 @@ def get(
             seconds,
         )
     if answer.status == 451:
-        raise RegionRefused(binance.region_refused(exchange, url))
+        raise RegionRefused(binance_spot.region_refused(exchange, url))
     if answer.status != 200:
         raise ExchangeError(f"{url} answered HTTP {answer.status}: {_plain(answer.data)}")
     try:

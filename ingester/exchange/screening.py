@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
-from ingester.exchange import binance, rest
+from ingester.exchange import binance_spot, rest
 from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import assets
 from ingester.exchange.supplies import Supplies
@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
     market_cap: float | None = None
 
 
-def fetch_tickers(exchange: binance.Exchange, timeout: float = 20.0) -> dict[str, Ticker]:
+def fetch_tickers(exchange: binance_spot.Exchange, timeout: float = 20.0) -> dict[str, Ticker]:
     """Of all pairs (`/api/v3/ticker/24hr`, weight 80). Raises ExchangeError and its kinds."""
     url = f"{exchange.rest_url.rstrip('/')}/api/v3/ticker/24hr"
     return {

@@ -3,10 +3,10 @@
 import pytest
 from rich.console import Console
 
-from ingester.capture.record import Record
+from ingester.book import Snapshot
 from ingester.cli.prices import MOST_BOOKS, Prices
 from ingester.clock import SECOND
-from ingester.snapshot import Snapshot
+from ingester.live.buffer import Record
 
 NOW = 1_000 * SECOND
 

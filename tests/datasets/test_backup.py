@@ -10,23 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
+from ingester.config.settings import Settings
 from ingester.datasets import backup as backups
 from ingester.datasets.backup import Backup, interval_ends, run_folder
 from ingester.datasets.dataset import COLON, columns, parse_time, time_text
 from ingester.errors import OperationError
-from ingester.exchange import binance
+from ingester.exchange import binance_spot
 from ingester.metrics import StoreMetrics
-from ingester.settings import Settings
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.dead_letters import DeadLetters
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
-from ingester.store.server import ManagedServer
-from ingester.store.spool import Spool
-from ingester.store.writer import Writer
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.dead_letters import DeadLetters
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer
+from ingester.questdb.writer import Writer
+from ingester.spool.spool import Spool
 
 MINUTE = 60 * SECOND
 PAIRS = ("BTCUSDT", "ADAUSDT")
@@ -109,7 +109,9 @@ class Run:
     """A recorder's spool and writer without its feed: rows are received by `receive`."""
 
     def __init__(self, db, root, collector, started_ns, every_minutes, format):
-        self.settings = Settings(PAIRS[:1], binance.EXCHANGES["binance"], collector=collector)  # the other came later
+        self.settings = Settings(
+            PAIRS[:1], binance_spot.EXCHANGES["binance"], collector=collector
+        )  # the other came later
         self.started_ns = started_ns
         self.every_minutes = every_minutes
         self.spool = Spool(root / "spool")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.datasets.coverage import pair_coverages, recorded_range
 from ingester.datasets.dataset import parse_time
@@ -16,11 +17,10 @@ from ingester.datasets.gaps import (
 )
 from ingester.datasets.spans import Span
 from ingester.events import Event
-from ingester.snapshot import Snapshot
-from ingester.store import query, schema
-from ingester.store.questdb import QuestDB
-from ingester.store.reader import Reader
-from ingester.store.rows import RowEncoder
+from ingester.questdb import query, schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.reader import Reader
 
 START = parse_time("2019-05-01 23:59")
 END = START + 120 * SECOND

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from data_sets import grid_pairs, make, received_pairs
 
+from ingester.book import level_columns
 from ingester.clock import SECOND
 from ingester.datasets import content, lines, recordings
 from ingester.datasets.dataset import columns, parse_time
 from ingester.datasets.importer import Importer, row_ids
 from ingester.datasets.unpacking import UnreadableRecording
 from ingester.grid import as_frame
-from ingester.snapshot import level_columns
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
 
 START = parse_time("2018-03-01 23:00")
 

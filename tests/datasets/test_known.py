@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.datasets import known
 from ingester.datasets.dataset import parse_time
-from ingester.snapshot import Snapshot
-from ingester.store import reader, schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
+from ingester.questdb import reader, schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
 
 START = parse_time("2018-06-01 08:31")
 STEP = SECOND // 10
@@ -156,7 +156,7 @@ def test_rows_that_were_imported_from_a_grid_are_not_what_others_repeat(db):
 
 def test_a_range_is_compared_in_slices(db, monkeypatch):
     """Of two collectors, with books in between that nobody recorded."""
-    monkeypatch.setattr("ingester.store.reader.SLICE_ROWS", 500)
+    monkeypatch.setattr("ingester.questdb.reader.SLICE_ROWS", 500)
     monkeypatch.setattr(known, "PAIRS_AT_ONCE", 100)
     when, books = times(6000), values(6000)
     for collector in ("one", "two"):

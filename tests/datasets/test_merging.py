@@ -8,11 +8,11 @@ from books_in_table import store
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.datasets.merging import WINDOW_NS, Books, Merger
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
 
 LEVELS = 3
 

@@ -8,13 +8,13 @@ from books_in_table import flat, store
 from data_sets import NOON, grid_pairs, make, received_pairs
 
 from ingester import open_dataset
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.datasets import playback
 from ingester.datasets.dataset import FORMATS
 from ingester.datasets.playback import dataset_snapshots, rising_ids, table_snapshots
-from ingester.snapshot import Snapshot
-from ingester.store import query, reader, schema
-from ingester.store.questdb import QuestDB
+from ingester.questdb import query, reader, schema
+from ingester.questdb.client import QuestDB
 
 DAY = 1_602_460_800 * SECOND  # 2020-10-12, which no other test writes to
 

@@ -2,15 +2,15 @@
 
 import pytest
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import NOT_RECORDED, NOT_WATCHED, Gap, pair_gaps
 from ingester.datasets.unwatched import Absence, Change, absences, changes
 from ingester.events import Event
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
 
 
 def came(at, symbol="SUIUSDT", collector="a"):

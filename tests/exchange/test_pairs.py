@@ -7,7 +7,7 @@ from small_servers import Answering
 
 from ingester.datasets import dataset
 from ingester.errors import UnknownPair
-from ingester.exchange import binance, pairs
+from ingester.exchange import binance_spot, pairs
 from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
@@ -129,7 +129,7 @@ def answers(tmp_path):
 
     pairs.use_listing(tmp_path)
     with Answering(answer) as server:
-        yield answers, binance.Exchange("tried", "ws://127.0.0.1:1", server.url)
+        yield answers, binance_spot.Exchange("tried", "ws://127.0.0.1:1", server.url)
     pairs.use_listing(tmp_path / "nowhere")
 
 

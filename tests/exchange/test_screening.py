@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
-from ingester.exchange.binance import Exchange
+from ingester.exchange.binance_spot import Exchange
 from ingester.exchange.pairs import Listing, assets
 from ingester.exchange.screening import (
     Criteria,
@@ -17,8 +17,8 @@ from ingester.exchange.screening import (
     require_moderate,
     screen,
 )
-from ingester.exchange.simulated.simulator import Simulator
 from ingester.exchange.supplies import Supplies
+from ingester.simulator.simulator import Simulator
 
 FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
 

@@ -3,9 +3,9 @@
 import pytest
 
 from ingester.errors import ExchangeError, SettingsError
-from ingester.exchange.simulated.markets import circulating
-from ingester.exchange.simulated.simulator import Simulator
 from ingester.exchange.supplies import PRODUCTS, fetch_supplies, read_supplies
+from ingester.simulator.markets import circulating
+from ingester.simulator.simulator import Simulator
 
 
 def test_the_exchange_tells_what_circulates_and_which_tokens_are_leveraged():

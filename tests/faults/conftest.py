@@ -9,7 +9,7 @@ import pytest
 from reliability import Line, markdown
 from trial import Place
 
-from ingester.store.server import ManagedServer
+from ingester.questdb.server import ManagedServer
 
 COMMAND = "pytest tests/faults --reliability docs/reliability.md"
 

@@ -8,10 +8,11 @@ from functools import cached_property
 from math import inf
 from typing import NamedTuple
 
-from ingester.exchange.simulated.books import update_id
-from ingester.exchange.simulated.markets import market
-from ingester.store import ilp, segment
-from ingester.store.schema import ORDERBOOK
+from ingester.questdb import ilp
+from ingester.questdb.schema import ORDERBOOK
+from ingester.simulator.books import update_id
+from ingester.simulator.markets import market
+from ingester.spool import segment
 
 Book = tuple[str, int]
 """Symbol and update id."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import psutil
 
 from ingester import __version__
-from ingester.store import jar
+from ingester.questdb import jar
 
 COLUMNS = ("fault", "what was done", "sent", "stored", "lost", "twice", "in gaps", "recovery", "remark")
 EXPLANATION = """\

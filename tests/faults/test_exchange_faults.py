@@ -9,8 +9,8 @@ from proxy import Proxy
 from trial import COINS44, FEW, Trial, eventually
 from unanswering import Late, Unanswering
 
-from ingester.exchange.simulated.limits import Limits
-from ingester.exchange.simulated.simulator import Simulator
+from ingester.simulator.limits import Limits
+from ingester.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ from evidence import due_of, events_in, stored_in, tick
 from recorder import Recorder
 from trial import COINS44, FEW, Trial, eventually
 
+from ingester.book import Snapshot
 from ingester.events import Event
-from ingester.exchange.simulated.books import book
-from ingester.exchange.simulated.broadcast import SLOT_SECONDS, TICK_SECONDS, hash_slot
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.snapshot import Snapshot
-from ingester.store import ilp
-from ingester.store.rows import RowEncoder
-from ingester.store.spool import Spool
+from ingester.questdb import ilp
+from ingester.questdb.encoder import RowEncoder
+from ingester.simulator.books import book
+from ingester.simulator.broadcast import SLOT_SECONDS, TICK_SECONDS, hash_slot
+from ingester.simulator.simulator import Simulator
+from ingester.spool.spool import Spool
 
 pytestmark = pytest.mark.slow
 

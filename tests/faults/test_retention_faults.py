@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
+from ingester.book import Snapshot
 from ingester.clock import SECOND
 from ingester.errors import StoreError
-from ingester.snapshot import Snapshot
-from ingester.store import partitions, schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
-from ingester.store.server import ManagedServer
+from ingester.questdb import partitions, schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.server import ManagedServer
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,11 @@ from proxy import Proxy
 from trial import COINS44, FEW, Managed, Place, Trial, eventually
 
 from ingester.errors import StoreError
-from ingester.exchange.simulated.simulator import Simulator
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
-from ingester.store.server import ManagedServer
-from ingester.store.spool import Spool
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.server import ManagedServer
+from ingester.simulator.simulator import Simulator
+from ingester.spool.spool import Spool
 
 pytestmark = pytest.mark.slow
 

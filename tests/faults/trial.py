@@ -10,8 +10,8 @@ from recorder import Recorder, url_of
 
 from ingester.errors import StoreError
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
-from ingester.store.endpoint import Endpoint
-from ingester.store.questdb import QuestDB
+from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
 
 COINS44 = symbols_of(DEFAULT_COINS, "USDT")
 FEW = ["BTCUSDT", "ETHUSDT", "LTCUSDT", "ADAUSDT"]

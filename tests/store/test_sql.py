@@ -8,11 +8,11 @@ import pytest
 import sql_oracle
 from sql_oracle import DURING, EVENTS, NOON, ROWS, A, B
 
+from ingester.book import Snapshot
 from ingester.errors import QueryError
-from ingester.snapshot import Snapshot
-from ingester.store import schema
-from ingester.store.questdb import QuestDB
-from ingester.store.rows import RowEncoder
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.encoder import RowEncoder
 
 VIEWS = dict(schema.views())
 QUERIES = {file.name.removesuffix(".sql"): file.read_text() for file in (schema.sql_folder() / "queries").iterdir()}

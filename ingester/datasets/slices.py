@@ -1,0 +1,198 @@
+"""Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ingester import grid as grids
+from ingester.datasets.inplace import LEAST_ROWS, InPlace
+from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
+from ingester.datasets.request import Progress, Request
+from ingester.datasets.span_counter import Census
+from ingester.datasets.spill import Spill
+from ingester.errors import OperationError
+from ingester.questdb.client import QuestDB
+from ingester.questdb.query import last_rows, tell_nameless
+from ingester.questdb.reader import Reader, Rows, Slice
+
+Waiting = Spill | InPlace
+"""Rows of one pair on disk."""
+AHEAD = 2
+"""Slices that are read while others are split: more would only wait, and take memory."""
+_LONG_AGO_NS = -(1 << 62)
+
+
+class Split(NamedTuple):
+    """How far rows are in the spills of their pairs."""
+
+    until_ns: int
+    """All slices before were split."""
+    rows: dict[str, int]
+    """In the spills."""
+    behind: dict[str, int]
+    """Until when the rows of a pair are in its spill, where that is less: books may still get more levels."""
+
+
+def collect(
+    db: QuestDB,
+    request: Request,
+    folder: Path,
+    counts: Mapping[str, int],
+    progress: Progress,
+    done: Split | None = None,
+    note: Callable[[Split], None] = lambda split: None,
+    collector: str | None = None,
+    census: Census | None = None,
+) -> dict[str, Waiting]:
+    """Reads the rows of a request and splits them by pair into spills in `folder`.
+
+    `note` hears of each slice how far all is split. `done`: what an interrupted call had noted last. With `collector`,
+    only what it has recorded, which holds no copies. `census` sees all rows.
+    """
+    done = done or Split(request.start_ns, {}, {})
+    reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
+    copies_ns = WINDOW_NS if collector is None else 0
+    begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns)
+    slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
+    pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts), reader) for symbol in request.symbols}
+    for symbol, pair in pairs.items():
+        pair.resume(done.rows.get(symbol, 0), done.behind.get(symbol, done.until_ns))
+
+    def split(until_ns: int) -> Split:
+        behind = {symbol: pair.until_ns for symbol, pair in pairs.items() if pair.until_ns < until_ns}
+        return Split(until_ns, {symbol: pair.spill.rows for symbol, pair in pairs.items()}, behind)
+
+    recorders = Recorders()
+
+    def take(part: Slice, rows: Rows) -> None:
+        found = by_pair(rows, recorders)
+        for symbol, pair in pairs.items():
+            pair.take(part.end_ns, *found.get(symbol, nothing))
+
+    nothing = Books.none(request.width), np.empty(0, np.int64)
+    with read_ahead(reader, [part for part in slices if part.end_ns <= request.end_ns]) as parts:
+        for part, rows in parts:
+            take(part, rows)
+            if part.start_ns >= done.until_ns:
+                progress.rows_read += len(rows.times)
+                if census is not None:
+                    census.take(part, rows)
+                note(split(part.end_ns))
+    wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
+    tell_nameless(reader.nameless)
+    read = progress.rows_read + reader.nameless
+    if done.until_ns == request.start_ns and collector is None and read < wanted:
+        raise OperationError(
+            f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
+            "somebody has dropped days meanwhile. `ingester retention` shows which are left."
+        )
+    if split(request.end_ns).behind:  # copies that came after the range may have more levels
+        for part in slices:
+            if part.start_ns >= request.end_ns:
+                take(part, reader.read(part))
+        for pair in pairs.values():
+            pair.end()
+        note(split(request.end_ns))
+    return {symbol: pair.spill for symbol, pair in pairs.items()}
+
+
+def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int) -> int:
+    """From when on rows are read for what begins at `from_ns`: for copies, and for the first rows of a grid."""
+    if request.every_ns is None:
+        return from_ns - copies_ns
+    earliest_ns = from_ns - max(copies_ns, grids.LOOK_BACK_NS, request.max_age_ns)
+    if request.max_age_ns <= grids.LOOK_BACK_NS:
+        return earliest_ns
+    # Only so far back that each pair has a row.
+    last = last_rows(db, earliest_ns, from_ns)
+    newest_ns = min((last[symbol] for symbol in request.symbols if symbol in last), default=from_ns)
+    return max(earliest_ns, newest_ns - 2 * WINDOW_NS)
+
+
+def _cut(slices: Sequence[Slice], *cuts: int) -> Iterator[Slice]:
+    """The slices, none of which reaches across one of the cuts."""
+    for part in slices:
+        ends = [part.start_ns, *sorted({cut for cut in cuts if part.start_ns < cut < part.end_ns}), part.end_ns]
+        yield from (Slice(*each) for each in pairwise(ends))
+
+
+def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, int]) -> Waiting:
+    """Where a pair's rows wait: a large pickle is filled as they come.
+
+    `counts`: rows as received of each pair; those of the call that began to fill it, where that was interrupted.
+    """
+    if request.format == "pkl":
+        grid_rows = request.every_ns and len(range(request.start_ns, request.end_ns, request.every_ns))
+        rows = grid_rows or counts.get(symbol, 0)
+        if rows >= LEAST_ROWS:
+            return InPlace(folder, symbol, request.width, rows)
+    return Spill(folder, symbol, request.width)
+
+
+class _Pair:
+    """One pair on its way from slices to its spill."""
+
+    def __init__(self, request: Request, spill: Waiting, reader: Reader) -> None:
+        self.spill = spill
+        self.until_ns = request.start_ns
+        """All before is in the spill."""
+        self._request = request
+        self._merger = Merger(request.width, reader.several)
+        self._sampler = grids.Sampler(request.width, request.max_age_ns, request.fill)
+
+    def resume(self, rows: int, until_ns: int) -> None:
+        """The first `rows` of the spill are all before `until_ns`."""
+        self.until_ns = until_ns
+        self.spill.cut(rows)
+        last = self.spill.last()
+        if last is not None and self._request.fill == "forward":  # older than all that is read
+            self._sampler.take(np.array([_LONG_AGO_NS]), last[1], np.empty(0, np.int64))
+
+    def take(self, until_ns: int, books: Books, recorders: Any) -> None:
+        """The pair's rows of the next slice, which ends at `until_ns`."""
+        self._put(*self._merger.take(books, recorders, until_ns))
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._put(self._merger.rest(), self._request.end_ns)
+
+    def _put(self, books: Books, until_ns: int) -> None:
+        """All books before `until_ns`, but those that were there before."""
+        request = self._request
+        times, values = books.times, books.values
+        start, self.until_ns = self.until_ns, max(self.until_ns, min(until_ns, request.end_ns))
+        if request.every_ns is None:
+            first, stop = np.searchsorted(times, [start, self.until_ns])
+            self.spill.append(times[first:stop], values[first:stop])
+            return
+        first = request.start_ns + -(-(start - request.start_ns) // request.every_ns) * request.every_ns
+        grid_times = grids.grid(first, max(first, self.until_ns), request.every_ns)
+        self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
+
+
+@contextmanager
+def read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, Rows]]]:
+    """The slices in order; the first are read at once, others while the caller works on those before."""
+    with ThreadPoolExecutor(AHEAD, "export") as pool:
+        ahead = deque((part, pool.submit(reader.read, part)) for part in slices[:AHEAD])
+
+        def parts() -> Iterator[tuple[Slice, Rows]]:
+            for part in slices[AHEAD:]:
+                ahead.append((part, pool.submit(reader.read, part)))
+                first, rows = ahead.popleft()
+                yield first, rows.result()
+            while ahead:
+                first, rows = ahead.popleft()
+                yield first, rows.result()
+
+        try:
+            yield parts()
+        finally:
+            for _, rows in ahead:
+                rows.cancel()

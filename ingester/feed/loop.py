@@ -1,0 +1,249 @@
+"""The pump: one thread that owns the feed, takes in what has arrived and hands it on to a sink.
+
+A grid row at time t may be made when all that was received up to t is in. That is known so: a stream's thread says
+before it reads the socket since when it does (`Stream.reading_ns`), stamps after it has read, and says that it is done
+after it has put the frames into the inbox. The pump takes the time, looks at all streams, and empties the inbox. Then
+all that was stamped before that time, or before the begin of a reading that was under way, is in: `Sink.reached`.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from ingester.book import Snapshot
+from ingester.clock import SECOND, Clock
+from ingester.config.settings import Settings
+from ingester.connection.websocket import Arrival, AttemptLimit, Stream
+from ingester.errors import ExchangeError
+from ingester.events import Event
+from ingester.exchange import binance_spot
+from ingester.exchange.pairs import fetch_listings
+from ingester.feed.feed import Feed
+from ingester.metrics import FeedMetrics
+from ingester.sequence.monitor import Continuity
+from ingester.threads import SupervisedThread
+from ingester.words import counted
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.1
+"""So often the pump looks after the clock where nothing arrives."""
+MOST_PORTIONS = 1000
+LOOK_SECONDS, MOST_LOOKS = 0.0002, 20
+"""In a burst, the pump looks so often, at most so many times, whether streams still put something into the inbox."""
+STEP_SECONDS = 0.2
+"""After so long the pump looks whether it is to stop, however much is left."""
+GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 0.4
+"""How long to wait for the exchange to confirm an unsubscription, and for the connections to close."""
+END_SECONDS = 1.6
+"""Within so long all that has arrived is taken in at the end. Only a flood takes longer; then the rest is a gap."""
+
+
+class Sink(Protocol):
+    """Where the pump brings things; all calls come from its thread."""
+
+    def take(self, snapshots: list[Snapshot]) -> None:
+        """Snapshots that passed, in the order of arrival; never none."""
+
+    def note(self, events: list[Event]) -> bool:
+        """What has happened; False where there is no room for it now, so that it comes again."""
+
+    def changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Symbols come and go from now on."""
+
+    def reached(self, until_ns: int) -> None:
+        """All that was received before `until_ns` has been taken."""
+
+    def tick(self, now: int) -> None:
+        """About once a second."""
+
+
+class Intake:
+    """Feed, continuity and pump of one recording. All state of the feed belongs to the pump's thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sink: Sink,
+        clock: Clock,
+        metrics: FeedMetrics,
+        limit: AttemptLimit,
+        linger_seconds: float,
+    ) -> None:
+        """`linger_seconds`: after something arrived, the pump waits so long for more; waking up costs more than
+        decoding a frame."""
+        self.settings = settings
+        self._sink = sink
+        self._clock = clock
+        self._metrics = metrics
+        self._limit = limit
+        self._linger = linger_seconds
+        self._events: deque[Event] = deque()  # other threads add to it, only the pump takes
+        self._changes: deque[tuple[Mapping[str, str], Mapping[str, str]]] = deque()  # other threads add to it
+        self._arrived = threading.Event()
+        self._stopping = threading.Event()
+        self._tick_ns = 0  # when the next look at the clock is due
+        self.continuity = Continuity(settings.symbols, settings.depth, self.note, self._ask)
+        self.feed = Feed(
+            self.continuity,
+            settings.interval_ms // binance_spot.INTERVAL_MS,
+            settings.connections,
+            lambda: int(settings.rotate_seconds * random.uniform(0.9, 1.0) * SECOND),  # not all at once
+            self._make_stream,
+            clock.now,
+            metrics,
+            self.note,
+        )
+        self._pump = SupervisedThread(self._run, "pump", self._stopping)
+
+    def start(self, at_ns: int) -> None:
+        """Starts recording, which begins at `at_ns` by the events."""
+        chosen = self.settings
+        pairs = counted(len(chosen.symbols), "pair")
+        what = f"{pairs}, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
+        self.note(Event(at_ns, "started", detail=what))
+        self.feed.start()
+        self._pump.start()
+
+    def stop(self) -> None:
+        """Unsubscribes, takes what is on the way, and ends."""
+        self._stopping.set()
+        self._arrived.set()
+        self._pump.join()
+
+    def note(self, event: Event) -> None:
+        """Something happened. May be called from any thread."""
+        self._events.append(event)
+
+    def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
+        """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
+        self._changes.append((added, removed))
+
+    def wake(self) -> None:
+        """Has the pump look at once how far it is. May be called from any thread."""
+        self._arrived.set()
+
+    def record_events(self) -> None:
+        """Hands on what has happened. For the pump, and for the end after it."""
+        if self._events:
+            events = [self._events.popleft() for _ in range(len(self._events))]
+            if not self._sink.note(events):
+                self._events.extendleft(reversed(events))  # for when there is room
+
+    def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:
+        exchange = self.settings.exchange
+        url = binance_spot.combined_url(exchange.stream_url)
+        return Stream(name, url, inbox, self._arrived.set, self._clock.now, self._limit, ca_file=exchange.ca_file)
+
+    def _run(self) -> None:
+        arrived, stopping = self._arrived, self._stopping
+        while not stopping.is_set():
+            if arrived.wait(IDLE_SECONDS):
+                if self._linger:
+                    stopping.wait(self._linger)
+                arrived.clear()
+            self._step()
+        ended_ns = self._clock.now()  # what does not come after this was not asked for
+        self.feed.unsubscribe()
+        begun = time.monotonic()
+        patience = begun + GOODBYE_SECONDS
+        while self.feed.unanswered() and time.monotonic() < patience:
+            arrived.wait(0.02)
+            arrived.clear()
+            self._step()
+        self.feed.stop(CLOSE_SECONDS)
+        self._step()
+        while self.feed.pending and time.monotonic() < begun + END_SECONDS:
+            self._step()
+        at_ns = ended_ns
+        if self.feed.pending:
+            log.warning("%d reads that arrived before the end could not be taken in any more", self.feed.waiting)
+            self.continuity.miss_all()
+            at_ns = self._clock.now()
+        self.continuity.close(at_ns)
+        now = self._clock.now()
+        self.note(Event(now, "stopped", detail=f"{self._metrics.snapshots} rows received"))
+        if not self.feed.pending:  # else a book of what is left would come after its gap
+            self._step()
+        self.record_events()
+
+    def _step(self) -> None:
+        """Takes in what has arrived, in small portions; comes back in between, however much there is."""
+        until_ns, ends = self.feed.complete_until(), time.monotonic() + STEP_SECONDS
+        for number in range(MOST_PORTIONS):
+            if number == 1 and not self._linger:
+                self._let_streams_read()
+            self._take_portion()
+            if not self.feed.pending:
+                self._sink.reached(until_ns)
+                return
+            if time.monotonic() > ends:
+                self._arrived.set()
+                return
+
+    def _let_streams_read(self) -> None:
+        """In a burst, all that is in the sockets is stamped first: decoding would hold up the stamps of the rest."""
+        for _ in range(MOST_LOOKS):
+            waiting = self.feed.waiting
+            time.sleep(LOOK_SECONDS)
+            if self.feed.waiting == waiting:
+                return
+
+    def _take_portion(self) -> None:
+        try:
+            self._follow_changes()
+            self._hand_on(self.feed.poll())
+            self._tick()
+            self.record_events()
+        except Exception:  # a bug must not end the recording: say it and go on with the next arrival
+            log.exception("what arrived could not be taken in")
+
+    def _hand_on(self, snapshots: list[Snapshot]) -> None:
+        if not snapshots:
+            return
+        try:
+            self._sink.take(snapshots)
+        except Exception:
+            log.exception("%d books could not be handed on", len(snapshots))
+            self.continuity.not_taken_in(snapshots, self._clock.now())
+
+    def _follow_changes(self) -> None:
+        while self._changes:
+            added, removed = self._changes.popleft()
+            self.feed.remove(removed)
+            self._sink.changed(added.keys(), removed.keys())
+            self.feed.add(added)
+
+    def _tick(self) -> None:
+        """What time demands, once a second."""
+        now = self._clock.now()
+        if now < self._tick_ns:
+            return
+        self._tick_ns = now + SECOND
+        self._sink.tick(now)
+        step = self._clock.follow()
+        if leapt := self._clock.leapt_ns:
+            log.warning("the wall clock is %.3f s ahead; receive times follow it at once", leapt / SECOND)
+            self.note(Event(now, "clock_step", detail=f"{leapt / SECOND:+.3f} s, followed at once"))
+            self.continuity.clock_set(now + leapt)
+        elif step:
+            log.warning("the wall clock was set by %+.3f s; receive times follow it slowly", step / SECOND)
+            self.note(Event(now, "clock_step", detail=f"{step / SECOND:+.3f} s"))
+
+    def _ask(self) -> None:
+        """Asks the exchange which symbols trade, in a thread of its own: nothing here waits for an answer."""
+
+        def run() -> None:
+            try:
+                listed = fetch_listings(self.settings.exchange)
+                self.continuity.answer({symbol: listing.status for symbol, listing in listed.items()})
+            except ExchangeError as error:
+                log.warning("the exchange cannot be asked about silent pairs: %s", error)
+            except Exception:  # a bug: the next question is asked all the same
+                log.exception("the exchange could not be asked about silent pairs")
+
+        threading.Thread(target=run, name="ask", daemon=True).start()

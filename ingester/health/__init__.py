@@ -1,1 +1,0 @@
-"""How recorders are: what they publish about themselves, what of it is wrong, and who is told."""

@@ -1,0 +1,213 @@
+"""The live record: what the feed lets pass, in memory, for readers in this process.
+
+The pump writes (`take`, `note`, `reached`), any other thread reads; nobody waits for anybody. Each pair has a ring of
+rows here, or, which costs next to nothing, only its newest book. Of pairs that it does not know it keeps nothing.
+"""
+
+import difflib
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
+
+from ingester.book import Snapshot
+from ingester.errors import UnknownPair, UsageError
+from ingester.events import Event
+from ingester.exchange.pairs import normal
+from ingester.live.ring import Ring, Row
+from ingester.sequence.gap_detector import Gap
+
+MOST_EVENTS = 10_000
+"""So many of the latest events are kept."""
+
+
+TELL_ROWS = 1_000
+"""Who waits for rows is woken when all that arrived is in, and after so many at the latest: in a burst, readers would
+take turns with the pump, which would take in everything later."""
+
+
+class Bells:
+    """Those who wait for something: events that are set when it comes."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        """How often; for those who want to know whether something came since they last looked."""
+        self._bells: tuple[threading.Event, ...] = ()
+        self._lock = threading.Lock()
+
+    def ring(self) -> None:
+        """Wakes all of them. For one thread at a time."""
+        self.rung += 1
+        for bell in self._bells:
+            bell.set()
+
+    def add(self, bell: threading.Event) -> Callable[[], None]:
+        """From now on an event is set at each ring; gives what ends that."""
+        with self._lock:
+            self._bells = (*self._bells, bell)
+
+        def end() -> None:
+            with self._lock:
+                self._bells = tuple(each for each in self._bells if each is not bell)
+
+        return end
+
+
+class Record:
+    """The last rows, or newest books, of its pairs, and what else happened."""
+
+    def __init__(self, symbols: Iterable[str], depth: int, rows: int = 0) -> None:
+        """`rows`: how many each pair keeps; with 0 there is only its `newest` book."""
+        self.depth = depth
+        self.closed = threading.Event()
+        """Set while nothing more will come."""
+        self.closed.set()
+        # Both are replaced as a whole when pairs come and go, so that readers need no lock.
+        self.pairs: tuple[str, ...] = ()
+        self.rings: Mapping[str, Ring] = {}
+        """The rows of each pair; of none with `rows` 0."""
+        self.on_rows, self.on_events, self.on_progress = Bells(), Bells(), Bells()
+        """Rung when rows have come, events have been noted, `until_ns` has risen; and all at the end."""
+        self.events_noted = 0
+        self.until_ns = 0
+        """All that was received before this time is in; see `Intake`."""
+        self._rows = rows
+        self._untold = 0  # rows of which those who wait have not heard
+        self._newest: dict[str, Snapshot | None] = {}  # where there are no rings; books that stay cost more than rows
+        self._events: deque[tuple[int, Event]] = deque(maxlen=MOST_EVENTS)
+        self._hidden: dict[str, int] = {}  # rows before this number were cleared
+        self.add(symbols)
+
+    # what the pump calls
+
+    def take(self, snapshots: Sequence[Snapshot]) -> None:
+        """Takes in what has passed; who waits for it is woken by `reached`, or where there is much of it."""
+        if self._rows:
+            rings = self.rings
+            for snapshot in snapshots:
+                ring = rings.get(snapshot[0])
+                if ring is not None:
+                    ring.put(snapshot)
+        else:
+            newest = self._newest
+            for snapshot in snapshots:
+                if snapshot[0] in newest:
+                    newest[snapshot[0]] = snapshot
+        self._untold += len(snapshots)
+        if self._untold >= TELL_ROWS:
+            self._tell()
+
+    def note(self, events: Sequence[Event]) -> bool:
+        """Takes in what has happened; there is always room for the latest."""
+        for event in events:
+            self._events.append((self.events_noted, event))
+            self.events_noted += 1
+        self.on_events.ring()
+        return True
+
+    def changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Pairs come and go."""
+        self.remove(removed)
+        self.add(added)
+
+    def reached(self, until_ns: int) -> None:
+        """All that was received before `until_ns` is in, and nothing more is waiting."""
+        if self._untold:
+            self._tell()
+        self.until_ns = until_ns
+        self.on_progress.ring()
+
+    def tick(self, now: int) -> None:
+        """Nothing here depends on the time."""
+
+    def _tell(self) -> None:
+        self._untold = 0
+        self.on_rows.ring()
+
+    def open(self) -> None:
+        """Rows may come from now on."""
+        self.closed.clear()
+
+    def close(self) -> None:
+        """Nothing more will come, until `open`; wakes all who wait."""
+        self.closed.set()
+        for bells in (self.on_rows, self.on_events, self.on_progress):
+            bells.ring()
+
+    # pairs
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """From now on their rows are kept too."""
+        new = [symbol for symbol in dict.fromkeys(symbols) if symbol not in self.pairs]
+        if not self._rows:
+            self._newest |= dict.fromkeys(new)
+        else:
+            self.rings = {**self.rings, **{symbol: Ring(self.depth, self._rows) for symbol in new}}
+        self.pairs = (*self.pairs, *new)
+
+    def remove(self, symbols: Iterable[str]) -> None:
+        """Forgets pairs; iterations that hold them get no more rows of them."""
+        gone = set(symbols)
+        self.pairs = tuple(symbol for symbol in self.pairs if symbol not in gone)
+        self.rings = {symbol: ring for symbol, ring in self.rings.items() if symbol not in gone}
+        for symbol in gone:
+            self._newest.pop(symbol, None)
+            self._hidden.pop(symbol, None)
+
+    def symbol(self, pair: str) -> str:
+        """A pair as it is recorded here. Raises UnknownPair with the nearest names."""
+        if pair in self.rings:
+            return pair
+        symbol = normal(pair)
+        if symbol not in self.pairs:
+            near = difflib.get_close_matches(symbol, self.pairs, n=3, cutoff=0.6)
+            hint = f"Nearest names: {', '.join(near)}." if near else f"It records {', '.join(self.pairs[:5])}, …"
+            raise UnknownPair(f"This recorder has no pair {pair!r}. {hint}")
+        return symbol
+
+    # what readers call
+
+    @property
+    def running(self) -> bool:
+        """Whether more may come."""
+        return not self.closed.is_set()
+
+    def newest(self, symbol: str) -> Snapshot | None:
+        """The newest book of a pair, where no rows are kept; None before the first."""
+        return self._newest.get(symbol)
+
+    def latest(self, symbol: str) -> Row | None:
+        """The newest book of a pair as a row; None before the first."""
+        ring, start = self.ring(symbol), self.start_of(symbol)
+        while ring.count > start:
+            _, (times, values) = ring.read(ring.count - 1)
+            if len(times):  # else it was overtaken meanwhile, so there is a newer one
+                return Row(int(times[-1]), values[-1])
+        return None
+
+    def ring(self, symbol: str) -> Ring:
+        """The rows of a pair. Raises UsageError where none are kept."""
+        if not self._rows:
+            raise UsageError("Only the newest book of each pair is kept here. Make the record with rows.")
+        return self.rings[symbol]
+
+    def start_of(self, symbol: str) -> int:
+        """The number of the first row of a pair that was not cleared."""
+        return self._hidden.get(symbol, 0)
+
+    def clear(self, symbols: Iterable[str]) -> None:
+        """Hides what these pairs have so far from all readers but those that iterate over a grid."""
+        for symbol in symbols:
+            self._hidden[symbol] = self.ring(symbol).count
+
+    def events(self, first: int = 0) -> list[tuple[int, Event]]:
+        """The events that are kept, from number `first` on, each with its number, in the order of their coming."""
+        kept = self._events.copy()
+        wanted = kept[-1][0] + 1 - first if kept else 0
+        return list(islice(reversed(kept), max(0, wanted)))[::-1]
+
+    def gaps(self, symbol: str | None = None) -> list[Gap]:
+        """Gaps among the events that are kept, by their begin; `until_ns` is None where one is not over."""
+        latest = {(event.symbol, event.at_ns): event for _, event in self.events() if event.kind == "gap"}
+        gaps = [Gap(event.symbol, event.at_ns, event.until_ns, event.detail) for event in latest.values()]
+        return sorted((gap for gap in gaps if symbol in (None, gap.symbol)), key=lambda gap: (gap.since_ns, gap.symbol))

@@ -1,0 +1,247 @@
+"""The HTTP door for those who watch: `/metrics` for Prometheus, `/healthz` for container engines and load balancers.
+
+prometheus_client makes the text; its server answers on every path, has a thread for each client that connects and says
+nothing, and prints errors across the terminal. This one has a few threads at most, and logs. A request has a deadline,
+and who has been slow for longest makes way for who comes. Requests for names that are not ours are refused: a web page
+whose name suddenly leads to this address (DNS rebinding) would else have a browser read what is answered.
+"""
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import msgspec
+from prometheus_client import make_wsgi_app
+
+from ingester.errors import OperationError, SettingsError
+from ingester.monitoring.alerts import connecting_text
+from ingester.monitoring.exposition import registry
+from ingester.monitoring.observer import Vitals
+from ingester.threads import SupervisedThread
+
+log = logging.getLogger(__name__)
+
+MOST_REQUESTS = 8
+"""So many are answered at the same time; of more, the oldest is hung up on."""
+MOST_THREADS = 4 * MOST_REQUESTS
+"""Those that were hung up on end at once, unless what they ask hangs; from so many on, new ones are hung up on."""
+REQUEST_SECONDS = 5.0
+"""How long a client may take in all, from its connection to the last byte of its answer."""
+RETRY_SECONDS = 0.2
+"""After a connection that could not be taken."""
+STALE_SECONDS = 30.0
+"""A look at the recorder that is older means that looking hangs, as on a dead disk."""
+
+Start = Callable[..., Any]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`127.0.0.1:9464`, `[::1]:9464`, `:9464` (this machine only) or `9464` as (host, port). Raises SettingsError."""
+    plain = text.strip()
+    try:
+        parts = urlsplit(f"//127.0.0.1:{plain}" if plain.isdigit() else f"//{plain}")
+        host, port = parts.hostname or "127.0.0.1", parts.port
+    except ValueError:
+        port = None
+    if port is None or not 0 <= port <= 65535 or parts.path or parts.query or parts.username:
+        raise SettingsError(f"--metrics {text!r} is no address of the form host:port, such as 127.0.0.1:9464.")
+    return host, port
+
+
+def is_ours(host: str, known: Collection[str]) -> bool:
+    """Whether a `Host` header can be meant for us: no name at all, an address, a name without a dot (which nobody can
+    register), or a known one."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    name = name.rstrip(".")
+    if "." not in name or ":" in name or name in known or "*" in known:
+        return True
+    return all(part.isdecimal() for part in name.split("."))
+
+
+class Door:
+    """Answers from its making on until `close`. Raises OperationError where it cannot listen."""
+
+    def __init__(self, address: str, hosts: Collection[str] = ()) -> None:
+        """`hosts`: names for which requests are answered besides those of this machine."""
+        host, port = parse_address(address)
+        known = {name.lower() for name in (host, socket.gethostname(), *hosts)}
+        self._latest: Callable[[], Vitals | None] = lambda: None
+        self._failed = False
+        self._age: Callable[[], float] = lambda: 0.0
+        metrics = make_wsgi_app(registry(lambda: self._latest()))
+
+        def route(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            if not is_ours(environ.get("HTTP_HOST", ""), known):
+                asked = ascii(environ["HTTP_HOST"][:200])
+                text = f"there is no {asked} here; if this is the recorder's name: ingester start --metrics-host NAME\n"
+                return _plain(start, "403 Forbidden", text)
+            if environ["REQUEST_METHOD"] != "GET":
+                return _plain(start, "405 Method Not Allowed", "only GET is answered\n")
+            if environ["PATH_INFO"] == "/metrics":
+                answered: Iterable[bytes] = metrics(environ, start)
+                return answered
+            if environ["PATH_INFO"] == "/healthz":
+                return self._health(start)
+            return _plain(start, "404 Not Found", "there are /metrics and /healthz\n")
+
+        def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            try:
+                return route(environ, start)
+            except Exception:  # a bug: said once, for it would come again with every scrape
+                if not self._failed:
+                    log.exception("%s could not be answered", environ["PATH_INFO"])
+                self._failed = True
+                return _plain(start, "500 Internal Server Error", "the recorder's log has the reason\n")
+
+        try:
+            self._server = _Server(host, port)
+        except OSError as error:
+            raise OperationError(
+                f"--metrics {address} cannot be listened on: {error.strerror or error}. "
+                "Choose another port, or end the program that has it."
+            ) from error
+        self._server.set_app(answer)
+        self._thread = SupervisedThread(self._server.serve_forever, "metrics")
+        self._thread.start()
+        log.info("metrics at %s/metrics", self.url)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self._server.server_address[:2]
+        name = host.decode() if isinstance(host, bytes) else host
+        return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+    def show(self, latest: Callable[[], Vitals | None], age: Callable[[], float]) -> None:
+        """Answers from now on with the latest look at a recorder; `age` gives the seconds since it was taken."""
+        self._age, self._latest = age, latest
+
+    def close(self) -> None:
+        """Answers nobody any more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _health(self, start: Start) -> Iterable[bytes]:
+        vitals, age = self._latest(), self._age()
+        status, answer = health(vitals, age)
+        body = msgspec.json.encode(answer) + b"\n"
+        line = "200 OK" if status == 200 else "503 Service Unavailable"
+        start(line, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def health(vitals: Vitals | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
+    """HTTP status and answer of `/healthz`: 503 where something critical is wrong, no book has come yet, or nobody has
+    looked of late."""
+    if vitals is None or age_seconds > STALE_SECONDS:
+        reason = "recording has not begun" if vitals is None else "the recorder does not come to look at itself"
+        return 503, {"status": "unknown", "reason": reason, "age_seconds": round(age_seconds, 1)}
+    problems = vitals.report.problems
+    critical = any(problem.severity == "critical" for problem in problems)
+    status = "critical" if critical else "warning" if problems else "ok"
+    connecting = vitals.report.connecting
+    if connecting is not None and not critical:
+        status = "connecting"
+    return (503 if critical or connecting else 200), {
+        "status": status,
+        "connecting": connecting and connecting_text(connecting),
+        "collector": vitals.report.collector,
+        "age_seconds": round(age_seconds, 1),
+        "problems": problems,
+    }
+
+
+def _plain(start: Start, status: str, text: str) -> Iterable[bytes]:
+    body = text.encode()
+    start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Scrapes are nothing to log."""
+        log.debug(format, *arguments)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int) -> None:
+        self._changing = threading.Lock()
+        self._since: dict[Any, float] = {}  # when each request came, the oldest first; not those that were hung up on
+        self._running = 0
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
+
+    def server_bind(self) -> None:
+        """Without the reverse lookup of the host's name, which may take its time."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def get_request(self) -> Any:
+        """What cannot be taken, as for want of descriptors, stays ready: trying at once would keep a processor busy."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(RETRY_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own; where there are too many, the oldest makes way, or the new one where none does."""
+        with self._changing:
+            if len(self._since) >= MOST_REQUESTS:
+                _hang_up(next(iter(self._since)))
+                self._since.pop(next(iter(self._since)))
+            if self._running >= MOST_THREADS:
+                self.shutdown_request(request)
+                return
+            self._since[request] = time.monotonic()
+            self._running += 1
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread could be started
+            self._end(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._end(request)
+
+    def service_actions(self) -> None:
+        """About twice a second: whose time is over is hung up on."""
+        with self._changing:
+            late = [each for each, since in self._since.items() if time.monotonic() - since > REQUEST_SECONDS]
+            for each in late:
+                _hang_up(each)
+                del self._since[each]
+
+    def _end(self, request: Any) -> None:
+        with self._changing:
+            self._since.pop(request, None)
+            self._running -= 1
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a request from %s failed", client_address, exc_info=True)
+
+
+def _hang_up(request: Any) -> None:
+    """Its thread, which waits for it, finds it closed and ends."""
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,261 @@
+"""Adds columns to `orderbook`, as a deeper recorder needs them, so that every day stays readable in every way.
+
+QuestDB 9.3.4 cannot read a Parquet day that is older than one of the table's columns: a query of that column ends the
+server, and a late row suspends the table. So Parquet days are made native first, then the columns are added, then these
+days become Parquet again. Whenever that is interrupted, all days can be read. Which of them were Parquet stands in
+`collector_events`, so that the next call goes on. A table that has such days from an earlier version is mended.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import psutil
+
+from ingester.config.settings import default_collector
+from ingester.errors import LevelsRefused, QueryError, StoreError
+from ingester.questdb import partitions
+from ingester.questdb.client import QuestDB
+from ingester.questdb.leases import IMPORT, RETENTION, Hold, Lease, holds, is_kept
+from ingester.questdb.partitions import Partition
+from ingester.questdb.query import quoted
+from ingester.questdb.retention import SPARE_BYTES, WRITTEN_SHARE
+from ingester.questdb.tables import EVENTS, ORDERBOOK
+from ingester.words import counted
+
+log = logging.getLogger(__name__)
+
+VALUE_BYTES = 8
+"""A number in a native day."""
+TURN_SECONDS = 0.2
+"""How long who wants the same days is let go first, on average."""
+_NATIVE, _PARQUET, _GONE = "partition_native", "partition_converted", "partition_dropped"
+
+
+class _Work(NamedTuple):
+    native: list[Partition]
+    """Parquet days that have to be native before anything else."""
+    parquet: list[Partition]
+    """Days that are to be Parquet in the end."""
+
+
+def ensure(db: QuestDB, missing: Mapping[str, str]) -> None:
+    """Adds columns (name to type), and mends days that an earlier version or an interrupted call has left.
+
+    Raises LevelsRefused where columns cannot be added now; then nothing was changed. Raises StoreError.
+    """
+    names = partitions.column_names(db)
+    work = _work(db, names, missing)
+    if missing and not work.native:
+        _add(db, missing)
+        missing = {}  # and retention may have made a day Parquet at the same moment
+        names = partitions.column_names(db)
+        work = _work(db, names, missing)
+    if not work.parquet:
+        return
+    try:
+        _refuse(db, work, names, missing)
+        with _alone(db, work.parquet):
+            _carry_out(db, _work(db, partitions.column_names(db), missing), missing)
+    except LevelsRefused as error:
+        if missing:
+            raise
+        log.warning("days of %s stay as they are for now: %s", ORDERBOOK, error)
+
+
+def days_to_rewrite(db: QuestDB, missing: Mapping[str, str]) -> list[Partition]:
+    """The days that `ensure` rewrites. Raises LevelsRefused where columns cannot be added now."""
+    names = partitions.column_names(db)
+    work = _work(db, names, missing)
+    if missing and work.native:
+        _refuse(db, work, names, missing)
+        _refuse_while_read(_others(holds(db) if is_kept(db) else []), work.parquet)
+    return work.parquet
+
+
+def _work(db: QuestDB, names: Sequence[str], missing: Mapping[str, str]) -> _Work:
+    days = partitions.partitions(db)
+    parquet, noted = [each for each in days if each.is_parquet], _noted(db)
+    old = parquet if missing else [each for each in parquet if _is_outdated(db, each, names, noted)]
+    unfinished = [each for each in days if not (each.is_parquet or each.is_active) and _kind(noted, each) == _NATIVE]
+    return _Work(old, sorted([*old, *unfinished]))
+
+
+def _noted(db: QuestDB) -> dict[str, tuple[str, str]]:
+    """Of each day what was last done with it: kind and detail of the event."""
+    kinds = quoted([_NATIVE, _PARQUET, _GONE])
+    rows = db.sql(f"SELECT kind, detail FROM {EVENTS} WHERE kind IN ({kinds}) ORDER BY timestamp").rows
+    return {detail[:10]: (kind, detail) for kind, detail in rows if detail}
+
+
+def _kind(noted: Mapping[str, tuple[str, str]], day: Partition) -> str:
+    return noted.get(day.day, ("", ""))[0]
+
+
+def _is_outdated(db: QuestDB, day: Partition, names: Sequence[str], noted: Mapping[str, tuple[str, str]]) -> bool:
+    """Whether a Parquet day lacks some of the columns."""
+    if not partitions.added_later(names):
+        return False
+    kind, detail = noted.get(day.day, ("", ""))
+    held = re.search(r", (\d+) columns$", detail)
+    if kind == _PARQUET and held and int(held[1]) == len(names):
+        return False
+    try:
+        db.sql(f"SELECT * FROM {ORDERBOOK} WHERE timestamp IN '{day.day}' LIMIT 1")
+    except QueryError as error:
+        return partitions.TOO_OLD in str(error)
+    return False
+
+
+def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str, str]) -> None:
+    """Raises LevelsRefused where the table or the disk does not allow it."""
+    stuck = partitions.suspension(db)
+    if stuck and missing:
+        raise LevelsRefused(
+            f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}), so it cannot get more levels now. Resolve the reason "
+            f'(a full disk, most often), then: ingester sql "ALTER TABLE {ORDERBOOK} RESUME WAL"'
+        )
+    free = free_bytes(db)
+    if free is None or not work.native:
+        return
+    sizes = [day.rows * VALUE_BYTES * len(names) for day in work.native]
+    # Then one day at a time gets the new columns, and lies beside its Parquet file for a moment.
+    again = max(
+        size * WRITTEN_SHARE + day.rows * VALUE_BYTES * len(missing)
+        for size, day in zip(sizes, work.native, strict=True)
+    )
+    needed = sum(sizes) + round(again) + SPARE_BYTES
+    if free < needed:
+        raise LevelsRefused(
+            f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, as the table gets "
+            f"more levels. That needs {needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. "
+            "Make room, drop old days (ingester retention --drop-after), or record the deeper books into another "
+            "--data-dir."
+        )
+
+
+def free_bytes(db: QuestDB) -> int | None:
+    """On the disk of a managed server; that of another one is not known."""
+    folder = db.endpoint.folder
+    return shutil.disk_usage(folder).free if folder is not None else None
+
+
+def _others(held: Sequence[Hold]) -> list[Hold]:
+    """Holds of others than an import of this process, which adds the columns itself, and than processes that ended."""
+    here = socket.gethostname()
+    found = []
+    for hold in held:
+        host, _, rest = hold.holder.partition(" ")
+        pid = int(rest.split(" ")[0]) if host == here and rest.split(" ")[0].isdigit() else None
+        own_import = pid == os.getpid() and hold.purpose == IMPORT
+        if not own_import and (pid is None or psutil.pid_exists(pid)):
+            found.append(hold)
+    return found
+
+
+def _refuse_while_read(others: Sequence[Hold], days: Sequence[Partition]) -> None:
+    for hold in others:
+        for day in days:
+            if hold.purpose != RETENTION and hold.overlaps(day.start_ns, day.end_ns):
+                raise LevelsRefused(
+                    f"{day.day} is Parquet and in use by {hold.purpose} ({hold.holder}), so {ORDERBOOK} cannot get "
+                    "more levels now. Wait until that has ended and try again."
+                )
+
+
+@contextlib.contextmanager
+def _alone(db: QuestDB, days: Sequence[Partition]) -> Iterator[None]:
+    """Keeps readers and retention off these days while the block runs, waiting first for retention.
+
+    Raises LevelsRefused where somebody reads one of them.
+    """
+    start_ns, end_ns = min(day.start_ns for day in days), max(day.end_ns for day in days)
+    while True:
+        lease = Lease(db, RETENTION, start_ns, end_ns)
+        try:
+            if not lease.begin():
+                raise StoreError(f"QuestDB does not show who reads days of {ORDERBOOK}: SELECT * FROM wal_tables()")
+            others = _others(lease.others())
+            _refuse_while_read(others, days)
+            if not others:
+                yield
+                return
+            log.info("waiting for retention, which works on a day of %s (%s)", ORDERBOOK, others[0].holder)
+        finally:
+            lease.end()
+        time.sleep(TURN_SECONDS * random.uniform(0.5, 5.0))  # of two that want the same, one comes first
+
+
+def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
+    for day in work.native:
+        _note(db, _NATIVE, f"{day.day}: {day.rows} rows, as the table gets more columns")
+    if work.native and partitions.suspension(db):
+        _resume(db, work.native)
+    for number, day in enumerate(work.native, 1):
+        log.info("%s is made native (%d of %d), as the table gets more columns", day.day, number, len(work.native))
+        partitions.make_native(db, day.day, lambda: False)
+    _add(db, missing)
+    for number, day in enumerate(work.parquet, 1):
+        begun, now = time.monotonic(), partitions.find(db, day.day)
+        if now is None or now.is_active:  # the newest day stays native
+            continue
+        partitions.convert(db, day.day, lambda: False)
+        after = partitions.find(db, day.day)
+        if after is not None:
+            names = partitions.column_names(db)
+            _note(db, _PARQUET, partitions.converted(day, after, time.monotonic() - begun, len(names)))
+        log.info("%s is Parquet again (%d of %d)", day.day, number, len(work.parquet))
+
+
+def _add(db: QuestDB, missing: Mapping[str, str]) -> None:
+    for name, type_ in missing.items():
+        db.sql(f"ALTER TABLE {ORDERBOOK} ADD COLUMN IF NOT EXISTS {name} {type_}")
+    if missing:
+        partitions.settle(db)  # views see only what is applied
+
+
+def _note(db: QuestDB, kind: str, detail: str) -> None:
+    who = quoted([default_collector()])
+    db.sql(
+        f"INSERT INTO {EVENTS} (timestamp, collector, kind, detail) VALUES (now(), {who}, '{kind}', {quoted([detail])})"
+    )
+
+
+def _resume(db: QuestDB, days: Sequence[Partition]) -> None:
+    """Brings a table back that was suspended by late rows for such a day: QuestDB can only skip them.
+
+    Where it is suspended for another reason, as a full disk, nothing is skipped.
+    """
+    free = free_bytes(db)
+    ((last,),) = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'").rows
+    listed = ", ".join(f"'{day.day}'" for day in days)
+    db.sql(f"ALTER TABLE {ORDERBOOK} CONVERT PARTITION TO NATIVE LIST {listed}")
+    db.sql(f"ALTER TABLE {ORDERBOOK} RESUME WAL")
+    skipped, tried = 0, -1
+    while True:
+        partitions.settle(db)
+        stuck = partitions.suspension(db)
+        if stuck is None:
+            break
+        if stuck.applied >= last or (free is not None and free < SPARE_BYTES):
+            raise StoreError(f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
+        if stuck.applied != tried:  # perhaps only the reason was gone meanwhile
+            tried = stuck.applied
+            db.sql(f"ALTER TABLE {ORDERBOOK} RESUME WAL")
+            continue
+        db.sql(f"ALTER TABLE {ORDERBOOK} RESUME WAL FROM TXN {stuck.applied + 2}")
+        skipped += 1
+    if skipped:
+        text = (
+            f"{skipped} portions of rows came for days that were Parquet before the table got more levels, and were "
+            "skipped, as QuestDB cannot take them. A recorder sends its own again; repeat an import"
+        )
+        log.error("%s", text)
+        _note(db, "rows_missing", text)

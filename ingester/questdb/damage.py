@@ -1,0 +1,145 @@
+"""Files of `orderbook` that a crash has damaged: they are too short for the rows that they should hold.
+
+QuestDB itself only notices when such a file is read: it breaks off its answer there, or dies where the day is Parquet.
+So the files of the managed server are looked at, by their sizes, and nothing is read through the server but its list of
+days.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingester.errors import QueryError, StoreError
+from ingester.metrics import StoreMetrics
+from ingester.questdb import partitions
+from ingester.questdb.client import QuestDB
+from ingester.questdb.tables import ORDERBOOK
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 60.0
+"""A recorder looks so often."""
+MOST = 3
+"""So many damaged files are named."""
+_OF_THE_TABLE = (
+    "_meta",
+    "_txn",
+    "_cv",
+    "symbol.o",
+    "symbol.k",
+    "collector.o",
+    "collector.k",
+    "txn_seq/_txnlog",
+    "txn_seq/_meta",
+)
+_SYMBOLS = ("symbol", "collector")
+_MAGIC = b"PAR1"
+
+
+class Inspection:
+    """Looks at the files now and then, for a thread that must not end."""
+
+    def __init__(self, db: QuestDB, metrics: StoreMetrics) -> None:
+        self._db = db
+        self._metrics = metrics
+        self._due = 0.0
+
+    def look(self) -> None:
+        """Notes what is damaged in the metrics, where it is time to look again."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + EVERY_SECONDS
+        try:
+            found = damage(self._db)
+        except StoreError:
+            return  # an absent server is told elsewhere
+        except Exception:  # a bug must not end the thread
+            log.exception("the table's files could not be looked at")
+            return
+        if found and found != self._metrics.damage:
+            log.error("QuestDB cannot read all of %s: %s", ORDERBOOK, found)
+        self._metrics.damage = found
+
+
+def damage(db: QuestDB) -> str:
+    """What of the table cannot be read, in words; empty where nothing is known to be damaged. Raises StoreError."""
+    try:
+        found = db.sql(f"SELECT directoryName FROM tables() WHERE table_name = '{ORDERBOOK}'").rows
+        if not found:
+            return _vanished(db)
+        if db.endpoint.folder is None:
+            db.sql(f"SELECT * FROM {ORDERBOOK} LIMIT -1")  # an answer that breaks off is an error
+            return ""
+        folder = _tables(db.endpoint.folder) / found[0][0]
+        # Twice, as a day may have been rewritten or dropped in that moment.
+        files = {name for name in _OF_THE_TABLE if _size(folder / name) == 0} or (
+            _damaged(db, folder) and _damaged(db, folder)
+        )
+    except QueryError as error:
+        return str(error).splitlines()[0].removeprefix("QuestDB refused the statement: ")
+    named = sorted(files)
+    more = f" and {len(named) - MOST} more" if len(named) > MOST else ""
+    return f"{', '.join(named[:MOST])}{more} in {folder} hold less than they should" if named else ""
+
+
+def _tables(data_dir: Path) -> Path:
+    return data_dir / "questdb" / "root" / "db"
+
+
+def _vanished(db: QuestDB) -> str:
+    """A table with a damaged description is none for QuestDB, though its files are there."""
+    folder = db.endpoint.folder
+    if folder is None:
+        return ""
+    for path in sorted(_tables(folder).glob(f"{ORDERBOOK}~*/_meta")):
+        if path.stat().st_size == 0:
+            return f"damaged is {path}"
+    return ""
+
+
+def _damaged(db: QuestDB, folder: Path) -> set[str]:
+    """Files of days."""
+    names = partitions.column_names(db)
+    later = set(partitions.added_later(names))
+    columns = [name for name in names if name not in later]  # others need not have a file
+    found = set()
+    for day in partitions.partitions(db):
+        # A day that is being rewritten has two folders for a moment; one of them is whole.
+        folders = [folder / day.day, *folder.glob(f"{day.day}.*")]
+        lacking = [_lacking(each, day, columns) for each in folders if each.is_dir()]
+        if not lacking:
+            found.add(day.day)
+        elif all(lacking):
+            found.add(f"{day.day}/{lacking[-1]}")
+    return found
+
+
+def _lacking(folder: Path, day: partitions.Partition, columns: Sequence[str]) -> str:
+    """A file of a day that is not whole; empty where all are."""
+    if day.is_parquet:
+        return "" if _is_whole(folder / "data.parquet") else "data.parquet"
+    sizes: dict[str, int] = {}
+    for path in folder.iterdir():
+        column, _, version = path.name.partition(".d")
+        if not version or version[1:].isdigit():  # an UPDATE makes another version of a column
+            sizes[column] = max(sizes.get(column, 0), _size(path) or 0)
+    short = (name for name in columns if sizes.get(name, 0) < day.rows * (4 if name in _SYMBOLS else 8))
+    return next((f"{name}.d" for name in short), "")
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            file.seek(-4, 2)
+            return head == file.read(4) == _MAGIC
+    except OSError:
+        return False

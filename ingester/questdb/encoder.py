@@ -1,0 +1,68 @@
+"""Snapshots and events as rows of ILP, the form in which QuestDB takes them, by the questdb client's own encoder."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+from questdb import Sender, TimestampMicros, TimestampNanos
+
+from ingester.book import Snapshot, level_columns
+from ingester.events import Event
+from ingester.questdb.schema import EVENTS, ORDERBOOK
+
+
+def new_sender() -> Sender:
+    """A Sender only for its buffers: over HTTP with a pinned protocol version it opens no connection, and it is the
+    documented way to a Buffer."""
+    sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
+    sender.establish()  # type: ignore[no-untyped-call]
+    return sender
+
+
+class RowEncoder:
+    """Encodes for one recorder. Not for use by two threads at a time."""
+
+    def __init__(self, depth: int, collector: str) -> None:
+        self._sender = new_sender()
+        self._buffer = self._sender.new_buffer()
+        self._depth = depth
+        self._collector = collector
+        self._names = level_columns(depth)
+        self._bid_names, self._ask_names = self._names[: 2 * depth], self._names[2 * depth :]
+
+    def snapshots(self, snapshots: Sequence[Snapshot]) -> bytes:
+        """ILP rows of `orderbook`. Levels that a thin book lacks stay NULL; deeper ones than recorded are left out."""
+        buffer, depth, collector, names = self._buffer, self._depth, self._collector, self._names
+        buffer.clear()  # type: ignore[no-untyped-call]
+        for symbol, receive_ns, update_id, bids, asks in snapshots:
+            columns: dict[str, Any]
+            if len(bids) == len(asks) == depth:
+                columns = dict(zip(names, chain.from_iterable(chain(bids, asks)), strict=True))
+            else:
+                columns = dict(zip(self._bid_names, chain.from_iterable(bids), strict=False))
+                columns |= zip(self._ask_names, chain.from_iterable(asks), strict=False)
+            columns["last_update_id"] = update_id
+            buffer.row(
+                ORDERBOOK,
+                symbols={"symbol": symbol, "collector": collector},
+                columns=columns,
+                at=TimestampNanos(receive_ns),
+            )
+        return bytes(buffer)
+
+    def events(self, events: Iterable[Event]) -> bytes:
+        """ILP rows of `collector_events`."""
+        buffer = self._buffer
+        buffer.clear()  # type: ignore[no-untyped-call]
+        for at_ns, kind, symbol, connection, detail, until_ns in events:
+            symbols = {
+                "collector": self._collector,
+                "kind": kind,
+                "symbol": symbol or None,
+                "connection": connection or None,
+            }
+            columns: dict[str, Any] = {"detail": detail or None}
+            if until_ns is not None:
+                columns["until"] = TimestampMicros(until_ns // 1000)
+            buffer.row(EVENTS, symbols=symbols, columns=columns, at=TimestampNanos(at_ns))
+        return bytes(buffer)

@@ -1,0 +1,162 @@
+"""Holds: who works on a range of time says so in a table of the server, so that retention leaves these days alone.
+
+The table is the one place that every machine sees which reads from this server. A hold is renewed while its holder
+lives and expires soon after, so a killed export leaves nothing behind. Retention holds the day that it changes in the
+same way, and an export that comes meanwhile waits: both announce first and look then, so one of them sees the other.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ingester.errors import QueryError, StoreError
+from ingester.questdb.client import QuestDB
+from ingester.questdb.query import quoted
+from ingester.questdb.tables import statement
+from ingester.threads import SupervisedThread
+
+log = logging.getLogger(__name__)
+
+HOLDS = "range_holds"
+EXPORT, IMPORT, PLAYBACK, RETENTION = "export", "import", "playback", "retention"
+LEASE_SECONDS = 120
+RENEW_SECONDS = 30.0
+VISIBLE_SECONDS = 10.0
+"""How long a hold may take to be visible to others; longer where the server is busy, or does not apply rows."""
+LOOK_SECONDS = 0.2
+ALWAYS_NS = 1 << 62
+"""The end of a range that holds all time to come: in the year 2116."""
+
+
+class Hold(NamedTuple):
+    """A range [since, until) in ns that someone works on."""
+
+    holder: str
+    purpose: str
+    since_ns: int
+    until_ns: int
+
+    def overlaps(self, start_ns: int, end_ns: int) -> bool:
+        """Whether it has a moment of [start, end)."""
+        return self.since_ns < end_ns and self.until_ns > start_ns
+
+
+def is_kept(db: QuestDB) -> bool:
+    """Whether the server has the table of holds. Raises StoreError."""
+    return bool(db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{HOLDS}'").rows)
+
+
+def holds(db: QuestDB) -> list[Hold]:
+    """All that are in force. Raises StoreError."""
+    rows = db.sql(
+        f"SELECT holder, purpose, cast(since AS LONG), cast(until AS LONG) FROM {HOLDS} WHERE expires > now()"
+    ).rows
+    return [Hold(holder, purpose, since * 1000, until * 1000) for holder, purpose, since, until in rows]
+
+
+@contextlib.contextmanager
+def holding(db: QuestDB, purpose: str, start_ns: int, end_ns: int) -> Iterator[None]:
+    """Keeps retention off a range while the block runs, waiting first for what retention does there now.
+
+    A server that does not let us announce it is told, and the block runs all the same. Raises StoreError where the
+    server cannot be reached.
+    """
+    lease = Lease(db, purpose, start_ns, end_ns)
+    try:
+        try:
+            if not lease.begin():
+                log.warning("retention does not know of this %s: QuestDB does not show in time who reads", purpose)
+            lease.wait_for_retention()
+        except QueryError as error:
+            log.warning("retention does not know of this %s: %s", purpose, str(error).splitlines()[0])
+        yield
+    finally:
+        lease.end()
+
+
+@contextlib.contextmanager
+def changing(db: QuestDB, start_ns: int, end_ns: int) -> Iterator[Sequence[Hold]]:
+    """For retention: holds a day, and gives what others hold of it; where they do, the day is to be left alone.
+
+    Raises StoreError, also where the hold does not become visible to others.
+    """
+    lease = Lease(db, RETENTION, start_ns, end_ns)
+    try:
+        if not lease.begin():
+            raise StoreError(
+                f"the table {HOLDS} does not show what was written into it; see SELECT * FROM wal_tables()"
+            )
+        yield lease.others()
+    finally:
+        lease.end()
+
+
+class Lease:
+    """One hold of this process, renewed by a thread of its own between `begin` and `end`."""
+
+    def __init__(self, db: QuestDB, purpose: str, start_ns: int, end_ns: int) -> None:
+        self.holder = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}"
+        self._db = db
+        self._purpose = purpose
+        self._start_ns, self._end_ns = start_ns, end_ns
+        self._begun_us = 0  # by the server's clock; 0: not begun
+        self._ending = threading.Event()
+        self._thread = SupervisedThread(self._renew, "hold", self._ending)
+
+    def begin(self) -> bool:
+        """Announces it; whether everybody can see it. Raises StoreError."""
+        self._db.sql(statement(HOLDS))
+        self._begun_us = self._db.sql("SELECT cast(now() AS LONG)").rows[0][0]
+        self._write(LEASE_SECONDS)
+        self._thread.start()
+        patience = time.monotonic() + VISIBLE_SECONDS
+        while not any(hold.holder == self.holder for hold in holds(self._db)):
+            if time.monotonic() > patience:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def others(self) -> list[Hold]:
+        """What others hold of this range. Raises StoreError."""
+        return [
+            hold
+            for hold in holds(self._db)
+            if hold.holder != self.holder and hold.overlaps(self._start_ns, self._end_ns)
+        ]
+
+    def wait_for_retention(self) -> None:
+        """Waits until it has left the range. Raises StoreError."""
+        told = False
+        while working := [hold for hold in self.others() if hold.purpose == RETENTION]:
+            if not told:
+                log.info("waiting for retention, which works on a day of this range (%s)", working[0].holder)
+            told = True
+            time.sleep(LOOK_SECONDS)
+
+    def end(self) -> None:
+        """Gives the range free; where the server is away, it expires by itself."""
+        if not self._begun_us:
+            return
+        self._ending.set()
+        self._thread.join()
+        with contextlib.suppress(StoreError):
+            self._write(0)
+
+    def _renew(self) -> None:
+        while not self._ending.wait(RENEW_SECONDS):
+            try:
+                self._write(LEASE_SECONDS)
+            except StoreError as error:
+                log.debug("a hold was not renewed: %s", error)
+
+    def _write(self, seconds: int) -> None:
+        self._db.sql(
+            f"INSERT INTO {HOLDS} VALUES ({self._begun_us}, {quoted([self.holder])}, '{self._purpose}', "
+            f"{self._start_ns // 1000}, {-(-self._end_ns // 1000)}, dateadd('s', {seconds}, now()))"
+        )

@@ -1,0 +1,178 @@
+"""The days of `orderbook` as QuestDB keeps them: what they weigh, and how one becomes Parquet or goes."""
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ingester.book import level_columns
+from ingester.clock import SECOND
+from ingester.errors import StoreError
+from ingester.questdb.client import QuestDB
+from ingester.questdb.tables import ORDERBOOK
+
+DAY = 86400 * SECOND
+POLL_SECONDS = 0.1
+
+_PARTITIONS = (
+    "SELECT name, numRows, diskSize, isParquet, active, readOnly "
+    f"FROM table_partitions('{ORDERBOOK}') WHERE attached ORDER BY name"
+)
+_SUSPENDED = f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}' AND suspended"
+TOO_OLD = "parquet column count is less"
+"""Is in QuestDB's words where a Parquet day is older than a column that is asked for."""
+_KEYS = ("timestamp", "symbol", "collector", "last_update_id")
+_CANNOT_CONVERT = "PartitionEncoder.encodePartition"  # is in QuestDB's words where a conversion failed, and never rows
+
+
+class Partition(NamedTuple):
+    """One day (UTC) of the table."""
+
+    day: str
+    """As QuestDB calls it: 2024-08-08."""
+    rows: int
+    bytes: int
+    """On disk; the active one's files are larger than what is in them."""
+    is_parquet: bool = False
+    is_active: bool = False
+    """The newest, into which rows come."""
+    is_read_only: bool = False
+
+    @property
+    def start_ns(self) -> int:
+        return start_of(self.day)
+
+    @property
+    def end_ns(self) -> int:
+        return self.start_ns + DAY
+
+    @property
+    def bytes_per_row(self) -> float:
+        return self.bytes / max(1, self.rows)
+
+
+def converted(before: Partition, after: Partition, seconds: float, columns: int) -> str:
+    """What goes on record of a day that was made Parquet; `columns` are those that its file holds."""
+    return (
+        f"{before.day}: {before.rows} rows, {before.bytes} bytes, as Parquet {after.bytes} bytes, {seconds:.1f} s, "
+        f"{columns} columns"
+    )
+
+
+def start_of(day: str) -> int:
+    """The first moment of 2024-08-08, in ns since 1970, UTC."""
+    return (datetime.date.fromisoformat(day) - datetime.date(1970, 1, 1)).days * DAY
+
+
+def partitions(db: QuestDB) -> list[Partition]:
+    """All days, the oldest first; none where nothing was ever recorded, or the table is not kept by day.
+
+    Raises StoreError.
+    """
+    kept = db.sql(f"SELECT partitionBy FROM tables() WHERE table_name = '{ORDERBOOK}'").rows
+    return [Partition(*row) for row in db.sql(_PARTITIONS).rows] if kept == [["DAY"]] else []
+
+
+class Suspension(NamedTuple):
+    """Of a table that does not apply what it acknowledges."""
+
+    reason: str
+    """QuestDB's words."""
+    applied: int
+    """The last transaction that it has applied; the next one failed."""
+
+
+def suspension(db: QuestDB) -> Suspension | None:
+    """Whether the table is suspended. Raises StoreError."""
+    rows = db.sql(_SUSPENDED).rows
+    return Suspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
+
+
+def settle(db: QuestDB) -> None:
+    """Waits until the table has applied all that it had acknowledged, or is suspended. Raises StoreError."""
+    rows = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'").rows
+    applied = f"SELECT name FROM wal_tables() WHERE name = '{ORDERBOOK}' AND (suspended OR writerTxn >= {rows[0][0]})"
+    while not db.sql(applied).rows:
+        time.sleep(POLL_SECONDS)
+
+
+def find(db: QuestDB, day: str) -> Partition | None:
+    """A day as it is now. Raises StoreError."""
+    return next((each for each in partitions(db) if each.day == day), None)
+
+
+def convert(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
+    """Has a day rewritten as Parquet in place; whether that is done, for `stopped` may say not to wait for it.
+
+    The server does it in the order of its log, all at once or not at all, also where it is killed meanwhile. Raises
+    StoreError.
+    """
+    _store_every_column(db, day)
+    return _alter(
+        db, f"CONVERT PARTITION TO PARQUET LIST '{day}'", day, lambda found: bool(found and found.is_parquet), stopped
+    )
+
+
+def make_native(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
+    """Has a Parquet day rewritten in QuestDB's own form; whether that is done. Raises StoreError."""
+    return _alter(
+        db, f"CONVERT PARTITION TO NATIVE LIST '{day}'", day, lambda found: not (found and found.is_parquet), stopped
+    )
+
+
+def column_names(db: QuestDB) -> list[str]:
+    """The table's columns in its order. Raises StoreError."""
+    return [name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows]
+
+
+def added_later(names: Sequence[str]) -> list[str]:
+    """Those of a table's columns that it may not have had from the beginning: they stand behind the first ones."""
+    for depth in (20, 10, 5):
+        first = [*_KEYS, *level_columns(depth)]
+        if list(names[: len(first)]) == first:
+            return list(names[len(first) :])
+    return [name for name in names if name not in _KEYS]
+
+
+def _store_every_column(db: QuestDB, day: str) -> None:
+    """Has the files of a native day hold NULLs for rows that are older than a column, instead of nothing.
+
+    Made Parquet without them, the day would end QuestDB 9.3.4 at an export that has no row filter. To set the first row
+    to what it is, is enough: the server writes the column from there on.
+    """
+    settle(db)  # columns that are just being added count too
+    later = added_later(column_names(db))
+    if not later:
+        return
+    listed = ", ".join(f'"{name}"' for name in later)
+    rows = db.sql(f"SELECT timestamp, {listed} FROM {ORDERBOOK} WHERE timestamp IN '{day}' LIMIT 1").rows
+    for first, *values in rows:
+        # A number in the first row shows that the column has been there for all of the day.
+        unsure = [name for name, value in zip(later, values, strict=True) if not isinstance(value, float)]
+        if unsure:
+            same = ", ".join(f'"{name}" = "{name}"' for name in unsure)
+            db.sql(f"UPDATE {ORDERBOOK} SET {same} WHERE timestamp = '{first}'")
+
+
+def drop(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
+    """Removes a day for good; whether that is done. Raises StoreError."""
+    return _alter(db, f"DROP PARTITION LIST '{day}'", day, lambda found: found is None, stopped)
+
+
+def _alter(
+    db: QuestDB, what: str, day: str, done: Callable[[Partition | None], bool], stopped: Callable[[], bool]
+) -> bool:
+    """Not by counting transactions: of a server that was killed, the last one may stay uncounted."""
+    db.sql(f"ALTER TABLE {ORDERBOOK} {what}")
+    while not done(find(db, day)):
+        if stuck := suspension(db):
+            if _CANNOT_CONVERT in stuck.reason:
+                # It would be tried again and again, and no row become visible before. Rows are not skipped by this, nor
+                # is anything where somebody has resumed the table meanwhile.
+                db.sql(f"ALTER TABLE {ORDERBOOK} RESUME WAL FROM TXN {stuck.applied + 2}")
+                raise StoreError(f"QuestDB cannot make {day} Parquet and keeps it as it was: {stuck.reason}")
+            raise StoreError(f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
+        if stopped():
+            return False
+        time.sleep(POLL_SECONDS)
+    return True

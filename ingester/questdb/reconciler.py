@@ -1,0 +1,326 @@
+"""Holds what the tables show against what was sent, resumes suspended tables, and has missing rows sent again."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ingester.clock import SECOND, Now, backoff
+from ingester.errors import StoreError
+from ingester.events import Event
+from ingester.metrics import StoreMetrics
+from ingester.questdb.client import QuestDB
+from ingester.questdb.damage import Inspection
+from ingester.questdb.schema import EVENTS, ORDERBOOK
+from ingester.questdb.sent_counts import Span, Tally
+from ingester.spool.spool import Spool
+from ingester.threads import SupervisedThread
+
+log = logging.getLogger(__name__)
+
+SLACK_NS = 5 * SECOND
+"""Rows may go into the spool so much out of the order in which they were received."""
+MOST_RESENDS = 2
+"""Rows missing after so many resends are given up."""
+WORST = 3
+"""So many symbols are named where rows are missing."""
+
+_STATES = (
+    "SELECT w.name, t.id, w.suspended, w.writerTxn, w.sequencerTxn, w.errorTag, w.errorMessage "
+    f"FROM wal_tables() w JOIN tables() t ON t.table_name = w.name WHERE w.name IN ('{ORDERBOOK}', '{EVENTS}')"
+)
+
+
+class TableState(NamedTuple):
+    """How far a table has applied what it acknowledged: transactions count up."""
+
+    name: str
+    id: int
+    suspended: bool
+    applied: int
+    acknowledged: int
+    error_tag: str
+    error: str
+
+
+class Suspension:
+    """A table that acknowledges rows and does not apply them, and when to resume it next."""
+
+    def __init__(self, state: TableState, waits: Iterator[float]) -> None:
+        self._stuck = state.applied
+        self._waits = waits
+        self._next = -float("inf")
+
+    def over(self, state: TableState) -> bool:
+        """Whether it applies again."""
+        return not state.suspended and (state.applied > self._stuck or state.applied >= state.acknowledged)
+
+    def resume(self, db: QuestDB, state: TableState) -> None:
+        """Lets the table try the same transaction again, which skips nothing; not too often."""
+        if not state.suspended or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + next(self._waits)
+        try:
+            db.sql(f"ALTER TABLE {state.name} RESUME WAL")
+        except StoreError as error:
+            log.error("%s cannot be resumed: %s", state.name, error)
+
+
+class Mark(NamedTuple):
+    """What was acknowledged at one moment; it is applied once the tables have come so far."""
+
+    acknowledged: int
+    """Sequence of the spool."""
+    transactions: dict[str, int]
+    expected: list[tuple[Span, Counter[str]]] | None
+    """What to look for then; None where it is not time for that."""
+
+    def is_applied(self, states: dict[str, TableState]) -> bool:
+        """Whether all of it is visible."""
+        return all(not state.suspended and state.applied >= self.transactions[state.name] for state in states.values())
+
+
+class Auditor:
+    """One thread that asks QuestDB; nothing waits for it.
+
+    What was sent before something went wrong (a failed request, a table made anew, a start) is doubted: all that is
+    kept of it is looked for before any of it may leave the spool.
+    """
+
+    def __init__(
+        self,
+        db: QuestDB,
+        spool: Spool,
+        collector: str,
+        tally: Tally,
+        now: Now,
+        metrics: StoreMetrics,
+        on_event: Callable[[Event], None],
+        every_seconds: float = 60.0,
+        look_seconds: float = 5.0,
+        waits: Callable[[], Iterator[float]] = lambda: backoff(10.0, 300.0),
+    ) -> None:
+        self._db = db
+        self._spool = spool
+        self._collector = collector.replace("'", "''")
+        self._tally = tally
+        self._now = now
+        self._metrics = metrics
+        self._on_event = on_event
+        self._every_seconds = every_seconds
+        self._look_seconds = look_seconds
+        self._files = Inspection(db, metrics)
+        self._waits = waits
+        self._tables: dict[str, TableState] = {}  # as at the last look
+        self._suspensions: dict[str, Suspension] = {}
+        self._mark: Mark | None = None
+        self._doubt = True
+        self._failures = metrics.failures
+        self._reconciled_at = -float("inf")
+        self._deadline = 0.0
+        self._expected = False  # whether what an earlier run sent is counted already
+        self._complete = False  # whether the last look found everything
+        self._stopping = threading.Event()
+        self._thread = SupervisedThread(self._run, "auditor", self._stopping)
+
+    def start(self) -> None:
+        """Starts looking; first after what an earlier run has sent and the spool still has. The spool must be open."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Looks a last time, after all was sent, and ends the thread; whether everything of this run is visible.
+
+        Takes at most so many seconds and one, also where QuestDB hangs.
+        """
+        self._deadline = time.monotonic() + timeout
+        self._stopping.set()
+        self._thread.join(timeout + 1.0)
+        if self._thread.is_alive():
+            log.warning("QuestDB did not answer in time: what this run sent was not looked for a last time")
+            return False
+        return self._complete
+
+    def final(self, timeout: float) -> bool:
+        """Looks for everything this run sent, the running minute too, for at most so many seconds.
+
+        What is missing is put back in the spool, for the next start to send.
+        """
+        deadline = time.monotonic() + timeout
+        self._raise_doubt()
+        done = False
+        while not (done := self._try(final=True)) and time.monotonic() < deadline:
+            time.sleep(min(0.1, self._look_seconds))
+        (sent, visible), waiting = self._tally.sent(), self._spool.rows_waiting
+        complete = done and sent == visible and not waiting
+        level = logging.INFO if complete else logging.WARNING
+        unsure = "" if done else " at an earlier look, QuestDB did not show all in time"
+        if sent or visible or not complete:  # a run that received nothing has nothing to say
+            log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
+        return complete
+
+    def _run(self) -> None:
+        self._expect_earlier()
+        while True:
+            self._files.look()
+            self._try()
+            if self._stopping.wait(self._look_seconds):
+                break
+        self._complete = self.final(self._deadline - time.monotonic())
+
+    def _expect_earlier(self) -> None:
+        if self._expected:
+            return
+        self._expected = True
+        try:
+            retained = self._spool.retained()
+        except Exception:  # a bug must not end the thread
+            log.exception("what an earlier run sent cannot be counted")
+            return
+        if retained.rows:
+            self._tally.expect_earlier(*retained)
+
+    def _try(self, final: bool = False) -> bool:
+        try:
+            return self._look(final)
+        except StoreError as error:
+            log.debug("QuestDB cannot be asked what it has: %s", error)
+        except Exception:  # a bug must not end the thread
+            log.exception("QuestDB could not be asked what it has")
+        return False
+
+    def _look(self, final: bool) -> bool:
+        """One look at the tables; True where rows were looked for and nothing has to be looked for again."""
+        if self._metrics.failures != self._failures:
+            self._failures = self._metrics.failures
+            self._raise_doubt()
+        # In this order, so that all before `oldest` is acknowledged, and what is acknowledged is in a transaction.
+        oldest, acknowledged = self._spool.oldest_ns, self._spool.acknowledged
+        states = {row[0]: TableState(*row) for row in self._db.sql(_STATES).rows}
+        self._notice(states)
+        if len(states) < 2:
+            return False
+        if self._mark is None:
+            expected = self._due(oldest, final)
+            self._mark = Mark(acknowledged, {s.name: s.acknowledged for s in states.values()}, expected)
+        mark = self._mark
+        if not mark.is_applied(states):
+            return False
+        self._mark = None
+        if mark.expected is not None:
+            self._doubt = self._reconcile(mark.expected)
+        if not self._doubt:
+            self._spool.verify(mark.acknowledged)
+        return mark.expected is not None and (final or not self._doubt)
+
+    def _notice(self, states: dict[str, TableState]) -> None:
+        for state in states.values():
+            before = self._tables.get(state.name)
+            if before and (state.id != before.id or state.acknowledged < before.acknowledged):
+                log.warning("%s is another table than before, or lost what it had acknowledged", state.name)
+                self._raise_doubt()
+            self._watch(state)
+        self._tables |= states
+        self._metrics.suspended = bool(self._suspensions)
+
+    def _watch(self, state: TableState) -> None:
+        name, error = state.name, f"{state.error_tag} {state.error}".strip() or "no reason given"
+        suspension = self._suspensions.get(name)
+        if suspension is None and state.suspended:
+            log.error("QuestDB has suspended %s: rows are acknowledged and do not become visible (%s)", name, error)
+            self._on_event(Event(self._now(), "table_suspended", detail=f"{name}: {error}"))
+            suspension = self._suspensions[name] = Suspension(state, self._waits())
+        if suspension is None:
+            return
+        if suspension.over(state):
+            log.warning("QuestDB applies rows to %s again", name)
+            self._on_event(Event(self._now(), "table_resumed", detail=name))
+            del self._suspensions[name]
+        else:
+            suspension.resume(self._db, state)
+
+    def _raise_doubt(self) -> None:
+        self._doubt = True
+        self._mark = None
+
+    def _due(self, oldest: int | None, final: bool) -> list[tuple[Span, Counter[str]]] | None:
+        """What to look for now: spans of which all is acknowledged, where it is time; `oldest` is what waits."""
+        time_for_it = time.monotonic() - self._reconciled_at >= self._every_seconds
+        if not (self._doubt or time_for_it) or (oldest is None and self._spool.rows_waiting):
+            return None
+        self._reconciled_at = time.monotonic()
+        self._tally.trim()
+        until = self._now() if oldest is None else oldest
+        settled = [
+            span for span in self._tally.spans() if (final and oldest is None) or span.end_ns + SLACK_NS <= until
+        ]
+        return [(span, span.expected()) for span in settled if self._doubt or not span.is_settled]
+
+    def _reconcile(self, wanted: list[tuple[Span, Counter[str]]]) -> bool:
+        """Looks for rows and has missing ones sent again; whether some of these have yet to be looked for."""
+        missing: dict[Span, Counter[str]] = {}
+        for span, expected in wanted:
+            if lacking := self._lacking(span, expected):
+                missing[span] = lacking
+            else:
+                span.resends, span.given_up = 0, False
+            span.settled = expected.total()
+        again = {span: lacking for span, lacking in missing.items() if span.resends < MOST_RESENDS}
+        resent = self._spool.resend(min(span.start_ns for span in again)) if again else 0
+        if resent:
+            self._metrics.rows_resent += resent
+            self._report(again, "sent again")
+            for span in again:
+                span.resends += 1
+                span.settled = -1
+        lost = {span: lacking for span, lacking in missing.items() if span.is_settled and not span.given_up}
+        if lost:
+            self._report(lost, "given up, for sending them again did not help or they are not retained")
+            for span in lost:
+                span.given_up = True
+        self._count()
+        return any(span.resends and not span.is_settled for span in self._tally.spans())
+
+    def _lacking(self, span: Span, expected: Counter[str]) -> Counter[str]:
+        """The rows of a span that are not visible, by symbol."""
+        whole = "" in expected
+        since = span.start_ns if whole else max(span.start_ns, self._tally.first_ns)
+        rows = self._db.sql(
+            f"SELECT {'' if whole else 'symbol, '}count() FROM {ORDERBOOK} WHERE collector = '{self._collector}' "
+            f"AND timestamp >= {since // 1000} AND timestamp < {-(-span.end_ns // 1000)}"
+        ).rows
+        visible = Counter({"": rows[0][0]} if whole else dict(rows))
+        lacking = expected - visible
+        span.missing = lacking.total()
+        span.visible = expected.total() - span.missing
+        surplus = (visible - span.expected()).total() if not whole else 0
+        if surplus:
+            self._metrics.rows_surplus += surplus
+            log.error("%d rows received in the minute from %s are visible and were never sent", surplus, _time(since))
+        return lacking
+
+    def _report(self, missing: dict[Span, Counter[str]], what_now: str) -> None:
+        lacking = sum(missing.values(), Counter[str]())
+        total, expected = lacking.total(), sum(span.expected().total() for span in missing)
+        worst = ", ".join(f"{symbol} {rows}" for symbol, rows in lacking.most_common(WORST) if symbol)
+        symbols = f" of {len(lacking)} symbols ({worst})" if worst else ""
+        since, until = min(span.start_ns for span in missing), max(span.end_ns for span in missing)
+        text = (
+            f"{total} of {expected} rows{symbols} received from {_time(since)} to {_time(until)} are not visible "
+            f"though acknowledged; {what_now}"
+        )
+        log.error("%s", text)
+        self._on_event(Event(self._now(), "rows_missing", detail=text))
+
+    def _count(self) -> None:
+        spans = self._tally.spans()
+        self._metrics.rows_missing = sum(span.missing for span in spans)
+        open_since = next((span.start_ns for span in spans if not span.is_settled), None)
+        known = open_since if open_since is not None else max((span.end_ns for span in spans), default=0)
+        self._metrics.reconciled_ns = max(self._metrics.reconciled_ns, min(known, self._now()))
+
+
+def _time(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns // SECOND, UTC):%Y-%m-%d %H:%M:%S}"

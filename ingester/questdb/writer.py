@@ -1,0 +1,188 @@
+"""Brings what waits in the spool to QuestDB, in order, again and again until each batch is acknowledged."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from ingester.clock import SECOND, Now, backoff
+from ingester.errors import StoreError
+from ingester.events import Event
+from ingester.metrics import StoreMetrics
+from ingester.questdb import ilp
+from ingester.questdb.client import QuestDB, RowsRefused
+from ingester.questdb.dead_letters import DeadLetters
+from ingester.questdb.sent_counts import Tally
+from ingester.spool.spool import Spool
+from ingester.threads import SupervisedThread
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH_SECONDS = 0.5
+"""Rows of so long go in one request: many small commits slow QuestDB down, and no row may wait longer than a second."""
+BATCH_BYTES = 4 << 20
+"""Largest request while catching up; about 17,000 rows of depth 5. It is in memory two or three times for a moment."""
+SUSPICIOUS_ROWS = 64
+"""Where so many rows of a batch are refused and none is taken, the rows are not to blame."""
+
+
+class Writer:
+    """One thread that sends. Batches repeated after a failure are absorbed by the tables' DEDUP keys.
+
+    `prepare` makes the tables ready; it raises StoreError where they cannot take rows. It is called before the first
+    batch and after each failure, for the server may have come back with another disk.
+    """
+
+    def __init__(
+        self,
+        db: QuestDB,
+        spool: Spool,
+        now: Now,
+        metrics: StoreMetrics,
+        prepare: Callable[[], None],
+        dead_letters: DeadLetters,
+        on_event: Callable[[Event], None],
+        waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
+        tally: Tally | None = None,
+    ) -> None:
+        self._db = db
+        self._spool = spool
+        self._now = now
+        self._metrics = metrics
+        self._prepare = prepare
+        self._dead_letters = dead_letters
+        self._on_event = on_event
+        self._waits = waits
+        self._tally = tally
+        self._prepared = False
+        self._draining = threading.Event()
+        self._abandon = threading.Event()
+        self._thread = SupervisedThread(self._run, "writer", self._draining)
+
+    def start(self) -> None:
+        """Starts sending."""
+        self._thread.start()
+
+    def drain(self, timeout: float) -> bool:
+        """Sends all that waits and ends; False where QuestDB did not take it within `timeout` seconds."""
+        self._draining.set()
+        self._thread.join(timeout)
+        complete = not self._thread.is_alive()
+        self._abandon.set()
+        return complete
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._abandon.is_set():
+            try:
+                sent = self._send()
+            except Exception:  # a bug must not end the thread: what was not acknowledged is sent again
+                log.exception("rows could not be sent")
+                self._abandon.wait(BATCH_SECONDS)
+                continue
+            if not sent:
+                if self._draining.is_set():
+                    return
+            elif self._spool.bytes_waiting > BATCH_BYTES:
+                continue  # catching up: no rest between full batches
+            due = max(due + BATCH_SECONDS, time.monotonic())
+            self._draining.wait(due - time.monotonic())
+
+    def _send(self) -> bool:
+        """Sends one batch until it is acknowledged; False where there was none, or sending was given up."""
+        records = self._insist(lambda: self._spool.peek(BATCH_BYTES))
+        if not records or not self._insist(lambda: self._store([record.body for record in records])):
+            return False
+        metrics, now = self._metrics, self._now()
+        if metrics.failing:
+            metrics.failing = False
+            metrics.failing_seconds = (now - metrics.failing_since_ns) / SECOND
+            log.info("QuestDB takes rows again after %.1f s", metrics.failing_seconds)
+        self._spool.acknowledge(records)
+        for record in records:
+            metrics.stored += record.rows
+            metrics.lag.add_range((now - record.last_ns) / SECOND, (now - record.first_ns) / SECOND, record.rows)
+        return True
+
+    def _insist(self, step: Callable[[], T]) -> T | None:
+        """What a step gives, tried again until it does; None where sending was given up."""
+        waits = self._waits()
+        while True:
+            try:
+                return step()
+            except (StoreError, OSError) as error:
+                self._failed(error)
+            if self._abandon.wait(next(waits)):
+                return None
+
+    def _failed(self, error: Exception) -> None:
+        self._prepared = False
+        metrics = self._metrics
+        metrics.failures += 1
+        metrics.last_failure = str(error)
+        if not metrics.failing:
+            metrics.failing_since_ns = self._now()
+            log.warning("rows wait: %s", error)
+        metrics.failing = True
+
+    def _store(self, bodies: list[bytes]) -> bool:
+        """Stores all rows but those that are bad. Raises StoreError; what was stored is absorbed the next time."""
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+        try:
+            self._db.write(b"".join(bodies))
+        except RowsRefused:
+            self._prepare()  # where the table does not fit, this says so, and no row is to blame
+            for row, error in _Sieve(self._db).bad_rows(bodies):
+                self._set_aside(row, error)
+        return True
+
+    def _set_aside(self, row: bytes, error: str) -> None:
+        now = self._now()
+        if self._dead_letters.put(row, error, now):
+            tags = ilp.tags(row)
+            name = self._dead_letters.path(now).name
+            self._metrics.dead_letters += 1
+            log.error("QuestDB refuses a row of %s, it is set aside in %s: %s", tags.symbol, name, error)
+            self._on_event(Event(now, "dead_letter", symbol=tags.symbol or "", detail=f"{name}: {error}"))
+            if self._tally is not None and tags.symbol is not None and tags.at_ns is not None:
+                self._tally.remove(tags.symbol, tags.at_ns)
+
+
+class _Sieve:
+    """Stores what is good in one batch, and keeps what is bad."""
+
+    def __init__(self, db: QuestDB) -> None:
+        self._db = db
+        self._bad: list[tuple[bytes, str]] = []
+        self._any_taken = False
+
+    def bad_rows(self, bodies: list[bytes]) -> list[tuple[bytes, str]]:
+        """Bisects down to the rows that are refused each on its own, and gives them with QuestDB's reason.
+
+        Raises RowsRefused where nothing but refusals comes back, and Unreachable.
+        """
+        self._bisect(bodies)
+        return self._bad
+
+    def _bisect(self, pieces: list[bytes]) -> None:
+        try:
+            self._db.write(b"".join(pieces))
+            self._any_taken = True
+            return
+        except RowsRefused as refused:
+            reason = str(refused)
+        if len(pieces) == 1:
+            pieces = ilp.rows(pieces[0])
+        if len(pieces) > 1:
+            half = len(pieces) // 2
+            self._bisect(pieces[:half])
+            self._bisect(pieces[half:])
+            return
+        self._bad.append((pieces[0], reason))
+        if len(self._bad) >= SUSPICIOUS_ROWS and not self._any_taken:
+            raise RowsRefused(f"the table fits, and yet {len(self._bad)} rows one by one were refused: {reason}")

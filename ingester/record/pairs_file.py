@@ -1,0 +1,233 @@
+"""The file of the pairs that are to be recorded: one a line, in the data folder, to be read and written by people too.
+
+    # 44 well-known coins
+    BTCUSDT
+    SUIUSDT    # added 2026-11-25 10:30 by alice
+    # EDUUSDT removed 2026-11-25 10:31 by alice
+
+What stands behind a `#` is a remark; those of the last two kinds are written by `ingester pairs` and tell why a pair
+was added or removed. All other lines stay as they are. The file is replaced as a whole, so that a reader finds the old
+one or the new one, and two writers take turns.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ingester import private
+from ingester.errors import PairsFileError
+from ingester.exchange.pairs import normal
+from ingester.spool.disk import replace_durably
+
+NAME = "pairs.txt"
+LOCK_SECONDS = 10.0
+MOST_BYTES = 1 << 20
+"""A list of every pair that there ever was is far smaller."""
+
+_REMOVED = re.compile(r"#\s*(\w+)\s+(removed\b.*)")
+
+
+class Watched(NamedTuple):
+    """What a file says."""
+
+    pairs: dict[str, str]
+    """The pairs to record, in the order of the file, with the remark behind each."""
+    removed: dict[str, str]
+    """Pairs that were taken out, and what is said of that."""
+
+
+def parse(text: str, path: Path) -> Watched:
+    """What the text of a file says. Raises PairsFileError, naming the line."""
+    pairs: dict[str, str] = {}
+    removed: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := _REMOVED.fullmatch(line.strip()):
+            removed[match[1]] = match[2]
+            continue
+        words, _, remark = line.partition("#")
+        if not words.strip():
+            continue
+        symbol = normal(words.strip())
+        if not symbol.isalnum() or len(words.split()) > 1:
+            raise PairsFileError(
+                f"{path}, line {number}: {words.strip()[:60]!r} is not a pair. Write one pair a line, such as BTCUSDT; "
+                "what follows a # is a remark."
+            )
+        pairs.setdefault(symbol, remark.strip())
+    if not pairs:
+        raise PairsFileError(f"{path} names no pair. Write one a line, such as BTCUSDT, or use `ingester pairs add`.")
+    return Watched(pairs, removed)
+
+
+def edited(text: str, added: Mapping[str, str], removed: Mapping[str, str]) -> str:
+    """The text with pairs added and removed, each with its remark; all else stays as it is."""
+    changed = {*added, *removed}
+    lines = []
+    for line in text.splitlines():
+        words = line.partition("#")[0].strip()
+        match = _REMOVED.fullmatch(line.strip())
+        if (normal(words) if words else match[1] if match else "") not in changed:
+            lines.append(line)
+    lines += [f"{symbol}    # {remark}" if remark else symbol for symbol, remark in added.items()]
+    lines += [f"# {symbol} {remark}" for symbol, remark in removed.items()]
+    return "\n".join(lines) + "\n"
+
+
+class WatchList:
+    """The file at `path`, which need not be there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def exists(self) -> bool:
+        """Whether there is one."""
+        return self.path.exists()
+
+    def signature(self) -> tuple[int, int, int] | None:
+        """Changes when the file (or who may read it) does: inode, time of change, size; None where there is none.
+
+        Raises OSError.
+        """
+        try:
+            state = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return state.st_ino, state.st_ctime_ns, state.st_size
+
+    def read(self) -> Watched:
+        """What it says. Raises PairsFileError."""
+        return parse(self._text(), self.path)
+
+    def create(self, symbols: Sequence[str], heading: str) -> None:
+        """Makes the file with a first line that says where it comes from. Raises PairsFileError; an existing one
+        stays."""
+        with self._locked():
+            if not self.exists():
+                self._write("\n".join([f"# {heading}", *symbols]) + "\n")
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator["Change"]:
+        """What it says, for a change that is written at the end, while nobody else writes. Raises PairsFileError."""
+        with self._locked():
+            text = self._text() if self.exists() else ""
+            change = Change(parse(text, self.path) if text else Watched({}, {}))
+            yield change
+            if change.added or change.removed:
+                new = edited(text, change.added, change.removed)
+                parse(new, self.path)  # at least one is left
+                self._write(new)
+
+    def _text(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+            text = content.decode("utf-8-sig")
+        except FileNotFoundError as error:
+            raise PairsFileError(f"{self.path} is not there. `ingester pairs add BTC ETH` makes it.") from error
+        except OSError as error:
+            raise PairsFileError(f"{self.path} cannot be read ({error.strerror}).") from error
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            raise PairsFileError(f"{self.path}, line {line}: no text in UTF-8. Write one pair a line.") from error
+        if len(content) > MOST_BYTES or "\0" in text:
+            raise PairsFileError(f"{self.path} is no list of pairs: it is too long, or holds bytes that are no text.")
+        return text
+
+    def _write(self, text: str) -> None:
+        try:
+            path = private.resolved(self.path)
+            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else private.FILE
+            replace_durably(path, text.encode(), mode)
+        except OSError as error:
+            raise PairsFileError(
+                f"{self.path} cannot be written ({error.strerror}); what it said before still holds."
+            ) from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = private.resolved(self.path)
+        lock = path.with_name(path.name + ".lock")
+        try:
+            if not path.parent.is_dir():
+                private.folder(path.parent)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, private.FILE)
+        except OSError as error:
+            raise PairsFileError(f"{lock} cannot be made ({error.strerror}).") from error
+        try:
+            _wait_for(descriptor, lock)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class Change:
+    """What is to become of the file: `added` and `removed` with their remarks, over what it says `now`."""
+
+    def __init__(self, now: Watched) -> None:
+        self.now = now
+        self.added: dict[str, str] = {}
+        self.removed: dict[str, str] = {}
+
+
+def _wait_for(descriptor: int, lock: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise PairsFileError(
+                    f"another program has held {lock} for {LOCK_SECONDS:g} s; end it, or try again."
+                ) from None
+            time.sleep(0.05)
+
+
+class LastWatched:
+    """Which pairs a recorder of this name was to record when it was last heard of; kept beside its spool.
+
+    A start tells from it what changed meanwhile, and which pairs have a gap since then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "watched.txt"
+        self._ever = folder / "ever-watched.txt"
+
+    def read(self) -> list[str] | None:
+        """The symbols; None where that is not known."""
+        return _noted(self._path) or None
+
+    def ever(self) -> set[str]:
+        """All symbols that it was ever to record, as far as they can be read."""
+        return {*_noted(self._ever), *_noted(self._path)}
+
+    def write(self, symbols: Collection[str]) -> None:
+        """Notes them durably. Raises OSError, also where what was noted before cannot be read: it is not replaced."""
+        ever = {*_lines(self._ever), *_lines(self._path)}
+        if not ever.issuperset(symbols):
+            _note(self._ever, sorted(ever.union(symbols)))
+        _note(self._path, symbols)
+
+
+def _noted(path: Path) -> list[str]:
+    try:
+        return _lines(path)
+    except OSError:
+        return []
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+
+
+def _note(path: Path, symbols: Iterable[str]) -> None:
+    replace_durably(path, "".join(f"{symbol}\n" for symbol in symbols).encode(), private.FILE)

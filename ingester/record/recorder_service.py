@@ -1,0 +1,266 @@
+"""One running recorder: wires feed, spool and writer, and brings them to an orderly end."""
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ingester import private, threads
+from ingester.book import Snapshot
+from ingester.clock import SECOND, Clock, check_clock
+from ingester.config.settings import Settings
+from ingester.connection.websocket import AttemptLimit
+from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
+from ingester.feed.feed import LONGEST_DETAIL
+from ingester.feed.loop import Intake
+from ingester.live.buffer import Record
+from ingester.metrics import Metrics
+from ingester.questdb import schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.dead_letters import DeadLetters
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.reconciler import Auditor
+from ingester.questdb.sent_counts import Tally
+from ingester.questdb.writer import Writer
+from ingester.record.pairs_file import LastWatched
+from ingester.record.practice import refuse_mixing
+from ingester.sequence.event_counts import Journal
+from ingester.sequence.gap_detector import Gap
+from ingester.spool.segment import Hole
+from ingester.spool.spool import Spool
+from ingester.text import inside
+from ingester.words import counted
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 0.05
+"""After something arrived, the pump waits this long for more: waking up costs more than decoding a frame.
+
+What came in meanwhile is what a kill -9 loses.
+"""
+DRAIN_SECONDS = 10.0
+"""How long the end waits for QuestDB; what it has not taken by then waits in the spool for the next start."""
+
+COLLECT_NS = 30 * SECOND
+"""Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
+BEHIND_SECONDS = 10.0
+"""So far behind the earlier run's newest row a clock may be at a start: in half an hour it is right again."""
+AUDIT_SECONDS = 10.0
+"""How long the end waits for QuestDB to show everything that was sent."""
+
+
+def spool_folder(data_dir: Path, collector: str) -> Path:
+    """Where the rows of a recorder wait."""
+    return inside(data_dir / "spool", collector, "collector")
+
+
+class Collector:
+    """Records until `stop`. Also the sink of its pump: see `Intake`."""
+
+    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: Record | None = None) -> None:
+        """`record`: what live readers of this process read, if there are any."""
+        self.settings = settings
+        self.metrics = Metrics()
+        self.journal = Journal()
+        self._db = db
+        self._data_dir = data_dir
+        self.clock = Clock()
+        self.started_ns = self.clock.now()
+        self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
+        self.live = record or Record([], settings.depth)
+        self._intake = Intake(
+            settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), LINGER_SECONDS
+        )
+        self.feed = self._intake.feed
+        self._encoder = RowEncoder(settings.depth, settings.collector)
+        self._tally = Tally()
+        self._writer = Writer(
+            db,
+            self.spool,
+            self.clock.now,
+            self.metrics.store,
+            self._make_ready,
+            DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
+            self._intake.note,
+            tally=self._tally,
+        )
+        self._auditor = Auditor(
+            db, self.spool, settings.collector, self._tally, self.clock.now, self.metrics.store, self._intake.note
+        )
+        self._wanted = set(settings.symbols)
+        self._changing = threading.Lock()
+        self._last_watched = LastWatched(self.spool.folder)
+        self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
+        self._deaths_before, self._deaths_told = threads.deaths(), 0
+        self._collect_ns = 0  # when garbage is to be collected
+
+    def start(self) -> None:
+        """Starts recording, and sends first what an earlier run left in the spool.
+
+        Raises SpoolError where another recorder of this name uses the data folder, UnsafeFile where another user may
+        change it, and ClockWrong where the machine's clock cannot be right.
+        """
+        check_clock(self.clock.now())
+        private.data_folder(self._data_dir)
+        private.folder(self.spool.folder.parent)
+        recovery = self.spool.open()
+        before = self._last_watched.read()
+        if recovery.last_ns is not None and self._begin_after(recovery.last_ns):
+            self._intake.continuity.resume(recovery.last_ns, before)
+        self._note_wanted()
+        for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
+            kind = PAIR_ADDED if symbol in self._wanted else PAIR_REMOVED
+            self._intake.note(Event(self.started_ns, kind, symbol, detail="found at the start"))
+        if recovery.rows_waiting:
+            log.info("%d rows of an earlier run wait in the spool; they are sent first", recovery.rows_waiting)
+        if recovery.cut:
+            log.warning("%d bytes of the spool were unreadable and are set aside", recovery.cut_bytes)
+        for hole in recovery.holes:
+            self._record_hole(hole)
+        # What exists now stays; of what follows nearly everything dies at once, so that looking often is in vain.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        self._writer.start()
+        self._auditor.start()
+        self.live.open()
+        self._intake.start(self.started_ns)
+
+    def _begin_after(self, last_ns: int) -> bool:
+        """Has receive times begin after those of the earlier run; False where the clock is too far behind for that."""
+        behind = (last_ns - self.clock.now()) / SECOND
+        if behind < 0:
+            return True
+        text = f"the clock is {behind:.1f} s behind the newest row in the spool"
+        if behind <= BEHIND_SECONDS:
+            log.warning("%s: times continue after that row, and converge to the clock again", text)
+            self.clock.advance(round(behind * SECOND) + SECOND // 1000)
+            self.started_ns = self.clock.now()
+            return True
+        log.error("%s: new rows get times before older ones. Set the clock right, and start the recorder again", text)
+        self._intake.note(Event(self.started_ns, "clock_step", detail=text))
+        return False
+
+    def _make_ready(self) -> None:
+        """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
+        self._db.ping()
+        refuse_mixing(self._db, self.settings.exchange.name, self._data_dir)
+        schema.ensure(self._db, self.settings.depth)
+
+    def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
+        """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
+        with self._changing:
+            self._wanted = (self._wanted - removed.keys()) | added.keys()
+            self._intake.change(added, removed)
+            self._note_wanted()
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The pairs that it is to record now."""
+        with self._changing:
+            return frozenset(self._wanted)
+
+    def record(self, event: Event) -> None:
+        """Puts on record what happened elsewhere. From any thread."""
+        self._intake.note(event)
+
+    def server_restarted(self, endpoint: Endpoint) -> None:
+        """Puts on record that the managed server died and was started again, perhaps at another port."""
+        self._db.endpoint = endpoint
+        self.metrics.server_restarts += 1
+        self._intake.note(Event(self.clock.now(), "server_restarted"))
+
+    def deaths(self) -> threads.Deaths:
+        """Which threads of this process have died since it was made."""
+        return threads.deaths().since(self._deaths_before)
+
+    def summary(self) -> str:
+        """What was recorded, in one line."""
+        feed, store = self.metrics.feed, self.metrics.store
+        lasted = (self.clock.now() - self.started_ns) / SECOND
+        waiting = self.spool.rows_waiting
+        return (
+            f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.stored:,} rows stored, "
+            f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
+            f"gaps: {self.journal.gaps_text()}"
+        )
+
+    def stop(self) -> bool:
+        """Unsubscribes, takes what is on the way, stores all; False where some was not seen in the table.
+
+        That is in the spool, for the next start to send or to look for.
+        """
+        self._intake.stop()
+        self.live.close()
+        drained = self._writer.drain(DRAIN_SECONDS)
+        seen = self._auditor.stop(AUDIT_SECONDS if drained else 0.0)
+        self._intake.record_events()
+        self.spool.close()
+        return drained and seen
+
+    def take(self, snapshots: list[Snapshot]) -> None:
+        """Into the spool first, then for all to see."""
+        body, rows = self._encoder.snapshots(snapshots), len(snapshots)
+        first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
+        metrics = self.metrics.store
+        if self.spool.append(body, rows, first, last):
+            self._tally.add(snapshots)
+            metrics.received += rows
+            metrics.received_bytes += len(body)
+            if self._refused:
+                for snapshot in snapshots:
+                    since = self._refused.pop(snapshot.symbol, None)
+                    if since is not None:
+                        gap = Gap(snapshot.symbol, since, snapshot.receive_ns, SPOOL_FULL)
+                        self._intake.note(gap.event())
+        else:
+            metrics.refused += rows
+            for snapshot in snapshots:
+                self._refused.setdefault(snapshot.symbol, snapshot.receive_ns)
+        if self.live.pairs:
+            self.live.take(snapshots)
+
+    def note(self, events: list[Event]) -> bool:
+        """Into the spool, and for all to see."""
+        now = self.clock.now()
+        if not self.spool.append(self._encoder.events(events), 0, now, now):
+            return False
+        self.journal.add(events)
+        self.live.note(events)
+        return True
+
+    def changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Symbols come and go: what the spool refused of those that go is a gap until now."""
+        for symbol in set(removed) & self._refused.keys():
+            gap = Gap(symbol, self._refused.pop(symbol), self.clock.now(), SPOOL_FULL)
+            self._intake.note(gap.event())
+        self.live.changed(added, removed)
+
+    def reached(self, until_ns: int) -> None:
+        """What the live record's grids wait for."""
+        self.live.reached(until_ns)
+
+    def tick(self, now: int) -> None:
+        """What time demands, once a second."""
+        if now >= self._collect_ns:
+            self._collect_ns = now + COLLECT_NS
+            gc.collect()
+        for hole in self.spool.take_holes():
+            self._record_hole(hole)
+        if (deaths := self.deaths()).total != self._deaths_told:
+            self._deaths_told = deaths.total
+            self._intake.note(Event(now, "thread_died", detail=f"{deaths.last}: {deaths.error[:LONGEST_DETAIL]}"))
+
+    def _record_hole(self, hole: Hole) -> None:
+        """Rows of any symbols were in the spool and cannot be read back."""
+        detail = f"{SPOOL_DAMAGED}: {hole.rows} rows" if hole.rows else SPOOL_DAMAGED
+        self._intake.note(Event(hole.since_ns, "gap", detail=detail, until_ns=hole.until_ns))
+
+    def _note_wanted(self) -> None:
+        try:
+            self._last_watched.write(sorted(self._wanted))
+        except OSError as error:
+            log.warning("which pairs are watched cannot be noted for the next start: %s", error)

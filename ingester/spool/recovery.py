@@ -1,0 +1,213 @@
+"""Reads back what a spool folder holds, and sets aside what is damaged in it."""
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ingester import private
+from ingester.spool.checkpoint import Position
+from ingester.spool.disk import reason_of
+from ingester.spool.index import Ledger
+from ingester.spool.segment import (
+    FILE_HEADER_BYTES,
+    RECORD_HEADER_BYTES,
+    Hole,
+    Mark,
+    Segment,
+    find,
+    free_name,
+    is_segment,
+    scan,
+    start_of,
+    walk,
+)
+
+log = logging.getLogger(__name__)
+
+FIRST_SEQUENCE = 1
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What opening a spool found."""
+
+    records_waiting: int
+    rows_waiting: int
+    bytes_waiting: int
+    cut: int
+    """Segments of which an unreadable rest was cut off and set aside in `damaged/`."""
+    cut_bytes: int
+    position_missing: bool
+    """Whether the position was lost, so that everything retained is sent again."""
+    last_ns: int | None
+    """Receive time of the last good record; None where there never was one."""
+    holes: tuple[Hole, ...] = ()
+    """What is missing between good records; what is missing after the last one begins at `last_ns`."""
+
+
+class Retained(NamedTuple):
+    """Rows acknowledged in earlier runs that are still there, and the receive times of the first and the last."""
+
+    rows: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+
+
+def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledger, int, Recovery]:
+    """The good records of a folder, the bytes on its disk, and what was found there.
+
+    Segments before the one that the position is in are only read if they are sent again. One that the system does not
+    let us read is kept as it is, to be read when its turn comes. Raises OSError where the folder cannot be listed, and
+    SpoolError for a newer format.
+    """
+    sequence, last_ns = position or (FIRST_SEQUENCE, 0)
+    ledger = Ledger()
+    ledger.next = sequence
+    cut = cut_bytes = 0
+    found = find(folder)
+    size = sum(segment.size for segment in found)
+    sound = [segment for segment in found if is_segment(segment)]
+    following = {segment.first: after.first for segment, after in itertools.pairwise(sound)}
+    for segment in found:
+        before = following.get(segment.first)
+        if segment not in sound:
+            segment.end = FILE_HEADER_BYTES  # nothing in it is ours
+        elif before is not None and before <= sequence:
+            segment.next, segment.acknowledged_at = before, now
+            ledger.segments.append(segment)
+            continue
+        else:
+            try:
+                scan(segment, before)
+            except (OSError, MemoryError) as error:
+                log.error("cannot read %s (%s): it is kept, and tried again", segment.path, reason_of(error))
+                _keep_unread(segment, before)
+                ledger.next = max(ledger.next, segment.next)
+                ledger.segments.append(segment)
+                continue
+        aside = True
+        if segment.size > segment.end:
+            cut += 1
+            cut_bytes += segment.size - segment.end
+            aside = set_aside(segment)
+        if segment.next > segment.first:
+            ledger.next = max(ledger.next, segment.next)
+            last_ns = max(last_ns, segment.last_ns or 0)
+            segment.acknowledged_at = now if segment.next <= sequence else None
+            ledger.segments.append(segment)
+        elif aside:
+            segment.path.unlink(missing_ok=True)
+            size -= segment.size
+    for segment in ledger.segments:
+        if segment.next > sequence:
+            place = start_of(segment)
+            with contextlib.suppress(OSError):  # then what is acknowledged in it is sent again
+                place = next((mark for mark, _ in walk(place, segment.end) if mark.sequence >= sequence), place)
+            ledger.rewind(place)
+            break
+    ledger.inherited = ledger.acknowledged
+    damaged = folder / "damaged"
+    if damaged.is_dir():
+        size += sum(path.stat().st_size for path in damaged.iterdir())
+        size -= cut_bytes
+    missing = position is None and bool(ledger.segments)
+    if missing:
+        log.warning("the position in %s is lost: everything retained is sent again", folder)
+    if cut:
+        log.warning("%d bytes in %d files of %s are damaged", cut_bytes, cut, folder)
+    holes = () if missing else _holes(ledger.segments, *(position or (FIRST_SEQUENCE, 0)))
+    return ledger, size, Recovery(*ledger.waiting(), cut, cut_bytes, missing, last_ns or None, holes)
+
+
+def _keep_unread(segment: Segment, before: int | None) -> None:
+    """Counts a segment that cannot be read as waiting; `before` is the sequence with which the next one begins."""
+    segment.end = segment.size
+    segment.next = before or segment.first + max(1, segment.size // RECORD_HEADER_BYTES)  # no more can be in it
+
+
+def read_late(segment: Segment, acknowledged_ns: int) -> Hole | None:
+    """Reads a segment that could not be read at the start; returns what is damaged in it. Raises OSError.
+
+    `acknowledged_ns`: the latest receive time before it.
+    """
+    scan(segment, segment.next)
+    lost = None
+    if segment.size > segment.end:
+        log.error("%s is damaged at byte %d", segment.path, segment.end)
+        since = segment.last_ns or acknowledged_ns
+        lost = Hole(since, max(since, segment.path.stat().st_mtime_ns), 0)
+        set_aside(segment)
+    segment.last_ns = segment.last_ns or 0
+    return lost
+
+
+def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, ...]:
+    """Where sequences that wait are missing: `sequence` and `last_ns` tell what is acknowledged."""
+    holes = []
+    for segment in segments:
+        if segment.next <= sequence:
+            continue
+        if segment.first > sequence:
+            until = segment.last_ns or 0
+            with contextlib.suppress(OSError):
+                until = next((record.first_ns for _, record in walk(start_of(segment), segment.end)), until)
+            if until:
+                holes.append(Hole(min(last_ns or until, until), until, 0))
+        sequence, last_ns = segment.next, max(last_ns, segment.last_ns or 0)
+    return tuple(holes)
+
+
+def count_retained(places: list[tuple[Segment, int]], before: int) -> Retained:
+    """The rows of records with sequences below `before`, in segments up to the byte beside."""
+    rows, first_ns, last_ns = 0, 0, 0
+    for segment, end in places:
+        with contextlib.suppress(OSError):  # dropped meanwhile, or unreadable
+            for mark, record in walk(start_of(segment), end):
+                if mark.sequence >= before:
+                    break
+                if record.rows:
+                    rows += record.rows
+                    first_ns = min(first_ns or record.first_ns, record.first_ns)
+                    last_ns = max(last_ns, record.last_ns)
+    return Retained(rows, first_ns, last_ns)
+
+
+def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> Mark | None:
+    """The place of the first record whose end was received at `since_ns` or later, in segments up to the byte beside.
+
+    From there on, segments that were not read since the start are scanned. Raises OSError where one cannot be read.
+    """
+    found: Mark | None = None
+    for segment, end in retained:
+        with contextlib.suppress(FileNotFoundError):  # dropped meanwhile: the next one then
+            if found is None and (segment.last_ns is None or segment.last_ns >= since_ns):
+                later = (mark for mark, record in walk(start_of(segment), end) if record.last_ns >= since_ns)
+                found = next(later, None)
+            if found is not None and segment.last_ns is None:
+                scan(segment, segment.next)
+    return found
+
+
+def set_aside(segment: Segment) -> bool:
+    """Moves what follows the good records to `damaged/`; False where that fails and it stays where it is."""
+    try:
+        target = free_name(segment.path.parent, f"{segment.path.stem}.{segment.end}")
+        if segment.next == segment.first:
+            segment.path.replace(target)
+        else:
+            with segment.path.open("rb") as source, private.write_anew(target) as copy:
+                source.seek(segment.end)
+                shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+            os.truncate(segment.path, segment.end)
+    except OSError as error:
+        log.error("cannot set aside what is damaged in %s: %s", segment.path, error)
+        return False
+    segment.size = segment.end
+    return True

@@ -1,0 +1,244 @@
+"""door.py: what is answered, to whom, and that nobody can be in the way."""
+
+import contextlib
+import errno
+import json
+import socket
+import threading
+import time
+
+import pytest
+import urllib3
+from reports import report
+
+from ingester.errors import OperationError, SettingsError
+from ingester.metrics import Histogram
+from ingester.monitoring.http import MOST_REQUESTS, MOST_THREADS, STALE_SECONDS, Door, health, parse_address
+from ingester.monitoring.observer import Vitals
+from ingester.monitoring.report import Connecting, Problem
+from ingester.sequence.event_counts import Journal
+
+CRITICAL = Problem("rows_waiting", "critical", "rows wait", "mend it")
+WARNING = Problem("gap", "warning", "a gap", "")
+
+
+def vitals(*problems):
+    return Vitals(report(problems=list(problems)), {"BTCUSDT": 0.2}, Histogram().read(), Journal().read(0))
+
+
+@pytest.fixture
+def door():
+    door = Door("127.0.0.1:0")
+    door.show(lambda: vitals(), lambda: 0.5)
+    yield door
+    door.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        (":9464", ("127.0.0.1", 9464)),
+        ("9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:9464", ("0.0.0.0", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_addresses(text, address):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "host:port", "127.0.0.1:70000", "http://127.0.0.1:9464", "a:1/x"])
+def test_what_is_no_address_is_refused_by_name(text):
+    with pytest.raises(SettingsError, match=r"127\.0\.0\.1:9464"):
+        parse_address(text)
+
+
+def get(door, path, method="GET"):
+    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+        return pool.request(method, f"{door.url}{path}")
+
+
+def test_metrics_health_and_nothing_else(door):
+    metrics = get(door, "/metrics")
+    assert metrics.status == 200
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert b'ingester_pair_last_seen_age_seconds{pair="BTCUSDT"} 0.2' in metrics.data
+    assert b"process_resident_memory_bytes" in metrics.data
+    answer = get(door, "/healthz")
+    assert answer.status == 200
+    assert json.loads(answer.data)["status"] == "ok"
+    assert get(door, "/").status == 404
+    assert get(door, "/metrics", "POST").status == 405
+
+
+def test_openmetrics_where_it_is_asked_for(door):
+    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+        accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+        answer = pool.request("GET", f"{door.url}/metrics", headers=accept)
+    assert answer.data.endswith(b"# EOF\n")
+
+
+def test_health_is_503_where_something_critical_is_wrong_or_nobody_looks():
+    assert health(vitals(), 0.5)[0] == 200
+    status, answer = health(vitals(WARNING), 0.5)
+    assert (status, answer["status"]) == (200, "warning")
+    status, answer = health(vitals(CRITICAL, WARNING), 0.5)
+    assert (status, answer["status"]) == (503, "critical")
+    assert [problem.kind for problem in answer["problems"]] == ["rows_waiting", "gap"]
+    assert health(vitals(), STALE_SECONDS + 1)[0] == 503
+    assert health(None, 0.0)[0] == 503
+
+
+def test_a_port_that_is_taken_is_told_before_anything_begins(door):
+    address = door.url.removeprefix("http://")
+    with pytest.raises(OperationError, match=rf"--metrics {address}.*another port"):
+        Door(address)
+
+
+def test_a_host_that_is_not_here_is_told():
+    with pytest.raises(OperationError, match="cannot be listened on"):
+        Door("192.0.2.1:9464")
+
+
+def test_ipv6():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    door = Door("[::1]:0")
+    door.show(lambda: vitals(), lambda: 0.5)
+    assert get(door, "/healthz").status == 200
+    door.close()
+
+
+def connect(door):
+    host, port = door.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+def test_clients_that_are_slow_are_in_nobodys_way(door):
+    """All the room is taken by clients that say nothing, or a byte now and then: who comes is answered at once."""
+    with contextlib.ExitStack() as closing:
+        slow = [closing.enter_context(connect(door)) for _ in range(3 * MOST_REQUESTS)]
+        for each in slow[-MOST_REQUESTS:]:
+            each.send(b"G")
+        for _ in range(3):
+            begun = time.monotonic()
+            assert get(door, "/healthz").status == 200
+            assert time.monotonic() - begun < 2
+        assert slow[0].recv(1) == b""  # the oldest was hung up on
+        assert threads_of(door) <= MOST_REQUESTS + 1
+
+
+def threads_of(door):
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+def test_a_request_has_a_deadline_however_it_drips(door, monkeypatch):
+    monkeypatch.setattr("ingester.monitoring.http.REQUEST_SECONDS", 1.0)
+    with connect(door) as dripping:
+        begun = time.monotonic()
+        dripping.settimeout(0.1)
+        while time.monotonic() < begun + 10:
+            try:
+                dripping.send(b"G")
+                if dripping.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert 0.9 < time.monotonic() - begun < 8
+
+
+def test_what_hangs_is_bounded(door):
+    """Where the answer itself hangs, hanging up ends no thread."""
+    release = threading.Event()
+    door.show(lambda: release.wait(30) and vitals(), lambda: 0.5)
+    with contextlib.ExitStack() as closing:
+        for _ in range(2 * MOST_THREADS):
+            closing.enter_context(connect(door)).send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        with connect(door) as late:
+            assert late.recv(1) == b""
+        assert threads_of(door) <= MOST_THREADS
+        release.set()
+    deadline = time.monotonic() + 10
+    while threads_of(door) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert get(door, "/healthz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9464", 200),
+        ("[::1]:9464", 200),
+        ("localhost:9464", 200),
+        ("recorder-a:9464", 200),  # as Prometheus asks in docker/
+        (socket.gethostname(), 200),
+        ("metrics.example.org:9464", 200),
+        ("METRICS.example.org.", 200),
+        ("evil.example", 403),
+        ("evil.example:9464", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("metrics.example.org.evil.example", 403),
+        ("127.0.0.1, evil.example", 403),
+        ("[", 403),
+    ],
+)
+def test_requests_for_names_that_are_not_ours_are_refused(host, status):
+    door = Door("127.0.0.1:0", ["metrics.example.org"])
+    door.show(lambda: vitals(), lambda: 0.5)
+    try:
+        with urllib3.PoolManager(retries=False, timeout=10) as pool:
+            answers = [
+                pool.request("GET", f"{door.url}{path}", headers={"host": host}) for path in ("/metrics", "/healthz")
+            ]
+        assert [answer.status for answer in answers] == [status, status]
+        if status == 403:
+            assert all(b"--metrics-host" in answer.data for answer in answers)
+    finally:
+        door.close()
+
+
+def test_where_no_connection_can_be_taken_it_is_tried_again_without_hurry(door, monkeypatch):
+    """As for want of descriptors: the connection stays ready to be taken."""
+    tries, taken = [], socket.socket.accept
+
+    def accept(sock):
+        tries.append(time.monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    with connect(door) as waiting:
+        time.sleep(1.0)
+        assert 2 <= len(tries) <= 10
+        monkeypatch.setattr(socket.socket, "accept", taken)
+        waiting.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert waiting.recv(15) == b"HTTP/1.0 200 OK"
+
+
+def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):
+    door.show(lambda: 1 / 0, lambda: 0.5)
+    assert get(door, "/metrics").status == 500
+    assert get(door, "/healthz").status == 500
+    assert caplog.text.count("could not be answered") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_before_recording_begins_it_says_so():
+    door = Door("127.0.0.1:0")
+    answer = get(door, "/healthz")
+    assert answer.status == 503
+    assert json.loads(answer.data)["reason"] == "recording has not begun"
+    door.close()
+
+
+def test_before_the_first_book_it_is_not_healthy_and_says_why():
+    waiting = Connecting("stream.example:9443", 0, 3, "stream.example:9443 refused the connection")
+    seen = vitals()._replace(report=report(connecting=waiting))
+    status, told = health(seen, 0.5)
+    assert (status, told["status"]) == (503, "connecting")
+    assert told["connecting"] == (
+        "connecting to stream.example:9443: 3 attempts failed, the last: stream.example:9443 refused the connection"
+    )
+    assert health(vitals(), 0.5)[1]["connecting"] is None

@@ -1,0 +1,109 @@
+"""A table whose files a crash has damaged: told by status, doctor and a recorder's health, never "all is well"."""
+
+import pytest
+
+from ingester.book import Snapshot
+from ingester.clock import SECOND
+from ingester.errors import QueryError
+from ingester.metrics import StoreMetrics
+from ingester.monitoring.doctor.check import examine
+from ingester.monitoring.doctor.database import checks
+from ingester.monitoring.survey import survey
+from ingester.questdb import partitions, schema
+from ingester.questdb.client import QuestDB
+from ingester.questdb.damage import damage
+from ingester.questdb.encoder import RowEncoder
+from ingester.questdb.partitions import DAY
+from ingester.questdb.reconciler import Auditor
+from ingester.questdb.sent_counts import Tally
+from ingester.questdb.server import ManagedServer
+from ingester.spool.spool import Spool
+
+pytestmark = pytest.mark.slow
+
+FIRST = partitions.start_of("2024-08-08")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A server with a native, a Parquet and a newest day, some of them with columns that came later."""
+    server = ManagedServer(tmp_path_factory.mktemp("damaged"), heap="384m")
+    db = QuestDB(server.ensure())
+    schema.ensure(db, 5)
+    encoder = RowEncoder(5, "damaged")
+    for day in range(3):
+        at = FIRST + day * DAY
+        rows = [Snapshot("AUSDT", at + n * SECOND, n, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5) for n in range(2000)]
+        db.write(encoder.snapshots(rows))
+    db.sql("SELECT wait_wal_table('orderbook')")
+    schema.ensure(db, 10)
+    partitions.convert(db, "2024-08-09", lambda: False)
+    yield server, db
+    server.stop()
+
+
+@pytest.fixture
+def lose(recorded):
+    """Takes what is behind so many bytes of a file of the table away, or a whole day; after the test it is back."""
+    server, db = recorded
+    ((name,),) = db.sql("SELECT directoryName FROM tables() WHERE table_name = 'orderbook'").rows
+    folder, kept = server.data_dir / "questdb" / "root" / "db" / name, []
+
+    def lose(pattern, left=0):
+        (path,) = folder.glob(pattern)
+        if path.is_dir():
+            kept.append((path, path.rename(folder / "lost")))
+        else:
+            kept.append((path, path.read_bytes()))
+            path.write_bytes(kept[-1][1][:left])
+        return path.name
+
+    yield lose
+    for path, before in kept:
+        path.write_bytes(before) if isinstance(before, bytes) else before.rename(path)
+
+
+def test_a_sound_table_is_not_called_damaged(recorded):
+    _, db = recorded
+    assert damage(db) == ""
+
+
+@pytest.mark.parametrize(("file", "left"), [("bid_1.d", 0), ("timestamp.d", 4096), ("symbol.d", 0), ("askv_5.d", 4096)])
+def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, lose, file, left):
+    server, db = recorded
+    lose(f"2024-08-08*/{file}", left)
+    assert file in damage(db)
+    overview = survey(server.data_dir, db, server)
+    assert not overview.ok
+    assert "table_damaged" in {problem.kind for problem in overview.problems}
+    findings = {finding.subject: finding for finding in examine(checks(server, None))}
+    assert findings["table"].state == "fail"
+    assert file in findings["table"].text
+    spool, metrics = Spool(server.data_dir / f"spool-{file}", audited=True), StoreMetrics()
+    spool.open()
+    auditor = Auditor(db, spool, "damaged", Tally(), lambda: FIRST, metrics, lambda event: None)
+    auditor.start()
+    auditor.stop(5.0)
+    spool.close()
+    assert file in metrics.damage
+
+
+@pytest.mark.parametrize("lost", ["2024-08-09*/data.parquet", "_txn", "_cv", "symbol.o", "txn_seq/_txnlog"])
+def test_other_files_that_hold_nothing_are_told_too(recorded, lose, lost):
+    _, db = recorded
+    assert lose(lost) in damage(db)
+
+
+def test_a_lost_day_is_told(recorded, lose):
+    _, db = recorded
+    lose("2024-08-08*")
+    assert damage(db).startswith("2024-08-08 in ")
+
+
+def test_an_answer_that_breaks_off_at_a_damaged_file_is_an_error(recorded, lose):
+    server, db = recorded
+    server.stop()
+    db.endpoint = server.ensure()
+    lose("2024-08-08*/bid_1.d")
+    with pytest.raises(QueryError, match="broke off its answer"):
+        db.sql("SELECT * FROM orderbook LIMIT 1")

@@ -1,0 +1,193 @@
+"""watchlist.py: the file of watched pairs, as people and programs write it."""
+
+import errno
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingester.errors import PairsFileError
+from ingester.record import pairs_file
+from ingester.record.pairs_file import LastWatched, WatchList, edited, parse
+
+WRITTEN = """# mine
+BTCUSDT
+eth/usdt    # the other big one
+
+ SUIUSDT# added 2026-11-25 10:30 by alice
+BTCUSDT # twice
+# EDUUSDT removed 2026-11-25 10:31 by bob: too thin
+#BNBUSDT
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    return WatchList(tmp_path / "pairs.txt")
+
+
+def test_a_file_is_read_as_people_write_it():
+    watched = parse(WRITTEN, Path("pairs.txt"))
+    assert watched.pairs == {
+        "BTCUSDT": "",
+        "ETHUSDT": "the other big one",
+        "SUIUSDT": "added 2026-11-25 10:30 by alice",
+    }
+    assert watched.removed == {"EDUUSDT": "removed 2026-11-25 10:31 by bob: too thin"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("BTCUSDT\nETHUSDT SUIUSDT\n", "line 2: 'ETHUSDT SUIUSDT' is not a pair"),
+        ("BTCUSDT\n\n[pairs]\n", "line 3: '\\[pairs\\]'"),
+        ("BTCUSDT, ETHUSDT", "line 1"),
+        ("", "names no pair"),
+        ("# BTCUSDT\n", "names no pair"),
+    ],
+)
+def test_what_is_no_list_is_refused_with_its_line(text, words):
+    with pytest.raises(PairsFileError, match=words):
+        parse(text, Path("pairs.txt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"BTCUSDT\n\xff\xfe\n", "line 2: no text"), (b"BTC\0USDT", "no text"), (b"A\n" * 600_000, "too long")],
+)
+def test_bytes_that_are_no_text_are_refused(file, content, words):
+    file.path.write_bytes(content)
+    with pytest.raises(PairsFileError, match=words):
+        file.read()
+
+
+def test_a_file_that_is_not_there_or_not_readable_says_what_to_do(file):
+    assert not file.exists()
+    assert file.signature() is None
+    with pytest.raises(PairsFileError, match="ingester pairs add"):
+        file.read()
+    file.path.mkdir()
+    with pytest.raises(PairsFileError, match="cannot be read"):
+        file.read()
+
+
+def test_a_change_touches_no_other_line():
+    text = edited(WRITTEN, {"EDUUSDT": "added again"}, {"BTCUSDT": "removed by carol"})
+    assert text.splitlines() == [
+        "# mine",
+        "eth/usdt    # the other big one",
+        "",
+        " SUIUSDT# added 2026-11-25 10:30 by alice",
+        "#BNBUSDT",
+        "EDUUSDT    # added again",
+        "# BTCUSDT removed by carol",
+    ]
+    watched = parse(text, Path("pairs.txt"))
+    assert watched.pairs.keys() == {"ETHUSDT", "SUIUSDT", "EDUUSDT"}
+    assert watched.removed == {"BTCUSDT": "removed by carol"}
+
+
+symbols = st.sampled_from([f"{coin}USDT" for coin in ("BTC", "ETH", "SUI", "EDU", "ADA", "币安人生")])
+
+
+@given(st.lists(st.tuples(st.booleans(), symbols), max_size=20))
+def test_whatever_comes_and_goes_the_file_says_what_is_left_and_does_not_grow(steps):
+    text, expected = "BNBUSDT\n", {"BNBUSDT"}
+    for add, symbol in steps:
+        text = edited(text, {symbol: "added"} if add else {}, {} if add else {symbol: "removed"})
+        (expected.add if add else expected.discard)(symbol)
+    watched = parse(text, Path("pairs.txt"))
+    assert watched.pairs.keys() == expected
+    assert len(text.splitlines()) <= 7
+    assert watched.removed.keys() == {symbol for _, symbol in steps} - expected
+
+
+def test_a_first_file_is_made_once(file):
+    file.create(["BTCUSDT", "ETHUSDT"], "the heading")
+    file.create(["SUIUSDT"], "another")
+    assert file.path.read_text() == "# the heading\nBTCUSDT\nETHUSDT\n"
+
+
+def alter(file, added=(), removed=(), then=lambda: None):
+    with file.changing() as change:
+        change.added.update(added)
+        change.removed.update(removed)
+        then()
+
+
+def test_a_change_that_fails_or_empties_the_list_is_not_written(file):
+    file.create(["BTCUSDT"], "heading")
+    before = file.signature()
+    with pytest.raises(PairsFileError, match="names no pair"):
+        alter(file, removed={"BTCUSDT": "removed"})
+    with pytest.raises(ZeroDivisionError):
+        alter(file, added={"ETHUSDT": "added"}, then=lambda: 1 / 0)
+    assert file.signature() == before
+    with file.changing() as change:
+        change.added["ETHUSDT"] = "added"
+    assert file.read().pairs == {"BTCUSDT": "", "ETHUSDT": "added"}
+    assert file.signature() != before
+
+
+def test_a_link_to_the_file_stays_a_link(file, tmp_path):
+    real = tmp_path / "elsewhere.txt"
+    real.write_text("BTCUSDT\n")
+    file.path.symlink_to(real)
+    with file.changing() as change:
+        change.added["ETHUSDT"] = ""
+    assert file.path.is_symlink()
+    assert real.read_text() == "BTCUSDT\nETHUSDT\n"
+
+
+def add_ten(path, first):
+    for number in range(first, first + 10):
+        with WatchList(path).changing() as change:
+            change.added[f"C{number}USDT"] = ""
+
+
+def test_two_writers_lose_nothing_of_each_other(file):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=add_ten, args=(file.path, first)) for first in (0, 10)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert file.read().pairs.keys() == {f"C{number}USDT" for number in range(20)}
+
+
+def test_a_writer_that_hangs_is_named_after_a_while(file, monkeypatch):
+    monkeypatch.setattr(pairs_file, "LOCK_SECONDS", 0.1)
+    with (
+        file.changing() as change,
+        pytest.raises(PairsFileError, match=r"pairs\.txt\.lock"),
+        WatchList(file.path).changing(),
+    ):
+        pass
+    assert change.added == {}
+
+
+def test_what_a_recorder_watched_last_is_kept_for_the_next(tmp_path):
+    last = LastWatched(tmp_path)
+    assert last.read() is None
+    last.write(["BTCUSDT", "币安人生USDT"])
+    assert LastWatched(tmp_path).read() == ["BTCUSDT", "币安人生USDT"]
+    last.write(["ETHUSDT"])
+    assert last.read() == ["ETHUSDT"]
+    assert last.ever() == {"BTCUSDT", "币安人生USDT", "ETHUSDT"}
+
+
+def test_what_was_ever_watched_is_not_lost_where_it_cannot_be_read_for_a_moment(tmp_path, monkeypatch):
+    last = LastWatched(tmp_path)
+    last.write(["BTCUSDT", "ETHUSDT"])
+
+    def refused(path, encoding):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_text", refused)
+        assert last.read() is None
+        with pytest.raises(OSError, match="Too many"):
+            last.write(["SUIUSDT"])
+    assert last.ever() == {"BTCUSDT", "ETHUSDT"}
