@@ -262,9 +262,11 @@ def report(source: Table, weights: dict[str, list[Weight]], notes: list[str]) ->
     return "\n".join([*lines, "", *(f"- {line}" for line in [*goals, *notes])])
 
 
-def goal(what: str, reached: float, wanted: float) -> str:
+def goal(what: str, watermark: float, wanted: float) -> str:
     """A goal in words, marked where it is not reached."""
-    return f"{reached:.2f}x the {what}; the goal of {wanted:g}x is {'reached' if reached >= wanted else '**missed**'}"
+    return (
+        f"{watermark:.2f}x the {what}; the goal of {wanted:g}x is {'reached' if watermark >= wanted else '**missed**'}"
+    )
 
 
 def memory(source: Table) -> str:

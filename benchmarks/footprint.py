@@ -25,7 +25,7 @@ from report import BOOKS_PER_SECOND
 from table import fill, recorded_books
 
 from ingester import __version__
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.exchange.binance_spot import DEPTHS
 from ingester.questdb import jar, schema
@@ -182,7 +182,7 @@ def row_bytes(depth: int) -> float:
 def spool_row_bytes(depth: int) -> float:
     """What a row of this depth takes in the spool: its ILP, as sent to QuestDB."""
     levels = recorded_books(depth)[:1000].reshape(-1, 2, depth, 2).tolist()
-    books = [Snapshot("BTCUSDT", at * SECOND, 10**10 + at, *sides) for at, sides in enumerate(levels, 1)]
+    books = [OrderBook("BTCUSDT", at * SECOND, 10**10 + at, *sides) for at, sides in enumerate(levels, 1)]
     return len(RowEncoder(depth, "recorder").snapshots(books)) / len(books)
 
 

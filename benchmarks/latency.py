@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
         "--lingers",
         type=lambda text: [None if each == "0" else each for each in words(text)],
         default=[None],
-        help="pauses of the pump after an arrival, such as 0,1ms,50ms",
+        help="pauses of the feed thread after an arrival, such as 0,1ms,50ms",
     )
     parser.add_argument("--keep", default="10s", help="of the recorder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")

@@ -18,7 +18,7 @@ from ingester.grid import as_frame
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.query import between, rows_by_symbol
-from ingester.questdb.reader import Reader, Slice
+from ingester.questdb.reader import Slice, TableReader
 from ingester.questdb.schema import ORDERBOOK
 
 
@@ -36,7 +36,7 @@ def download(task: dict[str, Any]) -> float:
             return len(data)
 
     began = time.perf_counter()
-    slices = Reader(db, list(counts), table.DEPTH, counts).slices(start_ns, end_ns)
+    slices = TableReader(db, list(counts), table.DEPTH, counts).slices(start_ns, end_ns)
     with ThreadPoolExecutor(AHEAD) as pool:
         sum(pool.map(fetch, slices))
     return time.perf_counter() - began

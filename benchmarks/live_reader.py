@@ -16,7 +16,7 @@ import numpy as np
 from control import answer, tell
 
 from ingester import Recorder
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.exchange import binance_spot
 
 POLL_SECONDS = 0.015
@@ -32,7 +32,7 @@ class Sights:
         return np.frombuffer(self.numbers.tobytes(), np.int64).reshape(-1, 3)
 
 
-def await_all(books: dict[str, Snapshot], count: int) -> bool:
+def await_all(books: dict[str, OrderBook], count: int) -> bool:
     """Waits until all pairs have a book, but not for ever."""
     deadline = time.monotonic() + 60
     while len(books) < count and time.monotonic() < deadline:
@@ -48,10 +48,10 @@ def main() -> None:
     recorder = Recorder(names, exchange=exchange, keep=task["keep"], linger=task["linger"])
     record = recorder._record
     seen, received, taken = Sights(), Sights(), Sights()
-    books: dict[str, Snapshot] = {}
+    books: dict[str, OrderBook] = {}
     take = record.take
 
-    def watched(snapshots: Sequence[Snapshot]) -> None:
+    def watched(snapshots: Sequence[OrderBook]) -> None:
         take(snapshots)
         at = time.time_ns()
         for symbol, receive_ns, update_id, _, _ in snapshots:
@@ -88,7 +88,7 @@ def main() -> None:
         )
         return {}
 
-    def shared(snapshots: Sequence[Snapshot]) -> None:
+    def shared(snapshots: Sequence[OrderBook]) -> None:
         for snapshot in snapshots:
             books[snapshot.symbol] = snapshot
 

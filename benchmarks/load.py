@@ -5,7 +5,7 @@ import time
 
 from control import answer, tell
 
-from ingester.simulator.limits import Limits
+from ingester.simulator.limits import ExchangeLimits
 from ingester.simulator.markets import market
 from ingester.simulator.simulator import Simulator
 
@@ -23,7 +23,7 @@ def tick(symbol: str, update_id: int) -> int:
 def main() -> None:
     count, mode = int(sys.argv[1]), sys.argv[2]
     # A connection per pair, as a rival has it, is more than Binance would let in within five minutes.
-    limits = Limits(attempts=None)
+    limits = ExchangeLimits(attempts=None)
     with Simulator(symbols(count), spread=mode == "spread", limits=limits) as simulator:
 
         def report() -> dict[str, object]:

@@ -89,7 +89,7 @@ def latencies(pairs: int, mode: str, results: list[dict[str, Any]]) -> str:
     ]
     for each in results:
         ms = each["ms"]
-        name = each["way"] + (f", pump lingers {each['linger']}" if each["linger"] else "")
+        name = each["way"] + (f", feed thread lingers {each['linger']}" if each["linger"] else "")
         share = each["books"] / each["expected"]
         lines.append(
             f"| {name} | {' | '.join(f'{ms[key]:.2f} ms' for key in ('p50', 'p99', 'p99.9', 'most'))} "

@@ -15,7 +15,7 @@ from typing import Any
 
 from ingester import Recorder
 from ingester.clock import PAUSED_NS, SECOND, elapsed_ns
-from ingester.connection.websocket import LOOK_MS, PAUSED, Stream
+from ingester.connection.websocket import LOOK_MS, PAUSED, WebSocketThread
 from ingester.feed import loop
 
 
@@ -42,7 +42,7 @@ class Watch:
 watch = Watch()
 
 
-class WatchedStream(Stream):
+class WatchedStream(WebSocketThread):
     """A connection whose looks are watched."""
 
     def __init__(self, *arguments: Any) -> None:

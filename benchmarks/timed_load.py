@@ -13,11 +13,11 @@ from control import answer, tell
 from load import symbols
 
 from ingester.simulator import simulator as simulated
-from ingester.simulator.limits import Limits
-from ingester.simulator.sent_log import Ledger
+from ingester.simulator.limits import ExchangeLimits
+from ingester.simulator.sent_log import SentLog
 
 
-class Departures(Ledger):
+class Departures(SentLog):
     """Notes when each book left: it is asked right before the write of a whole batch."""
 
     by_symbol: dict[str, dict[int, int]] = {}  # noqa: RUF012 (of the one simulator of this process)
@@ -31,7 +31,9 @@ def main() -> None:
     simulated.Ledger = Departures  # type: ignore[misc]
     names = symbols(count)
     folder = Path(tempfile.mkdtemp(prefix="ingester-departures-"))
-    with simulated.Simulator(names, spread=mode == "spread", limits=Limits(attempts=None), ledger=True) as simulator:
+    with simulated.Simulator(
+        names, spread=mode == "spread", limits=ExchangeLimits(attempts=None), ledger=True
+    ) as simulator:
 
         def begin() -> None:
             Departures.by_symbol = {}

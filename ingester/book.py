@@ -10,7 +10,7 @@ INDEX = "Request Time"
 """Of a data set's frames."""
 
 
-class Snapshot(NamedTuple):
+class OrderBook(NamedTuple):
     """The best levels of one pair's book as received at one moment.
 
     `bids` fall and `asks` rise in price; both may hold fewer levels than were asked for, when the book is thinner.

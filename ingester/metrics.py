@@ -88,7 +88,7 @@ class Histogram:
 
 @dataclass
 class FeedMetrics:
-    """Written by the pump thread."""
+    """Written by the feed thread thread."""
 
     snapshots: int = 0
     """Accepted: these go to the spool."""
@@ -117,10 +117,11 @@ class FeedMetrics:
 
 @dataclass
 class StoreMetrics:
-    """Written by the writer; `received` to `refused` by the pump, `suspended` and what follows by the auditor."""
+    """Written by the writer; `received` to `refused` by the feed thread, the rest from `suspended` by the
+    reconciler."""
 
     received: int = 0
-    """Rows handed over by the pump."""
+    """Rows handed over by the feed thread."""
     received_bytes: int = 0
     refused: int = 0
     """Rows lost because the spool was full."""

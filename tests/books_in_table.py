@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.questdb.encoder import RowEncoder
 
 RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
@@ -16,7 +16,7 @@ def snapshots_of(path, symbol):
             receive_ns, _, text = line.partition(" ")
             book = json.loads(text)["data"]
             sides = [[(float(price), float(size)) for price, size in book[side][:5]] for side in ("bids", "asks")]
-            yield Snapshot(symbol, int(receive_ns), book["lastUpdateId"], *sides)
+            yield OrderBook(symbol, int(receive_ns), book["lastUpdateId"], *sides)
 
 
 def flat(snapshot):

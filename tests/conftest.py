@@ -7,7 +7,7 @@ from ingester.questdb.server import ManagedServer
 
 @pytest.fixture(scope="session")
 def questdb(tmp_path_factory):
-    """A managed QuestDB for the whole run; a test keeps to its own collector, or drops and makes the tables anew."""
+    """A managed QuestDB for the whole run; a test keeps to its own collector, or drops and makes the tables again."""
     server = ManagedServer(tmp_path_factory.mktemp("questdb"), heap="384m")
     server.endpoint = server.ensure()
     yield server

@@ -8,7 +8,7 @@ from ingester.clock import SECOND
 from ingester.datasets.dataset import folder_name
 from ingester.datasets.export import PairFile
 from ingester.datasets.formats import WRITERS
-from ingester.datasets.gaps import Gap
+from ingester.datasets.gaps import MissingTime
 from ingester.datasets.manifest import manifest, write_manifest
 from ingester.datasets.request import Request
 
@@ -29,7 +29,9 @@ def make(root, form, pairs, every_ns=None, gaps=None, span_ns=None, levels=2):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files.append(PairFile(symbol, path.name, len(times), 0, None, None, path.stat().st_size, digest))
-    told = {symbol: [Gap(symbol, *each, "test", "") for each in found] for symbol, found in (gaps or {}).items()}
+    told = {
+        symbol: [MissingTime(symbol, *each, "test", "") for each in found] for symbol, found in (gaps or {}).items()
+    }
     write_manifest(folder, manifest(request, files, told, ["test"]))
     return folder
 

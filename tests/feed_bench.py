@@ -8,7 +8,7 @@ from ingester.connection.websocket import Frames, Lost, Opened
 from ingester.exchange import binance_spot
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
-from ingester.sequence.monitor import Continuity
+from ingester.sequence.monitor import SequenceMonitor
 
 
 class SilentStream:
@@ -46,9 +46,9 @@ class Bench:
         self.events = []
         self.streams = []
         self.asked = 0
-        self.continuity = Continuity(list(symbols), 5, self.events.append, self.ask)
+        self.monitor = SequenceMonitor(list(symbols), 5, self.events.append, self.ask)
         self.feed = Feed(
-            self.continuity,
+            self.monitor,
             keep_every,
             copies,
             lambda: life * SECOND,

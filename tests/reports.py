@@ -4,7 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from ingester.monitoring.report import Connection, Disk, Feed, Gaps, Lag, Report, Rows, SpoolState, Storing
+from ingester.monitoring.report import (
+    ConnectionReport,
+    DiskReport,
+    FeedReport,
+    Gaps,
+    Lag,
+    Report,
+    RowsReport,
+    SpoolState,
+    Storing,
+)
 
 AT = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
 GIB = 1 << 30
@@ -23,13 +33,13 @@ WELL = Report(
     pairs=44,
     questdb="http://127.0.0.1:9000",
     managed=True,
-    rows=Rows(1000, 440_000, 440.0, 990, 0, 0, 0, 0),
+    rows=RowsReport(1000, 440_000, 440.0, 990, 0, 0, 0, 0),
     lag=Lag(0.28, 0.55),
     spool=SpoolState(10, 4400, 0.3, 100_000, 8 * GIB, False, False),
-    connections=[Connection("1a", 3600.0, None), Connection("1b", 3600.0, None)],
-    feed=Feed(2, 0, 0, 0, 0, 0, 1000, 0),
+    connections=[ConnectionReport("1a", 3600.0, None), ConnectionReport("1b", 3600.0, None)],
+    feed=FeedReport(2, 0, 0, 0, 0, 0, 1000, 0),
     gaps=Gaps(0, 0, 0.0, ""),
-    disk=Disk(100 * GIB, 200 * GIB, 8 * GIB),
+    disk=DiskReport(100 * GIB, 200 * GIB, 8 * GIB),
     storing=Storing(None, "", 0, False, 0, None, 0, None),
     clock_offset_seconds=0.0,
 )

@@ -3,7 +3,7 @@
 import random
 import time
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.questdb.encoder import RowEncoder
 from ingester.record.unsent import spools
 from ingester.spool.spool import Spool
@@ -71,7 +71,7 @@ def wait_in_spool(data_dir, collector, portions=3, acknowledged=0, depth=5, segm
     for portion in range(portions):
         times = [first + portion * SECOND + row * 100_000_000 for row in range(10)]
         levels = [(100.0 - level, 1.0) for level in range(depth)]
-        rows = [Snapshot("BTCUSDT", at, at, levels, levels) for at in times]
+        rows = [OrderBook("BTCUSDT", at, at, levels, levels) for at in times]
         assert spool.append(encoder.snapshots(rows), len(rows), times[0], times[-1])
     for _ in range(acknowledged):
         spool.acknowledge(spool.peek(1))

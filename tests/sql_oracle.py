@@ -55,7 +55,7 @@ ROWS = sorted(
         # thin, and thinner: two levels against one, and no ask at all
         Row(at(1.1), A, "one", 14, BEST[:2], OFFER[:1]),
         Row(at(1.2), A, "one", 15, BEST, []),
-        # silence until here, noticed by the collectors; then two minutes, after which the ids begin anew
+        # silence until here, noticed by the collectors; then two minutes, after which the ids begin again
         Row(at(4.75), A, "two", 16, BEST, moved(OFFER, 0.5)),
         Row(at(120), A, "one", 10, moved(BEST, 3), moved(OFFER, 3)),
         Row(at(0.05), B, "one", 900, moved(BEST, 50), moved(OFFER, 50)),

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from recorder import url_of
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.coverage import pair_coverages
@@ -38,7 +38,7 @@ def recorded(questdb):
     def rows(symbol, late_ns=0, without=(0, 0)):
         times = range(START_NS, END_NS + 1, 2 * SECOND)
         kept = [at for at in times if not without[0] < at < without[1]]
-        return [Snapshot(symbol, at + late_ns, at // SECOND, [(1.0, 1.0)], [(2.0, 1.0)]) for at in kept]
+        return [OrderBook(symbol, at + late_ns, at // SECOND, [(1.0, 1.0)], [(2.0, 1.0)]) for at in kept]
 
     one, two = RowEncoder(5, "cov-1"), RowEncoder(5, "cov-2")
     db.write(one.snapshots(rows("COVAUSDT", without=gap)))
@@ -210,7 +210,7 @@ def test_rows_of_impossible_times_cost_nothing_and_can_be_removed_as_the_documen
         start = parse_time("2020-01-01 12:00")
         times = [SECOND, *range(start, start + 60 * SECOND, SECOND), parse_time("2261-01-01")]
         encoder = RowEncoder(5, "cov")
-        db.write(encoder.snapshots([Snapshot("COVXUSDT", at, 1, [(1.0, 1.0)], [(2.0, 1.0)]) for at in times]))
+        db.write(encoder.snapshots([OrderBook("COVXUSDT", at, 1, [(1.0, 1.0)], [(2.0, 1.0)]) for at in times]))
         db.sql("SELECT wait_wal_table('orderbook')")
         options = ("--data-dir", str(tmp_path))
         began = time.monotonic()

@@ -19,7 +19,7 @@ from frames_of import read
 from recorder import interruptible, url_of
 
 from ingester import open_dataset
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.dataset import columns
@@ -59,7 +59,7 @@ def made(db):
         for number, at in enumerate(times.tolist()):
             price = 100.0 + number
             levels = [(price - level, 1.0 + number) for level in range(5)]
-            snapshots.append(Snapshot(symbol, at, 1000 + 3 * number, levels, [(p + 10, q) for p, q in levels]))
+            snapshots.append(OrderBook(symbol, at, 1000 + 3 * number, levels, [(p + 10, q) for p, q in levels]))
         copies = [each._replace(receive_ns=each.receive_ns + 7_000_000) for each in snapshots[::2]]
         first, second = snapshots[: len(snapshots) // 2], snapshots[len(snapshots) // 2 - 5 :]
         gap = Event(times[10].item(), "gap", symbol, detail="connection lost", until_ns=times[11].item())
@@ -208,7 +208,7 @@ def test_partitions_in_parquet_read_like_native_ones(questdb, db, tmp_path, wher
     day = 1_601_251_200 * SECOND  # 2020-09-28
     symbol = f"XP{where.upper()}{levels}USDT"
     snapshots = [
-        Snapshot(symbol, day + n * 600 * SECOND, n + 1, [(2.0 + n, 1.0)] * 5, [(9.0 + n, 1.0)] * 5) for n in range(300)
+        OrderBook(symbol, day + n * 600 * SECOND, n + 1, [(2.0 + n, 1.0)] * 5, [(9.0 + n, 1.0)] * 5) for n in range(300)
     ]
     store(db, snapshots, "export-test")
     some = {"none": None, "some": "2020-09-28", "all": "2020-09"}[where]
@@ -338,7 +338,7 @@ def test_ctrl_c_leaves_nothing_and_a_killed_export_is_resumed_to_the_same_bytes(
 def test_rows_that_came_after_an_export_was_killed_are_in_what_is_resumed(questdb, db, tmp_path, power_cut):
     symbol, day = f"XLATE{power_cut}USDT".upper(), DAY + 86400 * SECOND
     snapshots = [
-        Snapshot(symbol, day + number * SECOND // 10, number, [(100.0 + number % 7, 1.0)] * 5, [(110.0, 2.0)] * 5)
+        OrderBook(symbol, day + number * SECOND // 10, number, [(100.0 + number % 7, 1.0)] * 5, [(110.0, 2.0)] * 5)
         for number in range(20_000)
     ]
     store(db, snapshots, "export-test")
@@ -395,7 +395,7 @@ def twice(db):
 
     def book(update_id, ms, levels):
         sides = [[(update_id + level / 8, 1.0) for level in range(levels)] for _ in range(2)]
-        return Snapshot("XTWICEUSDT", MERGED + ms * 1_000_000, update_id, *sides)
+        return OrderBook("XTWICEUSDT", MERGED + ms * 1_000_000, update_id, *sides)
 
     store(db, [book(4, 0, 2), book(5, 300, 2), book(8, 500, 2), book(9, 60_000, 2)], "twice-a")
     store(db, [book(4, 20, 5), book(6, 200, 5), book(7, 400, 5), book(9, 60_020, 5)], "twice-b")
@@ -430,9 +430,9 @@ def test_a_grid_holds_merged_books(questdb, twice, tmp_path):
 def test_a_long_look_back_is_read_in_slices_and_only_as_far_as_it_is_needed(questdb, db, tmp_path, monkeypatch):
     begin = 1_602_979_200 * SECOND  # 2020-10-18
     levels = [(1.0, 1.0)] * 5
-    rows = [Snapshot("XLBAUSDT", begin + n * SECOND // 10, n + 1, levels, levels) for n in range(36_050)]
-    store(db, [*rows, Snapshot("XLBBUSDT", begin + 1800 * SECOND, 1, [(7.0, 1.0)] * 5, levels)], "look-back")
-    read_parts, read_one = [], reader.Reader.read
+    rows = [OrderBook("XLBAUSDT", begin + n * SECOND // 10, n + 1, levels, levels) for n in range(36_050)]
+    store(db, [*rows, OrderBook("XLBBUSDT", begin + 1800 * SECOND, 1, [(7.0, 1.0)] * 5, levels)], "look-back")
+    read_parts, read_one = [], reader.TableReader.read
 
     def noted(self, part):
         rows = read_one(self, part)
@@ -440,7 +440,7 @@ def test_a_long_look_back_is_read_in_slices_and_only_as_far_as_it_is_needed(ques
         return rows
 
     monkeypatch.setattr(reader, "SLICE_ROWS", 3000)
-    monkeypatch.setattr(reader.Reader, "read", noted)
+    monkeypatch.setattr(reader.TableReader, "read", noted)
     options = ("--from", "2020-10-18 01:00", "--to", "2020-10-18 01:00:10", "--every", "1s", "--format", "npz")
     folder = exported(questdb, tmp_path, *options, "--max-age", "1d", "--pairs", "XLBAUSDT,XLBBUSDT")
     assert read(next(folder.glob("XLBB*")))["Bid_1"].tolist() == [7.0] * 10
@@ -451,7 +451,7 @@ def test_a_long_look_back_is_read_in_slices_and_only_as_far_as_it_is_needed(ques
 
 def test_where_the_file_system_has_no_hard_links_the_same_bytes_are_written(questdb, db, tmp_path, monkeypatch):
     options = ("--from", "2020-09-14", "--to", "2020-09-14 01:00", "--every", "100ms", "--pairs", "XNOLINKUSDT")
-    store(db, [Snapshot("XNOLINKUSDT", DAY + SECOND, 1, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5)], "export-test")
+    store(db, [OrderBook("XNOLINKUSDT", DAY + SECOND, 1, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5)], "export-test")
     plain = exported(questdb, tmp_path / "plain", *options)
 
     def refuse(*arguments, **more):

@@ -10,7 +10,7 @@ import pytest
 from books_in_table import store
 from recorder import url_of
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.events import Event
 from ingester.questdb import schema
@@ -27,13 +27,13 @@ def recorded(questdb):
     schema.ensure(db, 5)
     begin = MIDNIGHT - 100 * SECOND
     many = [
-        Snapshot("XKAUSDT", begin + n * SECOND // 100, n + 1, [(100.0 + n % 7, 1.0)] * 5, [(110.0, 2.0)] * 5)
+        OrderBook("XKAUSDT", begin + n * SECOND // 100, n + 1, [(100.0 + n % 7, 1.0)] * 5, [(110.0, 2.0)] * 5)
         for n in range(17_000)
     ]
     chance = np.random.default_rng(5)
     times = begin + np.cumsum(chance.choice([100, 300, 900, 4000], 250, p=[0.5, 0.3, 0.15, 0.05]) * 1_000_000)
     deep = [
-        Snapshot("XKBUSDT", at, 7 * n, [(float(n + level), 1.0) for level in range(5)], [(9.0, float(n + 1))] * 5)
+        OrderBook("XKBUSDT", at, 7 * n, [(float(n + level), 1.0) for level in range(5)], [(9.0, float(n + 1))] * 5)
         for n, at in enumerate(times.tolist())
     ]
     thin = [each._replace(receive_ns=each.receive_ns - 5_000_000, bids=each.bids[:2], asks=[]) for each in deep]

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from recorder import interruptible, url_of
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.datasets.dataset import parse_time
 from ingester.grid import as_frame
@@ -170,7 +170,7 @@ def recorded(questdb):
         for collector, missing, late_ns in (("one", (300, 600), 0), ("two", (500, 600), 3_000_000)):
             kept = [place for place in range(1200) if not missing[0] <= place < missing[1]]
             snapshots = [
-                Snapshot(
+                OrderBook(
                     symbol,
                     int(times[place]) + late_ns,
                     10**10 + place,

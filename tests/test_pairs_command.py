@@ -16,13 +16,13 @@ from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.screening import Criteria
 from ingester.exchange.supplies import PRODUCTS
 from ingester.questdb.client import QuestDB
-from ingester.record.pairs_file import WatchList
+from ingester.record.pairs_file import PairsFile
 from ingester.simulator.simulator import Simulator
 
 
 @pytest.fixture
 def file(tmp_path):
-    return WatchList(tmp_path / "pairs.txt")
+    return PairsFile(tmp_path / "pairs.txt")
 
 
 def run(*words, code=0):

@@ -21,19 +21,19 @@ from ingester.cli.declared import commands, settings
 from ingester.datasets import manifest
 from ingester.datasets.coverage import Coverage, PairCoverage, as_mapping
 from ingester.datasets.export import PairFile
-from ingester.datasets.gaps import Gap
+from ingester.datasets.gaps import MissingTime
 from ingester.datasets.request import Request
 from ingester.events import Event
 from ingester.metrics import Histogram
 from ingester.monitoring.exposition import registry
-from ingester.monitoring.observer import Vitals
+from ingester.monitoring.observer import Observation
 from ingester.monitoring.overview import Overview
 from ingester.monitoring.report import Problem, Report
-from ingester.sequence.event_counts import Journal
+from ingester.sequence.event_counts import EventCounts
 
 FILE = Path(__file__).parent / "data" / "public_names.json"
 NOW = 1_700_000_000_000_000_000
-GAP = Gap("BTCUSDT", NOW, NOW + 10**9, "restart", "a")
+GAP = MissingTime("BTCUSDT", NOW, NOW + 10**9, "restart", "a")
 
 
 def options():
@@ -54,9 +54,9 @@ def event_kinds():
 
 
 def metrics():
-    journal = Journal()
+    journal = EventCounts()
     journal.add([Event(NOW, "gap", "BTCUSDT", detail="restart", until_ns=NOW)])
-    vitals = Vitals(report(), {"BTCUSDT": 0.1}, Histogram().read(), journal.read(NOW))
+    vitals = Observation(report(), {"BTCUSDT": 0.1}, Histogram().read(), journal.read(NOW))
     text = generate_latest(registry(lambda: vitals)).decode()
     families = text_string_to_metric_families(text)
     return {

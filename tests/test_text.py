@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from recorder import url_of
 from small_servers import Answering
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.config.settings import Settings
-from ingester.datasets.spill import Spill
+from ingester.datasets.spill import ScratchFile
 from ingester.errors import SettingsError
 from ingester.exchange.binance_spot import EXCHANGES
 from ingester.monitoring.state_file import StateFile
@@ -54,7 +54,7 @@ def test_rows_of_any_symbol_wait_in_their_folder(tmp_path, symbol):
 
     folder = tmp_path / "a" / "folder"
     folder.mkdir(parents=True)
-    spill = Spill(folder, symbol, 4)
+    spill = ScratchFile(folder, symbol, 4)
     spill.append(np.arange(3), np.ones((3, 4)))
     assert spill.arrays()[0].tolist() == [0, 1, 2]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["folder"]
@@ -80,7 +80,7 @@ def evil(questdb):
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
     sides = [[(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5]
-    rows = [Snapshot(symbol, DAY + n * SECOND, n, *sides) for symbol in (EVIL, "XPLAINUSDT") for n in range(1, 5)]
+    rows = [OrderBook(symbol, DAY + n * SECOND, n, *sides) for symbol in (EVIL, "XPLAINUSDT") for n in range(1, 5)]
     store(db, rows, "text-\x1b[31m[red]test")
     yield questdb
     db.sql("ALTER TABLE orderbook DROP PARTITION LIST '2020-10-16'")

@@ -13,22 +13,22 @@ from ingester import threads
 from ingester.config.settings import Settings
 from ingester.datasets.backup import Backup
 from ingester.exchange.binance_spot import Exchange
-from ingester.monitoring.alerts import Limits, Notice
-from ingester.monitoring.http import Door
-from ingester.monitoring.monitor import Pulse
+from ingester.monitoring.alerts import AlertLimits, Notice
+from ingester.monitoring.http import MonitoringServer
+from ingester.monitoring.monitor import Monitor
 from ingester.monitoring.observer import Observer
 from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.leases import EXPORT, Lease
 from ingester.questdb.retention import Policy
-from ingester.questdb.retention_worker import Keeper
-from ingester.questdb.retention_worker import Watch as Retention
+from ingester.questdb.retention_worker import RetentionThread as Retention
+from ingester.questdb.retention_worker import RetentionWorker
 from ingester.questdb.server import watch
-from ingester.record.pairs_file import WatchList
-from ingester.record.pairs_watcher import Watch
+from ingester.record.pairs_file import PairsFile
+from ingester.record.pairs_watcher import PairsWatcher
 from ingester.record.recorder import Recorder
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 from ingester.simulator.simulator import Simulator
 from ingester.threads import SupervisedThread
 
@@ -100,16 +100,16 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
     with ExitStack() as closing:
         simulator = closing.enter_context(Simulator(pairs=PAIRS))
         source = Exchange("practice", simulator.stream_url, simulator.rest_url)
-        collector = Collector(Settings(tuple(PAIRS), source, collector="killed"), db, tmp_path)
+        collector = RecorderService(Settings(tuple(PAIRS), source, collector="killed"), db, tmp_path)
         receiver, stop = Receiver(), threading.Event()
         closing.callback(receiver.stop)
-        webhook, door = Webhook(receiver.url), Door("127.0.0.1:0")
-        pulse = Pulse(Observer(collector, tmp_path, False, "", Limits()), tmp_path, "killed", webhook.tell)
-        watched = WatchList(tmp_path / "pairs.txt")
+        webhook, door = Webhook(receiver.url), MonitoringServer("127.0.0.1:0")
+        pulse = Monitor(Observer(collector, tmp_path, False, "", AlertLimits()), tmp_path, "killed", webhook.tell)
+        watched = PairsFile(tmp_path / "pairs.txt")
         (tmp_path / "pairs.txt").write_text("\n".join(PAIRS))
-        following = Watch(watched, PAIRS, collector.change, collector.record, collector.clock.now)
-        keeper = Keeper(db, Policy(), collector.clock.now)
-        retention = Retention(keeper, collector.clock.now, collector.record, 0.2, 0.2)
+        following = PairsWatcher(watched, PAIRS, collector.change, collector.record, collector.clock.now)
+        retention_worker = RetentionWorker(db, Policy(), collector.clock.now)
+        retention = Retention(retention_worker, collector.clock.now, collector.record, 0.2, 0.2)
         folder = tmp_path / "raw"
         folder.mkdir()
         lease = Lease(db, EXPORT, 0, 1)
@@ -131,7 +131,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         living = [thread for thread in threading.enumerate() if isinstance(thread, SupervisedThread)]
         names = {thread.name.split(" on_")[0] for thread in living}
         assert names >= {
-            *("stream 1a", "stream 1b", "pump", "writer", "auditor", "spool-sync", "server watch", "watch", "pulse"),
+            *("stream 1a", "stream 1b", "feed", "writer", "reconciler", "spool-sync", "server watch", "watch", "pulse"),
             *("retention", "backup", "metrics", "webhook", "callback", "hold"),
         }
         died = threads.deaths().since(before)
@@ -151,7 +151,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         eventually(lambda: collector.metrics.store.stored > stored + 20, what="more rows")
         eventually(lambda: len(seen) > taken + 20, what="more calls")
         report = eventually(lambda: (now := pulse.latest().report).threads.deaths and now)
-        assert report.threads.deaths.keys() >= {"stream 1a", "pump", "writer"}
+        assert report.threads.deaths.keys() >= {"stream 1a", "feed", "writer"}
         assert "thread_died" in {problem.kind for problem in report.problems}
         eventually(lambda: collector.journal.read(collector.clock.now()).events.get("thread_died"), what="the event")
         lease.end()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
 from recorder import Recorder, url_of
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.questdb import schema
@@ -245,7 +245,7 @@ def test_what_becomes_of_old_days_is_in_the_status(tmp_path):
                 *("--parquet-after", "3d", "--drop-after", "9999d"),
             ]
             schema.ensure(db, 5)
-            books = [Snapshot("BTCUSDT", 1_600_041_600 * SECOND + n * SECOND, n, [(1.0, 1.0)], []) for n in range(9)]
+            books = [OrderBook("BTCUSDT", 1_600_041_600 * SECOND + n * SECOND, n, [(1.0, 1.0)], []) for n in range(9)]
             books.append(books[0]._replace(receive_ns=time.time_ns()))  # the newest day stays as it is
             db.write(RowEncoder(5, "earlier").snapshots(books))
             db.sql("SELECT wait_wal_table('orderbook')")

@@ -16,7 +16,7 @@ from ingester.metrics import Histogram
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     db = QuestDB(endpoint)
     schema.ensure(db, settings.depth)
     spool = tempfile.TemporaryDirectory()
-    collector = Collector(settings, db, Path(spool.name))
+    collector = RecorderService(settings, db, Path(spool.name))
     store = collector.metrics.store
 
     def begin() -> None:

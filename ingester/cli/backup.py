@@ -9,7 +9,7 @@ import click
 from ingester.cli.options import Command
 from ingester.datasets.dataset import RAW_FORMATS, ROOT
 from ingester.questdb.client import QuestDB
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
@@ -37,7 +37,7 @@ def backup_options(command: Command) -> Command:
 
 
 def backup_of(
-    collector: Collector, db: QuestDB, every: int | None, form: str, root: Path, closing: contextlib.ExitStack
+    collector: RecorderService, db: QuestDB, every: int | None, form: str, root: Path, closing: contextlib.ExitStack
 ) -> "Backup | None":
     """What writes a recorder's raw backups, where that is wanted; its folder is held until `closing`.
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from ingester.cli.configured import InForce, apply, command_names, read, settings_by_path, warn_of_variables
 from ingester.cli.declared import Setting, toml_text
 from ingester.cli.keys import said, tree
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.config.file import NAME, VARIABLE, Configuration, masked, user_file
 from ingester.errors import SettingsError
 
@@ -132,7 +132,7 @@ def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) ->
         click.echo(f"no file: there is neither ./{NAME} nor {user_file()}, and {VARIABLE} names none\n")
     else:
         click.echo(f"file: {os.path.abspath(file.path)}\n")
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    table = TextTable(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
     table.add_column("option", no_wrap=True)
     table.add_column("value", overflow="fold")
     table.add_column("comes from", overflow="fold")
@@ -149,7 +149,7 @@ def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) ->
     console.print(table)
 
 
-def _add(table: Table, value: Value, indent: str) -> None:
+def _add(table: TextTable, value: Value, indent: str) -> None:
     nothing = value.shown is None or value.shown == []
     shown = (value.setting.default_text or "-") if nothing else _text(value.shown)
     style = "dim" if value.source == "default" else "green"

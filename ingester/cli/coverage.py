@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
 from ingester.datasets import heatmap, spans
 from ingester.datasets.coverage import PIECES, Coverage, PairCoverage, as_mapping, pair_coverages, recorded_range
@@ -170,8 +170,8 @@ def _print_pieces(coverages: Sequence[PairCoverage], by: str) -> None:
 _NUMBERS = ("rows", "expected", "covered", "gaps", "missing", "largest")
 
 
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+def _table(*names: str) -> TextTable:
+    table = TextTable(box=None, pad_edge=False, header_style="dim")
     for name in names:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "reasons")
     return table
@@ -205,7 +205,7 @@ def _reasons(coverage: Coverage) -> str:
     return ", ".join(coverage.reasons)
 
 
-def _print(table: Table) -> None:
+def _print(table: TextTable) -> None:
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
 from ingester.cli.options import data_options
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.config.settings import Settings
 from ingester.datasets import dataset
 from ingester.monitoring.doctor import database, disk, exchange, machine
@@ -102,8 +102,8 @@ def _interrupted(root: Path) -> Iterator[Finding]:
         yield Finding("data sets", "ok", f"no interrupted export in {root}")
 
 
-def _drawn(findings: Sequence[Finding]) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+def _drawn(findings: Sequence[Finding]) -> TextTable:
+    table = TextTable(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -14,7 +14,7 @@ from ingester.config.settings import seconds
 from ingester.datasets import dataset
 from ingester.datasets import request as requests
 from ingester.datasets.dropped import dropped_ranges, explained
-from ingester.datasets.gaps import Gap, pair_gaps
+from ingester.datasets.gaps import MissingTime, pair_gaps
 from ingester.datasets.selection import check_range, choose_symbols
 from ingester.datasets.spans import SHORTEST_LIMIT_NS, shortest_limits
 from ingester.errors import SettingsError
@@ -113,7 +113,7 @@ def export(
     for folder, told in interrupted(root):
         if target.name not in folder.name:
             log.warning("an export was interrupted in %s (%s): continue it with --resume, or remove it", folder, told)
-    gaps: dict[str, list[Gap]] = {}
+    gaps: dict[str, list[MissingTime]] = {}
 
     def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:
         gaps.update(_gaps(db, request, recorded))
@@ -124,7 +124,7 @@ def export(
     summary(request, files, gaps, target, time.monotonic() - began)
 
 
-def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded") -> dict[str, list[Gap]]:
+def _gaps(db: QuestDB, request: requests.Request, recorded: "Recorded") -> dict[str, list[MissingTime]]:
     """The gaps of each pair; what retention has dropped is said to be."""
     dropped = dropped_ranges(db, request.start_ns, request.end_ns)
     gaps = pair_gaps(db, request.start_ns, request.end_ns, request.symbols, recorded=recorded)

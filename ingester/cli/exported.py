@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
 from ingester.datasets import request as requests
 from ingester.datasets.export import PairFile
-from ingester.datasets.gaps import Gap, percent_covered
+from ingester.datasets.gaps import MissingTime, percent_covered
 from ingester.words import counted
 
 
@@ -60,9 +60,13 @@ def shown(progress: requests.Progress) -> Iterator[None]:
 
 
 def summary(
-    request: requests.Request, files: Sequence[PairFile], gaps: Mapping[str, Sequence[Gap]], target: Path, lasted: float
+    request: requests.Request,
+    files: Sequence[PairFile],
+    gaps: Mapping[str, Sequence[MissingTime]],
+    target: Path,
+    lasted: float,
 ) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = TextTable(box=None, pad_edge=False, header_style="dim")
     for name, align in (("pair", "left"), ("rows", "right"), ("covered", "right"), ("gaps", "right")):
         table.add_column(name, justify=align)
     table.add_column("largest gap")

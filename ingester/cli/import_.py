@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.datasets.dataset import time_text
 from ingester.datasets.importer import Imported, Importer
 from ingester.datasets.origins import ENDINGS
@@ -137,7 +137,7 @@ def _range(rows: int, first_ns: int, last_ns: int) -> tuple[str, str]:
 
 
 def _print(names: Sequence[str], lines: Iterable[Sequence[str | Text]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = TextTable(box=None, pad_edge=False, header_style="dim")
     for name in names:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for line in lines:

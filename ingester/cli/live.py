@@ -12,13 +12,13 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from ingester.cli.prices import Prices
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
 from ingester.metrics import StoreMetrics
 from ingester.monitoring.alerts import connecting_text, way_out
 from ingester.monitoring.observer import connecting
 from ingester.questdb.endpoint import Endpoint
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 from ingester.text import PlainLines
 from ingester.words import counted
 
@@ -88,7 +88,7 @@ class LogLines:
 
     seconds = 10.0
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: RecorderService) -> None:
         self._collector = collector
         self._rate = _Rate()
 
@@ -126,7 +126,7 @@ class Live:
 
     seconds = 0.5
 
-    def __init__(self, collector: Collector, endpoint: Endpoint) -> None:
+    def __init__(self, collector: RecorderService, endpoint: Endpoint) -> None:
         self._collector = collector
         self._endpoint = endpoint
         self._rate = _Rate()
@@ -160,12 +160,12 @@ class Live:
         prices = self._prices.table(self._collector.clock.now(), room, self._collector.feed.pairs)
         self._live.update(Group(table, "", prices) if prices else table, refresh=True)
 
-    def _table(self) -> Table:
+    def _table(self) -> TextTable:
         collector = self._collector
         feed, store, lag = collector.metrics.feed, collector.metrics.store, collector.metrics.store.lag
         settings = collector.settings
         running = duration_text((collector.clock.now() - collector.started_ns) / SECOND)
-        table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=False)
+        table = TextTable(show_header=False, box=None, padding=(0, 2), pad_edge=False)
         table.add_column(style="dim", min_width=11)
         table.add_column(min_width=60)
 
@@ -217,11 +217,11 @@ class Live:
         return table
 
 
-def _gaps_text(collector: Collector) -> str:
+def _gaps_text(collector: RecorderService) -> str:
     """Gaps that are over, and how many pairs have one now."""
-    lasting = sum(track.has_open_gap for track in list(collector.feed.continuity.tracks.values()))
+    lasting = sum(detector.has_open_gap for detector in list(collector.feed.monitor.detectors.values()))
     now = f"; open now: {counted(lasting, 'pair')}" if lasting else ""
-    return f"{collector.journal.gaps_text()}{now}"
+    return f"{collector.event_counts.gaps_text()}{now}"
 
 
 def _server_text(store: StoreMetrics) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.screen import screen
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
 from ingester.exchange.listings import Listing
@@ -23,7 +23,7 @@ from ingester.exchange.pairs import (
     normal,
     pair_named,
 )
-from ingester.record.pairs_file import WatchList
+from ingester.record.pairs_file import PairsFile
 from ingester.text import plain
 
 log = logging.getLogger("ingester.pairs")
@@ -82,7 +82,7 @@ def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | 
         ctx.exit(1)  # the wrong folder, most likely
     if as_json or not found:
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = TextTable(box=None, show_header=False, pad_edge=False)
     for symbol, remark in found.items():
         table.add_row(symbol, remark)
     Console(markup=False, highlight=False).print(table)
@@ -187,7 +187,7 @@ def _listed(exchange: str, rest_url: str | None, ca_file: Path | None) -> dict[s
         return {}
 
 
-def _print_end(file: WatchList, total: int, changed: bool) -> None:
+def _print_end(file: PairsFile, total: int, changed: bool) -> None:
     follows = "; a recorder that follows it changes within two seconds" if changed else ""
     click.echo(f"{_pairs(total)} in {file.path}{follows}")
 

@@ -4,9 +4,9 @@ from decimal import Decimal
 
 from rich.text import Text
 
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 
 HEAD_LINES = 2
 """The empty line and the names above the books."""
@@ -18,11 +18,11 @@ OLD_SECONDS = 5.0
 class Prices:
     """Shows the newest books of the first pairs in the order in which they are recorded."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: LiveBuffer) -> None:
         self._record = record
         self._places: dict[str, int] = {}  # decimal places that a pair's prices were seen to have
 
-    def table(self, now: int, room: int, count: int) -> Table | None:
+    def table(self, now: int, room: int, count: int) -> TextTable | None:
         """A table that takes at most `room` lines with the empty one above it; None where there is nothing to show.
 
         `count`: pairs that are recorded, shown or not.
@@ -32,7 +32,7 @@ class Prices:
         pairs = self._record.pairs[: min(MOST_BOOKS, max(0, room - HEAD_LINES))]
         if not pairs:
             return None
-        table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+        table = TextTable(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
         name = f"{len(pairs)} of {count}" if len(pairs) < count else "pair"
         table.add_column(name, min_width=11)
         for name, width in (("bid", 13), ("ask", 13), ("spread", 10), ("age", 7)):

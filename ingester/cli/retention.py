@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 
 from ingester.cli.options import Command, data_options, open_questdb
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
 from ingester.config.settings import default_collector, seconds
 from ingester.errors import SettingsError
@@ -20,9 +20,9 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.retention import CONVERT, DROP, Policy, Step
-from ingester.questdb.retention_worker import Done, Keeper, Surroundings, Watch
+from ingester.questdb.retention_worker import Done, RetentionThread, RetentionWorker, Surroundings
 from ingester.questdb.server import ManagedServer
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 from ingester.words import counted
 
 SETTLE_SECONDS = 3.0
@@ -49,12 +49,16 @@ def policy_of(parquet_after: str | None, drop_after: str | None) -> Policy:
     return Policy(*(_ns(text, name) for text, name in ((parquet_after, "parquet"), (drop_after, "drop"))))
 
 
-def watch_of(collector: Collector, db: QuestDB, server: ManagedServer | None, policy: Policy) -> Watch | None:
+def watch_of(
+    collector: RecorderService, db: QuestDB, server: ManagedServer | None, policy: Policy
+) -> RetentionThread | None:
     """What keeps a recorder's server to the policy while it records; None where that is to keep everything."""
     if not policy.is_active:
         return None
     around = Surroundings(lambda: collector.spool.oldest_ns, lambda: _free_bytes(server))
-    return Watch(Keeper(db, policy, collector.clock.now, around), collector.clock.now, collector.record)
+    return RetentionThread(
+        RetentionWorker(db, policy, collector.clock.now, around), collector.clock.now, collector.record
+    )
 
 
 @click.command(short_help="Show what old days weigh; make them Parquet, drop them.")
@@ -86,10 +90,10 @@ def retention(
     if apply and not policy.is_active:
         raise SettingsError("--apply has nothing to do. Say what: --parquet-after 3d, --drop-after 90d, or both.")
     db, server = open_questdb(data_dir, questdb)
-    keeper = Keeper(db, policy, time.time_ns, Surroundings(free_bytes=lambda: _free_bytes(server)))
+    retention_worker = RetentionWorker(db, policy, time.time_ns, Surroundings(free_bytes=lambda: _free_bytes(server)))
     if apply:
-        _apply(db, keeper)
-    steps = keeper.survey()
+        _apply(db, retention_worker)
+    steps = retention_worker.survey()
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([as_mapping(step) for step in steps]), indent=2))
     elif steps:
@@ -113,16 +117,16 @@ def as_mapping(step: Step) -> dict[str, Any]:
     }
 
 
-def _apply(db: QuestDB, keeper: Keeper) -> None:
-    due = [step for step in keeper.survey() if step.is_due(time.time_ns()) and not step.hindrance]
+def _apply(db: QuestDB, retention_worker: RetentionWorker) -> None:
+    due = [step for step in retention_worker.survey() if step.is_due(time.time_ns()) and not step.hindrance]
     if not due:
         return
     encoder, console = RowEncoder(5, default_collector()), Console(stderr=True, highlight=False, soft_wrap=True)
     db.sql(schema.statement(schema.EVENTS))
     with console.status(f"due: {', '.join(step.partition.day for step in due[:3])}{' …' if len(due) > 3 else ''}"):
-        keeper.settle()
+        retention_worker.settle()
         time.sleep(SETTLE_SECONDS)
-        for done in keeper.work():
+        for done in retention_worker.work():
             db.write(encoder.events([done.event(time.time_ns())]))
             console.print(_told(done))
 
@@ -135,7 +139,7 @@ def _told(done: Done) -> str:
 
 
 def _print(steps: list[Step]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = TextTable(box=None, pad_edge=False, header_style="dim")
     for name in ("day", "form", "rows", "size", "bytes/row", "next"):
         table.add_column(name, justify="right" if name in ("rows", "size", "bytes/row") else "left")
     for step in steps:

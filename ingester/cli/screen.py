@@ -14,7 +14,7 @@ from rich.console import Console
 from ingester.cli.exchanges import listing_at, listing_options
 from ingester.cli.options import data_dir_option
 from ingester.cli.signals import stop_signals
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.config.settings import seconds
 from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimited, SettingsError, UsageError
@@ -24,7 +24,7 @@ from ingester.exchange.pairs import DEFAULT_QUOTE, fetch_listings, normal
 from ingester.exchange.rest import PATIENCE_SECONDS
 from ingester.exchange.screening import Criteria, Verdict, amount, amount_text
 from ingester.exchange.supplies import DEFAULT_SOURCE, PRODUCTS, Supplies, fetch_supplies
-from ingester.record.pairs_file import WatchList
+from ingester.record.pairs_file import PairsFile
 
 log = logging.getLogger("ingester.pairs")
 
@@ -121,7 +121,7 @@ def screen(
 
 
 def _repeat(
-    criteria: Criteria, place: Exchange, source: str, file: WatchList, pause: float, stop: threading.Event
+    criteria: Criteria, place: Exchange, source: str, file: PairsFile, pause: float, stop: threading.Event
 ) -> None:
     """Screens until told to stop; a failure changes nothing, and is tried again sooner."""
     log.info("screening every %s; Ctrl-C ends it", _duration(pause))
@@ -142,7 +142,7 @@ def _repeat(
 
 
 def _screened(
-    criteria: Criteria, place: Exchange, source: str, file: WatchList, do_apply: bool, repeated: bool = False
+    criteria: Criteria, place: Exchange, source: str, file: PairsFile, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
     listed = fetch_listings(place, patience=PATIENCE_SECONDS)
     tickers = screening.fetch_tickers(place)
@@ -164,21 +164,21 @@ def _screened(
     return verdicts
 
 
-def _show(verdicts: Sequence[Verdict], criteria: Criteria, file: WatchList, applied: bool, as_json: bool) -> None:
+def _show(verdicts: Sequence[Verdict], criteria: Criteria, file: PairsFile, applied: bool, as_json: bool) -> None:
     if as_json:
         mapping = {"file": str(file.path), **_mapping(verdicts), "applied": applied}
         click.echo(msgspec.json.format(msgspec.json.encode(mapping), indent=2))
         return
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
     wanted = [verdict for verdict in verdicts if verdict.wanted]
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = TextTable(box=None, pad_edge=False, header_style="dim")
     for name in ("pair", "24 h volume", "market cap", "watched"):
         table.add_column(name, justify="right" if name in ("24 h volume", "market cap") else "left")
     for verdict in wanted:
         figures = amount_text(verdict.volume), amount_text(verdict.market_cap)
         table.add_row(verdict.symbol, *figures, "yes" if verdict.watched else "")
     console.print(table)
-    changes = Table(box=None, pad_edge=False, show_header=False)
+    changes = TextTable(box=None, pad_edge=False, show_header=False)
     for verdict in verdicts:
         if verdict.wanted != verdict.watched:
             changes.add_row("+" if verdict.wanted else "-", verdict.symbol, verdict.reason)
@@ -191,7 +191,7 @@ def _show(verdicts: Sequence[Verdict], criteria: Criteria, file: WatchList, appl
     click.echo(_summary(verdicts, criteria, file, applied))
 
 
-def _summary(verdicts: Sequence[Verdict], criteria: Criteria, file: WatchList, applied: bool) -> str:
+def _summary(verdicts: Sequence[Verdict], criteria: Criteria, file: PairsFile, applied: bool) -> str:
     wanted = sum(verdict.wanted for verdict in verdicts)
     added = sum(verdict.wanted and not verdict.watched for verdict in verdicts)
     removed = sum(verdict.watched and not verdict.wanted for verdict in verdicts)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.cli.signals import stop_signals
 from ingester.cli.standard_streams import say
@@ -149,7 +149,7 @@ def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[st
     return _tape(data.start_ns, data.end_ns, data.pairs, partial(dataset_snapshots, data))
 
 
-def _tape(start_ns: int, end_ns: int, symbols: Sequence[str], snapshots: Callable[[], Iterator[Snapshot]]) -> Tape:
+def _tape(start_ns: int, end_ns: int, symbols: Sequence[str], snapshots: Callable[[], Iterator[OrderBook]]) -> Tape:
     name = f"{dataset.time_text(start_ns)} to {dataset.time_text(end_ns)}"
     click.echo(f"plays {name}, {counted(len(symbols), 'pair')}, from the first subscription on")
     return tape_of_snapshots(name, symbols, snapshots)

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.questdb.client import QuestDB, Result
 from ingester.questdb.endpoint import Endpoint
 
@@ -54,7 +54,7 @@ def _print_csv(db: QuestDB, statement: str) -> None:
 
 def _print_table(result: Result) -> None:
     console = Console(width=None if sys.stdout.isatty() else 4000, highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = TextTable(box=None, header_style="bold", pad_edge=False)
     numeric = {"DOUBLE", "FLOAT", "LONG", "INT", "SHORT", "BYTE"}
     for name, type_ in zip(result.columns, result.types, strict=True):
         table.add_column(name, justify="right" if type_ in numeric else "left", no_wrap=True)

@@ -45,7 +45,7 @@ from ingester.errors import (
 from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import binance_spot
 from ingester.exchange.pairs import listed_symbols
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 from ingester.monitoring.alerts import connecting_text, way_out
 from ingester.monitoring.observer import connecting
 from ingester.monitoring.state_file import running_collectors
@@ -53,9 +53,9 @@ from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.server import ManagedServer, watch
-from ingester.record.pairs_watcher import Watch
+from ingester.record.pairs_watcher import PairsWatcher
 from ingester.record.practice import refuse_mixing, refuse_mixing_unasked
-from ingester.record.recorder_service import Collector, spool_folder
+from ingester.record.recorder_service import RecorderService, spool_folder
 from ingester.record.source import simulated_symbols
 from ingester.record.unsent import give_back_reserves, leftovers
 from ingester.simulator.simulator import Simulator
@@ -63,7 +63,7 @@ from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets.backup import Backup
-    from ingester.questdb.retention_worker import Watch as Retention
+    from ingester.questdb.retention_worker import RetentionThread as Retention
 
 log = logging.getLogger("ingester.start")
 
@@ -84,7 +84,7 @@ class Late(NamedTuple):
     """What recording need not wait for; it may have come about already."""
 
     check: Future[list[str]]
-    reached: Future[QuestDB]
+    watermark: Future[QuestDB]
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
@@ -164,13 +164,13 @@ def start(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
-        db, server, reached = _reach(data_dir, questdb, settings)
-        shown = Record(settings.symbols[:MOST_BOOKS], depth)
-        recorder = Collector(settings, db, data_dir, shown if sys.stderr.isatty() else None)
+        db, server, watermark = _reach(data_dir, questdb, settings)
+        shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth)
+        recorder = RecorderService(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
         watching.of(recorder, data_dir, server is not None, db.endpoint.http_url, policy)
         others = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
-        late = Late(check, reached)
+        late = Late(check, watermark)
         _record(recorder, db, server, lasting, backup, watching, [each for each in others if each is not None], late)
 
 
@@ -221,7 +221,7 @@ def _checked(check: Future[list[str]], symbols: list[str]) -> list[str]:
         return symbols
 
 
-def _take_out(check: Future[list[str]], recorder: Collector) -> None:
+def _take_out(check: Future[list[str]], recorder: RecorderService) -> None:
     """Takes out the pairs that are not to be recorded, as a check found that came after recording began."""
     try:
         listed = check.result()
@@ -258,9 +258,9 @@ def _reach(
 
     endpoint = server.last_endpoint() if server and server.has_data() else questdb
     used = endpoint is not None and any((data_dir / "spool").glob("*/"))
-    reached = beside(ready, "reach QuestDB")
+    watermark = beside(ready, "reach QuestDB")
     try:
-        return _in_time(reached, PATIENCE_SECONDS if used else FIRST_SECONDS), server, reached
+        return _in_time(watermark, PATIENCE_SECONDS if used else FIRST_SECONDS), server, watermark
     except (LevelsRefused, MixedData):
         raise
     except StoreError as error:
@@ -270,19 +270,19 @@ def _reach(
             raise
         refuse_mixing_unasked(endpoint, settings.exchange.name, data_dir)
         log.warning("QuestDB is not ready, rows wait in the spool until it is: %s", error)
-        return QuestDB(endpoint), server, reached
+        return QuestDB(endpoint), server, watermark
 
 
-def _in_time(reached: Future[QuestDB], seconds: float) -> QuestDB:
+def _in_time(watermark: Future[QuestDB], seconds: float) -> QuestDB:
     """The QuestDB once it is ready. Raises StoreError, also where it takes longer than `seconds`."""
     try:
-        return reached.result(min(seconds, PATIENCE_SECONDS))
+        return watermark.result(min(seconds, PATIENCE_SECONDS))
     except TimeoutError:
         if seconds <= PATIENCE_SECONDS:
             raise NoAnswer(f"it has not answered within {seconds:.0f} s") from None
     log.info("QuestDB is needed for a first start, and is not ready yet; waiting %.0f s at most", seconds)
     try:
-        return reached.result(seconds - PATIENCE_SECONDS)
+        return watermark.result(seconds - PATIENCE_SECONDS)
     except TimeoutError:
         raise NoAnswer(
             f"QuestDB was not ready within {seconds:.0f} s. `ingester doctor` says what is wrong with it. "
@@ -291,13 +291,13 @@ def _in_time(reached: Future[QuestDB], seconds: float) -> QuestDB:
 
 
 def _record(
-    collector: Collector,
+    collector: RecorderService,
     db: QuestDB,
     server: ManagedServer | None,
     lasting: float | None,
     backup: "Backup | None",
     watching: Watching,
-    beside: Sequence["Watch | Retention"],
+    beside: Sequence["PairsWatcher | Retention"],
     late: Late,
 ) -> None:
     exchange = collector.settings.exchange
@@ -332,7 +332,7 @@ def _record(
     _require_rows(collector, lasting)
 
 
-def _require_rows(collector: Collector, lasting: float | None) -> None:
+def _require_rows(collector: RecorderService, lasting: float | None) -> None:
     """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
     if lasting is None or collector.metrics.store.received:
         return
@@ -347,12 +347,12 @@ def _require_rows(collector: Collector, lasting: float | None) -> None:
 
 
 def _when_late(
-    late: Late, collector: Collector, db: QuestDB, server: ManagedServer | None, stop: threading.Event
+    late: Late, collector: RecorderService, db: QuestDB, server: ManagedServer | None, stop: threading.Event
 ) -> None:
     """Follows what is known only after the start; a managed server is watched once nobody is starting it any more."""
-    failed_before = late.reached.done()
+    failed_before = late.watermark.done()
 
-    def reached(done: Future[QuestDB]) -> None:
+    def watermark(done: Future[QuestDB]) -> None:
         error = done.exception()
         if error is None and done.result() is not db:
             db.endpoint = done.result().endpoint  # perhaps at another port
@@ -362,7 +362,7 @@ def _when_late(
         if server is not None:
             watch(server, stop, collector.server_restarted)
 
-    late.reached.add_done_callback(reached)
+    late.watermark.add_done_callback(watermark)
     late.check.add_done_callback(lambda done: _take_out(done, collector))
 
 

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from ingester.cli.live import duration_text, seconds_text
 from ingester.cli.options import data_options
-from ingester.cli.tables import Table
+from ingester.cli.tables import TextTable
 from ingester.monitoring import alerts
-from ingester.monitoring.overview import DayOfGaps, Overview, Recorder, Server
+from ingester.monitoring.overview import DayOfGaps, Overview, RecorderOverview, Server
 from ingester.monitoring.report import Report
 from ingester.monitoring.state_file import read_all
 from ingester.monitoring.survey import TIMEOUT, survey
@@ -109,7 +109,7 @@ def _look(data_dir: Path, questdb: Endpoint | None) -> Overview:
 
 def drawn(overview: Overview) -> Group:
     """An overview as a person reads it: what is wrong first."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = TextTable(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(style="dim", no_wrap=True, min_width=11)
     table.add_column(overflow="fold")
     for recorder in overview.recorders:
@@ -120,7 +120,7 @@ def drawn(overview: Overview) -> Group:
     return Group(*_verdict(overview), "", table)
 
 
-def _verdict(overview: Overview) -> Iterator[Text | Table]:
+def _verdict(overview: Overview) -> Iterator[Text | TextTable]:
     at = f"{overview.at:%Y-%m-%d %H:%M:%S} UTC"
     if overview.ok:
         yield Text.assemble(("all is well", "bold green"), (f"  {at}", "dim"))
@@ -128,7 +128,7 @@ def _verdict(overview: Overview) -> Iterator[Text | Table]:
     number = len(overview.problems)
     what = "one thing is wrong" if number == 1 else f"{number} things are wrong"
     yield Text.assemble((what, "bold red"), (f"  {at}", "dim"))
-    table = Table(show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = TextTable(show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for problem in overview.problems:
@@ -138,7 +138,7 @@ def _verdict(overview: Overview) -> Iterator[Text | Table]:
     yield table
 
 
-def _recorder_lines(recorder: Recorder) -> Iterator[tuple[str, Text]]:
+def _recorder_lines(recorder: RecorderOverview) -> Iterator[tuple[str, Text]]:
     yield recorder.collector, _state_text(recorder)
     report = recorder.report
     if recorder.state in ("recording", "connecting", "hanging") and report is not None:
@@ -184,7 +184,7 @@ def _old_days_text(report: Report) -> str | None:
     return ", ".join(told) or None
 
 
-def _state_text(recorder: Recorder) -> Text:
+def _state_text(recorder: RecorderOverview) -> Text:
     report, state = recorder.report, recorder.state
     style = {"recording": "green", "connecting": "bold yellow", "elsewhere": "green", "stopped": ""}.get(
         state, "bold red"

@@ -9,7 +9,7 @@ from rich.text import Text
 from ingester.text import plain
 
 
-class Table(rich.table.Table):
+class TextTable(rich.table.Table):
     """A table of rich that takes texts literally."""
 
     def add_column(self, header: RenderableType = "", *arguments: Any, **options: Any) -> None:

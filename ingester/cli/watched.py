@@ -14,9 +14,9 @@ from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
 from ingester.exchange.listings import Listing
 from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, choose, choose_watched, fetch_listings
-from ingester.record.pairs_file import NAME, LastWatched, WatchList
-from ingester.record.pairs_watcher import Watch
-from ingester.record.recorder_service import Collector, spool_folder
+from ingester.record.pairs_file import NAME, LastRecorded, PairsFile
+from ingester.record.pairs_watcher import PairsWatcher
+from ingester.record.recorder_service import RecorderService, spool_folder
 
 log = logging.getLogger("ingester.pairs")
 
@@ -30,9 +30,9 @@ pairs_file_option = click.option(
 )
 
 
-def watch_list(data_dir: Path, pairs_file: Path | None) -> WatchList:
+def watch_list(data_dir: Path, pairs_file: Path | None) -> PairsFile:
     """The file that these options name."""
-    return WatchList(pairs_file or data_dir / NAME)
+    return PairsFile(pairs_file or data_dir / NAME)
 
 
 def by_whom() -> str:
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     symbols: list[str]
     named: bool
     """Whether options name them."""
-    file: WatchList | None = None
+    file: PairsFile | None = None
     from_file: bool = False
     before: frozenset[str] = frozenset()
     """What a recorder of this name was to record before, where options name the pairs."""
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
             return choose_watched(self.symbols, listed)
         return choose(self.symbols, self.named, listed, self.before)
 
-    def watch(self, recorder: Collector) -> Watch:
+    def watch(self, recorder: RecorderService) -> PairsWatcher:
         """What follows the file while recording. A first start makes the file: it is what one edits later."""
         known: Sequence[str] = self.symbols
         if self.file is not None and not self.from_file:
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
                 self.file.create(known, "The pairs that are recorded, one a line; see `ingester pairs --help`.")
             except PairsFileError as error:
                 log.warning("pairs cannot be changed while recording: %s", error)
-        return Watch(
+        return PairsWatcher(
             self.file,
             known,
             recorder.change,
@@ -90,7 +90,7 @@ def planned(
     was watching then. Raises PairsFileError where it never has, UsageError for options that cannot be used.
     """
     file = watch_list(data_dir, pairs_file)
-    last = LastWatched(spool_folder(data_dir, collector))
+    last = LastRecorded(spool_folder(data_dir, collector))
     symbols, named = named_symbols(coins, quote, pairs)
     if named or quote.upper() != DEFAULT_QUOTE:
         if file.exists():

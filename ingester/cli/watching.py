@@ -11,14 +11,14 @@ from click.core import ParameterSource
 from ingester.cli.access import hide
 from ingester.cli.options import Command
 from ingester.config.settings import seconds
-from ingester.monitoring.alerts import Limits
-from ingester.monitoring.monitor import Pulse
+from ingester.monitoring.alerts import AlertLimits
+from ingester.monitoring.monitor import Monitor
 from ingester.monitoring.observer import Observer
 from ingester.questdb.retention import Policy
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 
 if TYPE_CHECKING:
-    from ingester.monitoring.http import Door
+    from ingester.monitoring.http import MonitoringServer
     from ingester.monitoring.webhook import Webhook
 
 log = logging.getLogger("ingester.watching")
@@ -79,19 +79,19 @@ class Watching:
         self, metrics: str | None, webhook: str | None, gap: str, wait: str, hosts: Sequence[str] = ()
     ) -> None:
         """Listens at `metrics` at once. Raises SettingsError, and OperationError where the port is taken."""
-        self._limits = Limits(gap=seconds(gap, "--alarm-gap"), wait=seconds(wait, "--alarm-wait"))
+        self._limits = AlertLimits(gap=seconds(gap, "--alarm-gap"), wait=seconds(wait, "--alarm-wait"))
         self._webhook = _webhook(webhook) if webhook else None
         self._door = _door(metrics, hosts) if metrics else None
-        self._pulse: Pulse | None = None
+        self._pulse: Monitor | None = None
 
-    def of(self, collector: Collector, data_dir: Path, managed: bool, questdb: str, policy: Policy) -> None:
+    def of(self, collector: RecorderService, data_dir: Path, managed: bool, questdb: str, policy: Policy) -> None:
         """Which recorder to watch, from `start` on; `managed`: its QuestDB, at the address, is that of the folder.
 
         `policy`: what becomes of old days.
         """
         observer = Observer(collector, data_dir, managed, questdb, self._limits, policy)
         tell = self._webhook.tell if self._webhook else None
-        self._pulse = Pulse(observer, data_dir, collector.settings.collector, tell)
+        self._pulse = Monitor(observer, data_dir, collector.settings.collector, tell)
 
     def start(self) -> None:
         """Recording has begun."""
@@ -121,7 +121,7 @@ def _webhook(url: str) -> "Webhook":
     return Webhook(url)
 
 
-def _door(address: str, hosts: Sequence[str]) -> "Door":
-    from ingester.monitoring.http import Door
+def _door(address: str, hosts: Sequence[str]) -> "MonitoringServer":
+    from ingester.monitoring.http import MonitoringServer
 
-    return Door(address, hosts)
+    return MonitoringServer(address, hosts)

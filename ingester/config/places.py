@@ -8,7 +8,7 @@ Keys = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class TomlPlace:
     """A line and a column, both from 1."""
 
     line: int
@@ -19,8 +19,8 @@ class Place:
 class Entry:
     """Where a key is first named, and where its value begins; a list's element and a table stand at one place."""
 
-    key: Place
-    value: Place
+    key: TomlPlace
+    value: TomlPlace
 
 
 def places(text: str) -> dict[Keys, Entry]:
@@ -47,8 +47,8 @@ class _Scanner:
                 self._pair(table)
         return {keys: Entry(self._place(key), self._place(value)) for keys, (key, value) in self._found.items()}
 
-    def _place(self, offset: int) -> Place:
-        return Place(self._text.count("\n", 0, offset) + 1, offset - self._text.rfind("\n", 0, offset))
+    def _place(self, offset: int) -> TomlPlace:
+        return TomlPlace(self._text.count("\n", 0, offset) + 1, offset - self._text.rfind("\n", 0, offset))
 
     def _skip(self, blank: str) -> bool:
         """Goes on to what is neither blank nor comment; False at the end."""

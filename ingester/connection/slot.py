@@ -1,71 +1,71 @@
 """One place in the feed for a connection that carries a group of streams: watched for silence, replaced before its end.
 
-Other links may carry the same streams. All of this runs in the pump's thread; times are nanoseconds.
+Other slots may carry the same streams. All of this runs in the feed thread; times are nanoseconds.
 
 * What counts as life is an update id that moves: not pings, not answers, not the same book again and again.
-* A connection without data for `SILENT_NS` (or what its pairs' rhythm demands) is closed and made anew. Where that does
-  not help, the patience doubles, so that an exchange at rest is not stormed.
-* A symbol that is silent on a connection that lives is subscribed anew, with growing pauses, and the feed asks the
+* A connection without data for `STALE_AFTER_NS` (longer where its pairs are slow) is stale: it is closed and
+  reconnected. Where that does not help, the limit doubles, so that an exchange at rest is not stormed.
+* A symbol that is silent on a connection that lives is subscribed again, with growing pauses, and the feed asks the
   exchange whether it trades; one that stays silent has the connection replaced.
 * A connection is replaced make-before-break: at `rotate_ns` (before the exchange ends it at 24 h), when its shutdown is
   announced, or for a symbol's sake. The old one goes when the new one has delivered every symbol that the old one still
-  does; where it does not within `RELIEF_NS`, the new one goes and is tried again later.
+  does; where it does not within `HANDOVER_TIMEOUT_NS`, the new one goes and is tried again later.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ingester.clock import SECOND
-from ingester.connection.connection import LONGEST_PATIENCE_NS, Leg
-from ingester.connection.websocket import Stream
+from ingester.connection.connection import LONGEST_STALENESS_NS, Connection
+from ingester.connection.websocket import WebSocketThread
 from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, Event
 from ingester.metrics import FeedMetrics
-from ingester.sequence.gap_detector import LIMIT_INTERVALS, TRADING, Track
+from ingester.sequence.gap_detector import LIMIT_INTERVALS, TRADING, GapDetector
 
 log = logging.getLogger(__name__)
 
-SILENT_NS = 5 * SECOND
-DOUBTS = 2
+STALE_AFTER_NS = 5 * SECOND
+ASK_AFTER_RESUBSCRIPTIONS = 2
 """After so many resubscriptions the exchange is asked whether the symbol trades."""
-DESPAIRS = 4
+REPLACE_AFTER_RESUBSCRIPTIONS = 4
 """After so many the connection is replaced."""
-SETTLE_NS = 10 * SECOND
+HANDOVER_SETTLE_NS = 10 * SECOND
 """So long a new connection waits for symbols that were silent on both."""
-RELIEF_NS = 60 * SECOND
+HANDOVER_TIMEOUT_NS = 60 * SECOND
 NOTICE_NS = SECOND
 """How much later than it happened a move of an update id may be noticed."""
 
 
-class Link:
-    """`leg` is the connection that serves; `successor` the one that is to replace it, if any."""
+class ConnectionSlot:
+    """`connection` is the connection that serves; `successor` the one that is to replace it, if any."""
 
     def __init__(
         self,
         label: str,
         names: Sequence[bytes],
-        twins: Sequence["Link"],
-        tracks: Mapping[bytes, Track],
-        open_leg: Callable[["Link"], Leg],
-        request: Callable[[str, Stream, Sequence[bytes]], Mapping[bytes, int]],
+        peers: Sequence["ConnectionSlot"],
+        detectors: Mapping[bytes, GapDetector],
+        open_connection: Callable[["ConnectionSlot"], Connection],
+        request: Callable[[str, WebSocketThread, Sequence[bytes]], Mapping[bytes, int]],
         life_ns: Callable[[], int],
         metrics: FeedMetrics,
         on_event: Callable[[Event], None],
     ) -> None:
-        """`names` and `twins` may change later: the streams that all twins carry, this link among them.
+        """`names` and `peers` may change later: the streams that all peers carry, this slot among them.
 
-        `life_ns`: how old a connection may become, drawn anew for each. `request` asks the exchange, and gives the
+        `life_ns`: how old a connection may become, drawn again for each. `request` asks the exchange, and gives the
         number of the request for each stream.
         """
         self.label = label
         self.names = names
-        self.twins = twins
-        self._tracks = tracks
-        self._open_leg = open_leg
+        self.peers = peers
+        self._detectors = detectors
+        self._open_connection = open_connection
         self._request = request
         self._life_ns = life_ns
         self._metrics = metrics
         self._on_event = on_event
-        self._rotate_ns: int | None = None  # when the leg is too old
+        self._rotate_ns: int | None = None  # when the connection is too old
         self._not_before_ns = 0  # for another try, where a successor was no good
         self._why = ""  # a successor is wanted
         self.closed = False
@@ -75,59 +75,59 @@ class Link:
         """Attempts in a row that made no connection."""
         self.failure = ""
         """Why the last of them did not."""
-        self.successor: Leg | None = None
-        self.leg = open_leg(self)
+        self.successor: Connection | None = None
+        self.connection = open_connection(self)
 
-    def legs(self) -> Iterator[Leg]:
+    def connections(self) -> Iterator[Connection]:
         """The one that serves, and its successor."""
-        yield self.leg
+        yield self.connection
         if self.successor is not None:
             yield self.successor
 
-    def opened(self, leg: Leg, now: int) -> None:
-        """A connection stands."""
-        leg.open(now)
+    def opened(self, connection: Connection, now: int) -> None:
+        """A connection is open."""
+        connection.open(now)
         self.stood, self.failures = True, 0
-        if leg is self.leg:
+        if connection is self.connection:
             self._rotate_ns = now + self._life_ns()
 
-    def subscribe(self, leg: Leg, now: int) -> None:
+    def subscribe(self, connection: Connection, now: int) -> None:
         """Asks for all streams on a connection that stands."""
-        self._request("SUBSCRIBE", leg.stream, self.names)
-        leg.subscribe(now)
+        self._request("SUBSCRIBE", connection.stream, self.names)
+        connection.subscribe(now)
 
-    def join(self, leg: Leg, names: Sequence[bytes], now: int) -> None:
-        """Asks for more streams on a connection that is subscribed; they are not among the link's yet."""
+    def join(self, connection: Connection, names: Sequence[bytes], now: int) -> None:
+        """Asks for more streams on a connection that is subscribed; they are not among the slot's yet."""
         if not self.names:
-            leg.data_ns = now  # it could bring nothing before
-        self._request("SUBSCRIBE", leg.stream, names)
-        leg.join(names, now)
+            connection.data_ns = now  # it could bring nothing before
+        self._request("SUBSCRIBE", connection.stream, names)
+        connection.join(names, now)
 
-    def part(self, leg: Leg, names: Sequence[bytes]) -> None:
+    def part(self, connection: Connection, names: Sequence[bytes]) -> None:
         """Asks for streams no longer, where they were asked for."""
-        if leg.subscribed_ns is not None:
-            leg.parted.update(self._request("UNSUBSCRIBE", leg.stream, names))
-        leg.forget(names)
+        if connection.subscribed_ns is not None:
+            connection.unsubscribing.update(self._request("UNSUBSCRIBE", connection.stream, names))
+        connection.forget(names)
 
     def close(self) -> None:
         """Ends its connections for good."""
         self.closed = True
-        for leg in self.legs():
-            leg.stream.stop()
+        for connection in self.connections():
+            connection.stream.stop()
 
-    def lost(self, leg: Leg, now: int, why: str = "") -> None:
+    def lost(self, connection: Connection, now: int, why: str = "") -> None:
         """A connection is gone: what no other one delivers is missing from now on. `why`: the reason of these gaps."""
-        reason = why or (EXCHANGE_SILENT if leg.ending else CONNECTION_LOST)
-        others = [other for twin in self.twins for other in twin.legs() if other is not leg]
-        if leg.subscribed_ns is not None:
+        reason = why or (EXCHANGE_SILENT if connection.ending else CONNECTION_LOST)
+        others = [other for peer in self.peers for other in peer.connections() if other is not connection]
+        if connection.subscribed_ns is not None:
             for name in self.names:
-                track, reached = self._tracks[name], leg.ids.get(name)
+                detector, watermark = self._detectors[name], connection.ids.get(name)
                 if not any(name in other.ids for other in others):
-                    track.miss(reason)
-                elif reached is not None and (gap := track.left(reached)):
+                    detector.miss(reason)
+                elif watermark is not None and (gap := detector.left(watermark)):
                     self._on_event(gap.event())
-        leg.reset()
-        if leg is self.leg and self.successor is not None and self.successor.opened_ns is not None:
+        connection.reset()
+        if connection is self.connection and self.successor is not None and self.successor.opened_ns is not None:
             self._promote("the old one was lost", now)
 
     def failed(self, reason: str) -> bool:
@@ -141,99 +141,101 @@ class Link:
         if self.successor is None and now >= self._not_before_ns:
             log.info("connection %s is being replaced: %s", self.label, reason)
             self._why = reason
-            self.successor = self._open_leg(self)
+            self.successor = self._open_connection(self)
 
-    def shutdown_announced(self, leg: Leg, now: int) -> None:
+    def shutdown_announced(self, connection: Connection, now: int) -> None:
         """The exchange will close this connection soon."""
-        if leg is self.leg:
+        if connection is self.connection:
             self._not_before_ns = now
             self.rotate("the exchange announced its shutdown", now)
         else:
-            leg.stream.renew("the exchange announced its shutdown")
+            connection.stream.renew("the exchange announced its shutdown")
 
     def tick(self, now: int) -> None:
         """What time demands, about once a second."""
-        for leg in self.legs():
-            leg.notice(now)
+        for connection in self.connections():
+            connection.notice(now)
         if self.successor is not None:
-            self._relieve(self.successor, now)
-        elif self.leg.opened_ns is not None and self._rotate_ns is not None and now >= self._rotate_ns:
-            self.rotate(f"it is {_age(now - self.leg.opened_ns)} old", now)
-        for leg in self.legs():
-            if leg.subscribed_ns is not None and not leg.ending:
-                self._watch(leg, now)
+            self._hand_over(self.successor, now)
+        elif self.connection.opened_ns is not None and self._rotate_ns is not None and now >= self._rotate_ns:
+            self.rotate(f"it is {_age(now - self.connection.opened_ns)} old", now)
+        for connection in self.connections():
+            if connection.subscribed_ns is not None and not connection.ending:
+                self._check_staleness(connection, now)
 
-    def doubtful(self) -> Iterator[Track]:
-        """Symbols that stay silent although they were subscribed anew."""
-        for leg in self.legs():
-            for name, tries in leg.tries.items():
-                if tries >= DOUBTS and self._tracks[name].status == TRADING:
-                    yield self._tracks[name]
+    def suspects(self) -> Iterator[GapDetector]:
+        """Symbols that stay silent although they were subscribed again."""
+        for connection in self.connections():
+            for name, tries in connection.tries.items():
+                if tries >= ASK_AFTER_RESUBSCRIPTIONS and self._detectors[name].status == TRADING:
+                    yield self._detectors[name]
 
-    def _relieve(self, new: Leg, now: int) -> None:
+    def _hand_over(self, new: Connection, now: int) -> None:
         """The old connection goes where the new one delivers what it does."""
         if new.subscribed_ns is None:
             return
         waited = now - new.subscribed_ns
-        missing = [name for name in self.names if name not in new.ids and self._tracks[name].status == TRADING]
-        delivered = (self.leg.moved.get(name, 0) > new.subscribed_ns + NOTICE_NS for name in missing)
-        if not missing or (waited > SETTLE_NS and not any(delivered)):
+        missing = [name for name in self.names if name not in new.ids and self._detectors[name].status == TRADING]
+        delivered = (self.connection.moved.get(name, 0) > new.subscribed_ns + NOTICE_NS for name in missing)
+        if not missing or (waited > HANDOVER_SETTLE_NS and not any(delivered)):
             self._promote(self._why, now)
-        elif waited > RELIEF_NS:
+        elif waited > HANDOVER_TIMEOUT_NS:
             log.warning("the replacement of connection %s lacks %d streams; it goes", self.label, len(missing))
             self.successor = None
-            self._not_before_ns = now + RELIEF_NS
+            self._not_before_ns = now + HANDOVER_TIMEOUT_NS
             new.stream.stop()
 
     def _promote(self, why: str, now: int) -> None:
-        old, new = self.leg, self.successor
+        old, new = self.connection, self.successor
         assert new is not None
         assert new.opened_ns is not None
-        self.leg, self.successor = new, None
+        self.connection, self.successor = new, None
         self._rotate_ns = new.opened_ns + self._life_ns()
         self._metrics.rotations += 1
         old.stream.stop()
         log.info("connection %s was replaced: %s", self.label, why)
         self._on_event(Event(now, "rotated", connection=self.label, detail=why))
 
-    def _watch(self, leg: Leg, now: int) -> None:
-        silence = now - leg.data_ns
-        if silence > SILENT_NS:
-            if silence > self._patience(leg):
-                leg.ending = f"no data for {silence / SECOND:.1f} s"
-                leg.fruitless += 1
-                leg.stream.renew(leg.ending)
+    def _check_staleness(self, connection: Connection, now: int) -> None:
+        silence = now - connection.data_ns
+        if silence > STALE_AFTER_NS:
+            if silence > self._patience(connection):
+                connection.ending = f"no data for {silence / SECOND:.1f} s"
+                connection.empty_reconnects += 1
+                connection.stream.renew(connection.ending)
             return
         silent = []
         for name in self.names:
-            since = leg.silent_since(name)
-            if now - since > SILENT_NS:
-                track = self._tracks[name]
-                patience = max(SILENT_NS, 2 * track.longest_ns())
-                if now - since > patience and track.status == TRADING and leg.try_again(name, now):
+            since = connection.last_data_ns(name)
+            if now - since > STALE_AFTER_NS:
+                detector = self._detectors[name]
+                patience = max(STALE_AFTER_NS, 2 * detector.longest_ns())
+                if now - since > patience and detector.status == TRADING and connection.try_again(name, now):
                     silent.append(name)
                     detail = f"silent for {(now - since) / SECOND:.0f} s"
-                    self._on_event(Event(now, "resubscribed", track.symbol, self.label, detail))
+                    self._on_event(Event(now, "resubscribed", detector.symbol, self.label, detail))
         if silent:
-            log.warning("connection %s: %s silent, subscribed anew", self.label, symbols_text(silent, self._tracks))
-            self._request("UNSUBSCRIBE", leg.stream, silent)
-            self._request("SUBSCRIBE", leg.stream, silent)
-        if leg is self.leg and any(leg.tries[name] == DESPAIRS for name in silent):
-            self.rotate(f"{symbols_text(silent, self._tracks)} silent", now)
+            log.warning("connection %s: %s silent, subscribed again", self.label, symbols_text(silent, self._detectors))
+            self._request("UNSUBSCRIBE", connection.stream, silent)
+            self._request("SUBSCRIBE", connection.stream, silent)
+        if connection is self.connection and any(
+            connection.tries[name] == REPLACE_AFTER_RESUBSCRIPTIONS for name in silent
+        ):
+            self.rotate(f"{symbols_text(silent, self._detectors)} silent", now)
 
-    def _patience(self, leg: Leg) -> int:
+    def _patience(self, connection: Connection) -> int:
         """How long this connection may bring nothing."""
-        trading = [track for track in map(self._tracks.__getitem__, self.names) if track.status == TRADING]
+        trading = [detector for detector in map(self._detectors.__getitem__, self.names) if detector.status == TRADING]
         if not trading:
-            return LONGEST_PATIENCE_NS
-        known = min((track.interval_ns() for track in trading), default=0)
+            return LONGEST_STALENESS_NS
+        known = min((detector.interval_ns() for detector in trading), default=0)
         rhythm = 0 if known == float("inf") else int(LIMIT_INTERVALS * known)
-        return min(LONGEST_PATIENCE_NS, max(SILENT_NS, rhythm) << min(leg.fruitless, 10))
+        return min(LONGEST_STALENESS_NS, max(STALE_AFTER_NS, rhythm) << min(connection.empty_reconnects, 10))
 
 
-def symbols_text(names: Sequence[bytes], tracks: Mapping[bytes, Track]) -> str:
+def symbols_text(names: Sequence[bytes], detectors: Mapping[bytes, GapDetector]) -> str:
     """A few symbols by name, the others by number."""
-    text = ", ".join(tracks[name].symbol for name in names[:3])
+    text = ", ".join(detectors[name].symbol for name in names[:3])
     return text if len(names) <= 3 else f"{text} and {len(names) - 3} more"
 
 

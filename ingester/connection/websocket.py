@@ -45,16 +45,16 @@ PAUSED = "the process was paused"
 
 
 class Opened(NamedTuple):
-    """A connection stands; nothing is subscribed on it yet."""
+    """A connection is open; nothing is subscribed on it yet."""
 
-    stream: "Stream"
+    stream: "WebSocketThread"
     at_ns: int
 
 
 class Frames(NamedTuple):
     """Text frames that one read brought, stamped right after that read."""
 
-    stream: "Stream"
+    stream: "WebSocketThread"
     receive_ns: int
     payloads: list[bytes]
     size: int = 0
@@ -67,7 +67,7 @@ class Lost(NamedTuple):
     `final`: the thread was told to stop, and this is the last that is heard of it.
     """
 
-    stream: "Stream"
+    stream: "WebSocketThread"
     at_ns: int
     reason: str
     status: int | None = None
@@ -104,7 +104,7 @@ class AttemptLimit:
             return at - now
 
 
-class Stream:
+class WebSocketThread:
     """A connection slot: one thread that keeps one websocket open until `stop` and puts all that happens into `inbox`.
 
     It never parses a payload and never waits for anyone downstream.
@@ -164,7 +164,7 @@ class Stream:
         return not self._outbox
 
     def renew(self, reason: str) -> None:
-        """Closes the connection that stands and connects anew; nothing where none stands."""
+        """Closes the connection that stands and connects again; nothing where none stands."""
         self._renewal = reason
         self._wake()
 

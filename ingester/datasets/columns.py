@@ -40,7 +40,7 @@ class Bad(NamedTuple):
     why: str
 
 
-class Books(NamedTuple):
+class ParsedBooks(NamedTuple):
     """A part of a recording, in the order of time; a row without any number is no book, and is not in it."""
 
     times: Nanoseconds
@@ -225,7 +225,7 @@ def books(
     values: Floats,
     lines: npt.NDArray[np.int64],
     bad: Sequence[Bad] = (),
-) -> Books:
+) -> ParsedBooks:
     """Sorts rows by time and leaves out those that are none: without a number, or of an impossible time.
 
     `wrong`: rows (n,) that have no time; `lines`: where each row (n,) stands in the file.
@@ -243,7 +243,7 @@ def books(
     if (np.diff(times) < 0).any():
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
-    return Books(times, values, sorted(bad), int((empty & ~(wrong | outside)).sum()))
+    return ParsedBooks(times, values, sorted(bad), int((empty & ~(wrong | outside)).sum()))
 
 
 def _outside(ns: int) -> str:

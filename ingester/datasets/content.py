@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.datasets import known
-from ingester.datasets.columns import Bad, Books
+from ingester.datasets.columns import Bad, ParsedBooks
 from ingester.datasets.dataset import frequency_text
 from ingester.datasets.origins import Origin
 from ingester.datasets.recordings import PIECE_ROWS, Recording, unreadable
@@ -29,7 +29,7 @@ class Content:
         self._recording = recording
         self._origin = origin
         self._skip_bad = skip_bad
-        self._kept: list[Books] | None = []
+        self._kept: list[ParsedBooks] | None = []
         self._notes: dict[str, None] = {}
         self.rows = self.levels = 0
         self.first_ns = self.last_ns = 0
@@ -63,11 +63,11 @@ class Content:
                     self._kept = None
         self._say(on_grid and self.rows > 1)
 
-    def books(self) -> Iterator[Books]:
+    def books(self) -> Iterator[ParsedBooks]:
         """All of them, with as many levels as have a number anywhere, and times in µs."""
         for books in self._kept if self._kept is not None else map(self._outside_gaps, self._read()):
             if len(books.times):
-                yield Books(books.times // 1000 * 1000, known.cut_to(books.values, self.levels))
+                yield ParsedBooks(books.times // 1000 * 1000, known.cut_to(books.values, self.levels))
 
     def note(self, text: str) -> None:
         """Something to say about the file."""
@@ -77,7 +77,7 @@ class Content:
         """What there is to say about the file."""
         return *self._notes, *self._recording.notes
 
-    def _read(self) -> Iterator[Books]:
+    def _read(self) -> Iterator[ParsedBooks]:
         try:
             yield from self._recording.pieces()
         except UnreadableRecording:
@@ -85,7 +85,7 @@ class Content:
         except Exception as error:  # what broken and hostile bytes raise is anybody's guess
             raise unreadable(error) from error
 
-    def _outside_gaps(self, books: Books) -> Books:
+    def _outside_gaps(self, books: ParsedBooks) -> ParsedBooks:
         """Without those rows of a grid that carry on the book before a gap."""
         if not self._origin.every_ns or not self._origin.gaps or not len(books.times):
             return books
@@ -125,7 +125,7 @@ class Content:
         return "; ".join(f"{self._recording.part} {each.line} {each.why}" for each in bad)
 
 
-def distinct(books: Books) -> Books:
+def distinct(books: ParsedBooks) -> ParsedBooks:
     """The books, of rows that are alike in all only the first."""
     again = np.zeros(len(books.times), bool)
     again[1:] = books.times[1:] == books.times[:-1]

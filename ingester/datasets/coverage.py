@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ingester.clock import SECOND
 from ingester.datasets.dropped import dropped_ranges, length_ns, without
-from ingester.datasets.gaps import Gap, collector_gaps, coverage_gaps
+from ingester.datasets.gaps import MissingTime, collector_gaps, coverage_gaps
 from ingester.datasets.manifest import gap_mapping, iso
 from ingester.datasets.spans import (
     DAY,
@@ -42,7 +42,7 @@ class Coverage(NamedTuple):
     """Books; one that several collectors recorded counts once."""
     interval_ns: int
     """About the median time between two rows of the pair in the whole range; 0 where there is none."""
-    gaps: list[Gap]
+    gaps: list[MissingTime]
     """In the order of time, cut to this range."""
     dropped_ns: int = 0
     """Of this range, what retention has dropped: neither covered nor missing."""
@@ -64,7 +64,7 @@ class Coverage(NamedTuple):
         return round(present_ns / self.interval_ns) if self.interval_ns else 0
 
     @property
-    def largest(self) -> Gap | None:
+    def largest(self) -> MissingTime | None:
         return max(self.gaps, key=lambda gap: gap.length_ns, default=None)
 
     @property
@@ -211,12 +211,12 @@ def _stretches(rows: Mapping[tuple[str, int], int], start_ns: int, end_ns: int, 
 class _Gaps:
     """Those of a pair, to be cut into pieces."""
 
-    def __init__(self, gaps: Sequence[Gap]) -> None:
+    def __init__(self, gaps: Sequence[MissingTime]) -> None:
         """`gaps`: in the order of time, none in another."""
         self._gaps = gaps
         self._begins, self._ends = [gap.since_ns for gap in gaps], [gap.until_ns for gap in gaps]
 
-    def within(self, start_ns: int, end_ns: int) -> list[Gap]:
+    def within(self, start_ns: int, end_ns: int) -> list[MissingTime]:
         """What lies in a range, cut to it."""
         inside = self._gaps[bisect_right(self._ends, start_ns) : bisect_left(self._begins, end_ns)]
         return [

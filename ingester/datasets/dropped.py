@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ingester.datasets.gaps import Gap
+from ingester.datasets.gaps import MissingTime
 from ingester.datasets.spans import DAY, SHORTEST_LIMIT_NS
 from ingester.questdb.client import QuestDB
 from ingester.questdb.partitions import partitions, start_of
@@ -33,7 +33,9 @@ def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
     return ranges
 
 
-def explained(gaps: Iterable[Gap], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS) -> list[Gap]:
+def explained(
+    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS
+) -> list[MissingTime]:
     """The gaps of a pair with what was dropped of them apart, for that reason.
 
     `limit_ns`: from when on a silence of the pair is a gap.
@@ -41,7 +43,9 @@ def explained(gaps: Iterable[Gap], dropped: Sequence[Range], limit_ns: int = SHO
     return [part for gap in gaps for part in _split(gap, dropped, limit_ns)]
 
 
-def without(gaps: Iterable[Gap], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS) -> list[Gap]:
+def without(
+    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS
+) -> list[MissingTime]:
     """The gaps without what was dropped of them."""
     return [gap for gap in explained(gaps, dropped, limit_ns) if gap.reason != DROPPED]
 
@@ -51,7 +55,7 @@ def length_ns(dropped: Sequence[Range], start_ns: int, end_ns: int) -> int:
     return sum(max(0, min(until_ns, end_ns) - max(since_ns, start_ns)) for since_ns, until_ns in dropped)
 
 
-def _split(gap: Gap, dropped: Sequence[Range], limit_ns: int) -> Iterator[Gap]:
+def _split(gap: MissingTime, dropped: Sequence[Range], limit_ns: int) -> Iterator[MissingTime]:
     at_ns = gap.since_ns
     for since_ns, until_ns in (each for each in dropped if each[0] < gap.until_ns and each[1] > gap.since_ns):
         # A moment between the last row before and midnight is only the rhythm of the pair.

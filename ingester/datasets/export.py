@@ -23,11 +23,11 @@ from ingester.datasets.formats import WRITERS
 from ingester.datasets.inplace import InPlace
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.slices import Split, Waiting, collect, read_ahead, waiting
-from ingester.datasets.span_counter import Census
+from ingester.datasets.span_counter import SpanCounter
 from ingester.datasets.spans import Recorded
 from ingester.errors import OperationError, SettingsError
 from ingester.questdb.client import QuestDB
-from ingester.questdb.reader import Reader
+from ingester.questdb.reader import TableReader
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def export(
         progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
         check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
         try:
-            census = Census()
+            census = SpanCounter()
             files = _write(db, request, folder, counts, progress, done, census)
             _tidy(folder, files)
             finish(folder, files, census.recorded())
@@ -152,7 +152,7 @@ def _write(
     counts: Mapping[str, int],
     progress: Progress,
     done: _Done | None,
-    census: Census,
+    census: SpanCounter,
 ) -> list[PairFile]:
     state = done or _Done(request, request.start_ns, {}, {}, [], dict(counts), _boot())
     files = {file.symbol: file for file in state.files}
@@ -195,11 +195,11 @@ def _write(
     return [files[symbol] for symbol in request.symbols]
 
 
-def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress, census: Census) -> None:
+def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress, census: SpanCounter) -> None:
     """Shows the census the rows that an interrupted export had split; without their levels, that is fast."""
     until_ns = state.until_ns
     if request.start_ns < until_ns:
-        reader = Reader(db, request.symbols, 0, dict(state.counts))
+        reader = TableReader(db, request.symbols, 0, dict(state.counts))
         with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
             for part, rows in parts:
                 progress.rows_read += len(rows.times)

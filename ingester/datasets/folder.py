@@ -11,7 +11,7 @@ import msgspec
 
 from ingester.datasets.dataset import MILLISECOND, parse_time
 from ingester.datasets.manifest import FORMAT_VERSION, NAME
-from ingester.datasets.reading import Rows, open_rows
+from ingester.datasets.reading import FileRows, open_rows
 from ingester.errors import SettingsError, UnreadableDataSet
 from ingester.text import inside
 
@@ -51,7 +51,7 @@ class _Manifest(msgspec.Struct):
 
 
 class Folder:
-    """A data set on disk. Files are opened at their first use; a copy in another process opens them anew."""
+    """A data set on disk. Files are opened at their first use; a copy in another process opens them again."""
 
     def __init__(self, path: Path) -> None:
         """Raises UnreadableDataSet where the manifest cannot be read or a file is not as it says."""
@@ -74,7 +74,7 @@ class Folder:
             raise UnreadableDataSet(f"{path / NAME} is damaged: {error}") from error
         for file in self._files.values():
             self._check_size(file)
-        self._opened: dict[str, Rows] = {}
+        self._opened: dict[str, FileRows] = {}
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Folder:
         """The times of all pairs' rows in ns; None where each pair has its own."""
         return None if self.every_ns is None else range(self.start_ns, self.end_ns, self.every_ns)
 
-    def rows(self, symbol: str) -> Rows:
+    def rows(self, symbol: str) -> FileRows:
         """The rows of a pair. Raises UnreadableDataSet."""
         if symbol not in self._opened:
             file, grid = self._files[symbol], self.grid
@@ -125,7 +125,7 @@ class Folder:
         return self.__dict__ | {"_opened": {}}
 
 
-_ANEW = "Export the data set anew: ingester export --overwrite."
+_ANEW = "Export the data set again: ingester export --overwrite."
 
 
 def _without_waiting(path: str, flags: int) -> int:

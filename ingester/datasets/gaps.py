@@ -36,7 +36,7 @@ NOT_RECORDED = "not recorded"
 NOT_WATCHED = "not watched"
 
 
-class Gap(NamedTuple):
+class MissingTime(NamedTuple):
     """A time without rows of a pair. `collector` is whose gap it is, or whose report gives a pair's gap its reason."""
 
     symbol: str
@@ -57,7 +57,7 @@ def pair_gaps(
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
     recorded: Recorded | None = None,
-) -> dict[str, list[Gap]]:
+) -> dict[str, list[MissingTime]]:
     """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given.
 
     `recorded`: what is known of the range already; else the server looks through it.
@@ -76,7 +76,7 @@ def collector_gaps(
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
     progress: Progress = lambda share: None,
-) -> list[Gap]:
+) -> list[MissingTime]:
     """Every absence of every collector: the reported gaps, unwatched times, silences, and what is before and after."""
     return [
         *recorded_gaps(db, start_ns, end_ns, symbols, collectors),
@@ -88,11 +88,11 @@ def collector_gaps(
 
 def _unwatched(
     db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None, collectors: Sequence[str] | None
-) -> Iterator[Gap]:
+) -> Iterator[MissingTime]:
     if EVENTS in tables(db):
         found = unwatched.changes(db, end_ns, symbols, collectors)
         for symbol, collector, since_ns, until_ns in unwatched.absences(found, start_ns, end_ns):
-            yield Gap(symbol, since_ns, until_ns, NOT_WATCHED, collector)
+            yield MissingTime(symbol, since_ns, until_ns, NOT_WATCHED, collector)
 
 
 def recorded_gaps(
@@ -101,7 +101,7 @@ def recorded_gaps(
     end_ns: int,
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
-) -> list[Gap]:
+) -> list[MissingTime]:
     """The gaps that collectors reported, cut to the range.
 
     One that is still open ends with the next row of its pair and collector. One without a pair is a gap of each pair
@@ -124,7 +124,9 @@ def recorded_gaps(
             continue
         for each in [symbol] if symbol is not None else _pairs_of(db, collector, start_ns, end_ns, symbols):
             until_ns = _next_row(db, each, collector, since_us, end_ns) if until_us is None else until_us * 1000
-            gap = Gap(each, max(since_us * 1000, start_ns), min(until_ns, end_ns), reason or UNEXPLAINED, collector)
+            gap = MissingTime(
+                each, max(since_us * 1000, start_ns), min(until_ns, end_ns), reason or UNEXPLAINED, collector
+            )
             if gap.length_ns > 0:
                 gaps.append(gap)
     return gaps
@@ -144,14 +146,14 @@ def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: i
 
 def silences(
     db: QuestDB, recorded: Recorded, start_ns: int, end_ns: int, progress: Progress = lambda share: None
-) -> list[Gap]:
+) -> list[MissingTime]:
     """Times between two rows of a pair and collector that are longer than its rhythm allows."""
     gaps = []
     limits = {}
     for (symbol, collector), series in by_key(recorded.spans).items():
         limits[symbol, collector] = limit = limit_ns(series)
         steps = [*_between(series), *recorded.steps.get((symbol, collector), ())]
-        gaps += [Gap(symbol, *step, UNEXPLAINED, collector) for step in steps if step[1] - step[0] > limit]
+        gaps += [MissingTime(symbol, *step, UNEXPLAINED, collector) for step in steps if step[1] - step[0] > limit]
     by_day = defaultdict(list)
     for span in recorded.spans:
         by_day[span.first_ns // DAY].append(span)
@@ -169,7 +171,7 @@ def _between(series: Sequence[Span]) -> Iterator[tuple[int, int]]:
     return ((before.last_ns, after.first_ns) for before, after in pairwise(series))
 
 
-def _silences_between_rows(db: QuestDB, start_ns: int, end_ns: int, limits: dict[Key, int]) -> Iterator[Gap]:
+def _silences_between_rows(db: QuestDB, start_ns: int, end_ns: int, limits: dict[Key, int]) -> Iterator[MissingTime]:
     lowest: dict[str, int] = {}
     for (symbol, _), limit in limits.items():
         lowest[symbol] = min(limit, lowest.get(symbol, limit))
@@ -185,39 +187,39 @@ def _silences_between_rows(db: QuestDB, start_ns: int, end_ns: int, limits: dict
         ).rows
         for symbol, collector, until_us, step_us in rows:
             if step_us * 1000 > limits.get((symbol, collector), DAY):
-                yield Gap(symbol, (until_us - step_us) * 1000, until_us * 1000, UNEXPLAINED, collector)
+                yield MissingTime(symbol, (until_us - step_us) * 1000, until_us * 1000, UNEXPLAINED, collector)
 
 
-def _edges(spans: Sequence[Span], start_ns: int, end_ns: int) -> Iterator[Gap]:
+def _edges(spans: Sequence[Span], start_ns: int, end_ns: int) -> Iterator[MissingTime]:
     for (symbol, collector), series in by_key(spans).items():
         limit, first_ns, last_ns = limit_ns(series), series[0].first_ns, series[-1].last_ns
         if first_ns - start_ns > limit:
-            yield Gap(symbol, start_ns, first_ns, NOT_RECORDED, collector)
+            yield MissingTime(symbol, start_ns, first_ns, NOT_RECORDED, collector)
         if end_ns - last_ns > limit:
-            yield Gap(symbol, last_ns, end_ns, NOT_RECORDED, collector)
+            yield MissingTime(symbol, last_ns, end_ns, NOT_RECORDED, collector)
 
 
 def coverage_gaps(
-    gaps: Iterable[Gap],
+    gaps: Iterable[MissingTime],
     spans: Sequence[Span],
     start_ns: int,
     end_ns: int,
     symbols: Sequence[str] | None = None,
-) -> dict[str, list[Gap]]:
+) -> dict[str, list[MissingTime]]:
     """The gaps of each pair, whoever recorded it, from those of each of its collectors, in the order of time.
 
     The reason is that of the longest part. A pair of `symbols` without rows has one gap, the range.
     """
     gaps = list(gaps)
     series = by_key(spans)
-    absences: dict[str, list[Gap]] = defaultdict(list)
+    absences: dict[str, list[MissingTime]] = defaultdict(list)
     for gap in gaps:
         if (gap.symbol, gap.collector) in series:
             absences[gap.symbol].append(gap)
     never = {gap.symbol for gap in gaps if gap[1:4] == (start_ns, end_ns, NOT_WATCHED)}
     result = {}
     for symbol in symbols or ():
-        result[symbol] = [Gap(symbol, start_ns, end_ns, NOT_WATCHED if symbol in never else NOT_RECORDED, "")]
+        result[symbol] = [MissingTime(symbol, start_ns, end_ns, NOT_WATCHED if symbol in never else NOT_RECORDED, "")]
     collectors = Counter(symbol for symbol, _ in series)
     for symbol, limit in sorted(shortest_limits(spans).items()):
         result[symbol] = [
@@ -228,11 +230,11 @@ def coverage_gaps(
     return result
 
 
-def _common(gaps: Sequence[Gap], collectors: int) -> Iterator[Gap]:
+def _common(gaps: Sequence[MissingTime], collectors: int) -> Iterator[MissingTime]:
     """The times in which as many collectors are absent at once; of gaps of one pair."""
     ends = [(gap.until_ns, 0, gap) for gap in gaps]  # before a begin at the same time: a row lies between them
     begins = [(gap.since_ns, 1, gap) for gap in gaps]
-    absent: Counter[Gap] = Counter()
+    absent: Counter[MissingTime] = Counter()
     since_ns = previous_ns = 0
     parts: Counter[tuple[str, str]] = Counter()  # ns by (reason, collector) of the present common gap
     for at_ns, begins_here, gap in sorted(ends + begins):
@@ -246,16 +248,16 @@ def _common(gaps: Sequence[Gap], collectors: int) -> Iterator[Gap]:
         if parts and len({each.collector for each in absent}) < collectors:
             reason, collector = max(parts, key=lambda part: (parts[part], part))  # the same one at every run
             if at_ns > since_ns:
-                yield Gap(gap.symbol, since_ns, at_ns, reason, collector)
+                yield MissingTime(gap.symbol, since_ns, at_ns, reason, collector)
             parts.clear()
 
 
-def _explanations(absent: Iterable[Gap]) -> set[tuple[str, str]]:
+def _explanations(absent: Iterable[MissingTime]) -> set[tuple[str, str]]:
     said = {(gap.reason, gap.collector) for gap in absent if gap.reason not in (UNEXPLAINED, NOT_RECORDED)}
     return said or {(gap.reason, gap.collector) for gap in absent}
 
 
-def percent_covered(gaps: Iterable[Gap], start_ns: int, end_ns: int) -> float:
+def percent_covered(gaps: Iterable[MissingTime], start_ns: int, end_ns: int) -> float:
     """The share of the range outside of a pair's gaps, in percent."""
     missing = sum(max(0, min(gap.until_ns, end_ns) - max(gap.since_ns, start_ns)) for gap in gaps)
     return 100 * (1 - missing / (end_ns - start_ns))

@@ -12,7 +12,7 @@ import numpy as np
 from ingester.clock import SECOND
 from ingester.datasets.coverage import PairCoverage
 from ingester.datasets.dataset import time_text
-from ingester.datasets.gaps import NOT_RECORDED, Gap
+from ingester.datasets.gaps import NOT_RECORDED, MissingTime
 from ingester.errors import OperationError
 from ingester.grid import Floats
 
@@ -61,7 +61,7 @@ def bin_edges(start_ns: int, end_ns: int) -> list[int]:
     return list(range(start_ns // width * width, -(-end_ns // width) * width + 1, width))
 
 
-def missing_shares(gaps: Sequence[Gap], edges: Sequence[int], start_ns: int, end_ns: int) -> Floats:
+def missing_shares(gaps: Sequence[MissingTime], edges: Sequence[int], start_ns: int, end_ns: int) -> Floats:
     """The share of each bin (within the range) that lies in gaps, (len(edges) - 1,)."""
     bounds = np.clip(np.array(edges, np.int64), start_ns, end_ns)
     missing = np.zeros(len(edges) - 1)
@@ -74,7 +74,7 @@ def missing_shares(gaps: Sequence[Gap], edges: Sequence[int], start_ns: int, end
     return shares
 
 
-def classes(gaps: Sequence[Gap], edges: Sequence[int], start_ns: int, end_ns: int) -> Any:
+def classes(gaps: Sequence[MissingTime], edges: Sequence[int], start_ns: int, end_ns: int) -> Any:
     """Of each bin the place of its class in `CLASSES`, or len(CLASSES) where most of it was not recorded at all."""
     unrecorded = missing_shares([gap for gap in gaps if gap.reason == NOT_RECORDED], edges, start_ns, end_ns)
     lost = missing_shares([gap for gap in gaps if gap.reason != NOT_RECORDED], edges, start_ns, end_ns)

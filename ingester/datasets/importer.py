@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ingester.book import level_columns
 from ingester.datasets import known
-from ingester.datasets.columns import Books
+from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.content import Content, check_counts, distinct
 from ingester.datasets.dropped import DROPPED
 from ingester.datasets.gaps import NOT_RECORDED
@@ -123,7 +123,7 @@ class Importer:
             content.note(f"{counted(twice, 'row')} are repeated in the file, and count once")
         return file._replace(rows=rows, new=new, visible=visible, notes=content.notes())
 
-    def _store_books(self, symbol: str, books: Books, every_ns: int) -> tuple[int, int]:
+    def _store_books(self, symbol: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
         times, values = books.times, books.values
         self._wait_for(symbol, int(times[0]) - (known.LONGEST_BACK_NS if every_ns else 0), int(times[-1]))

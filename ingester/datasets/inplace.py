@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ingester.datasets.formats import PickleLayout
-from ingester.datasets.spill import Spill, waiting_path
+from ingester.datasets.spill import ScratchFile, waiting_path
 from ingester.grid import Floats, Nanoseconds
 
 LEAST_ROWS = 1 << 14
@@ -19,7 +19,7 @@ LEAST_ROWS = 1 << 14
 
 
 class InPlace:
-    """One pair's pickle with room for `room` rows; used like a `Spill`."""
+    """One pair's pickle with room for `room` rows; used like a `ScratchFile`."""
 
     def __init__(self, folder: Path, symbol: str, width: int, room: int) -> None:
         self.symbol = symbol
@@ -27,7 +27,7 @@ class InPlace:
         self._width = width
         self._room = room
         self._path = waiting_path(folder, symbol, "inplace")
-        self._over = Spill(folder, symbol, width)
+        self._over = ScratchFile(folder, symbol, width)
         self._layout = PickleLayout(room, width)
         if not self._path.exists():
             beside = self._path.with_suffix(".new")

@@ -19,7 +19,7 @@ from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
 from ingester.questdb.client import QuestDB
 from ingester.questdb.partitions import DAY
 from ingester.questdb.query import last_rows, rows_by_symbol
-from ingester.questdb.reader import Reader, Rows
+from ingester.questdb.reader import TableReader, TableRows
 
 PAIRS_AT_ONCE = 1 << 17
 """Rows of file and table that are held against each other at once."""
@@ -31,7 +31,7 @@ LONGEST_BACK_NS = DAY
 Mask = npt.NDArray[np.bool_]
 
 
-class Found(NamedTuple):
+class KnownRows(NamedTuple):
     """What the table has of some books (n,)."""
 
     known: Mask
@@ -44,14 +44,14 @@ class Found(NamedTuple):
     """All update ids that rows of the table have at the times of the books, sorted."""
 
 
-def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns: int = 0, own: str = "") -> Found:
+def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns: int = 0, own: str = "") -> KnownRows:
     """Looks up books, sorted by `times` (n,) in ns and cut to µs, with `values` (n, 4 x levels).
 
     `every_ns`: they are rows of such a grid; rows of the collector `own` on it are no books that others repeat. The
     table has as many levels. Raises StoreError.
     """
     n = len(times)
-    found = Found(np.zeros(n, bool), np.zeros(n, bool), np.full(n, NEW, np.int64), np.empty(0, np.int64))
+    found = KnownRows(np.zeros(n, bool), np.zeros(n, bool), np.full(n, NEW, np.int64), np.empty(0, np.int64))
     if not n:
         return found
     start_ns, end_ns = int(times[0]), int(times[-1]) + MICROSECOND
@@ -108,8 +108,10 @@ def _bits(values: Floats) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(bits)
 
 
-def _read(db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_ns: int, end_ns: int) -> Iterator[Rows]:
-    reader = Reader(db, [symbol], levels, counts)
+def _read(
+    db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_ns: int, end_ns: int
+) -> Iterator[TableRows]:
+    reader = TableReader(db, [symbol], levels, counts)
     for part in reader.slices(start_ns, end_ns):
         rows = reader.read(part)
         if len(rows.times):
@@ -119,7 +121,9 @@ def _read(db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_n
             )
 
 
-def _compare(found: Found, here: slice, times: Nanoseconds, bits: Any, depths: Any, rows: Rows, theirs: Any) -> None:
+def _compare(
+    found: KnownRows, here: slice, times: Nanoseconds, bits: Any, depths: Any, rows: TableRows, theirs: Any
+) -> None:
     """Holds books against the rows of the table at their times."""
     depths_there = depths_of(rows.values)
     for own, other in _pairs(times[here], rows.times):
@@ -139,7 +143,14 @@ def _level_of_columns(width: int) -> npt.NDArray[np.int64]:
 
 
 def _merged(
-    db: QuestDB, symbol: str, levels: int, counts: dict[str, int], found: Found, times: Nanoseconds, bits: Any, cut: Any
+    db: QuestDB,
+    symbol: str,
+    levels: int,
+    counts: dict[str, int],
+    found: KnownRows,
+    times: Nanoseconds,
+    bits: Any,
+    cut: Any,
 ) -> None:
     """Looks for books of which a cut was recorded, and all of it by another collector a moment later.
 
@@ -180,7 +191,7 @@ class _Before(NamedTuple):
     bits: Any
 
     @classmethod
-    def of(cls, before: "_Before | None", rows: Rows, theirs: Any, every_ns: int, own: str) -> "_Before":
+    def of(cls, before: "_Before | None", rows: TableRows, theirs: Any, every_ns: int, own: str) -> "_Before":
         """With those of the last minute that there was before them."""
         by_own = rows.collectors.index(own) if own in rows.collectors else -1
         real = ~((rows.by == by_own) & (rows.times % every_ns == 0))
@@ -195,7 +206,7 @@ class _Before(NamedTuple):
         return cls(marks[order], times[order], bits[order])
 
 
-def _repeats(found: Found, times: Nanoseconds, bits: Any, here: slice, before: _Before) -> None:
+def _repeats(found: KnownRows, times: Nanoseconds, bits: Any, here: slice, before: _Before) -> None:
     """Notes rows of a grid that repeat the newest book before them, or one of the last minute before that."""
     rows = here.start + np.flatnonzero(~found.known[here])
     if not len(rows) or not len(before.times):

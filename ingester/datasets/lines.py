@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ingester.datasets.columns import Bad, Books, Layout, Times, books, first_line
+from ingester.datasets.columns import Bad, Layout, ParsedBooks, Times, books, first_line
 from ingester.datasets.unpacking import UnreadableRecording
 
 BLOCK_BYTES = 8 << 20
@@ -50,7 +50,7 @@ class Lines:
                             f"its books are of the exchange {exchange!r}; the table does not tell exchanges apart"
                         ] = None
 
-    def pieces(self) -> Iterator[Books]:
+    def pieces(self) -> Iterator[ParsedBooks]:
         """The books, in the order of the file. Raises UnreadableRecording."""
         with self._open() as file:
             for number, block in self._blocks(file):
@@ -88,7 +88,7 @@ class Lines:
             self.notes["the packed data ends too early: what follows is missing"] = None
         return bytes(data)
 
-    def _books(self, number: int, block: bytes) -> Books:
+    def _books(self, number: int, block: bytes) -> ParsedBooks:
         bad: list[Bad] = []
         lines = _numbers_of(number, block)
         try:

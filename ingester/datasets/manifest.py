@@ -9,7 +9,7 @@ from typing import Any
 from ingester.clock import SECOND
 from ingester.datasets.dataset import MILLISECOND, time_text
 from ingester.datasets.export import PairFile
-from ingester.datasets.gaps import Gap, percent_covered
+from ingester.datasets.gaps import MissingTime, percent_covered
 from ingester.datasets.request import Request
 from ingester.questdb.schema import ORDERBOOK
 from ingester.spool.disk import replace_durably
@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 
 
 def manifest(
-    request: Request, files: Sequence[PairFile], gaps: Mapping[str, Sequence[Gap]], collectors: Sequence[str]
+    request: Request, files: Sequence[PairFile], gaps: Mapping[str, Sequence[MissingTime]], collectors: Sequence[str]
 ) -> dict[str, Any]:
     """The manifest as a plain mapping. Times are ISO 8601 in UTC with all digits that they have."""
     return {
@@ -57,7 +57,7 @@ def iso(ns: int) -> str:
     return time_text(ns).replace(" ", "T") + "Z"
 
 
-def gap_mapping(gap: Gap) -> dict[str, Any]:
+def gap_mapping(gap: MissingTime) -> dict[str, Any]:
     """A gap of a pair, for programs."""
     return {
         "from": iso(gap.since_ns),
@@ -77,7 +77,7 @@ def _grid(request: Request) -> dict[str, Any] | None:
     }
 
 
-def _pair(request: Request, file: PairFile, gaps: Sequence[Gap]) -> dict[str, Any]:
+def _pair(request: Request, file: PairFile, gaps: Sequence[MissingTime]) -> dict[str, Any]:
     return {
         "file": file.name,
         "sha256": file.sha256,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ingester.clock import SECOND
 from ingester.grid import Floats, Nanoseconds
-from ingester.questdb.reader import Rows
+from ingester.questdb.reader import TableRows
 from ingester.questdb.tables import IMPORTED
 
 WINDOW_NS = 60 * SECOND
@@ -83,13 +83,13 @@ class Recorders:
     def __init__(self) -> None:
         self._numbers = {IMPORTED: _MADE_UP}
 
-    def of(self, rows: Rows) -> Integers:
+    def of(self, rows: TableRows) -> Integers:
         """Who recorded each row (n,)."""
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in rows.collectors]
         return np.array(numbers, np.int64)[rows.by]
 
 
-def by_pair(rows: Rows, recorders: Recorders) -> dict[str, tuple[Books, Integers]]:
+def by_pair(rows: TableRows, recorders: Recorders) -> dict[str, tuple[Books, Integers]]:
     """The rows of each pair of a slice, and who recorded each."""
     numbers = recorders.of(rows)
     pairs = {}

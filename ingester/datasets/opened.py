@@ -19,7 +19,7 @@ import psutil
 from ingester.datasets.dataset import columns, frequency_text, parse_time, time_text
 from ingester.datasets.episodes import Episode, Episodes, stretches
 from ingester.datasets.folder import Folder
-from ingester.datasets.reading import Rows
+from ingester.datasets.reading import FileRows
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange.pairs import normal
 from ingester.grid import Floats, Nanoseconds, as_frame
@@ -92,7 +92,7 @@ class DataSet:
         frame = as_frame(rows.times(first, stop), rows.values(first, stop))
         return frame if self._all_features else frame[list(self.features)]
 
-    def rows(self, pair: str) -> Rows:
+    def rows(self, pair: str) -> FileRows:
         """The rows of a pair's file, of all times and levels, read where they are asked for."""
         return self._folder.rows(self._known(pair))
 

@@ -39,24 +39,24 @@ class Origin(NamedTuple):
     """What there is to say about the manifest."""
 
 
-class _Gap(msgspec.Struct):
+class _OriginGap(msgspec.Struct):
     since: str = msgspec.field(name="from")
     until: str = msgspec.field(name="to")
     reason: str = ""
 
 
-class _Grid(msgspec.Struct):
+class _OriginGrid(msgspec.Struct):
     every_ms: int
 
 
-class _Pair(msgspec.Struct):
+class _ManifestPair(msgspec.Struct):
     file: str
-    gaps: list[_Gap] = []
+    gaps: list[_OriginGap] = []
 
 
-class _Manifest(msgspec.Struct):
-    pairs: dict[str, _Pair]
-    grid: _Grid | None = None
+class _OriginManifest(msgspec.Struct):
+    pairs: dict[str, _ManifestPair]
+    grid: _OriginGrid | None = None
 
 
 class Origins:
@@ -64,7 +64,7 @@ class Origins:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
-        self._manifest: _Manifest | str | None = None
+        self._manifest: _OriginManifest | str | None = None
         """A text says why it cannot be used; None: there is none."""
 
     def of(self, path: Path) -> Origin:
@@ -121,7 +121,7 @@ def _named(name: str) -> Origin:
     return Origin(symbol, frequency_ns=int(match[2][:9]) * _UNITS_MS[match[3].lower()] * MILLISECOND)
 
 
-def _read(path: Path) -> _Manifest | str | None:
+def _read(path: Path) -> _OriginManifest | str | None:
     if not path.exists() and not path.is_symlink():
         return None
     try:
@@ -129,7 +129,7 @@ def _read(path: Path) -> _Manifest | str | None:
             text = file.read(MOST_MANIFEST_BYTES + 1)
         if len(text) > MOST_MANIFEST_BYTES:
             raise ValueError("it is too large")
-        manifest = msgspec.json.decode(text, type=_Manifest)
+        manifest = msgspec.json.decode(text, type=_OriginManifest)
         if manifest.grid is not None and not 0 < manifest.grid.every_ms < 1 << 40:
             raise ValueError(f"every_ms is {manifest.grid.every_ms}")
         if unfit := next((symbol for symbol in manifest.pairs if not symbol.isprintable() or not symbol), None):

@@ -15,7 +15,7 @@ from ingester.datasets.pickle_arrays import Array, Arrays, what_is
 from ingester.datasets.pickle_machine import Machine, Made, Name, UnreadablePickle, kind_of
 
 
-class Plain(NamedTuple):
+class PlainFrame(NamedTuple):
     """A frame as plain arrays of one length."""
 
     names: list[str]
@@ -28,7 +28,7 @@ class Plain(NamedTuple):
     """(rows, columns) of which the columns are views, where they all lie in one array."""
 
 
-def read(content: bytes) -> Plain:
+def read(content: bytes) -> PlainFrame:
     """The frame in a pickle of protocol 0 to 5, written under pandas 0.25 to 3. Arrays may be views of `content`.
 
     Raises UnreadablePickle.
@@ -48,7 +48,7 @@ class _Reader:
         """`size`: bytes of the pickle."""
         self._arrays = Arrays(size)
 
-    def frame(self, made: Any) -> Plain:
+    def frame(self, made: Any) -> PlainFrame:
         if kind_of(made) != "DataFrame":
             raise UnreadablePickle(f"is refused: it holds a {what_is(made)}, expected a DataFrame")
         called = made.what.name == "DataFrame" and bool(made.arguments)  # with its parts, as data sets are written
@@ -78,7 +78,7 @@ class _Reader:
         labels, labels_name = self._index(rows_made, rows)
         if any(len(column) != rows for column in [*columns.values(), labels]):
             raise UnreadablePickle("is damaged: its columns and its index are not of one length")
-        return Plain(names, [columns[place] for place in range(len(names))], labels, labels_name, block)
+        return PlainFrame(names, [columns[place] for place in range(len(names))], labels, labels_name, block)
 
     def _places(self, made: Any, most: int) -> Sequence[int]:
         """Where the columns of a part are among all."""

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ingester.book import Level, Snapshot
+from ingester.book import Level, OrderBook
 from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
 from ingester.datasets.opened import DataSet
 from ingester.datasets.slices import read_ahead
 from ingester.grid import Floats, Nanoseconds
 from ingester.questdb.client import QuestDB
 from ingester.questdb.query import depth, tell_nameless
-from ingester.questdb.reader import Reader
+from ingester.questdb.reader import TableReader
 
 PIECE_ROWS = 100_000
 """Rows of all pairs, about, that are read at once from a data set."""
@@ -35,13 +35,13 @@ class _Piece(NamedTuple):
 
 def table_snapshots(
     db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], counts: Mapping[str, int]
-) -> Iterator[Snapshot]:
+) -> Iterator[OrderBook]:
     """The books of a range of the table; those that several collectors recorded come once, as in an export.
 
     `counts`: rows of all symbols in the range. Raises StoreError.
     """
     levels = depth(db)
-    reader = Reader(db, symbols, levels, dict(counts))
+    reader = TableReader(db, symbols, levels, dict(counts))
     # Before: what is a copy of a book before the range, or newer than one in it; after: copies with more levels.
     slices = reader.slices(start_ns - WINDOW_NS, end_ns + WINDOW_NS)
     recorders, width = Recorders(), 4 * levels
@@ -74,7 +74,7 @@ def table_snapshots(
     tell_nameless(reader.nameless)
 
 
-def dataset_snapshots(data: DataSet) -> Iterator[Snapshot]:
+def dataset_snapshots(data: DataSet) -> Iterator[OrderBook]:
     """The rows of a data set's pairs, but those without any number where it is on a grid: there was nothing then.
 
     Update ids, which a data set does not have, are the rows' times in µs; rows of one µs count on from there.
@@ -113,7 +113,7 @@ def rising_ids(times: Nanoseconds, last: int) -> npt.NDArray[np.int64]:
     return ids
 
 
-def _snapshots(pieces: Sequence[_Piece]) -> Iterator[Snapshot]:
+def _snapshots(pieces: Sequence[_Piece]) -> Iterator[OrderBook]:
     """Merges the rows of pairs by time."""
     if not pieces:
         return
@@ -127,7 +127,7 @@ def _snapshots(pieces: Sequence[_Piece]) -> Iterator[Snapshot]:
         facts = zip(codes[rows].tolist(), times[rows].tolist(), ids[rows].tolist(), books.tolist(), strict=True)
         for (code, at, number, book), bid, ask in zip(facts, bids, asks, strict=True):
             half = len(book) // 2
-            yield Snapshot(symbols[code], at, number, _side(book[:half], bid), _side(book[half:], ask))
+            yield OrderBook(symbols[code], at, number, _side(book[:half], bid), _side(book[half:], ask))
 
 
 def _levels(values: Floats) -> tuple[list[int], list[int]]:

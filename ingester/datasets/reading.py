@@ -26,7 +26,7 @@ _LOCAL_HEADER = 30
 """Bytes of a zip member's head before its name (APPNOTE.TXT, 4.3.7)."""
 
 
-class Rows(Protocol):
+class FileRows(Protocol):
     """Rows in the order of time."""
 
     def __len__(self) -> int: ...
@@ -43,7 +43,7 @@ class Rows(Protocol):
         """The first row that is not before `ns`."""
 
 
-def open_rows(path: Path, format: str, levels: int) -> Rows:
+def open_rows(path: Path, format: str, levels: int) -> FileRows:
     """The rows of a file in one of the formats of data sets. Raises UnreadableDataSet."""
     try:
         match format:

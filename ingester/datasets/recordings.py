@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, Protocol
 import numpy as np
 
 from ingester.datasets import pickles
-from ingester.datasets.columns import ALL_COLUMNS, Bad, Books, Layout, Times, books, first_line
+from ingester.datasets.columns import ALL_COLUMNS, Bad, Layout, ParsedBooks, Times, books, first_line
 from ingester.datasets.lines import Lines
 from ingester.datasets.origins import MANIFEST, kind_of
 from ingester.datasets.pickle_machine import UnreadablePickle
@@ -40,14 +40,14 @@ class Recording(Protocol):
     part: str
     """What `Bad` counts in it: line, row."""
 
-    def pieces(self) -> Iterator[Books]:
+    def pieces(self) -> Iterator[ParsedBooks]:
         """The books in the order of the file, each piece by time. May be called again.
 
         Raises UnreadableRecording.
         """
 
 
-class Found(NamedTuple):
+class FoundFiles(NamedTuple):
     """What lies at the paths that were given."""
 
     files: list[Path]
@@ -56,7 +56,7 @@ class Found(NamedTuple):
     """What was found in folders and is no recording, with the reason."""
 
 
-def find(paths: Iterable[Path]) -> Found:
+def find(paths: Iterable[Path]) -> FoundFiles:
     """The files that are named, and those in folders, at any depth, that have a recording's ending.
 
     Symbolic links inside of folders are not followed. Files that macOS and others leave beside those of a user
@@ -83,7 +83,7 @@ def find(paths: Iterable[Path]) -> Found:
                     passed[inside / name] = why
                 else:
                     files.add(inside / name)
-    return Found(sorted(files), sorted((path, why) for path, why in passed.items() if path not in files))
+    return FoundFiles(sorted(files), sorted((path, why) for path, why in passed.items() if path not in files))
 
 
 def _no_recording(path: Path) -> str:
@@ -151,7 +151,7 @@ class _Frame:
         self._columns = dict(zip(names, arrays, strict=True))
         self._labels = labels if self._layout.time is None else self._columns[self._layout.time]
 
-    def pieces(self) -> Iterator[Books]:
+    def pieces(self) -> Iterator[ParsedBooks]:
         for first in range(0, len(self._labels), PIECE_ROWS):
             rows = slice(first, first + PIECE_ROWS)
             columns = {name: self._columns[name][rows] for name in self._layout.places}
@@ -193,7 +193,7 @@ class _Parquet:
                     "become much. Make its columns plain numbers, and write it again"
                 )
 
-    def pieces(self) -> Iterator[Books]:
+    def pieces(self) -> Iterator[ParsedBooks]:
         import pyarrow.parquet as pq
 
         with open_regular(self._path) as file:
@@ -260,7 +260,7 @@ class _Npz:
         self.notes: dict[str, None] = {}
         self.times = Times()
 
-    def pieces(self) -> Iterator[Books]:
+    def pieces(self) -> Iterator[ParsedBooks]:
         with (
             open_regular(self._path) as file,
             zipfile.ZipFile(file) as archive,
@@ -308,7 +308,7 @@ def _plain(name: str, column: Any) -> Any:
     return column if dtype.kind == "M" else np.asarray(column)
 
 
-def _books(layout: Layout, times: Times, labels: Any, columns: Mapping[str, Any], first: int) -> Books:
+def _books(layout: Layout, times: Times, labels: Any, columns: Mapping[str, Any], first: int) -> ParsedBooks:
     """Rows of a file of which the first one has this number."""
     stamps, wrong = times.take(labels)
     values = np.full((len(stamps), layout.width), np.nan)

@@ -14,14 +14,14 @@ from ingester import grid as grids
 from ingester.datasets.inplace import LEAST_ROWS, InPlace
 from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
 from ingester.datasets.request import Progress, Request
-from ingester.datasets.span_counter import Census
-from ingester.datasets.spill import Spill
+from ingester.datasets.span_counter import SpanCounter
+from ingester.datasets.spill import ScratchFile
 from ingester.errors import OperationError
 from ingester.questdb.client import QuestDB
 from ingester.questdb.query import last_rows, tell_nameless
-from ingester.questdb.reader import Reader, Rows, Slice
+from ingester.questdb.reader import Slice, TableReader, TableRows
 
-Waiting = Spill | InPlace
+Waiting = ScratchFile | InPlace
 """Rows of one pair on disk."""
 AHEAD = 2
 """Slices that are read while others are split: more would only wait, and take memory."""
@@ -48,7 +48,7 @@ def collect(
     done: Split | None = None,
     note: Callable[[Split], None] = lambda split: None,
     collector: str | None = None,
-    census: Census | None = None,
+    census: SpanCounter | None = None,
 ) -> dict[str, Waiting]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
@@ -56,11 +56,11 @@ def collect(
     only what it has recorded, which holds no copies. `census` sees all rows.
     """
     done = done or Split(request.start_ns, {}, {})
-    reader = Reader(db, request.symbols, request.levels, dict(counts), collector)
+    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector)
     copies_ns = WINDOW_NS if collector is None else 0
     begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns)
     slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
-    pairs = {symbol: _Pair(request, waiting(folder, request, symbol, counts), reader) for symbol in request.symbols}
+    pairs = {symbol: _PairRows(request, waiting(folder, request, symbol, counts), reader) for symbol in request.symbols}
     for symbol, pair in pairs.items():
         pair.resume(done.rows.get(symbol, 0), done.behind.get(symbol, done.until_ns))
 
@@ -70,7 +70,7 @@ def collect(
 
     recorders = Recorders()
 
-    def take(part: Slice, rows: Rows) -> None:
+    def take(part: Slice, rows: TableRows) -> None:
         found = by_pair(rows, recorders)
         for symbol, pair in pairs.items():
             pair.take(part.end_ns, *found.get(symbol, nothing))
@@ -132,13 +132,13 @@ def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, in
         rows = grid_rows or counts.get(symbol, 0)
         if rows >= LEAST_ROWS:
             return InPlace(folder, symbol, request.width, rows)
-    return Spill(folder, symbol, request.width)
+    return ScratchFile(folder, symbol, request.width)
 
 
-class _Pair:
+class _PairRows:
     """One pair on its way from slices to its spill."""
 
-    def __init__(self, request: Request, spill: Waiting, reader: Reader) -> None:
+    def __init__(self, request: Request, spill: Waiting, reader: TableReader) -> None:
         self.spill = spill
         self.until_ns = request.start_ns
         """All before is in the spill."""
@@ -177,12 +177,12 @@ class _Pair:
 
 
 @contextmanager
-def read_ahead(reader: Reader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, Rows]]]:
+def read_ahead(reader: TableReader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, TableRows]]]:
     """The slices in order; the first are read at once, others while the caller works on those before."""
     with ThreadPoolExecutor(AHEAD, "export") as pool:
         ahead = deque((part, pool.submit(reader.read, part)) for part in slices[:AHEAD])
 
-        def parts() -> Iterator[tuple[Slice, Rows]]:
+        def parts() -> Iterator[tuple[Slice, TableRows]]:
             for part in slices[AHEAD:]:
                 ahead.append((part, pool.submit(reader.read, part)))
                 first, rows = ahead.popleft()

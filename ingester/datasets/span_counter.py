@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ingester.clock import SECOND
 from ingester.datasets.spans import DAY, LIMIT_INTERVALS, SHORTEST_LIMIT_NS, Key, Recorded, Span, by_key, limit_ns
 from ingester.grid import Nanoseconds
-from ingester.questdb.reader import Rows, Slice
+from ingester.questdb.reader import Slice, TableRows
 
 MICROSECOND = SECOND // 1_000_000
 FINENESS = 5
@@ -23,7 +23,7 @@ MOST_STEPS = 10_000
 NEVER_NS = 1 << 62
 
 
-class Census:
+class SpanCounter:
     """Takes slices in the order of time, each of one day (UTC). Memory: 5 kB for each pair and collector."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Census:
         self._first, self._last, self._rows, self._longest = np.zeros((4, 0), np.int64)
         self._counts = np.zeros((0, BUCKETS), np.uint32)
 
-    def take(self, part: Slice, rows: Rows) -> None:
+    def take(self, part: Slice, rows: TableRows) -> None:
         """The rows of the next slice."""
         if part.start_ns // DAY != self._day:
             self._close()

@@ -18,7 +18,7 @@ def waiting_path(folder: Path, symbol: str, suffix: str) -> Path:
         return folder / f"{hashlib.sha256(symbol.encode('utf-8', 'surrogatepass')).hexdigest()}.{suffix}"
 
 
-class Spill:
+class ScratchFile:
     """Two plain files of one pair: times (int64, ns) and values (float64, a row after the other)."""
 
     def __init__(self, folder: Path, symbol: str, width: int) -> None:

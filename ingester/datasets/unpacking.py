@@ -62,10 +62,10 @@ def unpacked(path: Path) -> IO[bytes]:
         inner = _Xz(file)
     else:
         inner = _zstd(file)
-    return io.BufferedReader(_Bounded(inner, file, max(ALWAYS_BYTES, MOST_RATIO * size)), 1 << 20)
+    return io.BufferedReader(_BoundedStream(inner, file, max(ALWAYS_BYTES, MOST_RATIO * size)), 1 << 20)
 
 
-class _Bounded(io.RawIOBase):
+class _BoundedStream(io.RawIOBase):
     """Reads until a limit."""
 
     def __init__(self, inner: Any, file: IO[bytes], limit: int) -> None:

@@ -9,7 +9,7 @@ from ingester.questdb.query import one_of
 from ingester.questdb.schema import EVENTS
 
 
-class Change(NamedTuple):
+class PairChange(NamedTuple):
     """A pair came to a collector, or went. In the order of time."""
 
     symbol: str
@@ -29,7 +29,7 @@ class Absence(NamedTuple):
 
 def changes(
     db: QuestDB, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
-) -> list[Change]:
+) -> list[PairChange]:
     """All there were before the end of a range: what came before the range tells how it begins."""
     wanted = [one_of("symbol", symbols)] if symbols is not None else []
     if collectors is not None:
@@ -41,13 +41,13 @@ def changes(
         f"{''.join(f' AND {condition}' for condition in wanted if condition)} ORDER BY timestamp"
     ).rows
     return [
-        Change(symbol, collector, at_us * 1000, kind == PAIR_ADDED)
+        PairChange(symbol, collector, at_us * 1000, kind == PAIR_ADDED)
         for symbol, collector, at_us, kind in rows
         if own is None or symbol in own
     ]
 
 
-def absences(changes: Iterable[Change], start_ns: int, end_ns: int) -> Iterator[Absence]:
+def absences(changes: Iterable[PairChange], start_ns: int, end_ns: int) -> Iterator[Absence]:
     """The times of the range in which pairs were not asked for; a pair that came was not before, by nobody else."""
     gone_ns: dict[tuple[str, str], int | None] = {}  # since when a pair is gone; None while it is there
     for symbol, collector, at_ns, added in changes:

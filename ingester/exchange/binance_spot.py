@@ -93,7 +93,7 @@ class PartialBook(msgspec.Struct, gc=False):
     asks: list[tuple[Positive, Positive]]
 
 
-class Book(msgspec.Struct, gc=False):
+class BookMessage(msgspec.Struct, gc=False):
     """A partial book with the name of its stream, as the frame wraps it (rule 1)."""
 
     stream: str
@@ -127,7 +127,7 @@ class Malformed(NamedTuple):
     payload: bytes
 
 
-Message = Book | Acknowledged | Refused | ShuttingDown | Malformed
+Message = BookMessage | Acknowledged | Refused | ShuttingDown | Malformed
 
 
 head = re.compile(rb'\{"stream":"([^"\\]+)","data":\{"lastUpdateId":(\d{1,18}),').match
@@ -139,7 +139,7 @@ _ID_OF = re.compile(rb'"lastUpdateId": ?(\d{1,18})[,}]')
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 
-_decode_book = msgspec.json.Decoder(Book, strict=False).decode  # strict=False: prices are strings of digits
+_decode_book = msgspec.json.Decoder(BookMessage, strict=False).decode  # strict=False: prices are strings of digits
 
 
 def decode(payload: bytes) -> Message:

@@ -77,7 +77,7 @@ def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> web
         if parts.scheme == "wss":
             sock.settimeout(deadline.left())
             sock = tls_context(ca_file).wrap_socket(sock, server_hostname=host)
-        connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _Bounded(sock, deadline)
+        connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _BoundedReads(sock, deadline)
         try:
             connection.connect(url, socket=bounded, redirect_limit=0)  # type: ignore[no-untyped-call]
         finally:  # an answer that is none to an upgrade says more than what the library makes of it
@@ -127,7 +127,7 @@ def _through_http(sock: socket.socket, target: str, proxy: Proxy, deadline: Dead
     fields = "".join(f"{name}: {value}\r\n" for name, value in proxy.headers.items())
     sock.settimeout(deadline.left())
     sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{fields}\r\n".encode())
-    bounded, answer = _Bounded(sock, deadline), b""
+    bounded, answer = _BoundedReads(sock, deadline), b""
     while not answer.endswith(b"\r\n\r\n"):
         piece = bounded.recv(1)  # what follows the header is the exchange's
         if not piece:
@@ -176,7 +176,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         raise NotConnected(f"--exchange-ca {ca_file} cannot be read: {error.strerror}.") from error
 
 
-class _Bounded:
+class _BoundedReads:
     """A socket during a handshake: each of its reads must be over by the deadline, and all of them are short."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:

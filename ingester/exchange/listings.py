@@ -47,7 +47,7 @@ class _Source(msgspec.Struct, frozen=True):
     short_since: float | None = None
 
 
-class _Pair(msgspec.Struct, frozen=True):
+class _ListedPair(msgspec.Struct, frozen=True):
     status: str
     base: str
     quote: str
@@ -57,7 +57,7 @@ class _Pair(msgspec.Struct, frozen=True):
 
 class _Content(msgspec.Struct):
     sources: dict[str, _Source] = {}
-    symbols: dict[str, _Pair] = {}
+    symbols: dict[str, _ListedPair] = {}
 
 
 class KeptListing:
@@ -106,7 +106,7 @@ class KeptListing:
                 before = symbols.get(symbol)
                 # What is tried out on this machine does not change what a real exchange said.
                 if before is None or before.source == source or not _is_local(source) or _is_local(before.source):
-                    symbols[symbol] = _Pair(each.status, each.base, each.quote, source)
+                    symbols[symbol] = _ListedPair(each.status, each.base, each.quote, source)
         self._content = _Content(sources, symbols)
         if self._content != old:
             self.write()

@@ -1,7 +1,7 @@
 """All connections together: subscribes, decodes what comes, lets each snapshot pass once.
 
-Everything here runs in the pump's thread, so nothing needs a lock. `track.py` has the rule by which snapshots pass and
-what counts as a gap, `link.py` how connections are watched and replaced, `roster.py` which pairs they carry.
+Everything here runs in the feed thread, so nothing needs a lock. `gap_detector.py` has the rule by which books pass
+and what is a gap, `slot.py` watches connections and replaces them, `subscriptions.py` knows which pairs they carry.
 
 What is not stored is quarantined: a frame that is no book, a crossed book, a book of a stream nobody asked for. It is
 counted, it is an event, it never ends a thread, and its symbol has a gap unless a sound copy comes. Thin and empty
@@ -14,17 +14,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import length_hint
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
-from ingester.connection.connection import Leg
-from ingester.connection.slot import SILENT_NS, Link
-from ingester.connection.subscriptions import Roster
-from ingester.connection.websocket import Arrival, Frames, Lost, Opened, Stream
+from ingester.connection.connection import Connection
+from ingester.connection.slot import STALE_AFTER_NS, ConnectionSlot
+from ingester.connection.subscriptions import SubscriptionManager
+from ingester.connection.websocket import Arrival, Frames, Lost, Opened, WebSocketThread
 from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import binance_spot
 from ingester.metrics import FeedMetrics
-from ingester.sequence.gap_detector import Track
-from ingester.sequence.monitor import Continuity
+from ingester.sequence.gap_detector import GapDetector
+from ingester.sequence.monitor import SequenceMonitor
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ GARBLED_PER_TICK = 20
 """A frame of an unknown symbol puts all symbols of its connection in doubt; of a flood of them only the first do."""
 
 
-MakeStream = Callable[[str, deque[Arrival]], Stream]
+MakeStream = Callable[[str, deque[Arrival]], WebSocketThread]
 
 
 class Feed:
@@ -54,7 +54,7 @@ class Feed:
 
     def __init__(
         self,
-        continuity: Continuity,
+        monitor: SequenceMonitor,
         keep_every: int,
         copies: int,
         life_ns: Callable[[], int],
@@ -72,43 +72,47 @@ class Feed:
         self._now = now
         self._metrics = metrics
         self._on_event = on_event
-        self.continuity = continuity
+        self.monitor = monitor
         self._inbox: deque[Arrival] = deque()
         self._requests = 0  # ids given to requests so far
-        self._asked: dict[int, Stream] = {}  # requests not yet answered
+        self._asked: dict[int, WebSocketThread] = {}  # requests not yet answered
         self._begun = False  # whether the common first second has come
         self._started_ns = 0
         self._begin_ns = 0  # when the first subscriptions go out, once known
         self._ended = False
         self._tick_ns = 0  # when the next look after connections and symbols is due
         self._polled_ns = now()  # when `poll` was last called
-        self._lost_ns: dict[Link, int] = {}  # links that deliver nothing, since when
-        self._legs: dict[Stream, Leg] = {}
+        self._lost_ns: dict[ConnectionSlot, int] = {}  # slots that deliver nothing, since when
+        self._connections: dict[WebSocketThread, Connection] = {}
 
-        def make_link(label: str, names: list[bytes], twins: list[Link]) -> Link:
-            tracks = continuity.tracks
-            return Link(label, names, twins, tracks, self._open_leg, self._request, life_ns, metrics, on_event)
+        def make_slot(label: str, names: list[bytes], peers: list[ConnectionSlot]) -> ConnectionSlot:
+            detectors = monitor.detectors
+            return ConnectionSlot(
+                label, names, peers, detectors, self._open_connection, self._request, life_ns, metrics, on_event
+            )
 
-        self._roster = Roster(continuity, copies, make_link, self._legs.values)
+        self._subscriptions = SubscriptionManager(monitor, copies, make_slot, self._connections.values)
 
     @property
     def connected(self) -> int:
-        """Connections that stand now."""
-        return sum(link.leg.opened_ns is not None for link in self._roster.links)
+        """Connections that are open now."""
+        return sum(slot.connection.opened_ns is not None for slot in self._subscriptions.slots)
 
     @property
     def connections(self) -> int:
         """Connections there should be."""
-        return len(self._roster.links)
+        return len(self._subscriptions.slots)
 
     @property
     def pairs(self) -> int:
         """Pairs that are recorded now."""
-        return len(self.continuity.tracks)
+        return len(self.monitor.detectors)
 
     def connection_states(self) -> list[tuple[str, int | None, int | None]]:
         """Of each connection its label, since when it stands and since when it delivers nothing (ns); any thread."""
-        return [(link.label, link.leg.opened_ns, self._lost_ns.get(link)) for link in list(self._roster.links)]
+        return [
+            (slot.label, slot.connection.opened_ns, self._lost_ns.get(slot)) for slot in list(self._subscriptions.slots)
+        ]
 
     @property
     def pending(self) -> bool:
@@ -124,20 +128,20 @@ class Feed:
         """Opens all connections; they subscribe together at a full second."""
         self._started_ns = self._now()
         self._begin_ns = next_full_second(self._started_ns + START_PATIENCE_NS)
-        for stream in self._legs:
+        for stream in self._connections:
             stream.start()
 
-    def add(self, wishes: Mapping[str, str]) -> None:
+    def add(self, requested: Mapping[str, str]) -> None:
         """Has more symbols recorded, each for a reason, from the next full second on."""
-        self._roster.add(wishes, self._now(), self._begun)
+        self._subscriptions.add(requested, self._now(), self._begun)
 
-    def remove(self, wishes: Mapping[str, str]) -> None:
+    def remove(self, requested: Mapping[str, str]) -> None:
         """Has symbols no longer recorded, each for a reason, from now on."""
-        self._roster.remove(wishes, self._now())
+        self._subscriptions.remove(requested, self._now())
 
-    def poll(self) -> list[Snapshot]:
+    def poll(self) -> list[OrderBook]:
         """Takes what has arrived, in its order, and gives the snapshots that pass; `pending` tells of more."""
-        snapshots: list[Snapshot] = []
+        snapshots: list[OrderBook] = []
         inbox, frames = self._inbox, 0
         while inbox and len(snapshots) < STEP_SNAPSHOTS and frames < MOST_FRAMES:
             arrival = inbox.popleft()
@@ -170,46 +174,46 @@ class Feed:
         if not self._begun and now >= self._begin_ns:
             self._begin(now)
         if self._begun and not self._ended:
-            self._roster.admit(now)
+            self._subscriptions.admit(now)
         if now >= self._tick_ns and not self._ended:
             self._tick_ns = now + TICK_NS
             self._tick(now)
 
-    def complete_until(self) -> int:
+    def watermark(self) -> int:
         """All that was received before this time is in the inbox, or was taken from it. See `Intake`."""
         now = self._now()
-        return min((stream.reading_ns or now for stream in self._legs), default=now)
+        return min((stream.reading_ns or now for stream in self._connections), default=now)
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
-        for leg in self._legs.values():
-            if leg.subscribed_ns is not None:
-                self._request("UNSUBSCRIBE", leg.stream, leg.link.names)
+        for connection in self._connections.values():
+            if connection.subscribed_ns is not None:
+                self._request("UNSUBSCRIBE", connection.stream, connection.slot.names)
         self._ended = True
 
     def unanswered(self) -> bool:
         """Whether a standing connection still owes an answer to a request."""
-        standing = {leg.stream for leg in self._legs.values() if leg.opened_ns is not None}
+        standing = {connection.stream for connection in self._connections.values() if connection.opened_ns is not None}
         return any(stream in standing for stream in self._asked.values())
 
     def stop(self, timeout: float) -> None:
         """Closes all connections, waits for their threads, and records the gaps that are not over."""
         self._ended = True
-        streams = list(self._legs)
+        streams = list(self._connections)
         for stream in streams:
             stream.stop()
         ends = time.monotonic() + timeout
         for stream in streams:
             stream.join(max(0.0, ends - time.monotonic()))
 
-    def _open_leg(self, link: Link) -> Leg:
-        stream = self._make_stream(link.label, self._inbox)
-        self._legs[stream] = leg = Leg(link, stream)
+    def _open_connection(self, slot: ConnectionSlot) -> Connection:
+        stream = self._make_stream(slot.label, self._inbox)
+        self._connections[stream] = connection = Connection(slot, stream)
         if self._begin_ns:  # else `start` does it
             stream.start()
-        return leg
+        return connection
 
-    def _request(self, method: str, stream: Stream, names: Sequence[bytes]) -> dict[bytes, int]:
+    def _request(self, method: str, stream: WebSocketThread, names: Sequence[bytes]) -> dict[bytes, int]:
         texts = [name.decode() for name in names]
         first, last = self._requests + 1, self._requests
         for last, text in binance_spot.requests(method, texts, first):
@@ -220,177 +224,189 @@ class Feed:
 
     def _begin(self, now: int) -> None:
         self._begun = True
-        down = [link for link in self._roster.links if all(twin.leg.opened_ns is None for twin in link.twins)]
-        self.continuity.miss_since(self._started_ns, {name for link in down for name in link.names})
-        self.continuity.begin(now)
-        for leg in self._legs.values():
-            if leg.opened_ns is not None:
-                leg.link.subscribe(leg, now)
+        down = [
+            slot for slot in self._subscriptions.slots if all(peer.connection.opened_ns is None for peer in slot.peers)
+        ]
+        self.monitor.miss_since(self._started_ns, {name for slot in down for name in slot.names})
+        self.monitor.begin(now)
+        for connection in self._connections.values():
+            if connection.opened_ns is not None:
+                connection.slot.subscribe(connection, now)
 
     def _on_opened(self, opened: Opened) -> None:
-        leg = self._legs[opened.stream]
-        link = leg.link
-        if link.closed:
+        connection = self._connections[opened.stream]
+        slot = connection.slot
+        if slot.closed:
             return
-        link.opened(leg, opened.at_ns)
+        slot.opened(connection, opened.at_ns)
         self._metrics.connects += 1
-        self._metrics.reconnects += link in self._lost_ns
-        log.info("connection %s stands", link.label)
-        self._on_event(Event(opened.at_ns, "connected", connection=link.label))
+        self._metrics.reconnects += slot in self._lost_ns
+        log.info("connection %s is open", slot.label)
+        self._on_event(Event(opened.at_ns, "connected", connection=slot.label))
         if self._begun:
-            link.subscribe(leg, self._now())
+            slot.subscribe(connection, self._now())
         elif self.connected == self.connections:
             self._begin_ns = min(self._begin_ns, next_full_second(self._now()))
 
     def _on_lost(self, lost: Lost) -> None:
-        leg = self._legs[lost.stream]
-        link, stood = leg.link, leg.opened_ns is not None
+        connection = self._connections[lost.stream]
+        slot, stood = connection.slot, connection.opened_ns is not None
         self._asked = {request: asked for request, asked in self._asked.items() if asked is not lost.stream}
         if lost.final:
-            del self._legs[lost.stream]
+            del self._connections[lost.stream]
             return
-        if self._ended or link.closed:
+        if self._ended or slot.closed:
             return
         self._metrics.losses += 1
         self._metrics.region_refused |= lost.status == 451
         if not stood:
             self._metrics.failed_attempts += 1
             self._metrics.last_failure = lost.reason
-            if link.failed(lost.reason):
-                again = f" (the {link.failures}. time in a row)" if link.failures > 1 else ""
+            if slot.failed(lost.reason):
+                again = f" (the {slot.failures}. time in a row)" if slot.failures > 1 else ""
                 log.warning(
                     "connection %s: attempt failed%s: %s; it is tried again. `ingester doctor` checks the way there",
-                    *(link.label, again, lost.reason),
+                    *(slot.label, again, lost.reason),
                 )
             return
-        log.warning("connection %s lost: %s", link.label, lost.reason)
-        self._on_event(Event(lost.at_ns, "disconnected", connection=link.label, detail=lost.reason))
-        serving = leg is link.leg
-        link.lost(leg, lost.at_ns, PROCESS_PAUSED if lost.paused else "")
-        if serving and link.leg is leg:
-            self._lost_ns.setdefault(link, lost.at_ns)
+        log.warning("connection %s lost: %s", slot.label, lost.reason)
+        self._on_event(Event(lost.at_ns, "disconnected", connection=slot.label, detail=lost.reason))
+        serving = connection is slot.connection
+        slot.lost(connection, lost.at_ns, PROCESS_PAUSED if lost.paused else "")
+        if serving and slot.connection is connection:
+            self._lost_ns.setdefault(slot, lost.at_ns)
 
-    def _take(self, frames: Frames, snapshots: list[Snapshot]) -> None:
-        leg, payloads = self._legs[frames.stream], iter(frames.payloads)
+    def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
+        connection, payloads = self._connections[frames.stream], iter(frames.payloads)
         while True:
             try:
-                self._take_all(payloads, leg, frames.receive_ns, snapshots)
+                self._take_all(payloads, connection, frames.receive_ns, snapshots)
                 return
             except Exception as error:  # a bug; it costs one frame, and the others of this read go on
-                log.exception("connection %s: a frame could not be taken in", leg.link.label)
+                log.exception("connection %s: a frame could not be taken in", connection.slot.label)
                 payload = frames.payloads[-1 - length_hint(payloads)]
-                self.continuity.lose(payload, leg.link.names)
-                self._quarantine(leg, frames.receive_ns, f"{type(error).__name__}: {error}")
+                self.monitor.lose(payload, connection.slot.names)
+                self._quarantine(connection, frames.receive_ns, f"{type(error).__name__}: {error}")
 
-    def _take_all(self, payloads: Iterator[bytes], leg: Leg, receive_ns: int, snapshots: list[Snapshot]) -> None:
-        tracks, metrics, head_of = self.continuity.tracks, self._metrics, binance_spot.head
-        ids = leg.ids
+    def _take_all(
+        self, payloads: Iterator[bytes], connection: Connection, receive_ns: int, snapshots: list[OrderBook]
+    ) -> None:
+        detectors, metrics, head_of = self.monitor.detectors, self._metrics, binance_spot.head
+        ids = connection.ids
         for payload in payloads:
             head = head_of(payload)
             restarts = False
             if head is not None:
                 name, update_id = head[1], int(head[2])
-                track = tracks.get(name)
-                if track is not None and update_id <= track.update_id:  # most copies end here, not decoded
-                    restarts = update_id < track.update_id and track.restarted(update_id, leg, ids.get(name, -1))
+                detector = detectors.get(name)
+                if detector is not None and update_id <= detector.update_id:  # most copies end here, not decoded
+                    restarts = update_id < detector.update_id and detector.restarted(
+                        update_id, connection, ids.get(name, -1)
+                    )
                     ids[name] = update_id
                     if not restarts:
-                        self._drop(track, update_id)
+                        self._drop(detector, update_id)
                         continue
             message = binance_spot.decode(payload)
-            if not isinstance(message, binance_spot.Book):
-                self._answer(message, leg, receive_ns, payload)
+            if not isinstance(message, binance_spot.BookMessage):
+                self._answer(message, connection, receive_ns, payload)
                 continue
             name = message.stream.encode()
-            track = tracks.get(name)
-            if track is None:
-                if name in leg.parted:  # was on its way when the pair went
+            detector = detectors.get(name)
+            if detector is None:
+                if name in connection.unsubscribing:  # was on its way when the pair went
                     continue
-                self._quarantine(leg, receive_ns, f"a stream nobody asked for: {message.stream}")
+                self._quarantine(connection, receive_ns, f"a stream nobody asked for: {message.stream}")
                 continue
             partial = message.data
             update_id = partial.update_id
             before_id = ids.get(name, -1)
             ids[name] = update_id
-            if update_id <= track.update_id:
-                if not restarts and (update_id == track.update_id or not track.restarted(update_id, leg, before_id)):
-                    self._drop(track, update_id)
+            if update_id <= detector.update_id:
+                if not restarts and (
+                    update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
+                ):
+                    self._drop(detector, update_id)
                     continue
-            elif update_id >= track.ceiling and track.held(update_id):
-                track.quarantine(None)
-                self._quarantine(leg, receive_ns, f"update id {update_id} after {track.update_id}", track.symbol)
+            elif update_id >= detector.ceiling and detector.held(update_id):
+                detector.quarantine(None)
+                self._quarantine(
+                    connection, receive_ns, f"update id {update_id} after {detector.update_id}", detector.symbol
+                )
                 continue
             if binance_spot.is_crossed(partial):
-                track.quarantine(update_id)
-                self._quarantine(leg, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", track.symbol)
+                detector.quarantine(update_id)
+                self._quarantine(
+                    connection, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", detector.symbol
+                )
                 continue
-            if update_id < track.update_id:
-                self.continuity.restarted(track, update_id, receive_ns)
-            before_ns = track.receive_ns
-            gap = track.accept(receive_ns, update_id)
+            if update_id < detector.update_id:
+                self.monitor.restarted(detector, update_id, receive_ns)
+            before_ns = detector.receive_ns
+            gap = detector.accept(receive_ns, update_id)
             if gap is not None:
-                self.continuity.record(gap, track)
-            elif before_id < 0 and track.count > 1:
-                track.join(before_ns)
-            if (track.count - 1) % self._keep_every:
+                self.monitor.record(gap, detector)
+            elif before_id < 0 and detector.count > 1:
+                detector.join(before_ns)
+            if (detector.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue
             metrics.snapshots += 1
-            snapshots.append(Snapshot(track.symbol, track.receive_ns, update_id, partial.bids, partial.asks))
+            snapshots.append(OrderBook(detector.symbol, detector.receive_ns, update_id, partial.bids, partial.asks))
 
     def _drop_large(self, frames: Frames) -> None:
         """Quarantines what is too large for a book."""
-        leg = self._legs[frames.stream]
+        connection = self._connections[frames.stream]
         for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
             frames.payloads.remove(payload)
             what = binance_spot.Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
-            self._answer(what, leg, frames.receive_ns, payload)
+            self._answer(what, connection, frames.receive_ns, payload)
 
-    def _drop(self, track: Track, update_id: int) -> None:
+    def _drop(self, detector: GapDetector, update_id: int) -> None:
         """A copy, or one that comes too late."""
         self._metrics.copies += 1
-        if update_id < track.joint_id and (gap := track.late(update_id)):
-            self.continuity.record(gap, track)
+        if update_id < detector.handover_id and (gap := detector.late(update_id)):
+            self.monitor.record(gap, detector)
 
-    def _answer(self, message: binance_spot.Message, leg: Leg, receive_ns: int, payload: bytes) -> None:
-        label = leg.link.label
+    def _answer(self, message: binance_spot.Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
+        label = connection.slot.label
         if isinstance(message, binance_spot.Acknowledged):
             self._asked.pop(message.id, None)
-            leg.acknowledged(message.id, receive_ns)
+            connection.acknowledged(message.id, receive_ns)
         elif isinstance(message, binance_spot.Refused):
             self._metrics.refused += 1
-            leg.refusals += 1
+            connection.refusals += 1
             if message.id is not None:
                 self._asked.pop(message.id, None)
-            if leg.refusals <= REFUSALS_TOLD or leg.refusals & (leg.refusals - 1) == 0:
+            if connection.refusals <= REFUSALS_TOLD or connection.refusals & (connection.refusals - 1) == 0:
                 detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
                 self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, binance_spot.ShuttingDown):
-            if not leg.shutting_down:
-                leg.shutting_down = True
+            if not connection.shutting_down:
+                connection.shutting_down = True
                 log.warning("connection %s: the exchange announces its shutdown", label)
                 self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
-                leg.link.shutdown_announced(leg, receive_ns)
+                connection.slot.shutdown_announced(connection, receive_ns)
         elif isinstance(message, binance_spot.Malformed):
-            names = leg.link.names if leg.garbled < GARBLED_PER_TICK else ()
-            leg.garbled += not self.continuity.doubt(payload, names)
-            self._quarantine(leg, receive_ns, message.reason)
+            names = connection.slot.names if connection.garbled < GARBLED_PER_TICK else ()
+            connection.garbled += not self.monitor.suspect(payload, names)
+            self._quarantine(connection, receive_ns, message.reason)
 
-    def _quarantine(self, leg: Leg, receive_ns: int, reason: str, symbol: str = "") -> None:
-        metrics, label, reason = self._metrics, leg.link.label, reason[:LONGEST_DETAIL]
+    def _quarantine(self, connection: Connection, receive_ns: int, reason: str, symbol: str = "") -> None:
+        metrics, label, reason = self._metrics, connection.slot.label, reason[:LONGEST_DETAIL]
         metrics.malformed += 1
         if metrics.malformed & (metrics.malformed - 1) == 0:  # at 1, 2, 4, 8, … so that a bad day does not fill the log
             log.warning("connection %s: frame not stored (the %d.): %s %s", label, metrics.malformed, symbol, reason)
             self._on_event(Event(receive_ns, "quarantined", symbol, label, reason))
 
     def _tick(self, now: int) -> None:
-        for link in self._roster.tick():
-            self._lost_ns.pop(link, None)
-        for link in self._roster.links:
-            link.tick(now)
-        doubtful = any(True for link in self._roster.links for _ in link.doubtful())
-        self.continuity.tick(now, self._begun and now > self._begin_ns + SILENT_NS, doubtful)
-        for link in [link for link in self._lost_ns if link.leg.ids]:
-            after = (now - self._lost_ns.pop(link)) / SECOND
-            log.warning("connection %s delivers again after %.1f s", link.label, after)
+        for slot in self._subscriptions.tick():
+            self._lost_ns.pop(slot, None)
+        for slot in self._subscriptions.slots:
+            slot.tick(now)
+        suspects = any(True for slot in self._subscriptions.slots for _ in slot.suspects())
+        self.monitor.tick(now, self._begun and now > self._begin_ns + STALE_AFTER_NS, suspects)
+        for slot in [slot for slot in self._lost_ns if slot.connection.ids]:
+            after = (now - self._lost_ns.pop(slot)) / SECOND
+            log.warning("connection %s delivers again after %.1f s", slot.label, after)

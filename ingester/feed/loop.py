@@ -1,9 +1,10 @@
-"""The pump: one thread that owns the feed, takes in what has arrived and hands it on to a sink.
+"""The feed thread: one thread that owns the feed, takes in what has arrived and hands it on to a sink.
 
-A grid row at time t may be made when all that was received up to t is in. That is known so: a stream's thread says
-before it reads the socket since when it does (`Stream.reading_ns`), stamps after it has read, and says that it is done
-after it has put the frames into the inbox. The pump takes the time, looks at all streams, and empties the inbox. Then
-all that was stamped before that time, or before the begin of a reading that was under way, is in: `Sink.reached`.
+A grid row at time t can be made when everything received up to t is in: that time is the watermark. A connection's
+thread publishes since when it has been reading (`WebSocketThread.reading_ns`), stamps after the read, and clears it
+after the frames are in the inbox. The feed thread takes the time, looks at all connections, and empties the inbox. Then
+everything that was stamped before that time, or before the start of a read that was in progress, is in:
+`Sink.watermark`.
 """
 
 import logging
@@ -14,29 +15,29 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND, Clock
 from ingester.config.settings import Settings
-from ingester.connection.websocket import Arrival, AttemptLimit, Stream
+from ingester.connection.websocket import Arrival, AttemptLimit, WebSocketThread
 from ingester.errors import ExchangeError
 from ingester.events import Event
 from ingester.exchange import binance_spot
 from ingester.exchange.pairs import fetch_listings
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
-from ingester.sequence.monitor import Continuity
+from ingester.sequence.monitor import SequenceMonitor
 from ingester.threads import SupervisedThread
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1
-"""So often the pump looks after the clock where nothing arrives."""
+"""So often the feed thread looks after the clock where nothing arrives."""
 MOST_PORTIONS = 1000
 LOOK_SECONDS, MOST_LOOKS = 0.0002, 20
-"""In a burst, the pump looks so often, at most so many times, whether streams still put something into the inbox."""
+"""In a burst, the feed thread looks so often, so many times at most, whether more arrives in the inbox."""
 STEP_SECONDS = 0.2
-"""After so long the pump looks whether it is to stop, however much is left."""
+"""After so long the feed thread looks whether it is to stop, however much is left."""
 GOODBYE_SECONDS, CLOSE_SECONDS = 1.0, 0.4
 """How long to wait for the exchange to confirm an unsubscription, and for the connections to close."""
 END_SECONDS = 1.6
@@ -44,9 +45,9 @@ END_SECONDS = 1.6
 
 
 class Sink(Protocol):
-    """Where the pump brings things; all calls come from its thread."""
+    """Where the feed thread brings things; all calls come from its thread."""
 
-    def take(self, snapshots: list[Snapshot]) -> None:
+    def take(self, snapshots: list[OrderBook]) -> None:
         """Snapshots that passed, in the order of arrival; never none."""
 
     def note(self, events: list[Event]) -> bool:
@@ -55,15 +56,15 @@ class Sink(Protocol):
     def changed(self, added: Collection[str], removed: Collection[str]) -> None:
         """Symbols come and go from now on."""
 
-    def reached(self, until_ns: int) -> None:
+    def watermark(self, until_ns: int) -> None:
         """All that was received before `until_ns` has been taken."""
 
     def tick(self, now: int) -> None:
         """About once a second."""
 
 
-class Intake:
-    """Feed, continuity and pump of one recording. All state of the feed belongs to the pump's thread."""
+class FeedLoop:
+    """Feed, continuity and feed thread of one recording. All state of the feed belongs to the feed thread."""
 
     def __init__(
         self,
@@ -72,24 +73,24 @@ class Intake:
         clock: Clock,
         metrics: FeedMetrics,
         limit: AttemptLimit,
-        linger_seconds: float,
+        batch_delay_seconds: float,
     ) -> None:
-        """`linger_seconds`: after something arrived, the pump waits so long for more; waking up costs more than
-        decoding a frame."""
+        """`batch_delay_seconds`: after something arrived, the feed thread waits so long for more;
+        waking up costs more than decoding a frame."""
         self.settings = settings
         self._sink = sink
         self._clock = clock
         self._metrics = metrics
         self._limit = limit
-        self._linger = linger_seconds
-        self._events: deque[Event] = deque()  # other threads add to it, only the pump takes
+        self._batch_delay = batch_delay_seconds
+        self._events: deque[Event] = deque()  # other threads add to it, only the feed thread takes
         self._changes: deque[tuple[Mapping[str, str], Mapping[str, str]]] = deque()  # other threads add to it
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._tick_ns = 0  # when the next look at the clock is due
-        self.continuity = Continuity(settings.symbols, settings.depth, self.note, self._ask)
+        self.monitor = SequenceMonitor(settings.symbols, settings.depth, self.note, self._ask)
         self.feed = Feed(
-            self.continuity,
+            self.monitor,
             settings.interval_ms // binance_spot.INTERVAL_MS,
             settings.connections,
             lambda: int(settings.rotate_seconds * random.uniform(0.9, 1.0) * SECOND),  # not all at once
@@ -98,7 +99,7 @@ class Intake:
             metrics,
             self.note,
         )
-        self._pump = SupervisedThread(self._run, "pump", self._stopping)
+        self._thread = SupervisedThread(self._run, "feed", self._stopping)
 
     def start(self, at_ns: int) -> None:
         """Starts recording, which begins at `at_ns` by the events."""
@@ -107,13 +108,13 @@ class Intake:
         what = f"{pairs}, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
         self.note(Event(at_ns, "started", detail=what))
         self.feed.start()
-        self._pump.start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Unsubscribes, takes what is on the way, and ends."""
         self._stopping.set()
         self._arrived.set()
-        self._pump.join()
+        self._thread.join()
 
     def note(self, event: Event) -> None:
         """Something happened. May be called from any thread."""
@@ -124,27 +125,29 @@ class Intake:
         self._changes.append((added, removed))
 
     def wake(self) -> None:
-        """Has the pump look at once how far it is. May be called from any thread."""
+        """Has the feed thread look at once how far it is. May be called from any thread."""
         self._arrived.set()
 
     def record_events(self) -> None:
-        """Hands on what has happened. For the pump, and for the end after it."""
+        """Hands on what has happened. For the feed thread, and for the end after it."""
         if self._events:
             events = [self._events.popleft() for _ in range(len(self._events))]
             if not self._sink.note(events):
                 self._events.extendleft(reversed(events))  # for when there is room
 
-    def _make_stream(self, name: str, inbox: deque[Arrival]) -> Stream:
+    def _make_stream(self, name: str, inbox: deque[Arrival]) -> WebSocketThread:
         exchange = self.settings.exchange
         url = binance_spot.combined_url(exchange.stream_url)
-        return Stream(name, url, inbox, self._arrived.set, self._clock.now, self._limit, ca_file=exchange.ca_file)
+        return WebSocketThread(
+            name, url, inbox, self._arrived.set, self._clock.now, self._limit, ca_file=exchange.ca_file
+        )
 
     def _run(self) -> None:
         arrived, stopping = self._arrived, self._stopping
         while not stopping.is_set():
             if arrived.wait(IDLE_SECONDS):
-                if self._linger:
-                    stopping.wait(self._linger)
+                if self._batch_delay:
+                    stopping.wait(self._batch_delay)
                 arrived.clear()
             self._step()
         ended_ns = self._clock.now()  # what does not come after this was not asked for
@@ -162,9 +165,9 @@ class Intake:
         at_ns = ended_ns
         if self.feed.pending:
             log.warning("%d reads that arrived before the end could not be taken in any more", self.feed.waiting)
-            self.continuity.miss_all()
+            self.monitor.miss_all()
             at_ns = self._clock.now()
-        self.continuity.close(at_ns)
+        self.monitor.close(at_ns)
         now = self._clock.now()
         self.note(Event(now, "stopped", detail=f"{self._metrics.snapshots} rows received"))
         if not self.feed.pending:  # else a book of what is left would come after its gap
@@ -173,13 +176,13 @@ class Intake:
 
     def _step(self) -> None:
         """Takes in what has arrived, in small portions; comes back in between, however much there is."""
-        until_ns, ends = self.feed.complete_until(), time.monotonic() + STEP_SECONDS
+        until_ns, ends = self.feed.watermark(), time.monotonic() + STEP_SECONDS
         for number in range(MOST_PORTIONS):
-            if number == 1 and not self._linger:
+            if number == 1 and not self._batch_delay:
                 self._let_streams_read()
             self._take_portion()
             if not self.feed.pending:
-                self._sink.reached(until_ns)
+                self._sink.watermark(until_ns)
                 return
             if time.monotonic() > ends:
                 self._arrived.set()
@@ -202,14 +205,14 @@ class Intake:
         except Exception:  # a bug must not end the recording: say it and go on with the next arrival
             log.exception("what arrived could not be taken in")
 
-    def _hand_on(self, snapshots: list[Snapshot]) -> None:
+    def _hand_on(self, snapshots: list[OrderBook]) -> None:
         if not snapshots:
             return
         try:
             self._sink.take(snapshots)
         except Exception:
             log.exception("%d books could not be handed on", len(snapshots))
-            self.continuity.not_taken_in(snapshots, self._clock.now())
+            self.monitor.not_taken_in(snapshots, self._clock.now())
 
     def _follow_changes(self) -> None:
         while self._changes:
@@ -229,7 +232,7 @@ class Intake:
         if leapt := self._clock.leapt_ns:
             log.warning("the wall clock is %.3f s ahead; receive times follow it at once", leapt / SECOND)
             self.note(Event(now, "clock_step", detail=f"{leapt / SECOND:+.3f} s, followed at once"))
-            self.continuity.clock_set(now + leapt)
+            self.monitor.clock_set(now + leapt)
         elif step:
             log.warning("the wall clock was set by %+.3f s; receive times follow it slowly", step / SECOND)
             self.note(Event(now, "clock_step", detail=f"{step / SECOND:+.3f} s"))
@@ -240,7 +243,7 @@ class Intake:
         def run() -> None:
             try:
                 listed = fetch_listings(self.settings.exchange)
-                self.continuity.answer({symbol: listing.status for symbol, listing in listed.items()})
+                self.monitor.answer({symbol: listing.status for symbol, listing in listed.items()})
             except ExchangeError as error:
                 log.warning("the exchange cannot be asked about silent pairs: %s", error)
             except Exception:  # a bug: the next question is asked all the same

@@ -1,7 +1,8 @@
 """The live record: what the feed lets pass, in memory, for readers in this process.
 
-The pump writes (`take`, `note`, `reached`), any other thread reads; nobody waits for anybody. Each pair has a ring of
-rows here, or, which costs next to nothing, only its newest book. Of pairs that it does not know it keeps nothing.
+The feed thread writes (`take`, `note`, `watermark`), any other thread reads; nobody waits for anybody. Each pair has
+a ring of rows here, or, which costs next to nothing, only its newest book. Of pairs that it does not know it keeps
+nothing.
 """
 
 import difflib
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import UnknownPair, UsageError
 from ingester.events import Event
 from ingester.exchange.pairs import normal
@@ -23,10 +24,10 @@ MOST_EVENTS = 10_000
 
 TELL_ROWS = 1_000
 """Who waits for rows is woken when all that arrived is in, and after so many at the latest: in a burst, readers would
-take turns with the pump, which would take in everything later."""
+take turns with the feed thread, which would take in everything later."""
 
 
-class Bells:
+class Notifier:
     """Those who wait for something: events that are set when it comes."""
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Bells:
         return end
 
 
-class Record:
+class LiveBuffer:
     """The last rows, or newest books, of its pairs, and what else happened."""
 
     def __init__(self, symbols: Iterable[str], depth: int, rows: int = 0) -> None:
@@ -66,22 +67,22 @@ class Record:
         self.pairs: tuple[str, ...] = ()
         self.rings: Mapping[str, Ring] = {}
         """The rows of each pair; of none with `rows` 0."""
-        self.on_rows, self.on_events, self.on_progress = Bells(), Bells(), Bells()
+        self.on_rows, self.on_events, self.on_progress = Notifier(), Notifier(), Notifier()
         """Rung when rows have come, events have been noted, `until_ns` has risen; and all at the end."""
         self.events_noted = 0
         self.until_ns = 0
         """All that was received before this time is in; see `Intake`."""
         self._rows = rows
         self._untold = 0  # rows of which those who wait have not heard
-        self._newest: dict[str, Snapshot | None] = {}  # where there are no rings; books that stay cost more than rows
+        self._newest: dict[str, OrderBook | None] = {}  # where there are no rings; books that stay cost more than rows
         self._events: deque[tuple[int, Event]] = deque(maxlen=MOST_EVENTS)
         self._hidden: dict[str, int] = {}  # rows before this number were cleared
         self.add(symbols)
 
-    # what the pump calls
+    # what the feed thread calls
 
-    def take(self, snapshots: Sequence[Snapshot]) -> None:
-        """Takes in what has passed; who waits for it is woken by `reached`, or where there is much of it."""
+    def take(self, snapshots: Sequence[OrderBook]) -> None:
+        """Takes in what has passed; who waits for it is woken by `watermark`, or where there is much of it."""
         if self._rows:
             rings = self.rings
             for snapshot in snapshots:
@@ -110,7 +111,7 @@ class Record:
         self.remove(removed)
         self.add(added)
 
-    def reached(self, until_ns: int) -> None:
+    def watermark(self, until_ns: int) -> None:
         """All that was received before `until_ns` is in, and nothing more is waiting."""
         if self._untold:
             self._tell()
@@ -172,7 +173,7 @@ class Record:
         """Whether more may come."""
         return not self.closed.is_set()
 
-    def newest(self, symbol: str) -> Snapshot | None:
+    def newest(self, symbol: str) -> OrderBook | None:
         """The newest book of a pair, where no rows are kept; None before the first."""
         return self._newest.get(symbol)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ingester.events import Event
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 from ingester.live.consumer import Consumer
 from ingester.live.ring import Row
 from ingester.threads import SupervisedThread
@@ -63,7 +63,7 @@ class Callback:
             pass
 
 
-def on_snapshots(record: Record, consumer: Consumer, function: OnSnapshot) -> Callback:
+def on_snapshots(record: LiveBuffer, consumer: Consumer, function: OnSnapshot) -> Callback:
     """Has a function called with each row that the consumer is to see: `function(pair, row)`."""
 
     def deliver(callback: Callback) -> bool:
@@ -81,7 +81,7 @@ def on_snapshots(record: Record, consumer: Consumer, function: OnSnapshot) -> Ca
     return Callback(consumer.name, deliver)
 
 
-def on_events(record: Record, name: str, function: OnEvent) -> Callback:
+def on_events(record: LiveBuffer, name: str, function: OnEvent) -> Callback:
     """Has a function called with each event from now on: `function(event)`."""
     bell = threading.Event()
     record.on_events.add(bell)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ingester.grid import Floats, Nanoseconds
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 from ingester.live.ring import Ring
 
 
@@ -30,7 +30,7 @@ class Consumer:
     """
 
     def __init__(
-        self, record: Record, name: str, symbols: Sequence[str] | None, close: "Callable[[Consumer], None]"
+        self, record: LiveBuffer, name: str, symbols: Sequence[str] | None, close: "Callable[[Consumer], None]"
     ) -> None:
         """`symbols` None: all pairs, with those that are added later. `close` hears when it ends."""
         self.name = name

@@ -3,7 +3,7 @@
 Rows are numbered from 0 as they come; row n lies in slot n modulo the slots. The writer says which row it begins
 (`_begun`) before it touches the slot, and counts it (`count`) when it is whole. A reader copies slots first and looks
 at `_begun` afterwards: what may have been overwritten meanwhile is dropped from the copy, as if it had been read a
-little later. So no row is ever half old and half new, and no reader holds up the writer, which is the pump.
+little later. So no row is ever half old and half new, and no reader holds up the writer, which is the feed thread.
 """
 
 import struct
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ingester.book import Level, Snapshot
+from ingester.book import Level, OrderBook
 from ingester.grid import Floats, Nanoseconds
 from ingester.sequence.gap_detector import RESOLUTION_NS
 
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     values: Floats
 
 
-class Rows(NamedTuple):
+class RingRows(NamedTuple):
     """Rows of one pair, oldest first: receive times (n,) in ns since 1970 (UTC), and values (n, 4 x depth)."""
 
     times: Nanoseconds
@@ -73,7 +73,7 @@ class Ring:
         self._bytes = memoryview(written.view(np.uint8))  # type: ignore[arg-type]
         self._write = struct.Struct(f"=q{4 * depth}d")
 
-    def put(self, snapshot: Snapshot) -> None:
+    def put(self, snapshot: OrderBook) -> None:
         """Takes in the next row, with its time as the table has it. For one thread only."""
         _, receive_ns, _, bids, asks = snapshot
         values = flat(bids, asks, self._depth)
@@ -84,7 +84,7 @@ class Ring:
         write.pack_into(self._bytes, at, receive_ns - receive_ns % RESOLUTION_NS, *values)
         self.count = number + 1
 
-    def read(self, first: int, stop: int | None = None) -> tuple[int, Rows]:
+    def read(self, first: int, stop: int | None = None) -> tuple[int, RingRows]:
         """Copies the rows from number `first` until before `stop` (None: the newest included) that are still kept.
 
         Also gives the number of the first of them; where that is greater than `first`, those between are lost.
@@ -93,7 +93,7 @@ class Ring:
         first = min(max(first, self.count - self.rows), stop)
         times, values = self._copy(self._times, first, stop), self._copy(self._values, first, stop)
         lost = min(max(0, self._begun - self._slots - first), stop - first)
-        return first + lost, Rows(times[lost:], values[lost:])
+        return first + lost, RingRows(times[lost:], values[lost:])
 
     def oldest(self) -> int:
         """Number of the oldest row that is kept."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from ingester.errors import UsageError
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 from ingester.live.callbacks import Callback, OnEvent, OnSnapshot, on_events, on_snapshots
 from ingester.live.consumer import Consumer
 
@@ -13,10 +13,10 @@ PATIENCE_SECONDS = 2.0
 """How long the end waits for callbacks to take what is left."""
 
 
-class Audience:
+class Subscribers:
     """Who follows a record. Methods may be called from any thread, by callbacks too."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: LiveBuffer) -> None:
         self._record = record
         self._lock = threading.Lock()
         self._consumers: dict[str, Consumer] = {}

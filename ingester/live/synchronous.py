@@ -13,7 +13,7 @@ import numpy as np
 from ingester.clock import SECOND, Now
 from ingester.errors import FellBehind
 from ingester.grid import LOOK_BACK_NS, Sampler, grid
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 from ingester.live.ring import Ring, Row
 from ingester.sequence.gap_detector import RESOLUTION_NS
 
@@ -21,12 +21,12 @@ MOST_AT_ONCE = 64
 """Grid rows that are made at once for a reader who is late."""
 
 
-class Aligned:
+class SynchronousRows:
     """Iterates over grid rows; ends when the recorder has stopped and all rows up to then were given."""
 
     def __init__(
         self,
-        record: Record,
+        record: LiveBuffer,
         symbols: Sequence[str],
         every_ns: int,
         max_age_ns: int,
@@ -34,7 +34,7 @@ class Aligned:
         now: Now,
         wake: Callable[[], None],
     ) -> None:
-        """`wake` has the pump look how far it is."""
+        """`wake` has the feed thread look how far it is."""
         self.pairs = tuple(symbols)
         """In the order in which rows hold them."""
         self._record = record
@@ -49,7 +49,7 @@ class Aligned:
         self._ready: deque[Row] = deque()
         self._ended = False
 
-    def __iter__(self) -> "Aligned":
+    def __iter__(self) -> "SynchronousRows":
         return self
 
     def __next__(self) -> Row:

@@ -29,7 +29,7 @@ import msgspec
 
 from ingester.events import RESTART
 from ingester.exchange.binance_spot import EXCHANGES, SIMULATOR
-from ingester.monitoring.report import Connecting, Connection, Problem, RecentGaps, Report
+from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Report
 from ingester.words import counted
 
 GIB = 1 << 30
@@ -41,7 +41,7 @@ THREAD_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class AlertLimits:
     """From where on something is wrong; seconds and bytes."""
 
     wait: float = 60.0
@@ -53,14 +53,14 @@ class Limits:
     clock: float = 1.0
 
 
-def problems_of(report: Report, limits: Limits) -> list[Problem]:
+def problems_of(report: Report, limits: AlertLimits) -> list[Problem]:
     """What is wrong with a recorder by its own report, the critical ones first."""
     found = [*_connections(report, limits), *_gaps(report, limits), *_rows(report, limits), *_disk(report, limits)]
     found += _threads(report)
     return sorted(found, key=lambda problem: problem.severity)
 
 
-def _connections(report: Report, limits: Limits) -> Iterator[Problem]:
+def _connections(report: Report, limits: AlertLimits) -> Iterator[Problem]:
     places, age = report.connections, (report.at - report.started).total_seconds()
     if report.gaps.halted_pairs >= report.pairs:  # then nothing can come over one that stands
         places = [msgspec.structs.replace(each, silent_seconds=None) if each.age_seconds else each for each in places]
@@ -94,11 +94,11 @@ def _way(exchange: str) -> str:
     )
 
 
-def _down(connection: Connection) -> bool:
+def _down(connection: ConnectionReport) -> bool:
     return connection.age_seconds is None or connection.silent_seconds is not None
 
 
-def _gaps(report: Report, limits: Limits) -> Iterator[Problem]:
+def _gaps(report: Report, limits: AlertLimits) -> Iterator[Problem]:
     gaps = report.gaps
     if gaps.open_pairs and gaps.open_seconds > limits.gap:
         whole = gaps.open_pairs + gaps.halted_pairs >= report.pairs
@@ -107,7 +107,7 @@ def _gaps(report: Report, limits: Limits) -> Iterator[Problem]:
             "critical" if whole else "warning",
             f"{gaps.open_pairs} of {report.pairs} pairs ({_some(gaps.open_named, gaps.open_pairs)}) bring no books, "
             f"for up to {duration_text(gaps.open_seconds)}",
-            "look whether the exchange trades them; they are subscribed anew by themselves",
+            "look whether the exchange trades them; they are subscribed again by themselves",
         )
     long = [each for each in gaps.recent if each.longest_seconds > limits.gap and not _is_meant(each, report)]
     if long:
@@ -179,7 +179,7 @@ _HINTS = {
 """What to try, by words in the reason of the last failure; the first that fits."""
 
 
-def _rows(report: Report, limits: Limits) -> Iterator[Problem]:
+def _rows(report: Report, limits: AlertLimits) -> Iterator[Problem]:
     storing, spool, rows = report.storing, report.spool, report.rows
     failing = storing.failing_seconds or 0.0
     waiting = max(failing, spool.oldest_seconds or 0.0)
@@ -230,7 +230,7 @@ def _rows(report: Report, limits: Limits) -> Iterator[Problem]:
         )
 
 
-def _disk(report: Report, limits: Limits) -> Iterator[Problem]:
+def _disk(report: Report, limits: AlertLimits) -> Iterator[Problem]:
     spool = report.spool
     if spool.sync_failing:
         yield Problem(
@@ -256,7 +256,7 @@ def _disk(report: Report, limits: Limits) -> Iterator[Problem]:
         )
 
 
-def disk_problem(free_bytes: int, days_left: float | None, limits: Limits) -> Iterator[Problem]:
+def disk_problem(free_bytes: int, days_left: float | None, limits: AlertLimits) -> Iterator[Problem]:
     """Whether the disk of a data folder is nearly full."""
     soon = days_left is not None and days_left < limits.days
     if not soon and free_bytes >= limits.low_bytes:
@@ -315,7 +315,7 @@ class _Course:
 
 
 @dataclass
-class Bulletin:
+class AlertTracker:
     """What was told of each kind, and what is to be told next. Times are seconds of a monotonic clock."""
 
     _courses: dict[str, _Course] = field(default_factory=dict)

@@ -14,22 +14,22 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from ingester.metrics import LAG_BOUNDS, Durations
-from ingester.monitoring.observer import Vitals
+from ingester.monitoring.observer import Observation
 
 
-def registry(latest: Callable[[], Vitals | None]) -> CollectorRegistry:
+def registry(latest: Callable[[], Observation | None]) -> CollectorRegistry:
     """What a scrape asks: the recorder by its latest look, the process, and Python."""
     made = CollectorRegistry()
-    made.register(Exposition(latest))
+    made.register(MetricsCollector(latest))
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     return made
 
 
-class Exposition(Collector):
+class MetricsCollector(Collector):
     """Turns the latest look into metrics when asked; nothing where there was none yet."""
 
-    def __init__(self, latest: Callable[[], Vitals | None]) -> None:
+    def __init__(self, latest: Callable[[], Observation | None]) -> None:
         self._latest = latest
 
     def describe(self) -> Iterable[Metric]:
@@ -66,7 +66,7 @@ def _by(family: Metric, values: Iterable[tuple[str, float]]) -> Metric:
     return family
 
 
-def _identity(vitals: Vitals) -> Iterator[Metric]:
+def _identity(vitals: Observation) -> Iterator[Metric]:
     report = vitals.report
     build = {"version": report.version, "python": platform.python_version()}
     yield InfoMetricFamily("ingester_build", "The program.", value=build)
@@ -90,7 +90,7 @@ def _identity(vitals: Vitals) -> Iterator[Metric]:
     yield problems
 
 
-def _rows(vitals: Vitals) -> Iterator[Metric]:
+def _rows(vitals: Observation) -> Iterator[Metric]:
     rows, storing = vitals.report.rows, vitals.report.storing
     yield _counter("rows_received", "Rows written to the spool.", rows.received)
     yield _counter("received_bytes", "Bytes of these rows.", rows.received_bytes)
@@ -127,7 +127,7 @@ def lag_buckets(lag: Durations) -> list[tuple[str, float]]:
     return buckets
 
 
-def _spool(vitals: Vitals) -> Iterator[Metric]:
+def _spool(vitals: Observation) -> Iterator[Metric]:
     spool = vitals.report.spool
     yield _gauge("spool_waiting_rows", "Rows on disk that QuestDB has not acknowledged.", spool.rows)
     yield _gauge("spool_waiting_bytes", "Bytes of these rows.", spool.bytes)
@@ -138,7 +138,7 @@ def _spool(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("spool_sync_failing", "Whether the last sync of the spool failed.", spool.sync_failing)
 
 
-def _feed(vitals: Vitals) -> Iterator[Metric]:
+def _feed(vitals: Observation) -> Iterator[Metric]:
     feed, places = vitals.report.feed, vitals.report.connections
     yield _counter("copies", "Snapshots that had come over another connection.", feed.copies)
     yield _counter("snapshots_skipped", "Snapshots left out by --interval.", feed.skipped)
@@ -157,15 +157,15 @@ def _feed(vitals: Vitals) -> Iterator[Metric]:
     yield _by(age, ((each.label, each.age_seconds) for each in places if each.age_seconds is not None))
 
 
-def _gaps(vitals: Vitals) -> Iterator[Metric]:
-    report, journal = vitals.report, vitals.journal
+def _gaps(vitals: Observation) -> Iterator[Metric]:
+    report, event_counts = vitals.report, vitals.event_counts
     gaps = report.gaps
     count = CounterMetricFamily("ingester_gaps", "Gaps that are over, over all pairs.", labels=["reason"])
-    yield _by(count, ((reason, each.number) for reason, each in journal.gaps.items()))
+    yield _by(count, ((reason, each.number) for reason, each in event_counts.gaps.items()))
     seconds = CounterMetricFamily("ingester_gap_seconds", "Their lengths, summed over pairs.", labels=["reason"])
-    yield _by(seconds, ((reason, each.seconds) for reason, each in journal.gaps.items()))
+    yield _by(seconds, ((reason, each.seconds) for reason, each in event_counts.gaps.items()))
     events = CounterMetricFamily("ingester_events", "Events put on record in collector_events.", labels=["kind"])
-    yield _by(events, journal.events.items())
+    yield _by(events, event_counts.events.items())
     states = GaugeMetricFamily("ingester_pairs", "Pairs, by whether they bring books now.", labels=["state"])
     recording = report.pairs - gaps.open_pairs - gaps.halted_pairs
     yield _by(states, [("recording", recording), ("silent", gaps.open_pairs), ("halted", gaps.halted_pairs)])
@@ -173,7 +173,7 @@ def _gaps(vitals: Vitals) -> Iterator[Metric]:
     yield _by(ages, vitals.ages.items())
 
 
-def _surroundings(vitals: Vitals) -> Iterator[Metric]:
+def _surroundings(vitals: Observation) -> Iterator[Metric]:
     report = vitals.report
     yield _gauge("disk_free_bytes", "Free on the disk of the data folder.", report.disk.free_bytes)
     yield _gauge("disk_size_bytes", "Size of that disk.", report.disk.total_bytes)

@@ -23,7 +23,7 @@ from prometheus_client import make_wsgi_app
 from ingester.errors import OperationError, SettingsError
 from ingester.monitoring.alerts import connecting_text
 from ingester.monitoring.exposition import registry
-from ingester.monitoring.observer import Vitals
+from ingester.monitoring.observer import Observation
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -68,14 +68,14 @@ def is_ours(host: str, known: Collection[str]) -> bool:
     return all(part.isdecimal() for part in name.split("."))
 
 
-class Door:
+class MonitoringServer:
     """Answers from its making on until `close`. Raises OperationError where it cannot listen."""
 
     def __init__(self, address: str, hosts: Collection[str] = ()) -> None:
         """`hosts`: names for which requests are answered besides those of this machine."""
         host, port = parse_address(address)
         known = {name.lower() for name in (host, socket.gethostname(), *hosts)}
-        self._latest: Callable[[], Vitals | None] = lambda: None
+        self._latest: Callable[[], Observation | None] = lambda: None
         self._failed = False
         self._age: Callable[[], float] = lambda: 0.0
         metrics = make_wsgi_app(registry(lambda: self._latest()))
@@ -122,7 +122,7 @@ class Door:
         name = host.decode() if isinstance(host, bytes) else host
         return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
-    def show(self, latest: Callable[[], Vitals | None], age: Callable[[], float]) -> None:
+    def show(self, latest: Callable[[], Observation | None], age: Callable[[], float]) -> None:
         """Answers from now on with the latest look at a recorder; `age` gives the seconds since it was taken."""
         self._age, self._latest = age, latest
 
@@ -140,7 +140,7 @@ class Door:
         return [body]
 
 
-def health(vitals: Vitals | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
+def health(vitals: Observation | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
     """HTTP status and answer of `/healthz`: 503 where something critical is wrong, no book has come yet, or nobody has
     looked of late."""
     if vitals is None or age_seconds > STALE_SECONDS:

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ingester.monitoring.alerts import Bulletin, Notice, duration_text
-from ingester.monitoring.observer import Observer, Vitals
+from ingester.monitoring.alerts import AlertTracker, Notice, duration_text
+from ingester.monitoring.observer import Observation, Observer
 from ingester.monitoring.report import Report
 from ingester.monitoring.state_file import StateFile, read_all
 from ingester.threads import SupervisedThread
@@ -22,7 +22,7 @@ Seen = TypeVar("Seen")
 
 LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 300.0
-"""One that was started anew within so long is not announced: whatever starts it again and again would do so too."""
+"""One that was started again within so long is not announced: whatever starts it again and again would do so too."""
 
 
 class Tell(Protocol):
@@ -31,7 +31,7 @@ class Tell(Protocol):
     def __call__(self, notice: Notice, report: Report) -> None: ...
 
 
-class Pulse:
+class Monitor:
     """Never in the way of recording: it only reads, in a thread of its own, and what fails is logged once."""
 
     def __init__(self, observer: Observer, data_dir: Path, collector: str, tell: Tell | None = None) -> None:
@@ -40,15 +40,15 @@ class Pulse:
         self._collector = collector
         self._tell = tell
         self._file = StateFile(data_dir, collector)
-        self._bulletin = Bulletin()
-        self._vitals: Vitals | None = None
+        self._bulletin = AlertTracker()
+        self._vitals: Observation | None = None
         self._looked_at = time.monotonic()
         self._failed: set[str] = set()  # what was logged already
         self._failure = ""
         self._stopping = threading.Event()
         self._thread = SupervisedThread(self._run, "pulse", self._stopping)
 
-    def latest(self) -> Vitals | None:
+    def latest(self) -> Observation | None:
         """What was seen last; None before the first look."""
         return self._vitals
 
@@ -124,5 +124,5 @@ class Pulse:
 
 
 def _is_again(before: Report | None, now: Report) -> bool:
-    """Whether a recorder was started anew shortly after its last start, without having been stopped in order."""
+    """Whether a recorder was started again shortly after its last start, without having been stopped in order."""
     return before is not None and not before.stopped and (now.started - before.started).total_seconds() < AGAIN_SECONDS

@@ -16,25 +16,25 @@ import msgspec
 from ingester import __version__
 from ingester.clock import SECOND
 from ingester.metrics import Durations, Histogram
-from ingester.monitoring.alerts import RECENT_SECONDS, Limits, problems_of
+from ingester.monitoring.alerts import RECENT_SECONDS, AlertLimits, problems_of
 from ingester.monitoring.report import (
     Connecting,
-    Connection,
-    Disk,
-    Feed,
+    ConnectionReport,
+    DiskReport,
+    FeedReport,
     Gaps,
     Lag,
     RecentGaps,
     Report,
-    Rows,
+    RowsReport,
     SpoolState,
     Storing,
     Threads,
 )
 from ingester.monitoring.state_file import read_all
 from ingester.questdb.retention import Policy
-from ingester.record.recorder_service import Collector
-from ingester.sequence.event_counts import Entries
+from ingester.record.recorder_service import RecorderService
+from ingester.sequence.event_counts import EventSummary
 from ingester.sequence.gap_detector import TRADING
 
 RATE_SECONDS, LAG_SECONDS = 10.0, 60.0
@@ -46,14 +46,14 @@ NATIVE_SHARE = 1.2
 """What a row takes on the server's disk, by the size of its columns: 220 bytes measured at depth 5, of 184."""
 
 
-class Vitals(NamedTuple):
+class Observation(NamedTuple):
     """A report, and what beyond it only the metrics tell."""
 
     report: Report
     ages: dict[str, float]
     """Seconds since the last book of each pair that ever brought one."""
     lag: Durations
-    journal: Entries
+    event_counts: EventSummary
 
 
 class _Beat(NamedTuple):
@@ -72,11 +72,11 @@ class Observer:
 
     def __init__(
         self,
-        collector: Collector,
+        collector: RecorderService,
         data_dir: Path,
         managed: bool,
         questdb: str,
-        limits: Limits,
+        limits: AlertLimits,
         policy: Policy = _KEEP_ALL,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,14 +91,14 @@ class Observer:
         earlier = (each.report for each in read_all(data_dir) if each.report.collector == collector.settings.collector)
         self._stopped_before = next((report.at for report in earlier if report.stopped), None)
 
-    def look(self) -> Vitals:
+    def look(self) -> Observation:
         """How the recorder is now."""
         collector = self._collector
         now, settings = collector.clock.now(), collector.settings
         metrics, feed = collector.metrics, collector.metrics.feed
-        lag, journal = metrics.store.lag.read(), collector.journal.read(now)
+        lag, event_counts = metrics.store.lag.read(), collector.event_counts.read(now)
         per_second, recent_lag = self._rates(metrics.store.received, lag)
-        ages, gaps = self._pairs(now, journal)
+        ages, gaps = self._pairs(now, event_counts)
         report = Report(
             collector=settings.collector,
             host=socket.gethostname(),
@@ -110,10 +110,10 @@ class Observer:
             exchange=settings.exchange.name,
             depth=settings.depth,
             interval_ms=settings.interval_ms,
-            pairs=len(collector.feed.continuity.tracks),
+            pairs=len(collector.feed.monitor.detectors),
             questdb=self._questdb,
             managed=self._managed,
-            rows=Rows(
+            rows=RowsReport(
                 metrics.store.received,
                 metrics.store.received_bytes,
                 per_second,
@@ -126,10 +126,10 @@ class Observer:
             lag=Lag(_finite(Histogram.quantile_of(recent_lag, 0.5)), _finite(Histogram.quantile_of(recent_lag, 0.99))),
             spool=self._spool(now),
             connections=[
-                Connection(label, _seconds(now, opened), _seconds(now, lost))
+                ConnectionReport(label, _seconds(now, opened), _seconds(now, lost))
                 for label, opened, lost in collector.feed.connection_states()
             ],
-            feed=Feed(
+            feed=FeedReport(
                 feed.connects,
                 feed.reconnects,
                 feed.losses,
@@ -142,7 +142,7 @@ class Observer:
             ),
             gaps=gaps,
             disk=self._disk(per_second),
-            storing=self._storing(now, journal),
+            storing=self._storing(now, event_counts),
             clock_offset_seconds=collector.clock.step() / SECOND,
             connecting=connecting(collector),
             threads=_threads(collector),
@@ -151,7 +151,7 @@ class Observer:
             drop_after_seconds=_in_seconds(self._policy.drop_after_ns),
         )
         report = msgspec.structs.replace(report, problems=problems_of(report, self._limits))
-        return Vitals(report, ages, lag, journal)
+        return Observation(report, ages, lag, event_counts)
 
     def _rates(self, received: int, lag: Durations) -> tuple[float, list[int]]:
         now, beats = self._monotonic(), self._beats
@@ -162,23 +162,23 @@ class Observer:
         per_second = (received - before.received) / (now - before.at) if now > before.at else 0.0
         return per_second, list(lag.since(beats[0].lag).counts)
 
-    def _pairs(self, now: int, journal: Entries) -> tuple[dict[str, float], Gaps]:
+    def _pairs(self, now: int, event_counts: EventSummary) -> tuple[dict[str, float], Gaps]:
         ages: dict[str, float] = {}
         halted, lasting = 0, []
-        for track in list(self._collector.feed.continuity.tracks.values()):
-            if track.count:
-                ages[track.symbol] = max(0.0, (now - track.receive_ns) / SECOND)
-            if track.status != TRADING:
+        for detector in list(self._collector.feed.monitor.detectors.values()):
+            if detector.count:
+                ages[detector.symbol] = max(0.0, (now - detector.receive_ns) / SECOND)
+            if detector.status != TRADING:
                 halted += 1
-            elif track.has_open_gap:
-                lasting.append((now - track.receive_ns, track.symbol))
+            elif detector.has_open_gap:
+                lasting.append((now - detector.receive_ns, detector.symbol))
         lasting.sort(reverse=True)
         gaps = Gaps(
-            total=sum(each.number for each in journal.gaps.values()),
-            day=journal.day.number,
-            day_seconds=journal.day.seconds,
-            last=self._collector.journal.last_gap(),
-            recent=recent_gaps(journal, now),
+            total=sum(each.number for each in event_counts.gaps.values()),
+            day=event_counts.day.number,
+            day_seconds=event_counts.day.seconds,
+            last=self._collector.event_counts.last_gap(),
+            recent=recent_gaps(event_counts, now),
             open_pairs=len(lasting),
             open_named=[symbol for _, symbol in lasting[:NAMED_PAIRS]],
             open_seconds=max(0.0, lasting[0][0] / SECOND) if lasting else 0.0,
@@ -199,14 +199,14 @@ class Observer:
             sync_failing=spool.sync_failing,
         )
 
-    def _disk(self, per_second: float) -> Disk:
+    def _disk(self, per_second: float) -> DiskReport:
         state = os.statvfs(self._data_dir)
         grows = per_second * 86_400 * row_bytes(self._collector.settings.depth) if self._managed else None
-        return Disk(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, grows)
+        return DiskReport(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, grows)
 
-    def _storing(self, now: int, journal: Entries) -> Storing:
+    def _storing(self, now: int, event_counts: EventSummary) -> Storing:
         store = self._collector.metrics.store
-        last = journal.last_ns.get("dead_letter")
+        last = event_counts.last_ns.get("dead_letter")
         return Storing(
             failing_seconds=_seconds(now, store.failing_since_ns) if store.failing else None,
             last_failure=store.last_failure,
@@ -220,7 +220,7 @@ class Observer:
         )
 
 
-def connecting(collector: Collector) -> Connecting | None:
+def connecting(collector: RecorderService) -> Connecting | None:
     """What keeps the first book from coming; None once it has come."""
     feed = collector.metrics.feed
     if feed.snapshots:
@@ -230,16 +230,16 @@ def connecting(collector: Collector) -> Connecting | None:
     return Connecting(host, collector.feed.connected, feed.failed_attempts, feed.last_failure)
 
 
-def _threads(collector: Collector) -> Threads:
+def _threads(collector: RecorderService) -> Threads:
     deaths = collector.deaths()
     last = datetime.fromtimestamp(deaths.at, UTC) if deaths.total else None
     return Threads(deaths.counts, sorted(deaths.down), deaths.last, deaths.error[:LONGEST_ERROR], last)
 
 
-def recent_gaps(journal: Entries, now: int) -> list[RecentGaps]:
+def recent_gaps(event_counts: EventSummary, now: int) -> list[RecentGaps]:
     """Gaps that ended within the last minutes, those of a reason together."""
     since = now - int(RECENT_SECONDS * SECOND)
-    recent = [gap for gap in journal.recent if gap.until_ns > since]
+    recent = [gap for gap in event_counts.recent if gap.until_ns > since]
     found = []
     for reason in dict.fromkeys(gap.reason for gap in recent):
         alike = [gap for gap in recent if gap.reason == reason]

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from ingester.monitoring.alerts import Limits, connecting_text, disk_problem, duration_text, way_out
-from ingester.monitoring.report import Connecting, Disk, Problem, Report
+from ingester.monitoring.alerts import AlertLimits, connecting_text, disk_problem, duration_text, way_out
+from ingester.monitoring.report import Connecting, DiskReport, Problem, Report
 
 STALE_SECONDS = 15.0
 """A running recorder publishes its state every second; one that is so late hangs."""
@@ -31,7 +31,7 @@ class DayOfGaps(msgspec.Struct, frozen=True):
     reasons: dict[str, int] = {}
 
 
-class Recorder(msgspec.Struct, frozen=True):
+class RecorderOverview(msgspec.Struct, frozen=True):
     """One recorder: of this data folder, with its report; or one elsewhere that writes into the same table."""
 
     collector: str
@@ -91,19 +91,19 @@ class Overview(msgspec.Struct, frozen=True):
     data_dir: str
     ok: bool
     problems: list[Problem]
-    recorders: list[Recorder]
+    recorders: list[RecorderOverview]
     server: Server
-    disk: Disk | None
+    disk: DiskReport | None
     """The disk of the data folder; None where there is no such folder."""
     unsent: list[Unsent] = []
     """What waits in spools of recorders that do not run."""
 
 
 def problems_of_all(
-    recorders: Sequence[Recorder],
+    recorders: Sequence[RecorderOverview],
     server: Server,
-    disk: Disk | None,
-    limits: Limits,
+    disk: DiskReport | None,
+    limits: AlertLimits,
     data_dir: str,
     unsent: Sequence[Unsent] = (),
 ) -> list[Problem]:
@@ -117,7 +117,7 @@ def problems_of_all(
     return sorted(found, key=lambda problem: problem.severity)
 
 
-def _recorders(recorders: Sequence[Recorder], data_dir: str) -> Iterator[Problem]:
+def _recorders(recorders: Sequence[RecorderOverview], data_dir: str) -> Iterator[Problem]:
     if not any(each.state != "stopped" for each in recorders):
         yield _nobody(recorders, data_dir)
     several = len(recorders) > 1
@@ -162,7 +162,7 @@ def _connecting(report: Report, connecting: Connecting) -> Problem:
     return Problem("connecting", "warning", text, way_out(report.exchange, connecting))
 
 
-def _nobody(recorders: Sequence[Recorder], data_dir: str) -> Problem:
+def _nobody(recorders: Sequence[RecorderOverview], data_dir: str) -> Problem:
     stopped = [each for each in recorders if each.report is not None]
     if not stopped:
         return Problem(
@@ -180,7 +180,7 @@ def _nobody(recorders: Sequence[Recorder], data_dir: str) -> Problem:
     )
 
 
-def _server(server: Server, recorders: Sequence[Recorder]) -> Iterator[Problem]:
+def _server(server: Server, recorders: Sequence[RecorderOverview]) -> Iterator[Problem]:
     if server.state == "stopped" and not any(
         each.state in ("recording", "connecting", "hanging") for each in recorders
     ):

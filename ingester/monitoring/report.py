@@ -20,7 +20,7 @@ class Problem(msgspec.Struct, frozen=True):
     """Another one says that it happened again."""
 
 
-class Connection(msgspec.Struct, frozen=True):
+class ConnectionReport(msgspec.Struct, frozen=True):
     """One place for a websocket connection."""
 
     label: str
@@ -55,7 +55,7 @@ class Threads(msgspec.Struct, frozen=True):
     last_at: datetime | None = None
 
 
-class Rows(msgspec.Struct, frozen=True):
+class RowsReport(msgspec.Struct, frozen=True):
     """Counts since the start."""
 
     received: int
@@ -93,7 +93,7 @@ class SpoolState(msgspec.Struct, frozen=True):
     sync_failing: bool
 
 
-class Feed(msgspec.Struct, frozen=True):
+class FeedReport(msgspec.Struct, frozen=True):
     """Counts of connections and frames since the start."""
 
     connects: int
@@ -135,7 +135,7 @@ class Gaps(msgspec.Struct, frozen=True):
     """Pairs of which the exchange says that they do not trade."""
 
 
-class Disk(msgspec.Struct, frozen=True):
+class DiskReport(msgspec.Struct, frozen=True):
     """The disk under the data folder."""
 
     free_bytes: int
@@ -186,13 +186,13 @@ class Report(msgspec.Struct, frozen=True):
     """Address without user and password."""
     managed: bool
     """Whether that is the server of this data folder."""
-    rows: Rows
+    rows: RowsReport
     lag: Lag
     spool: SpoolState
-    connections: list[Connection]
-    feed: Feed
+    connections: list[ConnectionReport]
+    feed: FeedReport
     gaps: Gaps
-    disk: Disk
+    disk: DiskReport
     storing: Storing
     clock_offset_seconds: float
     """By how much the wall clock is ahead of receive times."""

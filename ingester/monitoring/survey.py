@@ -10,21 +10,21 @@ import urllib3
 
 from ingester.deadline import within
 from ingester.errors import AccessRefused, QueryError, StoreError
-from ingester.monitoring.alerts import Limits
+from ingester.monitoring.alerts import AlertLimits
 from ingester.monitoring.observer import row_bytes
 from ingester.monitoring.overview import (
     SILENT_SECONDS,
     STALE_SECONDS,
     DayOfGaps,
     Overview,
-    Recorder,
+    RecorderOverview,
     RecorderState,
     Server,
     Table,
     Unsent,
     problems_of_all,
 )
-from ingester.monitoring.report import Disk
+from ingester.monitoring.report import DiskReport
 from ingester.monitoring.state_file import Published, read_all, running_collectors
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import damage
@@ -79,7 +79,7 @@ def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, gue
         Unsent(each.collector, each.rows, each.text, each.mend(data_dir))
         for each in leftovers(data_dir, running_collectors(data_dir))
     ]
-    problems = problems_of_all(recorders, state, disk, Limits(), str(data_dir), unsent)
+    problems = problems_of_all(recorders, state, disk, AlertLimits(), str(data_dir), unsent)
     return Overview(datetime.now(UTC), str(data_dir), not problems, problems, recorders, state, disk, unsent)
 
 
@@ -87,7 +87,7 @@ def _is_forgotten(published: Published) -> bool:
     return published.report.stopped and published.age_seconds > FORGET.total_seconds()
 
 
-def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Recorder:
+def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> RecorderOverview:
     report, age = published.report, published.age_seconds
     state: RecorderState
     if report.stopped:
@@ -101,12 +101,12 @@ def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Record
     else:
         day = days.get(report.collector, DayOfGaps(0, 0.0, 0.0))
     per_second = report.rows.per_second if state in ("recording", "connecting") else 0.0
-    return Recorder(report.collector, state, age, per_second, day, report, str(published.path))
+    return RecorderOverview(report.collector, state, age, per_second, day, report, str(published.path))
 
 
 def _ask(
     db: QuestDB | None, server: ManagedServer | None, own: set[str], guessed: bool
-) -> tuple[Server, dict[str, DayOfGaps] | None, list[Recorder]]:
+) -> tuple[Server, dict[str, DayOfGaps] | None, list[RecorderOverview]]:
     """The server, gaps of the last day by collector (None: not known), and recorders elsewhere."""
     managed = server is not None
     url = db.endpoint.http_url if db else ""
@@ -170,7 +170,7 @@ def _gaps(db: QuestDB) -> dict[str, DayOfGaps]:
     return days
 
 
-def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[Recorder]:
+def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[RecorderOverview]:
     """Recorders that write into the same table from elsewhere."""
     found = []
     for collector, stopped, begun in sorted(row for row in db.sql(_COLLECTORS).rows if row[0] and (row[1] or row[2])):
@@ -178,7 +178,7 @@ def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[Reco
             continue
         day = days.get(collector, DayOfGaps(0, 0.0, 0.0))
         if stopped is not None and stopped >= (begun or ""):
-            found.append(Recorder(collector, "stopped", None, 0.0, day))
+            found.append(RecorderOverview(collector, "stopped", None, 0.0, day))
             continue
         name = collector.replace("'", "''")
         age, per_second = None, 0.0
@@ -191,11 +191,11 @@ def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[Reco
             if rows:
                 break
         silent = age is None or age > SILENT_SECONDS
-        found.append(Recorder(collector, "silent" if silent else "elsewhere", age, per_second, day))
+        found.append(RecorderOverview(collector, "silent" if silent else "elsewhere", age, per_second, day))
     return found
 
 
-def _disk(data_dir: Path, own: Sequence[Published], server: Server) -> Disk | None:
+def _disk(data_dir: Path, own: Sequence[Published], server: Server) -> DiskReport | None:
     try:
         state = os.statvfs(data_dir)
     except OSError:
@@ -206,4 +206,6 @@ def _disk(data_dir: Path, own: Sequence[Published], server: Server) -> Disk | No
         for each in own
         if each.report.managed and each.alive and not each.report.stopped
     ]
-    return Disk(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, sum(per_day) if per_day else None)
+    return DiskReport(
+        state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, sum(per_day) if per_day else None
+    )

@@ -63,7 +63,7 @@ class QuestDB:
         # Repeating is the callers' decision: a failure never proves that nothing happened. Nor is a redirect followed,
         # to where the password would go.
         self._pool = self._connections()
-        # QuestDB knows tables by connection: rows for one that was dropped, or made anew, vanish with a 204 on an old
+        # QuestDB knows tables by connection: rows for one that was dropped, or made again, vanish with a 204 on an old
         # connection. So each write has its own, for about a millisecond.
         self._writes = self._connections()
         self._ping: Future[Result] | None = None

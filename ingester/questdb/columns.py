@@ -23,7 +23,7 @@ from ingester.config.settings import default_collector
 from ingester.errors import LevelsRefused, QueryError, StoreError
 from ingester.questdb import partitions
 from ingester.questdb.client import QuestDB
-from ingester.questdb.leases import IMPORT, RETENTION, Hold, Lease, holds, is_kept
+from ingester.questdb.leases import IMPORT, RETENTION, HeldRange, Lease, holds, is_kept
 from ingester.questdb.partitions import Partition
 from ingester.questdb.query import quoted
 from ingester.questdb.retention import SPARE_BYTES, WRITTEN_SHARE
@@ -147,7 +147,7 @@ def free_bytes(db: QuestDB) -> int | None:
     return shutil.disk_usage(folder).free if folder is not None else None
 
 
-def _others(held: Sequence[Hold]) -> list[Hold]:
+def _others(held: Sequence[HeldRange]) -> list[HeldRange]:
     """Holds of others than an import of this process, which adds the columns itself, and than processes that ended."""
     here = socket.gethostname()
     found = []
@@ -160,7 +160,7 @@ def _others(held: Sequence[Hold]) -> list[Hold]:
     return found
 
 
-def _refuse_while_read(others: Sequence[Hold], days: Sequence[Partition]) -> None:
+def _refuse_while_read(others: Sequence[HeldRange], days: Sequence[Partition]) -> None:
     for hold in others:
         for day in days:
             if hold.purpose != RETENTION and hold.overlaps(day.start_ns, day.end_ns):

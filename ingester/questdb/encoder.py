@@ -6,7 +6,7 @@ from typing import Any
 
 from questdb import Sender, TimestampMicros, TimestampNanos
 
-from ingester.book import Snapshot, level_columns
+from ingester.book import OrderBook, level_columns
 from ingester.events import Event
 from ingester.questdb.schema import EVENTS, ORDERBOOK
 
@@ -30,7 +30,7 @@ class RowEncoder:
         self._names = level_columns(depth)
         self._bid_names, self._ask_names = self._names[: 2 * depth], self._names[2 * depth :]
 
-    def snapshots(self, snapshots: Sequence[Snapshot]) -> bytes:
+    def snapshots(self, snapshots: Sequence[OrderBook]) -> bytes:
         """ILP rows of `orderbook`. Levels that a thin book lacks stay NULL; deeper ones than recorded are left out."""
         buffer, depth, collector, names = self._buffer, self._depth, self._collector, self._names
         buffer.clear()  # type: ignore[no-untyped-call]

@@ -34,7 +34,7 @@ ALWAYS_NS = 1 << 62
 """The end of a range that holds all time to come: in the year 2116."""
 
 
-class Hold(NamedTuple):
+class HeldRange(NamedTuple):
     """A range [since, until) in ns that someone works on."""
 
     holder: str
@@ -52,12 +52,12 @@ def is_kept(db: QuestDB) -> bool:
     return bool(db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{HOLDS}'").rows)
 
 
-def holds(db: QuestDB) -> list[Hold]:
+def holds(db: QuestDB) -> list[HeldRange]:
     """All that are in force. Raises StoreError."""
     rows = db.sql(
         f"SELECT holder, purpose, cast(since AS LONG), cast(until AS LONG) FROM {HOLDS} WHERE expires > now()"
     ).rows
-    return [Hold(holder, purpose, since * 1000, until * 1000) for holder, purpose, since, until in rows]
+    return [HeldRange(holder, purpose, since * 1000, until * 1000) for holder, purpose, since, until in rows]
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def holding(db: QuestDB, purpose: str, start_ns: int, end_ns: int) -> Iterator[N
 
 
 @contextlib.contextmanager
-def changing(db: QuestDB, start_ns: int, end_ns: int) -> Iterator[Sequence[Hold]]:
+def changing(db: QuestDB, start_ns: int, end_ns: int) -> Iterator[Sequence[HeldRange]]:
     """For retention: holds a day, and gives what others hold of it; where they do, the day is to be left alone.
 
     Raises StoreError, also where the hold does not become visible to others.
@@ -122,7 +122,7 @@ class Lease:
             time.sleep(0.02)
         return True
 
-    def others(self) -> list[Hold]:
+    def others(self) -> list[HeldRange]:
         """What others hold of this range. Raises StoreError."""
         return [
             hold

@@ -73,7 +73,7 @@ def partitions(db: QuestDB) -> list[Partition]:
     return [Partition(*row) for row in db.sql(_PARTITIONS).rows] if kept == [["DAY"]] else []
 
 
-class Suspension(NamedTuple):
+class TableSuspension(NamedTuple):
     """Of a table that does not apply what it acknowledges."""
 
     reason: str
@@ -82,10 +82,10 @@ class Suspension(NamedTuple):
     """The last transaction that it has applied; the next one failed."""
 
 
-def suspension(db: QuestDB) -> Suspension | None:
+def suspension(db: QuestDB) -> TableSuspension | None:
     """Whether the table is suspended. Raises StoreError."""
     rows = db.sql(_SUSPENDED).rows
-    return Suspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
+    return TableSuspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
 
 
 def settle(db: QuestDB) -> None:

@@ -39,7 +39,7 @@ _recent: deque[str] = deque(maxlen=4)
 """Numbers of descriptors that accepted sockets had: the server uses them again, and it may have thousands."""
 
 
-class State(msgspec.Struct, frozen=True):
+class ServerState(msgspec.Struct, frozen=True):
     """What is remembered of the running server, or of the last one."""
 
     pid: int
@@ -51,10 +51,10 @@ class State(msgspec.Struct, frozen=True):
     """When the process was started, as `started_at` gives it; 0 in files of earlier versions."""
 
 
-def read_state(path: Path) -> State | None:
+def read_state(path: Path) -> ServerState | None:
     """The state; None where there is none, or the file is damaged."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=State)
+        return msgspec.json.decode(path.read_bytes(), type=ServerState)
     except (FileNotFoundError, ValueError):  # msgspec's errors are among them
         return None
 
@@ -67,7 +67,7 @@ def started_at(pid: int) -> int:
         return int(psutil.Process(pid).create_time())  # a system without /proc
 
 
-def process_of(state: State, root: Path) -> psutil.Process | None:
+def process_of(state: ServerState, root: Path) -> psutil.Process | None:
     """The server's process, where it is still the one that the state tells of.
 
     Raises OSError where that cannot be seen, as for want of descriptors: it may run all the same.

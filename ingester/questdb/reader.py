@@ -36,7 +36,7 @@ class Slice(NamedTuple):
     end_ns: int
 
 
-class Rows(NamedTuple):
+class TableRows(NamedTuple):
     """Rows of a slice, sorted by symbol, then by receive time."""
 
     symbols: list[str]
@@ -53,7 +53,7 @@ class Rows(NamedTuple):
     """(n,) who recorded each row: the place in `collectors`."""
 
 
-class Reader:
+class TableReader:
     """Reads a range slice by slice. May be used by several threads."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Reader:
         cuts = sorted({cut for cut in cuts if start_ns <= cut < end_ns})
         return [Slice(*ends) for ends in zip(cuts, [*cuts[1:], end_ns], strict=True)]
 
-    def read(self, part: Slice) -> Rows:
+    def read(self, part: Slice) -> TableRows:
         """The rows of a slice. Raises StoreError."""
         where = between(*part) + self._filter
         room: bytearray = self._rooms.__dict__.setdefault("room", bytearray())
@@ -156,7 +156,7 @@ class Reader:
             self.nameless += len(table) - len(named)
         return named
 
-    def _sorted(self, table: pa.Table) -> Rows:
+    def _sorted(self, table: pa.Table) -> TableRows:
         present, indices = _encoded(table.column("symbol"))
         wanted = {symbol: place for place, symbol in enumerate(self._symbols)}
         codes = np.array([wanted.get(symbol, -1) for symbol in present], np.int16)[indices]
@@ -173,7 +173,7 @@ class Reader:
         else:
             recorders, by = _encoded(table.column("collector"))
             by = by[order]
-        return Rows(
+        return TableRows(
             [self._symbols[code] for code in codes[first]],
             [*first.tolist(), len(order)],
             _numpy(table.column("timestamp").cast(pa.timestamp("us")).cast(pa.int64()))[order] * 1000,

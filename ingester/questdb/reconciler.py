@@ -15,7 +15,7 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import Inspection
 from ingester.questdb.schema import EVENTS, ORDERBOOK
-from ingester.questdb.sent_counts import Span, Tally
+from ingester.questdb.sent_counts import SentCounts, SentSpan
 from ingester.spool.spool import Spool
 from ingester.threads import SupervisedThread
 
@@ -46,7 +46,7 @@ class TableState(NamedTuple):
     error: str
 
 
-class Suspension:
+class SuspendedTable:
     """A table that acknowledges rows and does not apply them, and when to resume it next."""
 
     def __init__(self, state: TableState, waits: Iterator[float]) -> None:
@@ -69,13 +69,13 @@ class Suspension:
             log.error("%s cannot be resumed: %s", state.name, error)
 
 
-class Mark(NamedTuple):
+class AcknowledgedState(NamedTuple):
     """What was acknowledged at one moment; it is applied once the tables have come so far."""
 
     acknowledged: int
     """Sequence of the spool."""
     transactions: dict[str, int]
-    expected: list[tuple[Span, Counter[str]]] | None
+    expected: list[tuple[SentSpan, Counter[str]]] | None
     """What to look for then; None where it is not time for that."""
 
     def is_applied(self, states: dict[str, TableState]) -> bool:
@@ -83,10 +83,10 @@ class Mark(NamedTuple):
         return all(not state.suspended and state.applied >= self.transactions[state.name] for state in states.values())
 
 
-class Auditor:
+class Reconciler:
     """One thread that asks QuestDB; nothing waits for it.
 
-    What was sent before something went wrong (a failed request, a table made anew, a start) is doubted: all that is
+    What was sent before something went wrong (a failed request, a table made again, a start) is doubted: all that is
     kept of it is looked for before any of it may leave the spool.
     """
 
@@ -95,7 +95,7 @@ class Auditor:
         db: QuestDB,
         spool: Spool,
         collector: str,
-        tally: Tally,
+        sent_counts: SentCounts,
         now: Now,
         metrics: StoreMetrics,
         on_event: Callable[[Event], None],
@@ -106,7 +106,7 @@ class Auditor:
         self._db = db
         self._spool = spool
         self._collector = collector.replace("'", "''")
-        self._tally = tally
+        self._sent_counts = sent_counts
         self._now = now
         self._metrics = metrics
         self._on_event = on_event
@@ -115,8 +115,8 @@ class Auditor:
         self._files = Inspection(db, metrics)
         self._waits = waits
         self._tables: dict[str, TableState] = {}  # as at the last look
-        self._suspensions: dict[str, Suspension] = {}
-        self._mark: Mark | None = None
+        self._suspensions: dict[str, SuspendedTable] = {}
+        self._mark: AcknowledgedState | None = None
         self._doubt = True
         self._failures = metrics.failures
         self._reconciled_at = -float("inf")
@@ -124,7 +124,7 @@ class Auditor:
         self._expected = False  # whether what an earlier run sent is counted already
         self._complete = False  # whether the last look found everything
         self._stopping = threading.Event()
-        self._thread = SupervisedThread(self._run, "auditor", self._stopping)
+        self._thread = SupervisedThread(self._run, "reconciler", self._stopping)
 
     def start(self) -> None:
         """Starts looking; first after what an earlier run has sent and the spool still has. The spool must be open."""
@@ -153,7 +153,7 @@ class Auditor:
         done = False
         while not (done := self._try(final=True)) and time.monotonic() < deadline:
             time.sleep(min(0.1, self._look_seconds))
-        (sent, visible), waiting = self._tally.sent(), self._spool.rows_waiting
+        (sent, visible), waiting = self._sent_counts.sent(), self._spool.rows_waiting
         complete = done and sent == visible and not waiting
         level = logging.INFO if complete else logging.WARNING
         unsure = "" if done else " at an earlier look, QuestDB did not show all in time"
@@ -180,7 +180,7 @@ class Auditor:
             log.exception("what an earlier run sent cannot be counted")
             return
         if retained.rows:
-            self._tally.expect_earlier(*retained)
+            self._sent_counts.expect_earlier(*retained)
 
     def _try(self, final: bool = False) -> bool:
         try:
@@ -204,7 +204,7 @@ class Auditor:
             return False
         if self._mark is None:
             expected = self._due(oldest, final)
-            self._mark = Mark(acknowledged, {s.name: s.acknowledged for s in states.values()}, expected)
+            self._mark = AcknowledgedState(acknowledged, {s.name: s.acknowledged for s in states.values()}, expected)
         mark = self._mark
         if not mark.is_applied(states):
             return False
@@ -231,7 +231,7 @@ class Auditor:
         if suspension is None and state.suspended:
             log.error("QuestDB has suspended %s: rows are acknowledged and do not become visible (%s)", name, error)
             self._on_event(Event(self._now(), "table_suspended", detail=f"{name}: {error}"))
-            suspension = self._suspensions[name] = Suspension(state, self._waits())
+            suspension = self._suspensions[name] = SuspendedTable(state, self._waits())
         if suspension is None:
             return
         if suspension.over(state):
@@ -245,22 +245,22 @@ class Auditor:
         self._doubt = True
         self._mark = None
 
-    def _due(self, oldest: int | None, final: bool) -> list[tuple[Span, Counter[str]]] | None:
+    def _due(self, oldest: int | None, final: bool) -> list[tuple[SentSpan, Counter[str]]] | None:
         """What to look for now: spans of which all is acknowledged, where it is time; `oldest` is what waits."""
         time_for_it = time.monotonic() - self._reconciled_at >= self._every_seconds
         if not (self._doubt or time_for_it) or (oldest is None and self._spool.rows_waiting):
             return None
         self._reconciled_at = time.monotonic()
-        self._tally.trim()
+        self._sent_counts.trim()
         until = self._now() if oldest is None else oldest
         settled = [
-            span for span in self._tally.spans() if (final and oldest is None) or span.end_ns + SLACK_NS <= until
+            span for span in self._sent_counts.spans() if (final and oldest is None) or span.end_ns + SLACK_NS <= until
         ]
         return [(span, span.expected()) for span in settled if self._doubt or not span.is_settled]
 
-    def _reconcile(self, wanted: list[tuple[Span, Counter[str]]]) -> bool:
+    def _reconcile(self, wanted: list[tuple[SentSpan, Counter[str]]]) -> bool:
         """Looks for rows and has missing ones sent again; whether some of these have yet to be looked for."""
-        missing: dict[Span, Counter[str]] = {}
+        missing: dict[SentSpan, Counter[str]] = {}
         for span, expected in wanted:
             if lacking := self._lacking(span, expected):
                 missing[span] = lacking
@@ -281,12 +281,12 @@ class Auditor:
             for span in lost:
                 span.given_up = True
         self._count()
-        return any(span.resends and not span.is_settled for span in self._tally.spans())
+        return any(span.resends and not span.is_settled for span in self._sent_counts.spans())
 
-    def _lacking(self, span: Span, expected: Counter[str]) -> Counter[str]:
+    def _lacking(self, span: SentSpan, expected: Counter[str]) -> Counter[str]:
         """The rows of a span that are not visible, by symbol."""
         whole = "" in expected
-        since = span.start_ns if whole else max(span.start_ns, self._tally.first_ns)
+        since = span.start_ns if whole else max(span.start_ns, self._sent_counts.first_ns)
         rows = self._db.sql(
             f"SELECT {'' if whole else 'symbol, '}count() FROM {ORDERBOOK} WHERE collector = '{self._collector}' "
             f"AND timestamp >= {since // 1000} AND timestamp < {-(-span.end_ns // 1000)}"
@@ -301,7 +301,7 @@ class Auditor:
             log.error("%d rows received in the minute from %s are visible and were never sent", surplus, _time(since))
         return lacking
 
-    def _report(self, missing: dict[Span, Counter[str]], what_now: str) -> None:
+    def _report(self, missing: dict[SentSpan, Counter[str]], what_now: str) -> None:
         lacking = sum(missing.values(), Counter[str]())
         total, expected = lacking.total(), sum(span.expected().total() for span in missing)
         worst = ", ".join(f"{symbol} {rows}" for symbol, rows in lacking.most_common(WORST) if symbol)
@@ -315,7 +315,7 @@ class Auditor:
         self._on_event(Event(self._now(), "rows_missing", detail=text))
 
     def _count(self) -> None:
-        spans = self._tally.spans()
+        spans = self._sent_counts.spans()
         self._metrics.rows_missing = sum(span.missing for span in spans)
         open_since = next((span.start_ns for span in spans if not span.is_settled), None)
         known = open_since if open_since is not None else max((span.end_ns for span in spans), default=0)

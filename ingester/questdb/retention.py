@@ -60,7 +60,7 @@ class Step(NamedTuple):
         return bool(self.action) and self.due_ns <= now_ns
 
 
-class State(NamedTuple):
+class RetentionState(NamedTuple):
     """What else a decision depends on."""
 
     now_ns: int
@@ -74,7 +74,7 @@ class State(NamedTuple):
     """QuestDB's words where it does not apply rows."""
 
 
-def plan(partitions: Sequence[Partition], policy: Policy, state: State) -> list[Step]:
+def plan(partitions: Sequence[Partition], policy: Policy, state: RetentionState) -> list[Step]:
     """The next step of each day, in the order of days. One that is due and not hindered is to be taken now."""
     return [_hindered(_next(each, policy, state.now_ns), state) for each in partitions]
 
@@ -90,11 +90,11 @@ def _next(partition: Partition, policy: Policy, now_ns: int) -> Step:
     return convert or Step(partition)
 
 
-def _hindered(step: Step, state: State) -> Step:
+def _hindered(step: Step, state: RetentionState) -> Step:
     return step._replace(hindrance=_hindrance(step, state)) if step.is_due(state.now_ns) else step
 
 
-def _hindrance(step: Step, state: State) -> str:
+def _hindrance(step: Step, state: RetentionState) -> str:
     day = step.partition
     if day.is_active:
         return "it is the newest day"

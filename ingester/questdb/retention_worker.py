@@ -13,10 +13,10 @@ from ingester.errors import StoreError
 from ingester.events import Event
 from ingester.questdb import partitions
 from ingester.questdb.client import QuestDB
-from ingester.questdb.leases import Hold, changing, holds, is_kept
+from ingester.questdb.leases import HeldRange, changing, holds, is_kept
 from ingester.questdb.partitions import Partition
 from ingester.questdb.query import between
-from ingester.questdb.retention import DROP, Policy, State, Step, plan
+from ingester.questdb.retention import DROP, Policy, RetentionState, Step, plan
 from ingester.questdb.schema import ORDERBOOK
 from ingester.threads import SupervisedThread
 
@@ -46,7 +46,7 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a keeper may know beyond the server."""
+    """What a retention worker may know beyond the server."""
 
     waits_since_ns: Callable[[], int | None] = lambda: None
     """The receive time of the oldest row that is on its way to the table."""
@@ -54,7 +54,7 @@ class Surroundings:
     """On the server's disk."""
 
 
-class Keeper:
+class RetentionWorker:
     """One for a server's table. Any number of processes may have one: the first to hold a day works on it."""
 
     def __init__(self, db: QuestDB, policy: Policy, now: Now, around: Surroundings | None = None) -> None:
@@ -107,7 +107,7 @@ class Keeper:
 
     def _plan(self) -> list[Step]:
         stuck = partitions.suspension(self._db)
-        state = State(
+        state = RetentionState(
             self._now(),
             self._rows_before,
             self._around.waits_since_ns(),
@@ -116,7 +116,7 @@ class Keeper:
         )
         return plan(partitions.partitions(self._db), self.policy, state)
 
-    def _with_holds(self, step: Step, held: Sequence[Hold]) -> Step:
+    def _with_holds(self, step: Step, held: Sequence[HeldRange]) -> Step:
         day = step.partition
         others = [hold for hold in held if hold.overlaps(day.start_ns, day.end_ns)]
         if not step.is_due(self._now()) or step.hindrance or not others:
@@ -130,12 +130,12 @@ class Keeper:
             log.error("%s had %d rows before it became Parquet and has %d now", before.day, before.rows, rows)
 
 
-class Watch:
+class RetentionThread:
     """One thread that looks once an hour; no error in it ends the recording."""
 
     def __init__(
         self,
-        keeper: Keeper,
+        retention_worker: RetentionWorker,
         now: Now,
         on_event: Callable[[Event], None],
         first_seconds: float = 60.0,
@@ -144,7 +144,7 @@ class Watch:
         """`first_seconds`: until the first look, for rows of an earlier run come before."""
         self._first_seconds = first_seconds
         self._every_seconds = every_seconds
-        self._keeper = keeper
+        self._retention_worker = retention_worker
         self._now = now
         self._on_event = on_event
         self._stopping = threading.Event()
@@ -162,7 +162,7 @@ class Watch:
     def _run(self) -> None:
         waits = self._first_seconds
         while True:
-            self._try(self._keeper.settle)
+            self._try(self._retention_worker.settle)
             if self._stopping.wait(waits * random.uniform(0.9, 1.1)):  # several recorders look at different times
                 return
             self._try(self._work)
@@ -177,7 +177,7 @@ class Watch:
             log.exception("retention tries again at its next look")
 
     def _work(self) -> None:
-        for done in self._keeper.work(self._stopping.is_set):
+        for done in self._retention_worker.work(self._stopping.is_set):
             event = done.event(self._now())
             log.info("retention %s %s", event.kind.removeprefix("partition_"), event.detail)
             self._on_event(event)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 
 MINUTE = 60 * SECOND
@@ -16,7 +16,7 @@ _symbol, _receive_ns = itemgetter(0), itemgetter(1)
 
 
 @dataclass(eq=False, slots=True)
-class Span:
+class SentSpan:
     """Rows received from `start_ns` until before `end_ns`, and what is known of them in the table."""
 
     start_ns: int
@@ -48,19 +48,20 @@ class Span:
         return self.settled == self.expected().total()
 
 
-class Tally:
-    """Counts of this run. The pump adds, the writer removes, all else belongs to the auditor; nobody waits."""
+class SentCounts:
+    """Counts of this run. The feed thread adds, the writer removes, all else belongs to the reconciler; nobody
+    waits."""
 
     def __init__(self) -> None:
-        self._minutes: dict[int, Span] = {}
-        self._earlier: Span | None = None
+        self._minutes: dict[int, SentSpan] = {}
+        self._earlier: SentSpan | None = None
         self.first_ns = 0
         """The earliest receive time of this run; 0 before."""
         self.forgotten_sent = 0
         self.forgotten_visible = 0
         """Rows of this run in minutes no longer kept, and how many of them were seen."""
 
-    def add(self, snapshots: Sequence[Snapshot]) -> None:
+    def add(self, snapshots: Sequence[OrderBook]) -> None:
         """Counts rows that the spool took; costs 0.1 µs a row where they were received in one minute."""
         times = list(map(_receive_ns, snapshots))
         first = min(times)
@@ -76,7 +77,7 @@ class Tally:
     def _rows(self, minute: int) -> Counter[str]:
         span = self._minutes.get(minute)
         if span is None:
-            span = self._minutes[minute] = Span(minute * MINUTE, (minute + 1) * MINUTE)
+            span = self._minutes[minute] = SentSpan(minute * MINUTE, (minute + 1) * MINUTE)
         return span.rows
 
     def remove(self, symbol: str, receive_ns: int) -> None:
@@ -88,9 +89,9 @@ class Tally:
 
     def expect_earlier(self, rows: int, first_ns: int, last_ns: int) -> None:
         """Adds the rows that an earlier run has sent, received between these times, as one span without symbols."""
-        self._earlier = Span(first_ns, last_ns + 1, Counter({"": rows}))
+        self._earlier = SentSpan(first_ns, last_ns + 1, Counter({"": rows}))
 
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[SentSpan]:
         """All that is kept, in the order of time; rows of an earlier run first."""
         minutes = sorted(self._minutes.copy().values(), key=lambda span: span.start_ns)
         return [self._earlier, *minutes] if self._earlier else minutes

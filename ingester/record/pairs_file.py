@@ -33,7 +33,7 @@ MOST_BYTES = 1 << 20
 _REMOVED = re.compile(r"#\s*(\w+)\s+(removed\b.*)")
 
 
-class Watched(NamedTuple):
+class PairsFileEntries(NamedTuple):
     """What a file says."""
 
     pairs: dict[str, str]
@@ -42,7 +42,7 @@ class Watched(NamedTuple):
     """Pairs that were taken out, and what is said of that."""
 
 
-def parse(text: str, path: Path) -> Watched:
+def parse(text: str, path: Path) -> PairsFileEntries:
     """What the text of a file says. Raises PairsFileError, naming the line."""
     pairs: dict[str, str] = {}
     removed: dict[str, str] = {}
@@ -62,7 +62,7 @@ def parse(text: str, path: Path) -> Watched:
         pairs.setdefault(symbol, remark.strip())
     if not pairs:
         raise PairsFileError(f"{path} names no pair. Write one a line, such as BTCUSDT, or use `ingester pairs add`.")
-    return Watched(pairs, removed)
+    return PairsFileEntries(pairs, removed)
 
 
 def edited(text: str, added: Mapping[str, str], removed: Mapping[str, str]) -> str:
@@ -79,7 +79,7 @@ def edited(text: str, added: Mapping[str, str], removed: Mapping[str, str]) -> s
     return "\n".join(lines) + "\n"
 
 
-class WatchList:
+class PairsFile:
     """The file at `path`, which need not be there yet."""
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class WatchList:
             return None
         return state.st_ino, state.st_ctime_ns, state.st_size
 
-    def read(self) -> Watched:
+    def read(self) -> PairsFileEntries:
         """What it says. Raises PairsFileError."""
         return parse(self._text(), self.path)
 
@@ -112,11 +112,11 @@ class WatchList:
                 self._write("\n".join([f"# {heading}", *symbols]) + "\n")
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator["Change"]:
+    def changing(self) -> Iterator["PairsChange"]:
         """What it says, for a change that is written at the end, while nobody else writes. Raises PairsFileError."""
         with self._locked():
             text = self._text() if self.exists() else ""
-            change = Change(parse(text, self.path) if text else Watched({}, {}))
+            change = PairsChange(parse(text, self.path) if text else PairsFileEntries({}, {}))
             yield change
             if change.added or change.removed:
                 new = edited(text, change.added, change.removed)
@@ -166,10 +166,10 @@ class WatchList:
             os.close(descriptor)
 
 
-class Change:
+class PairsChange:
     """What is to become of the file: `added` and `removed` with their remarks, over what it says `now`."""
 
-    def __init__(self, now: Watched) -> None:
+    def __init__(self, now: PairsFileEntries) -> None:
         self.now = now
         self.added: dict[str, str] = {}
         self.removed: dict[str, str] = {}
@@ -189,7 +189,7 @@ def _wait_for(descriptor: int, lock: Path) -> None:
             time.sleep(0.05)
 
 
-class LastWatched:
+class LastRecorded:
     """Which pairs a recorder of this name was to record when it was last heard of; kept beside its spool.
 
     A start tells from it what changed meanwhile, and which pairs have a gap since then.

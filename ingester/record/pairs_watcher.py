@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import ExchangeError, PairsFileError
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.record.pairs_file import Watched, WatchList
+from ingester.record.pairs_file import PairsFile, PairsFileEntries
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ FIRST_ASK_SECONDS, LAST_ASK_SECONDS = 4.0, 600.0
 Reasons = Mapping[str, str]
 
 
-def differences(before: Iterable[str], now: Watched, name: str) -> tuple[dict[str, str], dict[str, str]]:
+def differences(before: Iterable[str], now: PairsFileEntries, name: str) -> tuple[dict[str, str], dict[str, str]]:
     """Pairs to add and to remove, each with its reason, as far as the file says one."""
     old = set(before)
     added = {symbol: f"{name}: {remark or 'edited'}" for symbol, remark in now.pairs.items() if symbol not in old}
@@ -33,12 +33,12 @@ def differences(before: Iterable[str], now: Watched, name: str) -> tuple[dict[st
     return added, {symbol: f"{name}: {now.removed.get(symbol, 'edited')}" for symbol in sorted(gone)}
 
 
-class Watch:
+class PairsWatcher:
     """Follows a file until `stop`. What cannot be used changes nothing; it is said once, and put on record."""
 
     def __init__(
         self,
-        file: WatchList | None,
+        file: PairsFile | None,
         known: Iterable[str],
         change: Callable[[Reasons, Reasons], None],
         record: Callable[[Event], None],

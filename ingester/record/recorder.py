@@ -14,14 +14,14 @@ from ingester.errors import NotRunning, UsageError
 from ingester.events import Event
 from ingester.exchange import binance_spot
 from ingester.exchange.pairs import choose, listed_symbols
-from ingester.feed.loop import Intake
+from ingester.feed.loop import FeedLoop
 from ingester.grid import as_frame
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 from ingester.live.callbacks import OnEvent, OnSnapshot
 from ingester.live.consumer import Consumer
-from ingester.live.ring import Row, Rows
-from ingester.live.subscribers import Audience
-from ingester.live.synchronous import Aligned
+from ingester.live.ring import RingRows, Row
+from ingester.live.subscribers import Subscribers
+from ingester.live.synchronous import SynchronousRows
 from ingester.metrics import FeedMetrics
 from ingester.record.source import OWN, SIMULATOR, exchange_of, named_as_arguments, named_symbols, simulated_symbols
 from ingester.sequence.gap_detector import Gap
@@ -75,17 +75,17 @@ class Recorder:
             self._settings = Settings(symbols, self._exchange, depth, interval_ms(interval), connections)
         self._simulator = None if self._exchange.stream_url != OWN else Simulator(pairs=simulated_symbols(symbols))
         self._told = stream_url is not None
-        self._linger = seconds(linger, "linger") if linger else 0.0
+        self._batch_delay = seconds(linger, "linger") if linger else 0.0
         rows = round(seconds(keep, "keep") * 1000 / self._settings.interval_ms)
-        self._record = Record(symbols, depth, max(1, rows))
+        self._record = LiveBuffer(symbols, depth, max(1, rows))
         self.metrics = FeedMetrics()
         """Counters: snapshots, copies, losses, reconnects, …"""
         self._clock = Clock()
         self._limit = AttemptLimit(time.monotonic)
-        self._intake: Intake | None = None
+        self._intake: FeedLoop | None = None
         self._started_ns = 0
         self._running_lock = threading.Lock()
-        self._audience = Audience(self._record)
+        self._audience = Subscribers(self._record)
 
     @property
     def pairs(self) -> list[str]:
@@ -116,9 +116,9 @@ class Recorder:
                 self._stop_simulator()
                 raise
             settings = dataclasses.replace(self._settings, symbols=tuple(symbols), exchange=source)
-            intake = Intake(settings, self._record, self._clock, self.metrics, self._limit, self._linger)
+            intake = FeedLoop(settings, self._record, self._clock, self.metrics, self._limit, self._batch_delay)
             if self._intake is not None:
-                intake.continuity.resume(self._record.until_ns)
+                intake.monitor.resume(self._record.until_ns)
             self._intake, self._started_ns = intake, self._clock.now()
             self._record.open()
             self._audience.start()
@@ -193,13 +193,13 @@ class Recorder:
         record = self._begun()
         return record.latest(record.symbol(pair))
 
-    def window(self, pair: str, n: int) -> Rows:
-        """The last `n` books, fewer where there are not so many: `Rows(times (n,), values (n, 4 x depth))`."""
+    def window(self, pair: str, n: int) -> RingRows:
+        """The last `n` books, fewer where there are not so many: `RingRows(times (n,), values (n, 4 x depth))`."""
         if n < 1:
             raise UsageError(f"A window of {n} rows is empty. Ask for 1 or more.")
         return self._rows(pair, n)
 
-    def since(self, pair: str, time: int | datetime) -> Rows:
+    def since(self, pair: str, time: int | datetime) -> RingRows:
         """The books that are kept and were received at `time` (ns since 1970, or a datetime, UTC) or later."""
         record = self._begun()
         symbol = record.symbol(pair)
@@ -256,7 +256,7 @@ class Recorder:
 
     def synchronous(
         self, pairs: Sequence[str] | None = None, every: str = "100ms", max_age: str = "1s", fill: str = "none"
-    ) -> Aligned:
+    ) -> SynchronousRows:
         """Iterates over rows of all pairs, or some, at whole multiples of `every` since 1970, beginning now.
 
         Gives `Row(time, values)` with values (pairs, 4 x depth), the very rows that `export --every` makes of the same
@@ -272,18 +272,18 @@ class Recorder:
             raise UsageError(f"every {every!r} is not a whole number of milliseconds, such as 100ms.")
         if fill not in FILLS:
             raise UsageError(f"fill {fill!r} is not one of {', '.join(FILLS)}.")
-        return Aligned(record, symbols, every_ns, max_age_ns, fill, self._clock.now, self._wake)
+        return SynchronousRows(record, symbols, every_ns, max_age_ns, fill, self._clock.now, self._wake)
 
     def _listed(self, source: binance_spot.Exchange, symbols: Sequence[str]) -> list[str]:
         return listed_symbols(source, symbols, lambda listed: choose(symbols, True, listed), told=self._told)
 
-    def _running_intake(self) -> Intake:
+    def _running_intake(self) -> FeedLoop:
         if not self.running or self._intake is None:
             raise NotRunning("This recorder does not run: pairs come and go only while it does.")
         return self._intake
 
     def _await(self, done: Callable[[], bool]) -> None:
-        """Until the pump has taken a change in."""
+        """Until the feed thread has taken a change in."""
         bell = threading.Event()
         silence = self._record.on_progress.add(bell)
         try:
@@ -294,7 +294,7 @@ class Recorder:
         finally:
             silence()
 
-    def _begun(self) -> Record:
+    def _begun(self) -> LiveBuffer:
         """What was recorded. Raises NotRunning before the first start."""
         if self._intake is None:
             raise NotRunning(
@@ -302,7 +302,7 @@ class Recorder:
             )
         return self._record
 
-    def _rows(self, pair: str, n: int | None) -> Rows:
+    def _rows(self, pair: str, n: int | None) -> RingRows:
         record = self._begun()
         symbol = record.symbol(pair)
         ring, start = record.ring(symbol), record.start_of(symbol)

@@ -8,36 +8,36 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ingester import private, threads
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND, Clock, check_clock
 from ingester.config.settings import Settings
 from ingester.connection.websocket import AttemptLimit
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
 from ingester.feed.feed import LONGEST_DETAIL
-from ingester.feed.loop import Intake
-from ingester.live.buffer import Record
+from ingester.feed.loop import FeedLoop
+from ingester.live.buffer import LiveBuffer
 from ingester.metrics import Metrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.reconciler import Auditor
-from ingester.questdb.sent_counts import Tally
+from ingester.questdb.reconciler import Reconciler
+from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.writer import Writer
-from ingester.record.pairs_file import LastWatched
+from ingester.record.pairs_file import LastRecorded
 from ingester.record.practice import refuse_mixing
-from ingester.sequence.event_counts import Journal
+from ingester.sequence.event_counts import EventCounts
 from ingester.sequence.gap_detector import Gap
-from ingester.spool.segment import Hole
+from ingester.spool.segment import LostRange
 from ingester.spool.spool import Spool
 from ingester.text import inside
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.05
-"""After something arrived, the pump waits this long for more: waking up costs more than decoding a frame.
+BATCH_DELAY_SECONDS = 0.05
+"""After something arrived, the feed thread waits this long for more: waking up costs more than decoding a frame.
 
 What came in meanwhile is what a kill -9 loses.
 """
@@ -57,26 +57,26 @@ def spool_folder(data_dir: Path, collector: str) -> Path:
     return inside(data_dir / "spool", collector, "collector")
 
 
-class Collector:
-    """Records until `stop`. Also the sink of its pump: see `Intake`."""
+class RecorderService:
+    """Records until `stop`. Also the sink of its feed thread: see `FeedLoop`."""
 
-    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: Record | None = None) -> None:
+    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: LiveBuffer | None = None) -> None:
         """`record`: what live readers of this process read, if there are any."""
         self.settings = settings
         self.metrics = Metrics()
-        self.journal = Journal()
+        self.event_counts = EventCounts()
         self._db = db
         self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self.live = record or Record([], settings.depth)
-        self._intake = Intake(
-            settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), LINGER_SECONDS
+        self.live = record or LiveBuffer([], settings.depth)
+        self._intake = FeedLoop(
+            settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), BATCH_DELAY_SECONDS
         )
         self.feed = self._intake.feed
         self._encoder = RowEncoder(settings.depth, settings.collector)
-        self._tally = Tally()
+        self._sent_counts = SentCounts()
         self._writer = Writer(
             db,
             self.spool,
@@ -85,14 +85,14 @@ class Collector:
             self._make_ready,
             DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
             self._intake.note,
-            tally=self._tally,
+            sent_counts=self._sent_counts,
         )
-        self._auditor = Auditor(
-            db, self.spool, settings.collector, self._tally, self.clock.now, self.metrics.store, self._intake.note
+        self._reconciler = Reconciler(
+            db, self.spool, settings.collector, self._sent_counts, self.clock.now, self.metrics.store, self._intake.note
         )
         self._wanted = set(settings.symbols)
         self._changing = threading.Lock()
-        self._last_watched = LastWatched(self.spool.folder)
+        self._last_watched = LastRecorded(self.spool.folder)
         self._refused: dict[str, int] = {}  # symbols whose rows the spool refuses, since when
         self._deaths_before, self._deaths_told = threads.deaths(), 0
         self._collect_ns = 0  # when garbage is to be collected
@@ -109,7 +109,7 @@ class Collector:
         recovery = self.spool.open()
         before = self._last_watched.read()
         if recovery.last_ns is not None and self._begin_after(recovery.last_ns):
-            self._intake.continuity.resume(recovery.last_ns, before)
+            self._intake.monitor.resume(recovery.last_ns, before)
         self._note_wanted()
         for symbol in sorted(self._wanted.symmetric_difference(before or self._wanted)):
             kind = PAIR_ADDED if symbol in self._wanted else PAIR_REMOVED
@@ -125,7 +125,7 @@ class Collector:
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         self._writer.start()
-        self._auditor.start()
+        self._reconciler.start()
         self.live.open()
         self._intake.start(self.started_ns)
 
@@ -185,7 +185,7 @@ class Collector:
         return (
             f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.stored:,} rows stored, "
             f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
-            f"gaps: {self.journal.gaps_text()}"
+            f"gaps: {self.event_counts.gaps_text()}"
         )
 
     def stop(self) -> bool:
@@ -196,18 +196,18 @@ class Collector:
         self._intake.stop()
         self.live.close()
         drained = self._writer.drain(DRAIN_SECONDS)
-        seen = self._auditor.stop(AUDIT_SECONDS if drained else 0.0)
+        seen = self._reconciler.stop(AUDIT_SECONDS if drained else 0.0)
         self._intake.record_events()
         self.spool.close()
         return drained and seen
 
-    def take(self, snapshots: list[Snapshot]) -> None:
+    def take(self, snapshots: list[OrderBook]) -> None:
         """Into the spool first, then for all to see."""
         body, rows = self._encoder.snapshots(snapshots), len(snapshots)
         first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
         metrics = self.metrics.store
         if self.spool.append(body, rows, first, last):
-            self._tally.add(snapshots)
+            self._sent_counts.add(snapshots)
             metrics.received += rows
             metrics.received_bytes += len(body)
             if self._refused:
@@ -228,7 +228,7 @@ class Collector:
         now = self.clock.now()
         if not self.spool.append(self._encoder.events(events), 0, now, now):
             return False
-        self.journal.add(events)
+        self.event_counts.add(events)
         self.live.note(events)
         return True
 
@@ -239,9 +239,9 @@ class Collector:
             self._intake.note(gap.event())
         self.live.changed(added, removed)
 
-    def reached(self, until_ns: int) -> None:
+    def watermark(self, until_ns: int) -> None:
         """What the live record's grids wait for."""
-        self.live.reached(until_ns)
+        self.live.watermark(until_ns)
 
     def tick(self, now: int) -> None:
         """What time demands, once a second."""
@@ -254,7 +254,7 @@ class Collector:
             self._deaths_told = deaths.total
             self._intake.note(Event(now, "thread_died", detail=f"{deaths.last}: {deaths.error[:LONGEST_DETAIL]}"))
 
-    def _record_hole(self, hole: Hole) -> None:
+    def _record_hole(self, hole: LostRange) -> None:
         """Rows of any symbols were in the spool and cannot be read back."""
         detail = f"{SPOOL_DAMAGED}: {hole.rows} rows" if hole.rows else SPOOL_DAMAGED
         self._intake.note(Event(hole.since_ns, "gap", detail=detail, until_ns=hole.until_ns))

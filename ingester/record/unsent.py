@@ -16,11 +16,11 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.dead_letters import DeadLetters
-from ingester.questdb.reconciler import Auditor
-from ingester.questdb.sent_counts import Tally
+from ingester.questdb.reconciler import Reconciler
+from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.writer import Writer
 from ingester.spool import segment as segments
-from ingester.spool.checkpoint import PositionFile
+from ingester.spool.checkpoint import CheckpointFile
 from ingester.spool.disk import RESERVE, Disk, claim
 from ingester.spool.spool import Spool
 from ingester.text import inside
@@ -119,7 +119,7 @@ def send(
         raise SpoolError(
             f"There is no spool of a recorder {collector!r} in {data_dir}. `ingester spool list` names them."
         )
-    spool, metrics, tally = Spool(folder, audited=True), StoreMetrics(), Tally()
+    spool, metrics, sent_counts = Spool(folder, audited=True), StoreMetrics(), SentCounts()
     spool.open()
     try:
         depth = _depth(spool)
@@ -129,10 +129,10 @@ def send(
             schema.ensure_tables(db, depth)
 
         letters = DeadLetters(inside(data_dir / "dead-letter", collector))
-        writer = Writer(db, spool, now, metrics, prepare, letters, lambda event: None, tally=tally)
-        auditor = Auditor(db, spool, collector, tally, now, metrics, lambda event: None)
+        writer = Writer(db, spool, now, metrics, prepare, letters, lambda event: None, sent_counts=sent_counts)
+        reconciler = Reconciler(db, spool, collector, sent_counts, now, metrics, lambda event: None)
         writer.start()
-        auditor.start()
+        reconciler.start()
         progress = time.monotonic()
         stored = 0
         while spool.bytes_waiting and time.monotonic() < progress + GIVE_UP_SECONDS:
@@ -142,7 +142,7 @@ def send(
             if metrics.stored > stored:
                 stored, progress = metrics.stored, time.monotonic()
         drained = writer.drain(1.0 if metrics.failing else AUDIT_SECONDS)
-        seen = auditor.stop(AUDIT_SECONDS if drained else 0.0)
+        seen = reconciler.stop(AUDIT_SECONDS if drained else 0.0)
         waiting = spool.rows_waiting
     finally:
         spool.close()
@@ -160,7 +160,7 @@ def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:
 
 
 def _waiting(folder: Path) -> Leftover | None:
-    position = PositionFile(folder, Disk(folder, 0, 0, time.monotonic)).load()
+    position = CheckpointFile(folder, Disk(folder, 0, 0, time.monotonic)).load()
     sequence = position.sequence if position else 0
     rows, oldest, newest = 0, 0, 0
     found = segments.find(folder)

@@ -32,8 +32,8 @@ class PastGap(NamedTuple):
     reason: str
 
 
-class Entries(NamedTuple):
-    """A journal at one moment."""
+class EventSummary(NamedTuple):
+    """All counts at one moment."""
 
     events: dict[str, int]
     """By kind."""
@@ -48,8 +48,8 @@ class Entries(NamedTuple):
 
 
 @dataclass
-class Journal:
-    """The pump adds, others read; either takes microseconds."""
+class EventCounts:
+    """The feed thread adds, others read; either takes microseconds."""
 
     _events: Counter[str] = field(default_factory=Counter)
     _last_ns: dict[str, int] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Journal:
             number = sum(each.number for each in self._gaps.values())
         return f"{number:,}, the last {self.last_gap()}" if number else "none"
 
-    def read(self, now: int) -> Entries:
+    def read(self, now: int) -> EventSummary:
         """All that is known at `now`, in ns."""
         oldest = (now - DAY_NS) // _SLOT_NS
         with self._lock:
@@ -101,7 +101,7 @@ class Journal:
                 self._slots.popleft()
             sums = [slot for _, slot in self._slots]
             day = GapSum(sum(each.number for each in sums), sum(each.seconds for each in sums))
-            return Entries(dict(self._events), dict(self._last_ns), dict(self._gaps), day, list(self._recent))
+            return EventSummary(dict(self._events), dict(self._last_ns), dict(self._gaps), day, list(self._recent))
 
 
 def longest_on(gaps: Iterable[tuple[float, str]]) -> str:

@@ -98,22 +98,21 @@ class _Below(NamedTuple):
     """Whether the connection had brought the last id itself."""
 
 
-class Track:
+class GapDetector:
     """The continuity of one symbol. `receive_ns` is the time of the last snapshot that passed, or of the begin."""
 
     __slots__ = (
         "_backward",
         "_below",
         "_counted",
-        "_doubtful",
         "_floor",
         "_floor_ns",
         "_floor_since_ns",
+        "_handover_before",
+        "_handover_since_ns",
+        "_handover_until_ns",
         "_held_after",
         "_held_id",
-        "_joint_before",
-        "_joint_since_ns",
-        "_joint_until_ns",
         "_known_ns",
         "_leap_ns",
         "_mean_ns",
@@ -123,10 +122,11 @@ class Track:
         "_next_since_ns",
         "_open",
         "_reason",
+        "_suspect",
         "before_id",
         "ceiling",
         "count",
-        "joint_id",
+        "handover_id",
         "limit_ns",
         "receive_ns",
         "status",
@@ -148,10 +148,10 @@ class Track:
         """How long after the last one the next is no gap; negative where something is known to be missing."""
         self.status = TRADING
         """What the exchange said last, where it was asked."""
-        self.joint_id = -1
+        self.handover_id = -1
         """The first update id that a connection brought which joined the others."""
-        self._joint_before = -1  # the last id before it
-        self._joint_since_ns = self._joint_until_ns = 0  # receive times of both
+        self._handover_before = -1  # the last id before it
+        self._handover_since_ns = self._handover_until_ns = 0  # receive times of both
         self._backward = 0  # ids in a row that are smaller than all of late
         self._below: dict[Hashable, _Below] | None = None  # by connection, since the last one passed
         self._held_id = -1  # the last one that was held back
@@ -164,7 +164,7 @@ class Track:
         self._leap_ns = 0  # the first receive time after a leap of the clock, until the gap around it has ended
         self._reason = ""  # why something is missing
         self._missing_id = -1  # of a quarantined frame
-        self._doubtful = False  # whether that frame may have been of another symbol
+        self._suspect = False  # whether that frame may have been of another symbol
         self._open = False  # whether the present gap is on record already
         self._known_ns = 0  # over how long the mean interval was taken
         self._mean_ns = 0.0  # mean interval; 0 where unknown
@@ -216,7 +216,7 @@ class Track:
             return False
         agreed = sum(each.rises >= CONTRADICTED_AFTER for each in below.values()) > 1
         # One that joined may be ahead of others that lag, and end before they have come so far.
-        return (agreed and self.joint_id != self.update_id) or self._out_of_reach(update_id)
+        return (agreed and self.handover_id != self.update_id) or self._out_of_reach(update_id)
 
     def _contradicted(self) -> bool:
         """Whether the connection that had brought the last one went on with ids below it that have not passed."""
@@ -226,14 +226,14 @@ class Track:
         """Whether an id is further behind the last one than a connection can lag, at the pace of the ids before."""
         ids, span = self.before_id - self._floor, self.receive_ns - self._floor_since_ns
         if ids <= 0 or span <= 0:
-            return self.joint_id != self.update_id
+            return self.handover_id != self.update_id
         return (self.update_id - update_id) * span > FLOOR_NS * ids
 
     def restart(self, update_id: int, receive_ns: int) -> None:
         """The count goes on from `update_id`, which is about to pass: what came below the last one is missing."""
         if 0 <= self.before_id < update_id:  # so the last one was wrong
             self.ceiling = min(self.ceiling, self.update_id)
-        self.joint_id = -1
+        self.handover_id = -1
         if receive_ns > self.receive_ns + RESOLUTION_NS:
             self.miss(IDS_RESTARTED)
 
@@ -262,48 +262,48 @@ class Track:
 
     def join(self, before_ns: int) -> None:
         """What passed last was the first of a connection; the one before had come at `before_ns`."""
-        self.joint_id, self._joint_before = self.update_id, self.before_id
-        self._joint_since_ns, self._joint_until_ns = before_ns, self.receive_ns
+        self.handover_id, self._handover_before = self.update_id, self.before_id
+        self._handover_since_ns, self._handover_until_ns = before_ns, self.receive_ns
 
     def late(self, update_id: int) -> Gap | None:
         """The joint, where it is a gap because this one came too late."""
-        return self._disjoint() if self._joint_before < update_id < self.joint_id else None
+        return self._handover_gap() if self._handover_before < update_id < self.handover_id else None
 
-    def left(self, reached: int) -> Gap | None:
+    def left(self, watermark: int) -> Gap | None:
         """The joint, where it is a gap because a connection ended that had come only so far."""
-        return self._disjoint() if self._joint_before <= reached < self.joint_id else None
+        return self._handover_gap() if self._handover_before <= watermark < self.handover_id else None
 
-    def _disjoint(self) -> Gap:
-        self.joint_id = -1
-        return Gap(self.symbol, self._joint_since_ns, self._joint_until_ns, CONNECTION_LOST)
+    def _handover_gap(self) -> Gap:
+        self.handover_id = -1
+        return Gap(self.symbol, self._handover_since_ns, self._handover_until_ns, CONNECTION_LOST)
 
     def miss(self, reason: str) -> None:
         """From the last snapshot to the next one something is missing, however shortly, for this reason."""
         if not self._reason or self._reason == QUARANTINED:
             self._reason = reason
-        self._missing_id, self._doubtful = -1, False
+        self._missing_id, self._suspect = -1, False
         self.limit_ns = -1
 
     def quarantine(self, update_id: int | None) -> None:
         """A frame (of this update id, where that could be read) was not stored: missing unless a sound copy comes."""
-        if (self._reason and not self._doubtful) or (update_id is not None and update_id <= self.update_id):
+        if (self._reason and not self._suspect) or (update_id is not None and update_id <= self.update_id):
             return
-        self._reason, self._doubtful, self.limit_ns = QUARANTINED, False, -1
+        self._reason, self._suspect, self.limit_ns = QUARANTINED, False, -1
         # What is so far ahead was not read right: nothing that comes will ever be it.
         self._missing_id = update_id if update_id is not None and update_id < self.ceiling else -1
 
-    def doubt(self) -> None:
+    def suspect(self) -> None:
         """A frame that was not stored may have been of this symbol: missing if the next one comes late."""
         if not self._reason:
             self.quarantine(None)
-            self._doubtful = True
+            self._suspect = True
 
     def clock_set(self, at_ns: int) -> None:
         """Receive times have leapt ahead: what comes at `at_ns` or later was received after that."""
         self._leap_ns, self.limit_ns = at_ns, -1
         if not self._reason or self._reason == QUARANTINED:
             self._reason = CLOCK_SET
-        self._missing_id, self._doubtful = -1, False
+        self._missing_id, self._suspect = -1, False
 
     def silent(self, now: int, patience_ns: int) -> bool:
         """Whether nothing passed for longer than both the symbol's rhythm and `patience_ns` allow."""
@@ -355,11 +355,11 @@ class Track:
         return min(LONGEST_LIMIT_NS, max(SHORTEST_LIMIT_NS, int(LIMIT_INTERVALS * self._mean_ns)))
 
     def _raise_floor(self, receive_ns: int, update_id: int) -> None:
-        anew = update_id < self.update_id or self._next_floor < 0
+        again = update_id < self.update_id or self._next_floor < 0
         if not self.count:  # the rhythm begins with the first one, not with the subscription
             self._counted, self._measured_ns = 1, receive_ns
-        self._floor = update_id if anew else self._next_floor
-        self._floor_since_ns = receive_ns if anew else self._next_since_ns
+        self._floor = update_id if again else self._next_floor
+        self._floor_since_ns = receive_ns if again else self._next_since_ns
         self._next_floor, self._next_since_ns, self._floor_ns = update_id, receive_ns, receive_ns + FLOOR_NS
 
     def _why(self) -> str:
@@ -374,7 +374,7 @@ class Track:
             if update_id == self._missing_id:  # the sound copy
                 self._whole()
             return None
-        if self._doubtful and until_ns - self.receive_ns < LATE_INTERVALS * self._mean_ns:
+        if self._suspect and until_ns - self.receive_ns < LATE_INTERVALS * self._mean_ns:
             self._whole()
             return None
         gap = Gap(self.symbol, self.receive_ns, until_ns, self._why())
@@ -385,5 +385,5 @@ class Track:
         return gap
 
     def _whole(self) -> None:
-        self._reason, self._missing_id, self._doubtful, self._open, self._leap_ns = "", -1, False, False, 0
+        self._reason, self._missing_id, self._suspect, self._open, self._leap_ns = "", -1, False, False, 0
         self.limit_ns = self.longest_ns()

@@ -4,12 +4,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
 from ingester.exchange import binance_spot
 from ingester.sequence.event_counts import longest_on
-from ingester.sequence.gap_detector import TRADING, Gap, Track
+from ingester.sequence.gap_detector import TRADING, Gap, GapDetector
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,8 @@ ASK_NS, ASK_HALTED_NS = 60 * SECOND, 300 * SECOND
 """How often the exchange is asked about silent symbols, and about those of which it said that they do not trade."""
 
 
-class Continuity:
-    """What is known of each symbol, by the name of its stream. Belongs to the pump's thread, but for `answer`."""
+class SequenceMonitor:
+    """What is known of each symbol, by the name of its stream. Belongs to the feed thread, but for `answer`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Continuity:
     ) -> None:
         """`ask` has the exchange asked; see `answer`."""
         self._depth = depth
-        self.tracks = {self.name(symbol): Track(symbol) for symbol in symbols}
+        self.detectors = {self.name(symbol): GapDetector(symbol) for symbol in symbols}
         self._on_event = on_event
         self._ask = ask
         self._ask_ns = 0  # when the exchange may be asked again
@@ -42,64 +42,64 @@ class Continuity:
         """Of the stream of a symbol."""
         return binance_spot.stream_name(symbol, self._depth).encode()
 
-    def add(self, name: bytes, symbol: str, now: int, why: str) -> Track:
+    def add(self, name: bytes, symbol: str, now: int, why: str) -> GapDetector:
         """A symbol is recorded from now on."""
-        track = self.tracks[name] = Track(symbol)
-        track.begin(now)
+        detector = self.detectors[name] = GapDetector(symbol)
+        detector.begin(now)
         self._on_event(Event(now, PAIR_ADDED, symbol, detail=why))
-        return track
+        return detector
 
     def remove(self, name: bytes, now: int, why: str) -> None:
         """A symbol is no longer recorded: that is no gap, but one that lasts ends with it."""
-        track = self.tracks.pop(name)
-        if gap := track.end(now):
+        detector = self.detectors.pop(name)
+        if gap := detector.end(now):
             self._on_event(gap.event())
-        self._on_event(Event(now, PAIR_REMOVED, track.symbol, detail=why))
+        self._on_event(Event(now, PAIR_REMOVED, detector.symbol, detail=why))
 
     def resume(self, last_ns: int, symbols: Container[str] | None = None) -> None:
         """An earlier run received until `last_ns`: these symbols, where it is known which."""
-        for track in self.tracks.values():
-            if symbols is None or track.symbol in symbols:
-                track.resume(last_ns)
+        for detector in self.detectors.values():
+            if symbols is None or detector.symbol in symbols:
+                detector.resume(last_ns)
 
     def begin(self, now: int) -> None:
         """The first subscriptions go out."""
-        for track in self.tracks.values():
-            track.begin(now)
+        for detector in self.detectors.values():
+            detector.begin(now)
 
     def miss_since(self, started_ns: int, names: Iterable[bytes]) -> None:
         """No connection stands over which these could come: they are missing since the start, or since they were added.
 
         The gap of a restart ends with the start, for what follows has another reason.
         """
-        for track in map(self.tracks.__getitem__, names):
-            if gap := track.wait_since(started_ns):
+        for detector in map(self.detectors.__getitem__, names):
+            if gap := detector.wait_since(started_ns):
                 self._on_event(gap.event())
 
     def answer(self, statuses: Mapping[str, str]) -> None:
         """Takes the state of each symbol that the exchange lists. May be called from any thread."""
         self._answers.append(statuses)
 
-    def record(self, gap: Gap, track: Track) -> None:
+    def record(self, gap: Gap, detector: GapDetector) -> None:
         """A gap has ended."""
         self._ended.append(gap)
         self._on_event(gap.event())
-        if track.status != TRADING:
-            self._set_status(track, TRADING, gap.until_ns or gap.since_ns)
+        if detector.status != TRADING:
+            self._set_status(detector, TRADING, gap.until_ns or gap.since_ns)
 
-    def restarted(self, track: Track, update_id: int, at_ns: int) -> None:
+    def restarted(self, detector: GapDetector, update_id: int, at_ns: int) -> None:
         """A symbol's update ids go on below the last one."""
-        log.warning("%s: update ids go on at %d after %d", track.symbol, update_id, track.update_id)
-        detail = f"from {track.update_id} to {update_id}"
-        self._on_event(Event(at_ns, "update_ids_restarted", symbol=track.symbol, detail=detail))
-        track.restart(update_id, at_ns)
+        log.warning("%s: update ids go on at %d after %d", detector.symbol, update_id, detector.update_id)
+        detail = f"from {detector.update_id} to {update_id}"
+        self._on_event(Event(at_ns, "update_ids_restarted", symbol=detector.symbol, detail=detail))
+        detector.restart(update_id, at_ns)
 
     def clock_set(self, at_ns: int) -> None:
         """Receive times have leapt ahead, to `at_ns`."""
-        for track in self.tracks.values():
-            track.clock_set(at_ns)
+        for detector in self.detectors.values():
+            detector.clock_set(at_ns)
 
-    def not_taken_in(self, snapshots: Sequence[Snapshot], now: int) -> None:
+    def not_taken_in(self, snapshots: Sequence[OrderBook], now: int) -> None:
         """Snapshots that passed could not be handed on: each symbol has a gap from the first of them until now."""
         since: dict[str, int] = {}
         for snapshot in snapshots:
@@ -109,59 +109,59 @@ class Continuity:
             self._ended.append(gap)
             self._on_event(gap.event())
 
-    def doubt(self, payload: bytes, names: Iterable[bytes]) -> bool:
+    def suspect(self, payload: bytes, names: Iterable[bytes]) -> bool:
         """A frame that cannot be read was a snapshot of its symbol; False where it may have been of any of `names`."""
         name, update_id = binance_spot.salvage(payload)
-        track = self.tracks.get(name) if name is not None else None
-        if track is not None:
-            track.quarantine(update_id)
+        detector = self.detectors.get(name) if name is not None else None
+        if detector is not None:
+            detector.quarantine(update_id)
             return True
         for each in names:
-            self.tracks[each].doubt()
+            self.detectors[each].suspect()
         return False
 
     def lose(self, payload: bytes, names: Iterable[bytes]) -> None:
         """A frame was lost after it may have passed: its symbol has a gap, or all of `names` where it tells none."""
         name, _ = binance_spot.salvage(payload)
-        for each in [name] if name in self.tracks else names:
-            self.tracks[each].miss(NOT_TAKEN_IN)
+        for each in [name] if name in self.detectors else names:
+            self.detectors[each].miss(NOT_TAKEN_IN)
 
-    def tick(self, now: int, watched: bool, doubtful: bool) -> None:
-        """What time demands, about once a second; `doubtful`: some stay silent though subscribed anew."""
+    def tick(self, now: int, watched: bool, suspects: bool) -> None:
+        """What time demands, about once a second; `suspects`: some stay silent though subscribed again."""
         while self._answers:
             statuses = self._answers.popleft()
-            for track in self.tracks.values():
-                status = statuses.get(track.symbol, "not listed")
-                if track.symbol not in statuses and not track.silent(now, OPEN_AFTER_NS):
+            for detector in self.detectors.values():
+                status = statuses.get(detector.symbol, "not listed")
+                if detector.symbol not in statuses and not detector.silent(now, OPEN_AFTER_NS):
                     continue  # what flows is listed, whatever the answer lacks
-                if status != track.status:
-                    self._set_status(track, status, now)
+                if status != detector.status:
+                    self._set_status(detector, status, now)
         halted = False
-        for track in self.tracks.values():
-            track.measure()
-            halted |= track.status != TRADING
-            if watched and track.silent(now, OPEN_AFTER_NS) and (gap := track.open()):
+        for detector in self.detectors.values():
+            detector.measure()
+            halted |= detector.status != TRADING
+            if watched and detector.silent(now, OPEN_AFTER_NS) and (gap := detector.open()):
                 self._on_event(gap.event())
-        if (doubtful or halted) and now >= self._ask_ns:
-            self._ask_ns = now + (ASK_NS if doubtful else ASK_HALTED_NS)
+        if (suspects or halted) and now >= self._ask_ns:
+            self._ask_ns = now + (ASK_NS if suspects else ASK_HALTED_NS)
             self._ask()
         self._tell()
 
     def miss_all(self) -> None:
         """Something that came is not taken in, and nobody has looked of which symbols it was."""
-        for track in self.tracks.values():
-            track.miss(CONNECTION_LOST)
+        for detector in self.detectors.values():
+            detector.miss(CONNECTION_LOST)
 
     def close(self, now: int) -> None:
         """Records the gaps that last while recording ends."""
-        for track in self.tracks.values():
-            if gap := track.end(now):
+        for detector in self.detectors.values():
+            if gap := detector.end(now):
                 self._on_event(gap.event())
 
-    def _set_status(self, track: Track, status: str, at_ns: int) -> None:
-        log.warning("%s: %s (before: %s)", track.symbol, status, track.status)
-        track.status = status
-        self._on_event(Event(at_ns, "status", symbol=track.symbol, detail=status))
+    def _set_status(self, detector: GapDetector, status: str, at_ns: int) -> None:
+        log.warning("%s: %s (before: %s)", detector.symbol, status, detector.status)
+        detector.status = status
+        self._on_event(Event(at_ns, "status", symbol=detector.symbol, detail=status))
 
     def _tell(self) -> None:
         """Logs the gaps that ended, all of a reason in one line."""

@@ -10,9 +10,9 @@ from contextlib import aclosing
 from ingester.simulator.faults import FaultBoard
 from ingester.simulator.lanes import Lane, lanes_of
 from ingester.simulator.player import Player
-from ingester.simulator.sent_log import Ledger
+from ingester.simulator.sent_log import SentLog
 from ingester.simulator.session import Session, frame, parse_stream
-from ingester.simulator.tape import Book
+from ingester.simulator.tape import TapeBook
 
 TICK_SECONDS = 0.1
 SLOT_SECONDS = 0.005
@@ -48,7 +48,7 @@ class Broadcast:
         speed: float,
         spread: bool,
         players: list[Player],
-        ledger: Ledger | None,
+        ledger: SentLog | None,
     ) -> None:
         """`symbols` have synthetic books; `speed` 0 plays recordings as fast as they are read, synthetic books at 1."""
         self.frames_sent = 0
@@ -203,7 +203,7 @@ class Broadcast:
             self._ledger.flush()
 
     def _box_recorded(
-        self, boxes: dict[Session, Outbox], book: Book, number: int, new_second: bool, now: float
+        self, boxes: dict[Session, Outbox], book: TapeBook, number: int, new_second: bool, now: float
     ) -> None:
         spoils = self._board.spoils_frames(now)
         texts: dict[int, bytes] = {}  # by depth: several connections get the same

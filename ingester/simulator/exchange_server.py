@@ -18,11 +18,11 @@ from websockets.http11 import Request, Response
 from ingester.errors import SettingsError
 from ingester.simulator.broadcast import Broadcast
 from ingester.simulator.faults import FRAME_KINDS, Fault, FaultBoard, FaultRequest, PlannedFault, fault_request
-from ingester.simulator.limits import AttemptRate, Limits
-from ingester.simulator.listing import Answer, Listing, error_answer, json_answer, rest_answer
+from ingester.simulator.limits import AttemptRate, ExchangeLimits
+from ingester.simulator.listing import Answer, SimulatedListing, error_answer, json_answer, rest_answer
 from ingester.simulator.player import Player
-from ingester.simulator.sent_log import Ledger
-from ingester.simulator.session import GOING_AWAY, POLICY_VIOLATION, Connection, Session, answer_request, frame
+from ingester.simulator.sent_log import SentLog
+from ingester.simulator.session import GOING_AWAY, POLICY_VIOLATION, ClientProtocol, Session, answer_request, frame
 
 CARE_SECONDS = 0.05
 """How often pings, life times and closings are looked after."""
@@ -31,10 +31,10 @@ SLOW_BYTES_PER_SECOND = 1000.0
 SHUTDOWN_SECONDS = 5.0
 
 
-class Venue:
+class SimulatedExchange:
     """One run of the simulated exchange. All methods but `stats` belong to the event loop's thread."""
 
-    def __init__(self, listing: Listing, players: list[Player], ledger: Ledger | None, limits: Limits,
+    def __init__(self, listing: SimulatedListing, players: list[Player], ledger: SentLog | None, limits: ExchangeLimits,
                  planned: Sequence[PlannedFault], *, speed: float, spread: bool) -> None:  # fmt: skip
         self.sessions: dict[int, Session] = {}
         self.stop = asyncio.Event()
@@ -61,7 +61,7 @@ class Venue:
         quiet = logging.getLogger(f"{__name__}.websockets")
         quiet.setLevel(logging.CRITICAL)
         async with serve(
-            self._attend, host, port, process_request=self._answer, create_connection=Connection, compression=None,
+            self._attend, host, port, process_request=self._answer, create_connection=ClientProtocol, compression=None,
             ping_interval=None, close_timeout=CLOSE_TIMEOUT, logger=quiet, backlog=1024,
         ) as server:  # fmt: skip
             async with asyncio.TaskGroup() as group:
@@ -143,7 +143,7 @@ class Venue:
 
     async def _attend(self, connection: ServerConnection) -> None:
         """Serve one websocket connection from the handshake to its end."""
-        assert isinstance(connection, Connection)
+        assert isinstance(connection, ClientProtocol)
         assert connection.request is not None
         url = urlsplit(connection.request.path)
         combined = url.path.startswith("/stream")

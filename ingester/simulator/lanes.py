@@ -12,7 +12,7 @@ HEADERS = [header(length) for length in range(4096)]
 """Frame heads by length; a wrapped book of 20 levels has some 1,800 bytes."""
 
 
-class Reader(NamedTuple):
+class LaneReader(NamedTuple):
     """A session and the places of its symbols within one slot of a lane."""
 
     session: Session
@@ -92,10 +92,10 @@ def lanes_of(sessions: Iterable[Session], slot_of: Mapping[str, int], seed: int,
     return [Lane(*lane, slot_of, readers, seed, thin) for lane, readers in wanted.items()]
 
 
-def _reader(session: Session, places: list[int], start: int, end: int) -> Reader:
+def _reader(session: Session, places: list[int], start: int, end: int) -> LaneReader:
     if len(places) == end - start:
-        return Reader(session, places, None)
+        return LaneReader(session, places, None)
     if len(places) == 1:
         first = places[0] - start
-        return Reader(session, places, lambda frames: (frames[first],))
-    return Reader(session, places, operator.itemgetter(*(place - start for place in places)))
+        return LaneReader(session, places, lambda frames: (frames[first],))
+    return LaneReader(session, places, operator.itemgetter(*(place - start for place in places)))

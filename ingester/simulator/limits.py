@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class ExchangeLimits:
     """What the simulator allows and how it keeps connections: seconds, counts and bytes, by default Binance's.
 
     Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams, "General information".
@@ -46,7 +46,7 @@ class MessageRate:
 class AttemptRate:
     """Connection attempts per address within the window; refused ones do not count towards the limit."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ExchangeLimits) -> None:
         self._limits = limits
         self._attempts: dict[str, deque[float]] = {}
         self._refused: dict[str, int] = {}

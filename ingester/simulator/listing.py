@@ -13,7 +13,7 @@ from ingester.simulator.markets import UNITS, circulating, market
 TICKS_PER_DAY = 864_000
 
 
-class Listing(NamedTuple):
+class SimulatedListing(NamedTuple):
     """What the exchange lists."""
 
     seed: int
@@ -45,7 +45,7 @@ def error_answer(code: int, message: str, status: int = 400) -> Answer:
     return json_answer({"code": code, "msg": message}, status)
 
 
-def rest_answer(listing: Listing, url: str, tick: int, recorded: Callable[[str, int], bytes | None]) -> Answer:
+def rest_answer(listing: SimulatedListing, url: str, tick: int, recorded: Callable[[str, int], bytes | None]) -> Answer:
     """What the exchange answers to a GET of `url` at `tick`; `recorded` gives a played symbol's payload."""
     path, query = urlsplit(url).path, urlsplit(url).query
     values = {name: texts[-1] for name, texts in parse_qs(query).items()}
@@ -81,7 +81,7 @@ def rest_answer(listing: Listing, url: str, tick: int, recorded: Callable[[str, 
     return error_answer(-1000, f"There is nothing at {path}.", 404)
 
 
-def _asked(listing: Listing, values: Mapping[str, str]) -> list[str] | Answer:
+def _asked(listing: SimulatedListing, values: Mapping[str, str]) -> list[str] | Answer:
     if "symbol" in values:
         asked = [values["symbol"]]
     elif "symbols" in values:
@@ -95,7 +95,7 @@ def _asked(listing: Listing, values: Mapping[str, str]) -> list[str] | Answer:
     return asked if all(each in known for each in asked) else error_answer(-1121, "Invalid symbol.")
 
 
-def _exchange_info(listing: Listing, symbols: list[str], tick: int) -> dict[str, Any]:
+def _exchange_info(listing: SimulatedListing, symbols: list[str], tick: int) -> dict[str, Any]:
     return {
         "timezone": "UTC",
         "serverTime": tick * 100,
@@ -108,7 +108,7 @@ def _exchange_info(listing: Listing, symbols: list[str], tick: int) -> dict[str,
     }
 
 
-def _symbol(listing: Listing, symbol: str) -> dict[str, Any]:
+def _symbol(listing: SimulatedListing, symbol: str) -> dict[str, Any]:
     base, quote = listing.assets.get(symbol) or assets(symbol)
     this = market(listing.seed, symbol)
     tick_size, step_size = _text(this.tick_units), _text(this.lot_units)
@@ -175,7 +175,7 @@ def _ticker(seed: int, symbol: str, tick: int, payload: bytes | None) -> dict[st
     }
 
 
-def _product(listing: Listing, symbol: str, tick: int, payload: bytes | None) -> dict[str, Any]:
+def _product(listing: SimulatedListing, symbol: str, tick: int, payload: bytes | None) -> dict[str, Any]:
     """A line of the list of products that Binance's own web pages use; `cs` is the circulating supply."""
     base, quote = listing.assets.get(symbol) or assets(symbol)
     ticker = _ticker(listing.seed, symbol, tick, payload)
@@ -190,7 +190,7 @@ def _product(listing: Listing, symbol: str, tick: int, payload: bytes | None) ->
     }  # fmt: skip
 
 
-def _depth(listing: Listing, symbol: str, limit: int, tick: int) -> Answer:
+def _depth(listing: SimulatedListing, symbol: str, limit: int, tick: int) -> Answer:
     number = update_id(listing.seed, symbol, tick)
     bids, asks = book(listing.seed, symbol, number, min(limit, listing.thin.get(symbol, limit)))
     return json_answer({"lastUpdateId": number, "bids": bids, "asks": asks})

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from ingester.simulator.tape import Book, Tape
+from ingester.simulator.tape import Tape, TapeBook
 
 BOOKS_AT_ONCE = 256
 """Read while as many are played."""
@@ -20,7 +20,7 @@ class Player:
         self.loop = loop
         self.started = asyncio.Event()
         self.finished = threading.Event()
-        self.latest: dict[str, Book] = {}
+        self.latest: dict[str, TapeBook] = {}
         """Last book played of each symbol."""
         self.played = 0
         """Books so far, in all rounds."""
@@ -31,7 +31,7 @@ class Player:
         self._shifts: dict[str, int] = {}  # what update ids have risen by in all rounds before
         self._ids: dict[str, tuple[int, int]] = {}  # least and greatest of the tape
 
-    async def round(self) -> AsyncGenerator[list[Book], None]:
+    async def round(self) -> AsyncGenerator[list[TapeBook], None]:
         """The books from the beginning to the end, some at a time.
 
         Update ids go on where those of the last round ended, so that nobody takes a book for a copy of an earlier one.
@@ -39,7 +39,7 @@ class Player:
         loop, books = asyncio.get_running_loop(), self.tape.books()
         reader = ThreadPoolExecutor(1, "playback")
 
-        def take() -> list[Book]:
+        def take() -> list[TapeBook]:
             return list(islice(books, BOOKS_AT_ONCE))
 
         ahead = loop.run_in_executor(reader, take)
@@ -55,13 +55,13 @@ class Player:
         for symbol, (least, greatest) in self._ids.items():
             self._shifts[symbol] = self._shifts.get(symbol, 0) + greatest - least + 1
 
-    def note(self, book: Book) -> None:
+    def note(self, book: TapeBook) -> None:
         """A book was played."""
         self.played += 1
         self.position_ns = book.receive_ns
         self.latest[book.symbol] = book
 
-    def _numbered(self, book: Book) -> Book:
+    def _numbered(self, book: TapeBook) -> TapeBook:
         least, greatest = self._ids.get(book.symbol, (book.update_id, book.update_id))
         self._ids[book.symbol] = min(least, book.update_id), max(greatest, book.update_id)
         shift = self._shifts.get(book.symbol, 0)

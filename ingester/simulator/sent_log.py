@@ -5,7 +5,7 @@ from pathlib import Path
 from ingester.errors import SettingsError
 
 
-class Ledger:
+class SentLog:
     """Update ids by symbol in the order of sending, each once however many connections got it.
 
     A sent frame was handed to the operating system or its buffer; a connection cut afterwards may still lose it.

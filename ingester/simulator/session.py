@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
 from ingester.exchange.binance_spot import upper
-from ingester.simulator.limits import Limits, MessageRate
+from ingester.simulator.limits import ExchangeLimits, MessageRate
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001
 
@@ -19,7 +19,7 @@ _STREAM = re.compile(r"([^@A-Z]+)@depth(5|10|20)(@100ms|@1000ms)?")
 _METHODS = "SUBSCRIBE, UNSUBSCRIBE, LIST_SUBSCRIPTIONS"
 
 
-class Stream(NamedTuple):
+class StreamRequest(NamedTuple):
     """A partial book stream: `every` ticks of 100 ms the best `depth` levels."""
 
     symbol: str
@@ -27,10 +27,10 @@ class Stream(NamedTuple):
     every: int
 
 
-def parse_stream(name: str) -> Stream | None:
+def parse_stream(name: str) -> StreamRequest | None:
     """What a stream's name means, None for one that the simulator does not have. Names are in lower case."""
     match = _STREAM.fullmatch(name)
-    return Stream(upper(match[1]), int(match[2]), 1 if match[3] == "@100ms" else 10) if match else None
+    return StreamRequest(upper(match[1]), int(match[2]), 1 if match[3] == "@100ms" else 10) if match else None
 
 
 def answer_request(message: str | bytes, subscribed: dict[str, None]) -> bytes:
@@ -89,7 +89,7 @@ def header(length: int, opcode: Opcode = Opcode.TEXT) -> bytes:
     return first + b"\x7f" + length.to_bytes(8, "big")
 
 
-class Connection(ServerConnection):
+class ClientProtocol(ServerConnection):
     """A websocket connection that tells its session of every frame that comes in, pings and pongs included."""
 
     session: "Session | None" = None
@@ -107,7 +107,14 @@ class Session:
     more than all the rest of the simulator.
     """
 
-    def __init__(self, number: int, connection: Connection, combined: bool, limits: Limits, clock: Callable[[], float]):
+    def __init__(
+        self,
+        number: int,
+        connection: ClientProtocol,
+        combined: bool,
+        limits: ExchangeLimits,
+        clock: Callable[[], float],
+    ):
         self.number = number
         self.connection = connection
         self.combined = combined

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 from ingester import threads
 from ingester.errors import OperationError, SettingsError
-from ingester.simulator.exchange_server import Venue
+from ingester.simulator.exchange_server import SimulatedExchange
 from ingester.simulator.faults import FaultRequest, PlannedFault
-from ingester.simulator.limits import Limits
-from ingester.simulator.listing import Listing
+from ingester.simulator.limits import ExchangeLimits
+from ingester.simulator.listing import SimulatedListing
 from ingester.simulator.player import Player
-from ingester.simulator.sent_log import Ledger
+from ingester.simulator.sent_log import SentLog
 from ingester.simulator.tape import Tape, tape_of_file
 
 
@@ -39,7 +39,7 @@ class Simulator:
         loop: bool = False,
         speed: float = 1.0,
         spread: bool = True,
-        limits: Limits | None = None,
+        limits: ExchangeLimits | None = None,
         faults: Sequence[PlannedFault] = (),
         ledger: bool = False,
         ledger_path: str | PathLike[str] | None = None,
@@ -63,17 +63,17 @@ class Simulator:
         self._loops = loop
         played = sorted({symbol for tape in self._tapes for symbol in tape.symbols})
         symbols = tuple(dict.fromkeys([*pairs, *played]))
-        self._listing = Listing(seed, symbols, assets or {}, statuses or {}, thin or {})
+        self._listing = SimulatedListing(seed, symbols, assets or {}, statuses or {}, thin or {})
         self._speed, self._spread = speed, spread
-        self._limits = limits or Limits()
+        self._limits = limits or ExchangeLimits()
         self._planned = list(faults)
         for planned in faults:
             planned.request.check(symbols)
         self._keeps_ledger = ledger or ledger_path is not None
         self._ledger_path = Path(ledger_path) if ledger_path is not None else None
-        self._ledger: Ledger | None = None
+        self._ledger: SentLog | None = None
         self._players = self._fresh_players()
-        self._venue: Venue | None = None
+        self._venue: SimulatedExchange | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -225,9 +225,9 @@ class Simulator:
             self._ready.set()
 
     async def _main(self) -> None:
-        ledger = self._ledger = Ledger(self._ledger_path) if self._keeps_ledger else None
+        ledger = self._ledger = SentLog(self._ledger_path) if self._keeps_ledger else None
         self._loop = asyncio.get_running_loop()
-        self._venue = Venue(
+        self._venue = SimulatedExchange(
             self._listing, self._players, ledger, self._limits, self._planned, speed=self._speed, spread=self._spread
         )
         try:

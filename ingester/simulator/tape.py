@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ingester.book import Level, Snapshot
+from ingester.book import Level, OrderBook
 from ingester.simulator.recording import read_recording, recorded_symbols
 
 
-class Book(Protocol):
+class TapeBook(Protocol):
     """One book of a tape."""
 
     @property
@@ -23,7 +23,7 @@ class Book(Protocol):
     def cut(self, depth: int) -> bytes:
         """The payload with at most `depth` levels a side."""
 
-    def numbered(self, update_id: int) -> "Book":
+    def numbered(self, update_id: int) -> "TapeBook":
         """The same book under another update id."""
 
 
@@ -32,8 +32,8 @@ class Tape(NamedTuple):
 
     name: str
     symbols: tuple[str, ...]
-    books: Callable[[], Generator[Book, None, None]]
-    """Each call begins anew. May block; called and run through in a thread of its own."""
+    books: Callable[[], Generator[TapeBook, None, None]]
+    """Each call begins again. May block; called and run through in a thread of its own."""
 
 
 class SnapshotBook(NamedTuple):
@@ -54,10 +54,10 @@ class SnapshotBook(NamedTuple):
         return self._replace(update_id=update_id)
 
 
-def tape_of_snapshots(name: str, symbols: Sequence[str], snapshots: Callable[[], Iterator[Snapshot]]) -> Tape:
-    """A tape of `snapshots`, which each call gives anew, in the order of time."""
+def tape_of_snapshots(name: str, symbols: Sequence[str], snapshots: Callable[[], Iterator[OrderBook]]) -> Tape:
+    """A tape of `snapshots`, which each call gives again, in the order of time."""
 
-    def books() -> Generator[Book, None, None]:
+    def books() -> Generator[TapeBook, None, None]:
         for symbol, receive_ns, update_id, bids, asks in snapshots():
             yield SnapshotBook(receive_ns, symbol, update_id, bids, asks)
 

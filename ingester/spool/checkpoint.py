@@ -13,14 +13,14 @@ from ingester.spool.disk import Disk, is_full, replace_durably
 log = logging.getLogger(__name__)
 
 
-class Position(NamedTuple):
+class Checkpoint(NamedTuple):
     """Everything before `sequence` is acknowledged; `last_ns` is the latest receive time in it, 0 for none."""
 
     sequence: int
     last_ns: int
 
 
-class PositionFile:
+class CheckpointFile:
     """Reads and writes the position. Whoever wants to save hands in how to ask for the position, so that of two
     threads the later one never writes an older position."""
 
@@ -32,12 +32,12 @@ class PositionFile:
         self.durable = 0
         """The sequence that is on disk: what lies before it may be removed."""
 
-    def load(self) -> Position | None:
+    def load(self) -> Checkpoint | None:
         """The position; None where there is none, or it is damaged."""
         try:
             content = self._path.read_bytes()
             sequence, last_ns, _ = content.split(b" ")
-            position = Position(int(sequence), int(last_ns))
+            position = Checkpoint(int(sequence), int(last_ns))
         except (OSError, ValueError):
             return None
         if content != _encode(position):
@@ -46,10 +46,10 @@ class PositionFile:
         return position
 
     def lost(self) -> None:
-        """The folder was made anew: the file is to be written again."""
+        """The folder was made again: the file is to be written again."""
         self.durable = 0
 
-    def save(self, current: Callable[[], Position]) -> None:
+    def save(self, current: Callable[[], Checkpoint]) -> None:
         """Writes and syncs the position. A failure is logged once, and leaves the old one."""
         with self._lock:
             position = current()
@@ -74,6 +74,6 @@ class PositionFile:
             replace_durably(self._path, content, private.FILE)
 
 
-def _encode(position: Position) -> bytes:
+def _encode(position: Checkpoint) -> bytes:
     text = b"%d %d" % position
     return b"%b %08x\n" % (text, zlib.crc32(text))

@@ -113,7 +113,7 @@ def leads_to(path: Path, descriptor: int) -> bool:
         return True
 
 
-class Place:
+class FolderLock:
     """A spool's folder and the lock on it, held also where both are deleted or moved under a running recorder."""
 
     def __init__(self, folder: Path) -> None:
@@ -136,7 +136,7 @@ class Place:
         return not leads_to(self._folder / "lock", self._lock)
 
     def reclaim(self) -> Path | None:
-        """Takes the folder again, which is made anew where it is gone; returns where what was in it can be reached
+        """Takes the folder again, which is made again where it is gone; returns where what was in it can be reached
         where it was moved, and None where only the lock was lost. Raises as `claim`, and the old claim stays."""
         moved = not leads_to(self._folder, self._opened)
         lock, opened = self._lock, self._opened
@@ -215,7 +215,7 @@ class Disk:
             self._path.unlink(missing_ok=True)
 
     def moved(self) -> None:
-        """The folder was made anew: it holds no reserve."""
+        """The folder was made again: it holds no reserve."""
         self._reserved, self._checked = False, -float("inf")
 
     def give_back(self) -> None:

@@ -1,9 +1,9 @@
 """Which records of the spool wait and which are acknowledged and retained: bookkeeping without files or clocks."""
 
-from ingester.spool.segment import Hole, Mark, Record, Segment, start_of
+from ingester.spool.segment import LostRange, Record, RecordPosition, Segment, start_of
 
 
-class Ledger:
+class SegmentIndex:
     """The segments in order, of which the last may be active, and the place of the oldest record that waits."""
 
     def __init__(self) -> None:
@@ -16,14 +16,14 @@ class Ledger:
         """The sequence up to which earlier runs had it acknowledged."""
         self.verified: int | None = None
         """Up to this sequence all was seen in the tables; None where nobody looks."""
-        self._head: Mark | None = None  # None where there is no segment for it; may be at the end of one
+        self._head: RecordPosition | None = None  # None where there is no segment for it; may be at the end of one
 
     @property
     def acknowledged(self) -> int:
         """The sequence up to which all is acknowledged."""
         return self._head.sequence if self._head else self.next
 
-    def head(self) -> Mark | None:
+    def head(self) -> RecordPosition | None:
         """The place of the oldest record that waits, or None."""
         while self._head is not None and self._head.offset >= self._head.segment.end:
             index = self.segments.index(self._head.segment)
@@ -44,7 +44,7 @@ class Ledger:
             size += segment.payload
         return records, rows, size
 
-    def places(self, head: Mark) -> list[tuple[Mark, int]]:
+    def places(self, head: RecordPosition) -> list[tuple[RecordPosition, int]]:
         """Where records lie from the head on: a start and an end in each segment."""
         later = self.segments[self.segments.index(head.segment) + 1 :]
         return [(head, head.segment.end), *((start_of(segment), segment.end) for segment in later)]
@@ -84,7 +84,7 @@ class Ledger:
         head.segment.acknowledged_at = now
         return True
 
-    def rewind(self, mark: Mark) -> int:
+    def rewind(self, mark: RecordPosition) -> int:
         """Lets everything from `mark` on wait again; returns the rows that had not."""
         before = self.waiting()[1]
         self._head = mark
@@ -95,13 +95,13 @@ class Ledger:
                 segment.acknowledged_at = None
         return self.waiting()[1] - before
 
-    def cut(self, head: Mark, now: float, acknowledged_ns: int) -> Hole:
+    def cut(self, head: RecordPosition, now: float, acknowledged_ns: int) -> LostRange:
         """Forgets what follows the head in its segment; `acknowledged_ns` is the latest receive time before, if any."""
         segment = head.segment
         until = segment.last_ns or 0
         index = self.segments.index(segment)
         since = head.last_ns or (self.segments[index - 1].last_ns if index else None) or acknowledged_ns or until
-        lost = Hole(min(since, until), until, segment.rows - head.rows)
+        lost = LostRange(min(since, until), until, segment.rows - head.rows)
         segment.end, segment.next = head.offset, head.sequence
         segment.rows, segment.payload = head.rows, head.payload
         segment.acknowledged_at = now

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingester import private
-from ingester.spool.checkpoint import Position
+from ingester.spool.checkpoint import Checkpoint
 from ingester.spool.disk import reason_of
-from ingester.spool.index import Ledger
+from ingester.spool.index import SegmentIndex
 from ingester.spool.segment import (
     FILE_HEADER_BYTES,
     RECORD_HEADER_BYTES,
-    Hole,
-    Mark,
+    LostRange,
+    RecordPosition,
     Segment,
     find,
     free_name,
@@ -46,7 +46,7 @@ class Recovery:
     """Whether the position was lost, so that everything retained is sent again."""
     last_ns: int | None
     """Receive time of the last good record; None where there never was one."""
-    holes: tuple[Hole, ...] = ()
+    holes: tuple[LostRange, ...] = ()
     """What is missing between good records; what is missing after the last one begins at `last_ns`."""
 
 
@@ -58,7 +58,7 @@ class Retained(NamedTuple):
     last_ns: int = 0
 
 
-def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledger, int, Recovery]:
+def read_back(folder: Path, position: Checkpoint | None, now: float) -> tuple[SegmentIndex, int, Recovery]:
     """The good records of a folder, the bytes on its disk, and what was found there.
 
     Segments before the one that the position is in are only read if they are sent again. One that the system does not
@@ -66,7 +66,7 @@ def read_back(folder: Path, position: Position | None, now: float) -> tuple[Ledg
     SpoolError for a newer format.
     """
     sequence, last_ns = position or (FIRST_SEQUENCE, 0)
-    ledger = Ledger()
+    ledger = SegmentIndex()
     ledger.next = sequence
     cut = cut_bytes = 0
     found = find(folder)
@@ -130,7 +130,7 @@ def _keep_unread(segment: Segment, before: int | None) -> None:
     segment.next = before or segment.first + max(1, segment.size // RECORD_HEADER_BYTES)  # no more can be in it
 
 
-def read_late(segment: Segment, acknowledged_ns: int) -> Hole | None:
+def read_late(segment: Segment, acknowledged_ns: int) -> LostRange | None:
     """Reads a segment that could not be read at the start; returns what is damaged in it. Raises OSError.
 
     `acknowledged_ns`: the latest receive time before it.
@@ -140,13 +140,13 @@ def read_late(segment: Segment, acknowledged_ns: int) -> Hole | None:
     if segment.size > segment.end:
         log.error("%s is damaged at byte %d", segment.path, segment.end)
         since = segment.last_ns or acknowledged_ns
-        lost = Hole(since, max(since, segment.path.stat().st_mtime_ns), 0)
+        lost = LostRange(since, max(since, segment.path.stat().st_mtime_ns), 0)
         set_aside(segment)
     segment.last_ns = segment.last_ns or 0
     return lost
 
 
-def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, ...]:
+def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[LostRange, ...]:
     """Where sequences that wait are missing: `sequence` and `last_ns` tell what is acknowledged."""
     holes = []
     for segment in segments:
@@ -157,7 +157,7 @@ def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[Hole, 
             with contextlib.suppress(OSError):
                 until = next((record.first_ns for _, record in walk(start_of(segment), segment.end)), until)
             if until:
-                holes.append(Hole(min(last_ns or until, until), until, 0))
+                holes.append(LostRange(min(last_ns or until, until), until, 0))
         sequence, last_ns = segment.next, max(last_ns, segment.last_ns or 0)
     return tuple(holes)
 
@@ -177,12 +177,12 @@ def count_retained(places: list[tuple[Segment, int]], before: int) -> Retained:
     return Retained(rows, first_ns, last_ns)
 
 
-def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> Mark | None:
+def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> RecordPosition | None:
     """The place of the first record whose end was received at `since_ns` or later, in segments up to the byte beside.
 
     From there on, segments that were not read since the start are scanned. Raises OSError where one cannot be read.
     """
-    found: Mark | None = None
+    found: RecordPosition | None = None
     for segment, end in retained:
         with contextlib.suppress(FileNotFoundError):  # dropped meanwhile: the next one then
             if found is None and (segment.last_ns is None or segment.last_ns >= since_ns):

@@ -98,7 +98,7 @@ class Segment:
             self.size = os.fstat(self.descriptor).st_size
 
 
-class Hole(NamedTuple):
+class LostRange(NamedTuple):
     """Rows that cannot be read any more, received after `since_ns` and not after `until_ns`."""
 
     since_ns: int
@@ -107,7 +107,7 @@ class Hole(NamedTuple):
     """0 where nobody knows."""
 
 
-class Mark(NamedTuple):
+class RecordPosition(NamedTuple):
     """A place between two records of a segment; `rows` and `payload` count what lies before it in this segment."""
 
     segment: Segment
@@ -118,9 +118,9 @@ class Mark(NamedTuple):
     last_ns: int | None = None
     """Receive time of the end of the record before it in this segment."""
 
-    def after(self, record: Record) -> "Mark":
+    def after(self, record: Record) -> "RecordPosition":
         """The place behind the record that follows here."""
-        return Mark(
+        return RecordPosition(
             self.segment,
             self.offset + RECORD_HEADER_BYTES + len(record.body),
             record.sequence + 1,
@@ -130,9 +130,9 @@ class Mark(NamedTuple):
         )
 
 
-def start_of(segment: Segment) -> Mark:
+def start_of(segment: Segment) -> RecordPosition:
     """The place before its first record."""
-    return Mark(segment, FILE_HEADER_BYTES, segment.first)
+    return RecordPosition(segment, FILE_HEADER_BYTES, segment.first)
 
 
 def create(folder: Path, first: int) -> Segment:
@@ -230,7 +230,7 @@ def is_segment(segment: Segment) -> bool:
         return True
 
 
-def walk(mark: Mark, end: int) -> Iterator[tuple[Mark, Record]]:
+def walk(mark: RecordPosition, end: int) -> Iterator[tuple[RecordPosition, Record]]:
     """Good records from a place on, each with its own place. Stops before the first damaged one, and at byte `end`.
 
     Holds one record at a time. Raises OSError.
@@ -283,7 +283,7 @@ def heads(segment: Segment) -> Iterator[Head]:
             sequence += 1
 
 
-def read(places: Iterable[tuple[Mark, int]], at_most_bytes: int) -> tuple[list[Record], str]:
+def read(places: Iterable[tuple[RecordPosition, int]], at_most_bytes: int) -> tuple[list[Record], str]:
     """Records from each mark to the byte beside it: bodies of at most so many bytes together, but at least one record.
 
     Ends early before a damaged record. Where that is the first one, the list is empty and the text says what is wrong.

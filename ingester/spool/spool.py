@@ -1,4 +1,4 @@
-"""What waits on disk between the pump and the writer, and survives both: gone only when acknowledged."""
+"""What waits on disk between the feed thread and the writer, and survives both: gone only when acknowledged."""
 
 import itertools
 import logging
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.spool import segment as segments
-from ingester.spool.checkpoint import Position, PositionFile
-from ingester.spool.disk import Disk, Place, is_full, reason_of
-from ingester.spool.index import Ledger
+from ingester.spool.checkpoint import Checkpoint, CheckpointFile
+from ingester.spool.disk import Disk, FolderLock, is_full, reason_of
+from ingester.spool.index import SegmentIndex
 from ingester.spool.recovery import Recovery, Retained, count_retained, find_since, read_back, read_late, set_aside
-from ingester.spool.segment import Hole, Mark, Record
+from ingester.spool.segment import LostRange, Record, RecordPosition
 from ingester.spool.syncer import Syncer
 
 log = logging.getLogger(__name__)
@@ -54,14 +54,14 @@ class Spool:
         self._segment_bytes = max(1, min(segment_bytes, limit_bytes // LIMIT_SEGMENTS))
         self._keep_seconds = keep_seconds
         self._now = now
-        self._place = Place(folder)
+        self._place = FolderLock(folder)
         self._disk = Disk(folder, free_bytes, reserve_bytes, now)
-        self._position = PositionFile(folder, self._disk)
+        self._position = CheckpointFile(folder, self._disk)
         self._syncer = Syncer(folder, sync_seconds, sync, self._chore, POSITION_SECONDS)
         self._lock = threading.Lock()
-        self._ledger = Ledger()
+        self._ledger = SegmentIndex()
         self._audited = audited
-        self._holes: deque[Hole] = deque()
+        self._holes: deque[LostRange] = deque()
         self._closed = True
         self._acknowledged_ns = 0  # never goes back, also not when records are put back
         self._tidied_at = -float("inf")
@@ -134,7 +134,7 @@ class Spool:
         return self._settle() or self._make_room(need) or self._write(body, rows, first_ns, last_ns)
 
     def _settle(self) -> str | None:
-        """Sees to it that what is written can be found again: makes the folder anew where it was deleted or moved, and
+        """Sees to it that what is written can be found again: makes the folder again where it was deleted or moved, and
         begins a new file where the one that is written to was; or says why that is not possible."""
         ledger = self._ledger
         lost, active = self._place.is_lost(), ledger.active
@@ -265,7 +265,7 @@ class Spool:
                 return chosen
             self._cut(head, reason)
 
-    def _cut(self, head: Mark, reason: str) -> None:
+    def _cut(self, head: RecordPosition, reason: str) -> None:
         """Gives up what follows in a segment, for the record at `head` cannot be read any more."""
         segment = head.segment
         with self._lock:
@@ -293,7 +293,7 @@ class Spool:
         if any(completed) or self._now() - self._tidied_at >= POSITION_SECONDS:
             self.tidy()
 
-    def take_holes(self) -> list[Hole]:
+    def take_holes(self) -> list[LostRange]:
         """What was lost in damaged segments since the last call."""
         return [self._holes.popleft() for _ in range(len(self._holes))]
 
@@ -356,9 +356,9 @@ class Spool:
                 self._remove(self._ledger.drop())
         self._disk.restore()
 
-    def _current(self) -> Position:
+    def _current(self) -> Checkpoint:
         with self._lock:
-            return Position(self._ledger.acknowledged, self._acknowledged_ns)
+            return Checkpoint(self._ledger.acknowledged, self._acknowledged_ns)
 
     @property
     def synced_ns(self) -> int:

@@ -3,10 +3,10 @@
 import pytest
 from rich.console import Console
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli.prices import MOST_BOOKS, Prices
 from ingester.clock import SECOND
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 
 NOW = 1_000 * SECOND
 
@@ -20,13 +20,13 @@ def shown(books, room=24):
 
 @pytest.fixture
 def record():
-    record = Record([f"P{number}USDT" for number in range(MOST_BOOKS)], 5)
+    record = LiveBuffer([f"P{number}USDT" for number in range(MOST_BOOKS)], 5)
     record.open()
     return record
 
 
 def book(symbol, bids, asks, age=0.1):
-    return Snapshot(symbol, NOW - int(age * SECOND), 1, bids, asks)
+    return OrderBook(symbol, NOW - int(age * SECOND), 1, bids, asks)
 
 
 def test_best_prices_spread_and_age_stand_in_the_order_of_the_pairs(record):

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from ingester.config.places import Entry, Place, places
+from ingester.config.places import Entry, TomlPlace, places
 
 TEXTS = {
     "bare keys, comments, blanks": '# first\n\n  depth = 5 # five\nname="x#y"\n',
@@ -47,10 +47,10 @@ def test_everything_has_a_place_where_it_is_named(text):
 
 def test_keys_and_values_have_lines_and_columns_from_one():
     found = places('top = 1\n\n[start]\n  pairs = ["A",\n    "B"]\n')
-    assert found["top",] == Entry(Place(1, 1), Place(1, 7))
-    assert found["start",].key == Place(3, 1)
-    assert found["start", "pairs"] == Entry(Place(4, 3), Place(4, 11))
-    assert found["start", "pairs", 1].value == Place(5, 5)
+    assert found["top",] == Entry(TomlPlace(1, 1), TomlPlace(1, 7))
+    assert found["start",].key == TomlPlace(3, 1)
+    assert found["start", "pairs"] == Entry(TomlPlace(4, 3), TomlPlace(4, 11))
+    assert found["start", "pairs", 1].value == TomlPlace(5, 5)
 
 
 def test_a_value_after_every_form_of_string_is_found():

@@ -1,4 +1,4 @@
-"""link.py: connections watched for silence, and replaced before their end."""
+"""slot.py: connections watched for silence, and replaced before their end."""
 
 from feed_bench import Bench
 
@@ -33,7 +33,7 @@ def test_a_silent_pair_is_subscribed_anew_then_asked_about_and_halted_it_is_left
     assert methods[:2] == ["UNSUBSCRIBE", "SUBSCRIBE"]
     assert all(request["params"] == ["ethusdt@depth5@100ms"] for request in bench.streams[0].sent[1:])
     assert bench.asked == 1
-    bench.continuity.answer({"BTCUSDT": "TRADING", "ETHUSDT": "BREAK"})
+    bench.monitor.answer({"BTCUSDT": "TRADING", "ETHUSDT": "BREAK"})
     bench.turn(1)
     sent = len(bench.streams[0].sent)
     for second in range(60, 500):

@@ -87,9 +87,13 @@ def test_a_pair_that_goes_leaves_neither_a_gap_nor_a_bad_frame_nor_a_trace():
     bench.book("ETHUSDT", bench.now_ns)  # but it should soon
     assert bench.ids() == []
     assert bench.metrics.malformed == 1
-    legs = bench.feed._legs.values()
-    assert all(len(memory) == 1 for leg in legs for memory in (leg.ids, leg.moved, leg._seen))
-    assert list(bench.continuity.tracks) == [b"btcusdt@depth5@100ms"]
+    connections = bench.feed._connections.values()
+    assert all(
+        len(memory) == 1
+        for connection in connections
+        for memory in (connection.ids, connection.moved, connection._seen)
+    )
+    assert list(bench.monitor.detectors) == [b"btcusdt@depth5@100ms"]
 
 
 def test_a_gap_that_lasts_ends_where_the_pair_goes():
@@ -157,7 +161,7 @@ def test_1500_pairs_fill_the_connections_that_stand_and_open_others():
     for stream in (2, 3):
         bench.arrive(Lost(bench.streams[stream], bench.now_ns, "stopped", final=True))
     bench.feed.poll()
-    assert len(bench.feed._legs) == 2
+    assert len(bench.feed._connections) == 2
     assert [gap for gap in bench.gaps() if gap[0] not in ("BTCUSDT", "ETHUSDT")] == []
 
 
@@ -275,16 +279,25 @@ def test_coins_that_come_and_go_for_months_leave_nothing_behind():
             bench.say({"result": None, "id": stream.sent[-1]["id"]}, bench.streams.index(stream))
     bench.turn(2)
     assert len(bench.streams) == 2
-    for leg in bench.feed._legs.values():
+    for connection in bench.feed._connections.values():
         assert (
             max(
                 map(
                     len,
-                    (leg.ids, leg._seen, leg.moved, leg._joined, leg.tries, leg._next_try, leg.parted, leg._answered),
+                    (
+                        connection.ids,
+                        connection._seen,
+                        connection.moved,
+                        connection._joined,
+                        connection.tries,
+                        connection._next_try,
+                        connection.unsubscribing,
+                        connection._answered,
+                    ),
                 )
             )
             <= 3
         )
-    (group,) = bench.feed._roster._groups
-    assert (group.names, group.coming) == ([b"btcusdt@depth5@100ms", b"ethusdt@depth5@100ms"], {})
+    (group,) = bench.feed._subscriptions._groups
+    assert (group.names, group.pending_pairs) == ([b"btcusdt@depth5@100ms", b"ethusdt@depth5@100ms"], {})
     assert bench.feed.pairs == 2

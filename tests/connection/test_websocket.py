@@ -17,7 +17,7 @@ from websockets.sync.server import serve
 from ingester import threads
 from ingester.clock import PAUSED_NS, SECOND
 from ingester.connection import websocket as streams
-from ingester.connection.websocket import AttemptLimit, Frames, Lost, Opened, Stream
+from ingester.connection.websocket import AttemptLimit, Frames, Lost, Opened, WebSocketThread
 
 
 class Inbox(deque):
@@ -60,7 +60,7 @@ def connect():
 
     def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns, ca_file=None):
         inbox = Inbox()
-        stream = Stream(
+        stream = WebSocketThread(
             "1",
             url,
             inbox,
@@ -274,13 +274,13 @@ def test_a_flood_that_nobody_takes_in_stays_with_the_exchange_until_the_stream_i
 
 def test_a_thread_that_dies_is_restarted_and_what_it_held_is_lost(exchange, connect, monkeypatch):
     before = threads.deaths()
-    read = Stream._read
+    read = WebSocketThread._read
 
     def dies(self, connection):
-        monkeypatch.setattr(Stream, "_read", read)
+        monkeypatch.setattr(WebSocketThread, "_read", read)
         raise SystemExit("as a bug would")
 
-    monkeypatch.setattr(Stream, "_read", dies)
+    monkeypatch.setattr(WebSocketThread, "_read", dies)
     _, inbox = connect(exchange(lambda connection: connection.recv()))
     inbox.next(Opened)
     assert inbox.next(Lost).reason == "its thread died and was restarted"

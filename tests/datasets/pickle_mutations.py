@@ -233,7 +233,7 @@ class Watch:
         if self.watching:
             self.seen.append(f"{event} {arguments!s:.100}")
 
-    def read(self, content: bytes) -> pickles.Plain:
+    def read(self, content: bytes) -> pickles.PlainFrame:
         self.watching = True
         try:
             return pickles.read(content)
@@ -241,7 +241,7 @@ class Watch:
             self.watching = False
 
 
-def check(plain: pickles.Plain) -> None:
+def check(plain: pickles.PlainFrame) -> None:
     """Raises AssertionError unless what was read is plain."""
     assert len(plain.names) == len(plain.columns)
     assert all(type(name) is str for name in plain.names)

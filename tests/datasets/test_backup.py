@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.config.settings import Settings
 from ingester.datasets import backup as backups
@@ -139,7 +139,7 @@ class Run:
     def receive(self, *times_ns):
         """A row of each pair at each of the times."""
         for at_ns in times_ns:
-            rows = [Snapshot(symbol, at_ns, next(self._ids), *self._book()) for symbol in PAIRS]
+            rows = [OrderBook(symbol, at_ns, next(self._ids), *self._book()) for symbol in PAIRS]
             body = self._encoder.snapshots(rows)
             assert self.spool.append(body, len(rows), at_ns, at_ns)
             for row in rows:
@@ -217,9 +217,9 @@ def test_each_interval_holds_its_rows_and_all_together_each_row_once(run, db):
     this.receive(started, first_end - 1000, first_end, first_end + 1000, minutes_ago(5), minutes_ago(0.2))
     this.store()
     other = RowEncoder(5, "somebody-else")
-    db.write(other.snapshots([Snapshot("BTCUSDT", first_end + 5000, 777, [(1.0, 1.0)], [(2.0, 1.0)])]))
+    db.write(other.snapshots([OrderBook("BTCUSDT", first_end + 5000, 777, [(1.0, 1.0)], [(2.0, 1.0)])]))
     earlier = RowEncoder(5, "backup-all")  # an earlier run, whose last book came again
-    db.write(earlier.snapshots([Snapshot("BTCUSDT", started - SECOND, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
+    db.write(earlier.snapshots([OrderBook("BTCUSDT", started - SECOND, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
     this.backup.start()
     until(lambda: len(this.intervals("BTCUSDT")) >= 2)
     this.end()

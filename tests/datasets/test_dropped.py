@@ -4,14 +4,14 @@ import pytest
 
 from ingester.clock import SECOND
 from ingester.datasets.dropped import DROPPED, explained, length_ns, without
-from ingester.datasets.gaps import NOT_RECORDED, UNEXPLAINED, Gap
+from ingester.datasets.gaps import NOT_RECORDED, UNEXPLAINED, MissingTime
 from ingester.datasets.spans import DAY
 
 DAYS = [(10 * DAY, 12 * DAY)]
 
 
 def gap(since_ns, until_ns, reason=NOT_RECORDED):
-    return Gap("AUSDT", since_ns, until_ns, reason, "a")
+    return MissingTime("AUSDT", since_ns, until_ns, reason, "a")
 
 
 def told(gaps):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.datasets.coverage import pair_coverages, recorded_range
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import (
     NOT_RECORDED,
     UNEXPLAINED,
-    Gap,
+    MissingTime,
     coverage_gaps,
     pair_gaps,
     percent_covered,
@@ -20,7 +20,7 @@ from ingester.events import Event
 from ingester.questdb import query, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reader import Reader
+from ingester.questdb.reader import TableReader
 
 START = parse_time("2019-05-01 23:59")
 END = START + 120 * SECOND
@@ -41,7 +41,7 @@ def at(second):
 def record(db, collector, symbol, seconds, events=()):
     """Stores a row at each of the seconds; events are (symbol, since, until, reason), `until` None: still open."""
     encoder = RowEncoder(5, collector)
-    rows = [Snapshot(symbol, at(second), number, [(1.0, 1.0)], [(2.0, 1.0)]) for number, second in enumerate(seconds)]
+    rows = [OrderBook(symbol, at(second), number, [(1.0, 1.0)], [(2.0, 1.0)]) for number, second in enumerate(seconds)]
     db.write(encoder.snapshots(rows))
     if events:
         db.write(
@@ -96,7 +96,7 @@ def test_what_lies_before_the_first_and_after_the_last_row_was_not_recorded(db):
 def test_a_pair_without_rows_has_one_gap_and_pairs_that_are_not_named_are_left_out(db):
     record(db, "gap-4", "GAPDUSDT", every(0.1, (30, 90.1)))
     gaps = pair_gaps(db, START, END, ["GAPNONE"])
-    assert gaps == {"GAPNONE": [Gap("GAPNONE", START, END, NOT_RECORDED, "")]}
+    assert gaps == {"GAPNONE": [MissingTime("GAPNONE", START, END, NOT_RECORDED, "")]}
     assert percent_covered(gaps["GAPNONE"], START, END) == 0
 
 
@@ -146,23 +146,23 @@ def test_a_gap_without_a_pair_is_one_of_every_pair_of_its_collector(db):
 def test_the_reason_is_that_of_the_longest_part():
     spans = [Span("X", name, 0, 100 * SECOND, 1000, SECOND // 10, SECOND) for name in ("a", "b")]
     gaps = [
-        Gap("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
-        Gap("X", 12 * SECOND, 14 * SECOND, "connection lost", "b"),
-        Gap("X", 14 * SECOND, 19 * SECOND, UNEXPLAINED, "b"),
-        Gap("X", 13 * SECOND, 18 * SECOND, "exchange silent", "b"),
+        MissingTime("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
+        MissingTime("X", 12 * SECOND, 14 * SECOND, "connection lost", "b"),
+        MissingTime("X", 14 * SECOND, 19 * SECOND, UNEXPLAINED, "b"),
+        MissingTime("X", 13 * SECOND, 18 * SECOND, "exchange silent", "b"),
     ]
     (gap,) = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
-    assert gap == Gap("X", 12 * SECOND, 19 * SECOND, "restart", "a")
+    assert gap == MissingTime("X", 12 * SECOND, 19 * SECOND, "restart", "a")
 
 
 def test_absences_that_only_touch_leave_the_row_between_them():
     spans = [Span("X", name, 0, 100 * SECOND, 1000, SECOND // 10, SECOND) for name in ("a", "b")]
     gaps = [
-        Gap("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
-        Gap("X", 20 * SECOND, 30 * SECOND, "restart", "a"),
-        Gap("X", 5 * SECOND, 40 * SECOND, "connection lost", "b"),
-        Gap("X", 50 * SECOND, 55 * SECOND, UNEXPLAINED, "a"),
-        Gap("X", 54 * SECOND + SECOND // 2, 59 * SECOND, UNEXPLAINED, "b"),
+        MissingTime("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
+        MissingTime("X", 20 * SECOND, 30 * SECOND, "restart", "a"),
+        MissingTime("X", 5 * SECOND, 40 * SECOND, "connection lost", "b"),
+        MissingTime("X", 50 * SECOND, 55 * SECOND, UNEXPLAINED, "a"),
+        MissingTime("X", 54 * SECOND + SECOND // 2, 59 * SECOND, UNEXPLAINED, "b"),
     ]
     found = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
     assert [(gap.since_ns // SECOND, gap.until_ns // SECOND) for gap in found] == [(10, 20), (20, 30)]
@@ -171,7 +171,9 @@ def test_absences_that_only_touch_leave_the_row_between_them():
 @pytest.mark.parametrize("reasons", [("restart", "connection lost"), ("connection lost", "restart")])
 def test_of_two_reasons_that_explain_as_much_it_is_always_the_same(reasons):
     spans = [Span("X", name, 0, 100 * SECOND, 1000, SECOND // 10, SECOND) for name in ("a", "b")]
-    gaps = [Gap("X", 10 * SECOND, 20 * SECOND, reason, name) for reason, name in zip(reasons, "ab", strict=True)]
+    gaps = [
+        MissingTime("X", 10 * SECOND, 20 * SECOND, reason, name) for reason, name in zip(reasons, "ab", strict=True)
+    ]
     (gap,) = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
     assert gap.reason == "restart"
 
@@ -182,7 +184,7 @@ def test_pairs_too_many_for_one_statement_are_asked_for_all_the_same(db):
     encoder = RowEncoder(5, "gap-many")
     for second in (*range(20), *range(50, 70)):
         some = many if second % 10 == 0 else many[:100]  # the others have a row in ten seconds
-        db.write(encoder.snapshots([Snapshot(each, at(second), second, [(1.0, 1.0)], [(2.0, 1.0)]) for each in some]))
+        db.write(encoder.snapshots([OrderBook(each, at(second), second, [(1.0, 1.0)], [(2.0, 1.0)]) for each in some]))
     db.sql(f"SELECT wait_wal_table('{schema.ORDERBOOK}')")
     end, chosen = at(70), many[:1500]
     gaps = pair_gaps(db, START, end, chosen)
@@ -194,5 +196,5 @@ def test_pairs_too_many_for_one_statement_are_asked_for_all_the_same(db):
     assert {each.whole.rows for each in coverages} == {40, 4}
     assert recorded_range(db, chosen) == (START, at(69) + 1000)
     rare = many[100:]
-    reader = Reader(db, rare, 5, query.rows_by_symbol(db, START, end))
+    reader = TableReader(db, rare, 5, query.rows_by_symbol(db, START, end))
     assert reader.read(reader.slices(START, end)[0]).symbols == rare

@@ -6,7 +6,7 @@ import pytest
 from ingester.clock import SECOND
 from ingester.datasets.coverage import Coverage, PairCoverage
 from ingester.datasets.dataset import parse_time
-from ingester.datasets.gaps import NOT_RECORDED, Gap
+from ingester.datasets.gaps import NOT_RECORDED, MissingTime
 from ingester.datasets.heatmap import CLASSES, MOST_BINS, bin_edges, classes, draw, missing_shares
 
 START = parse_time("2024-08-01")
@@ -15,7 +15,7 @@ NAMES = [*(name for name, *_ in CLASSES), NOT_RECORDED]
 
 
 def gap(since, until, reason="connection lost"):
-    return Gap("XUSDT", START + round(since * SECOND), START + round(until * SECOND), reason, "a")
+    return MissingTime("XUSDT", START + round(since * SECOND), START + round(until * SECOND), reason, "a")
 
 
 @pytest.mark.parametrize(

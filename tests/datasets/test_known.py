@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.datasets import known
 from ingester.datasets.dataset import parse_time
@@ -33,7 +33,7 @@ def times(rows, start=START, step=STEP):
 def recorded(db, symbol, when, books, collector="one", first_id=7_000_000_000):
     half = books.shape[1] // 2
     snapshots = [
-        Snapshot(symbol, int(at), first_id + place, *(sides(book[:half]), sides(book[half:])))
+        OrderBook(symbol, int(at), first_id + place, *(sides(book[:half]), sides(book[half:])))
         for place, (at, book) in enumerate(zip(when, books, strict=True))
     ]
     encoder = RowEncoder(10, collector)

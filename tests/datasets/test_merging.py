@@ -8,7 +8,7 @@ from books_in_table import store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.datasets.merging import WINDOW_NS, Books, Merger
 from ingester.questdb import schema
@@ -128,13 +128,13 @@ def test_the_view_books_gives_the_same_books(questdb, seed):
     chance, symbol = np.random.default_rng(seed), f"XV{seed}USDT"
     times = DAY + 1000 * (np.cumsum(chance.choice([1, 40_000, 3_000_000, 61_000_000], 400, p=[0.3, 0.5, 0.18, 0.02])))
     ids = np.arange(400) // 2 + chance.integers(-2, 3, 400) + 10  # copies, late ones
-    ids[250:] -= 120  # they begin anew
+    ids[250:] -= 120  # they begin again
     recorders, levels = chance.integers(0, 4, 400) - 1, chance.integers(1, LEVELS + 1, 400)
     ids[recorders < 0] = times[recorders < 0] // 1000
     rows = list(zip(times.tolist(), ids.tolist(), recorders.tolist(), levels.tolist(), strict=True))
     for recorder in range(-1, 3):
         own = [
-            Snapshot(symbol, at, update_id, [(float(number), 1.0)] * count, [(1.0, 1.0)] * count)
+            OrderBook(symbol, at, update_id, [(float(number), 1.0)] * count, [(1.0, 1.0)] * count)
             for number, (at, update_id, by, count) in enumerate(rows)
             if by == recorder
         ]

@@ -8,7 +8,7 @@ from books_in_table import flat, store
 from data_sets import NOON, grid_pairs, make, received_pairs
 
 from ingester import open_dataset
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.datasets import playback
 from ingester.datasets.dataset import FORMATS
@@ -31,7 +31,7 @@ def stored(questdb):
         for number, at in enumerate(times.tolist()):
             price, depth = float(chance.random()), 5 if number % 50 else number // 50 % 5
             levels = [(price + level + 1, float(chance.random()) * 1e-5) for level in range(depth)]
-            books.append(Snapshot(symbol, at, 500 + 2 * number, levels[::-1], [(p + 9, q) for p, q in levels][:3]))
+            books.append(OrderBook(symbol, at, 500 + 2 * number, levels[::-1], [(p + 9, q) for p, q in levels][:3]))
     store(db, books, "playback-a")
     store(db, [book._replace(receive_ns=book.receive_ns + 3_000_000) for book in books[::2]], "playback-b")
     return db, sorted(books, key=lambda book: (book.receive_ns, book.update_id))
@@ -61,9 +61,9 @@ def test_a_copy_of_a_book_before_the_range_is_not_played(stored):
 def test_no_more_is_read_than_is_played_soon(stored, monkeypatch):
     db, books = stored
     parts = []
-    read = reader.Reader.read
+    read = reader.TableReader.read
     monkeypatch.setattr(reader, "SLICE_ROWS", 20)
-    monkeypatch.setattr(reader.Reader, "read", lambda self, part: parts.append(part) or read(self, part))
+    monkeypatch.setattr(reader.TableReader, "read", lambda self, part: parts.append(part) or read(self, part))
     snapshots = table_snapshots(db, DAY, books[-1].receive_ns + 1, ["YAUSDT", "YBUSDT"], {"YAUSDT": 1, "YBUSDT": 1})
     assert list(itertools.islice(snapshots, 30)) == books[:30]
     assert len(parts) < 10
@@ -76,7 +76,7 @@ def test_books_of_two_recorders_are_played_in_order_with_the_deepest_levels(stor
     day = DAY + 86_400 * SECOND
 
     def book(update_id, ms, levels):
-        return Snapshot(
+        return OrderBook(
             "YCUSDT", day + ms * 1_000_000, update_id, [(update_id / 2, 1.0)] * levels, [(9.0, 1.0)] * levels
         )
 

@@ -16,7 +16,7 @@ from pandas.arrays import DatetimeArray
 from pandas.core.indexes.datetimes import _new_DatetimeIndex
 from pandas.core.internals.managers import BlockManager
 
-from ingester.datasets.columns import Books
+from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.dataset import COLON, FORMATS, columns
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.origins import symbol_of
@@ -62,7 +62,9 @@ def read(path):
     bad = [each for piece in pieces for each in piece.bad]
     if bad:
         raise UnreadableRecording("; ".join(f"{line} {why}" for line, why in bad))
-    return Books(np.concatenate([each.times for each in pieces]), np.concatenate([each.values for each in pieces]))
+    return ParsedBooks(
+        np.concatenate([each.times for each in pieces]), np.concatenate([each.values for each in pieces])
+    )
 
 
 def check(path):

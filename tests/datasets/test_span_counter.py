@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.datasets import span_counter as tallied
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import UNEXPLAINED, pair_gaps
-from ingester.datasets.span_counter import MICROSECOND, Census
+from ingester.datasets.span_counter import MICROSECOND, SpanCounter
 from ingester.datasets.spans import DAY, by_key, limit_ns, recorded_spans
 from ingester.questdb import query, schema
 from ingester.questdb import reader as bulk
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reader import Reader, Rows, Slice
+from ingester.questdb.reader import Slice, TableReader, TableRows
 
 START = parse_time("2019-03-01 22:00")
 END = parse_time("2019-03-02 02:00")
@@ -40,7 +40,7 @@ def db(questdb):
             steps[chance.integers(0, number // 2, 16)] += median * np.repeat([4, 40], 8)  # no gaps, and gaps
             times = since + np.cumsum(np.maximum(steps, 0.001) * 1e6).astype(np.int64) * 1000
             rows = [
-                Snapshot(symbol, at, number, [(1.0, 1.0)], [(2.0, 1.0)])
+                OrderBook(symbol, at, number, [(1.0, 1.0)], [(2.0, 1.0)])
                 for number, at in enumerate(times[times < END].tolist())
             ]
             db.write(RowEncoder(5, collector).snapshots(rows))
@@ -49,8 +49,8 @@ def db(questdb):
 
 
 def counted(db, symbols, levels=5):
-    reader = Reader(db, symbols, levels, query.rows_by_symbol(db, START, END))
-    census = Census()
+    reader = TableReader(db, symbols, levels, query.rows_by_symbol(db, START, END))
+    census = SpanCounter()
     for part in reader.slices(START, END):
         census.take(part, reader.read(part))
     return census.recorded()
@@ -90,9 +90,9 @@ def test_the_server_is_asked_for_a_pair_with_more_silences_than_are_kept(db, mon
 
 def test_the_only_collector_of_a_range_is_known_without_reading_its_column(db):
     before = Slice(START, START + 3600 * SECOND)
-    reader = Reader(db, PAIRS, 5, query.rows_by_symbol(db, *before))
+    reader = TableReader(db, PAIRS, 5, query.rows_by_symbol(db, *before))
     known = reader.read(reader.slices(*before)[0])
-    read = Reader(db, PAIRS, 5, {}).read(Slice(before.start_ns, known.times.max() + 1000))
+    read = TableReader(db, PAIRS, 5, {}).read(Slice(before.start_ns, known.times.max() + 1000))
     assert known.collectors == read.collectors == ["census-1"]
     assert not known.by.any()
 
@@ -106,13 +106,13 @@ def test_however_the_rows_are_sliced(steps, cuts):
     times = (DAY - 2000 * SECOND // 10) + np.cumsum([step for *_, step in steps], dtype=np.int64) * SECOND // 10
     rows = [(symbol, by, int(at)) for (symbol, by, _), at in zip(steps, times, strict=True)]
     bounds = sorted({0, DAY, DAY * 2, *(DAY - 2000 * SECOND // 10 + cut * SECOND // 10 for cut in cuts)})
-    census = Census()
+    census = SpanCounter()
     for part in (Slice(*ends) for ends in pairwise(bounds)):
         here = sorted((row for row in rows if part.start_ns <= row[2] < part.end_ns), key=lambda row: row[0])
         symbols = sorted({symbol for symbol, *_ in here})
         firsts = [next(n for n, row in enumerate(here) if row[0] == symbol) for symbol in symbols]
         at, by = (np.array([row[place] for row in here], np.int64) for place in (2, 1))
-        census.take(part, Rows(symbols, [*firsts, len(here)], at, at, np.empty((len(here), 0)), ["x", "y"], by))
+        census.take(part, TableRows(symbols, [*firsts, len(here)], at, at, np.empty((len(here), 0)), ["x", "y"], by))
     recorded = census.recorded()
 
     series = defaultdict(list)

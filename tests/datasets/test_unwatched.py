@@ -2,11 +2,11 @@
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.datasets.dataset import parse_time
-from ingester.datasets.gaps import NOT_RECORDED, NOT_WATCHED, Gap, pair_gaps
-from ingester.datasets.unwatched import Absence, Change, absences, changes
+from ingester.datasets.gaps import NOT_RECORDED, NOT_WATCHED, MissingTime, pair_gaps
+from ingester.datasets.unwatched import Absence, PairChange, absences, changes
 from ingester.events import Event
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -14,11 +14,11 @@ from ingester.questdb.encoder import RowEncoder
 
 
 def came(at, symbol="SUIUSDT", collector="a"):
-    return Change(symbol, collector, at, True)
+    return PairChange(symbol, collector, at, True)
 
 
 def went(at, symbol="SUIUSDT", collector="a"):
-    return Change(symbol, collector, at, False)
+    return PairChange(symbol, collector, at, False)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_coverage_tells_a_pair_that_was_not_wanted_from_one_that_was_missed(ques
     encoder = RowEncoder(5, "unwatched")
 
     def rows(symbol, seconds):
-        return [Snapshot(symbol, at(each), each + 1, [(1.0, 1.0)], [(2.0, 1.0)]) for each in seconds]
+        return [OrderBook(symbol, at(each), each + 1, [(1.0, 1.0)], [(2.0, 1.0)]) for each in seconds]
 
     db.write(encoder.snapshots(rows("UNWAUSDT", [*range(11, 40), *range(61, 100)])))
     db.write(encoder.snapshots(rows("UNWBUSDT", [*range(0, 31), *range(50, 100)])))
@@ -74,8 +74,8 @@ def test_coverage_tells_a_pair_that_was_not_wanted_from_one_that_was_missed(ques
     assert len(changes(db, END, ["UNWAUSDT"], ["unwatched"])) == 3
     gaps = pair_gaps(db, START, END, ["UNWAUSDT", "UNWBUSDT", "UNWCUSDT"], ["unwatched"])
     assert gaps["UNWAUSDT"] == [
-        Gap("UNWAUSDT", START, at(11), NOT_WATCHED, "unwatched"),
-        Gap("UNWAUSDT", at(39), at(61), NOT_WATCHED, "unwatched"),
+        MissingTime("UNWAUSDT", START, at(11), NOT_WATCHED, "unwatched"),
+        MissingTime("UNWAUSDT", at(39), at(61), NOT_WATCHED, "unwatched"),
     ]
     assert [gap[1:4] for gap in gaps["UNWBUSDT"]] == [(at(30), at(50), "unexplained")]
     assert [gap.reason for gap in gaps["UNWCUSDT"]] == [NOT_RECORDED]

@@ -14,7 +14,7 @@ def test_a_wrapped_partial_book_decodes_to_floats_exactly():
         b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":160,'
         b'"bids":[["0.00000001","10.10000000"]],"asks":[["61800.20","4.868"],["61800.30","0.817"]]}}'
     )
-    assert binance_spot.decode(payload) == binance_spot.Book(
+    assert binance_spot.decode(payload) == binance_spot.BookMessage(
         "btcusdt@depth5@100ms", binance_spot.PartialBook(160, [(1e-8, 10.1)], [(61800.2, 4.868), (61800.3, 0.817)])
     )
 

@@ -9,7 +9,7 @@ from proxy import Proxy
 from trial import COINS44, FEW, Trial, eventually
 from unanswering import Late, Unanswering
 
-from ingester.simulator.limits import Limits
+from ingester.simulator.limits import ExchangeLimits
 from ingester.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_half_open_connection_alone_is_replaced_after_five_seconds(place, repo
 def test_pongs_are_no_life(place, report):
     """Ten seconds without data on a connection that answers pings."""
     with (
-        Simulator(FEW, ledger=True, limits=Limits(ping_interval=1)) as simulator,
+        Simulator(FEW, ledger=True, limits=ExchangeLimits(ping_interval=1)) as simulator,
         Trial(simulator, place, "pongs", "--connections", 1) as trial,
     ):
         simulator.fault("silence", seconds=10)
@@ -69,7 +69,7 @@ def test_pongs_are_no_life(place, report):
     assert evidence.reasons() == {"exchange silent"}
     assert evidence.longest_gap >= 9
     done = "10 s of pings without data"
-    report(11, "pongs without data", done, evidence, seconds, "from the end of the silence; connected anew after 5 s")
+    report(11, "pongs without data", done, evidence, seconds, "from the end of the silence; connected again after 5 s")
 
 
 def test_a_silent_and_a_halted_symbol_do_not_touch_the_others(place, report):
@@ -153,7 +153,7 @@ def test_one_slow_connection_costs_nothing_beside_a_fast_one(place, report):
 
 def test_what_a_slow_network_drops_is_a_gap(place, report):
     """Both connections too slow for what is sent, until the exchange drops them with what it holds for them."""
-    limits = Limits(write_buffer=100_000)
+    limits = ExchangeLimits(write_buffer=100_000)
     with Simulator(COINS44, ledger=True, limits=limits) as simulator, Trial(simulator, place, "slow-2") as trial:
         simulator.fault("slow", seconds=6, rate=20_000)
         slow = time.time()
@@ -212,7 +212,7 @@ def test_thirty_rotations_cost_nothing(place, report, thorough):
     """Connections that live 20 s at most, replaced before; five recorders at once, each on a single connection."""
     every, each_rotates = (15, 6) if thorough else (5, 6)
     trials = []
-    with Simulator(FEW[:2], ledger=True, limits=Limits(lifetime=20)) as simulator:
+    with Simulator(FEW[:2], ledger=True, limits=ExchangeLimits(lifetime=20)) as simulator:
         try:
             for number in range(5):
                 options = ("--connections", 1, "--rotate-every", f"{every}s")

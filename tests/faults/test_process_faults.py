@@ -14,7 +14,7 @@ from evidence import due_of, events_in, stored_in, tick
 from recorder import Recorder
 from trial import COINS44, FEW, Trial, eventually
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.events import Event
 from ingester.questdb import ilp
 from ingester.questdb.encoder import RowEncoder
@@ -49,7 +49,7 @@ def test_kill_9_in_a_loop_costs_the_last_moment_only(place, report):
             with trial:
                 starts.append(time.time() - begin)
                 trial.flows(ticks=5)
-                time.sleep(chance.uniform(0, 0.3))  # at any moment of the pump's rhythm
+                time.sleep(chance.uniform(0, 0.3))  # at any moment of the feed thread's rhythm
                 kills.append(time.time())
                 trial.recorder.kill()
         with trial:
@@ -361,7 +361,7 @@ def test_damaged_spool_files_never_give_a_wrong_row(tmp_path, report):
         bids, asks = (
             [(float(price), float(quantity)) for price, quantity in side] for side in book(0, symbol, number * 50, 5)
         )
-        body = encoder.snapshots([Snapshot(symbol, number + 1, number * 50, bids, asks)])
+        body = encoder.snapshots([OrderBook(symbol, number + 1, number * 50, bids, asks)])
         rows.append(body)
         assert spool.append(body, 1, number + 1, number + 1)
     event = encoder.events([Event(151, "stopped")])
@@ -394,7 +394,7 @@ def read_back(folder):
     copy.mkdir()
     try:
         for path in folder.glob("*.seg"):
-            os.link(path, copy / path.name)
+            os.slot(path, copy / path.name)
         spool = Spool(copy, limit_bytes=1 << 30, reserve_bytes=0, free_bytes=0)
         spool.open()
         try:
@@ -412,8 +412,8 @@ def remove(folder):
 
 
 def test_threads_that_die_are_restarted_counted_and_reported(place, tmp_path, report):
-    """Of two connections one after the other, the pump, the writer and the others die where they are."""
-    victims = ["stream 1a", "stream 1b", "pump", "writer", "auditor", "spool-sync", "pulse"]
+    """Of two connections one after the other, the feed thread, the writer and the others die where they are."""
+    victims = ["stream 1a", "stream 1b", "feed", "writer", "reconciler", "spool-sync", "pulse"]
     with (
         Simulator(FEW, ledger=True) as simulator,
         Trial(simulator, place, "threads", environment=tampered(tmp_path)) as trial,

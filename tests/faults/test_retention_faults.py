@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.errors import StoreError
 from ingester.questdb import partitions, schema
@@ -54,7 +54,7 @@ def store(db, ticks):
         db.write(
             encoder.snapshots(
                 [
-                    Snapshot("AUSDT", begin + tick * SECOND // 100, tick, levels(tick, 0.1), levels(tick, 0.7))
+                    OrderBook("AUSDT", begin + tick * SECOND // 100, tick, levels(tick, 0.1), levels(tick, 0.7))
                     for tick in ticks[first : first + 10_000]
                 ]
             )

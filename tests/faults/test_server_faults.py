@@ -48,7 +48,7 @@ def sound(evidence):
 
 @pytest.fixture
 def own_place(own_server, tmp_path):
-    """A server to be broken, and a folder of one's own for the spool; the tables are made anew."""
+    """A server to be broken, and a folder of one's own for the spool; the tables are made again."""
     db = QuestDB(own_server.endpoint)
     for table in ("orderbook", "collector_events"):
         db.sql(f"DROP TABLE IF EXISTS {table}")

@@ -6,7 +6,7 @@ from feed_bench import Bench
 
 from ingester.clock import SECOND
 from ingester.connection.websocket import PAUSED, Frames
-from ingester.sequence.gap_detector import Track
+from ingester.sequence.gap_detector import GapDetector
 
 
 def test_pairs_are_subscribed_together_at_the_next_full_second():
@@ -138,12 +138,12 @@ def test_answers_settle_requests_and_errors_become_events():
 
 def test_what_is_being_read_is_not_complete_yet():
     bench = Bench(copies=2)
-    assert bench.feed.complete_until() == bench.now_ns
+    assert bench.feed.watermark() == bench.now_ns
     bench.streams[1].reading_ns = began = bench.now_ns - 7
     bench.now_ns += SECOND
-    assert bench.feed.complete_until() == began
+    assert bench.feed.watermark() == began
     bench.streams[1].reading_ns = None
-    assert bench.feed.complete_until() == bench.now_ns
+    assert bench.feed.watermark() == bench.now_ns
 
 
 NESTED = b'{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"
@@ -163,15 +163,15 @@ def test_a_frame_of_nested_lists_costs_none_of_the_books_that_came_with_it():
 def test_what_an_unforeseen_error_costs_is_on_record_and_all_else_is_handed_on(monkeypatch):
     bench = Bench()
     bench.begin()
-    accept = Track.accept
+    accept = GapDetector.accept
 
-    def fails_once(track, receive_ns, update_id):
-        gap = accept(track, receive_ns, update_id)
-        if update_id == 2 and track.symbol == "BTCUSDT":
+    def fails_once(detector, receive_ns, update_id):
+        gap = accept(detector, receive_ns, update_id)
+        if update_id == 2 and detector.symbol == "BTCUSDT":
             raise MemoryError
         return gap
 
-    monkeypatch.setattr(Track, "accept", fails_once)
+    monkeypatch.setattr(GapDetector, "accept", fails_once)
     for update_id in range(1, 4):
         bench.book("BTCUSDT", update_id)
         bench.book("ETHUSDT", update_id)
@@ -185,7 +185,7 @@ def test_what_an_unforeseen_error_costs_is_on_record_and_all_else_is_handed_on(m
 def test_an_error_while_connections_are_looked_after_costs_no_book(monkeypatch):
     bench = Bench()
     bench.begin()
-    monkeypatch.setattr(bench.continuity, "tick", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(bench.monitor, "tick", lambda *arguments: 1 / 0)
     bench.book("BTCUSDT", 1)
     bench.now_ns += 2 * SECOND
     assert bench.ids() == [("BTCUSDT", 1)]
@@ -238,7 +238,7 @@ def test_a_start_without_a_connection_is_a_gap_from_the_start_on_for_every_pair(
 def test_what_an_earlier_run_left_is_a_gap_until_the_start_and_then_one_of_its_own():
     bench = Bench(symbols=("BTCUSDT",))
     start = bench.now_ns
-    bench.continuity.resume(start - 60 * SECOND)
+    bench.monitor.resume(start - 60 * SECOND)
     bench.turn(12)
     assert bench.gaps() == [
         ("BTCUSDT", start - 60 * SECOND, start, "restart"),

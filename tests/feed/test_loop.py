@@ -11,7 +11,7 @@ from websockets.sync.server import serve
 
 from ingester import Recorder
 from ingester.exchange import binance_spot
-from ingester.live.buffer import Record
+from ingester.live.buffer import LiveBuffer
 
 NESTED = '{"x":' + "[" * 2_000 + "]" * 2_000 + "}"
 EVERY = 0.02
@@ -103,7 +103,7 @@ def test_one_id_that_is_far_too_large_costs_a_moment(exchange):
 
 
 def test_what_cannot_be_handed_on_is_a_gap_and_the_rest_goes_on(exchange, monkeypatch):
-    take, failed = Record.take, []
+    take, failed = LiveBuffer.take, []
 
     def fails_once(record, snapshots):
         if not failed and snapshots[0].update_id % 10 == 0:
@@ -111,7 +111,7 @@ def test_what_cannot_be_handed_on_is_a_gap_and_the_rest_goes_on(exchange, monkey
             raise OSError("no room")
         take(record, snapshots)
 
-    monkeypatch.setattr(Record, "take", fails_once)
+    monkeypatch.setattr(LiveBuffer, "take", fails_once)
     recorder = recorded(exchange)
     (gap,) = recorder.gaps()
     assert gap.reason == "not taken in"

@@ -4,26 +4,26 @@ import threading
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import UnknownPair
-from ingester.live.buffer import TELL_ROWS, Record
+from ingester.live.buffer import TELL_ROWS, LiveBuffer
 from ingester.live.consumer import Consumer
 
 
 def books(symbol, *numbers):
-    return [Snapshot(symbol, number * 1_000, number, [(1.0, 1.0)], [(2.0, 1.0)]) for number in numbers]
+    return [OrderBook(symbol, number * 1_000, number, [(1.0, 1.0)], [(2.0, 1.0)]) for number in numbers]
 
 
 @pytest.fixture
 def record():
-    record = Record(["AUSDT", "BUSDT"], 1, rows=10)
+    record = LiveBuffer(["AUSDT", "BUSDT"], 1, rows=10)
     record.open()
     return record
 
 
 def arrive(record, *snapshots):
     record.take(snapshots)
-    record.reached(snapshots[-1].receive_ns)
+    record.watermark(snapshots[-1].receive_ns)
 
 
 def consumer(record, pairs=None):

@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.live.ring import Ring, flat
 
 
 def book(number, depth=5):
     """Every number of the book is that of the row, so that a torn row shows."""
     levels = [(float(number), float(number))] * depth
-    return Snapshot("A", number * 1_000, number, levels, levels)
+    return OrderBook("A", number * 1_000, number, levels, levels)
 
 
 def test_thin_books_have_holes_and_deeper_ones_than_asked_for_are_cut():

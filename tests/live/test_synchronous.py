@@ -10,18 +10,18 @@ from click.testing import CliRunner
 from frames_of import read
 from recorder import url_of
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.config.settings import Settings
 from ingester.datasets.dataset import time_text
 from ingester.errors import FellBehind
 from ingester.exchange import binance_spot
-from ingester.live.buffer import Record
-from ingester.live.synchronous import Aligned
+from ingester.live.buffer import LiveBuffer
+from ingester.live.synchronous import SynchronousRows
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
-from ingester.record.recorder_service import Collector
+from ingester.record.recorder_service import RecorderService
 from ingester.simulator import Simulator
 
 RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
@@ -40,14 +40,14 @@ def lived(questdb, tmp_path_factory):
     rows = {}
     with Simulator(PAIRS[1:], thin={PAIRS[1]: 3}, files=[folder / "books.gz"], speed=20) as simulator:
         exchange = binance_spot.Exchange("simulator", simulator.stream_url, simulator.rest_url)
-        record = Record(PAIRS, 5, 10_000)
-        collector = Collector(Settings(tuple(PAIRS), exchange, collector="lived"), db, folder, record)
+        record = LiveBuffer(PAIRS, 5, 10_000)
+        collector = RecorderService(Settings(tuple(PAIRS), exchange, collector="lived"), db, folder, record)
         collector.start()
-        wake, now = collector.feed.continuity.tracks.keys, collector.clock.now  # nothing has to be woken here
+        wake, now = collector.feed.monitor.detectors.keys, collector.clock.now  # nothing has to be woken here
 
         def iterate(every, max_age, fill):
             every_ns, max_age_ns = (int(text[:-2]) * 1_000_000 if "ms" in text else SECOND for text in (every, max_age))
-            rows[every] = list(Aligned(record, PAIRS, every_ns, max_age_ns, fill, now, wake))
+            rows[every] = list(SynchronousRows(record, PAIRS, every_ns, max_age_ns, fill, now, wake))
 
         threads = [threading.Thread(target=iterate, args=each) for each in GRIDS]
         for thread in threads:
@@ -86,7 +86,7 @@ def test_what_is_iterated_live_is_what_the_export_of_the_table_gives(lived, ques
 
 
 def book(symbol, at_ns, price=1.0):
-    return Snapshot(symbol, at_ns, at_ns, [(price, 1.0)], [(price + 1, 1.0)])
+    return OrderBook(symbol, at_ns, at_ns, [(price, 1.0)], [(price + 1, 1.0)])
 
 
 class Bench:
@@ -94,12 +94,12 @@ class Bench:
 
     def __init__(self, rows=100):
         self.now_ns = 100 * SECOND + 5
-        self.record = Record(["A", "B"], 1, rows)
+        self.record = LiveBuffer(["A", "B"], 1, rows)
         self.record.open()
         self.woken = 0
 
     def grid(self, every_ns=SECOND, max_age_ns=SECOND, fill="none"):
-        return Aligned(self.record, ["A", "B"], every_ns, max_age_ns, fill, self.now, self.wake)
+        return SynchronousRows(self.record, ["A", "B"], every_ns, max_age_ns, fill, self.now, self.wake)
 
     def now(self):
         """Time passes by being looked at."""
@@ -107,13 +107,13 @@ class Bench:
         return self.now_ns
 
     def wake(self):
-        """The pump looks how far it is."""
+        """The feed thread looks how far it is."""
         self.woken += 1
-        self.record.reached(self.now())
+        self.record.watermark(self.now())
 
     def reach(self, at_ns):
         self.now_ns = at_ns
-        self.record.reached(at_ns)
+        self.record.watermark(at_ns)
 
 
 def prices(row):
@@ -144,7 +144,7 @@ def test_no_row_is_given_before_all_that_the_table_will_have_up_to_its_time_is_i
     bench = Bench()
     grid = bench.grid()
     bench.now_ns = 101 * SECOND + 990
-    bench.record.reached(bench.now_ns)
+    bench.record.watermark(bench.now_ns)
     bench.record.take([book("A", 101 * SECOND + 999, 5.0)])  # in the table it has the time of the grid row
     assert prices(next(grid)) == [5.0, None]
     assert bench.woken > 0

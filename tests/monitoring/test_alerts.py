@@ -13,15 +13,15 @@ from ingester.monitoring.alerts import (
     REMIND_SECONDS,
     SETTLE_SECONDS,
     TELL_SECONDS,
-    Bulletin,
-    Limits,
+    AlertLimits,
+    AlertTracker,
     duration_text,
     problems_of,
 )
-from ingester.monitoring.report import Connecting, Connection, Problem, RecentGaps, Threads
+from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Threads
 
-LIMITS = Limits()
-UP = Connection("1a", 3600.0, None)
+LIMITS = AlertLimits()
+UP = ConnectionReport("1a", 3600.0, None)
 
 
 def recent(seconds):
@@ -29,10 +29,18 @@ def recent(seconds):
 
 
 WRONG = [
-    ("nothing_received", "critical", {"connections": [Connection("1a", None, 61.0), Connection("1b", None, 90.0)]}),
-    ("nothing_received", "critical", {"connections": [Connection("1a", None, None)]}),  # never stood since the start
-    ("connection_lost", "warning", {"connections": [UP, Connection("1b", None, 61.0)]}),
-    ("connection_lost", "warning", {"connections": [UP, Connection("1b", 70.0, 61.0)]}),  # stands, and is mute
+    (
+        "nothing_received",
+        "critical",
+        {"connections": [ConnectionReport("1a", None, 61.0), ConnectionReport("1b", None, 90.0)]},
+    ),
+    (
+        "nothing_received",
+        "critical",
+        {"connections": [ConnectionReport("1a", None, None)]},
+    ),  # never stood since the start
+    ("connection_lost", "warning", {"connections": [UP, ConnectionReport("1b", None, 61.0)]}),
+    ("connection_lost", "warning", {"connections": [UP, ConnectionReport("1b", 70.0, 61.0)]}),  # stands, and is mute
     ("gap_open", "warning", {"gaps": {"open_pairs": 1, "open_named": ["BTCUSDT"], "open_seconds": 31.0}}),
     ("gap_open", "critical", {"gaps": {"open_pairs": 40, "halted_pairs": 4, "open_seconds": 31.0}}),
     ("gap", "warning", {"gaps": {"recent": recent(31.0)}}),
@@ -74,11 +82,11 @@ RIGHT = [
     {},
     {"gaps": {"recent": recent(31.0)}, "stopped_before": AT - timedelta(hours=2)},  # somebody stopped it
     {"threads": Threads({"writer": 1}, [], "writer", "x", AT - timedelta(hours=1, seconds=1))},
-    {"connections": [UP, Connection("1b", None, 59.0)]},
-    {"started": AT - timedelta(seconds=30), "connections": [Connection("1a", None, None)]},
+    {"connections": [UP, ConnectionReport("1b", None, 59.0)]},
+    {"started": AT - timedelta(seconds=30), "connections": [ConnectionReport("1a", None, None)]},
     {"gaps": {"open_pairs": 1, "open_seconds": 29.0}},
     {"gaps": {"halted_pairs": 44}},
-    {"gaps": {"halted_pairs": 44}, "connections": [UP, Connection("1b", 70.0, 61.0)]},
+    {"gaps": {"halted_pairs": 44}, "connections": [UP, ConnectionReport("1b", 70.0, 61.0)]},
     {"gaps": {"recent": recent(29.0)}},
     {"storing": {"failing_seconds": 59.0}},
     {"storing": {"dead_letters": 2, "last_dead_letter": AT - timedelta(hours=25)}},
@@ -95,7 +103,7 @@ def test_what_may_happen_is_not_wrong(changes):
 def test_limits_move_the_line_and_the_critical_comes_first():
     changes = {"spool": {"oldest_seconds": 30.0}, "gaps": {"open_pairs": 1, "open_seconds": 5.0}}
     assert problems_of(report(**changes), LIMITS) == []
-    kinds = [problem.kind for problem in problems_of(report(**changes), Limits(wait=20.0, gap=4.0))]
+    kinds = [problem.kind for problem in problems_of(report(**changes), AlertLimits(wait=20.0, gap=4.0))]
     assert kinds == ["rows_waiting", "gap_open"]
 
 
@@ -106,7 +114,7 @@ class Told:
     """A bulletin that is asked every second; what it told, as (second, state, times)."""
 
     def __init__(self):
-        self.bulletin = Bulletin()
+        self.bulletin = AlertTracker()
         self.now = 0
         self.told = []
 
@@ -173,7 +181,7 @@ def test_kinds_do_not_wait_for_each_other():
 
 def test_a_bulletin_forgets():
     told = Told().for_seconds(10, WAITING).for_seconds(1000)
-    assert told.bulletin == Bulletin()
+    assert told.bulletin == AlertTracker()
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_durations_in_words(seconds, text):
 
 def test_where_nothing_ever_stood_it_is_said_to_whom_how_often_why_and_what_to_try():
     waiting = Connecting("stream.example:9443", 0, 4, "the name stream.example cannot be resolved: no answer")
-    down = [Connection("1a", None, None)]
+    down = [ConnectionReport("1a", None, None)]
     (problem,) = problems_of(report(connections=down, connecting=waiting), LIMITS)
     assert problem.kind == "nothing_received"
     for words in ("connecting to stream.example:9443", "4 attempts failed", "cannot be resolved"):

@@ -9,17 +9,17 @@ from reports import report
 from ingester.events import Event
 from ingester.metrics import Histogram
 from ingester.monitoring.exposition import lag_buckets, registry
-from ingester.monitoring.observer import Vitals
-from ingester.monitoring.report import Connection, Problem
-from ingester.sequence.event_counts import Journal
+from ingester.monitoring.observer import Observation
+from ingester.monitoring.report import ConnectionReport, Problem
+from ingester.sequence.event_counts import EventCounts
 
 NOW = 1_700_000_000_000_000_000
 
 
 def exposed(told, ages=None, lag=None, events=()):
-    journal = Journal()
-    journal.add(events)
-    vitals = Vitals(told, ages or {}, (lag or Histogram()).read(), journal.read(NOW))
+    event_counts = EventCounts()
+    event_counts.add(events)
+    vitals = Observation(told, ages or {}, (lag or Histogram()).read(), event_counts.read(NOW))
     text = generate_latest(registry(lambda: vitals)).decode()
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
@@ -30,7 +30,7 @@ def exposed(told, ages=None, lag=None, events=()):
 
 def test_numbers_are_those_of_the_report():
     events = [Event(NOW - 3_000_000_000, "gap", "BTCUSDT", detail="restart", until_ns=NOW)]
-    down = [Connection("1a", None, 10.0), Connection("1b", 60.0, None)]
+    down = [ConnectionReport("1a", None, 10.0), ConnectionReport("1b", 60.0, None)]
     samples = exposed(
         report(connections=down, gaps={"open_pairs": 2, "halted_pairs": 1}), {"BTCUSDT": 0.25}, events=events
     )

@@ -13,22 +13,22 @@ from reports import report
 
 from ingester.errors import OperationError, SettingsError
 from ingester.metrics import Histogram
-from ingester.monitoring.http import MOST_REQUESTS, MOST_THREADS, STALE_SECONDS, Door, health, parse_address
-from ingester.monitoring.observer import Vitals
+from ingester.monitoring.http import MOST_REQUESTS, MOST_THREADS, STALE_SECONDS, MonitoringServer, health, parse_address
+from ingester.monitoring.observer import Observation
 from ingester.monitoring.report import Connecting, Problem
-from ingester.sequence.event_counts import Journal
+from ingester.sequence.event_counts import EventCounts
 
 CRITICAL = Problem("rows_waiting", "critical", "rows wait", "mend it")
 WARNING = Problem("gap", "warning", "a gap", "")
 
 
 def vitals(*problems):
-    return Vitals(report(problems=list(problems)), {"BTCUSDT": 0.2}, Histogram().read(), Journal().read(0))
+    return Observation(report(problems=list(problems)), {"BTCUSDT": 0.2}, Histogram().read(), EventCounts().read(0))
 
 
 @pytest.fixture
 def door():
-    door = Door("127.0.0.1:0")
+    door = MonitoringServer("127.0.0.1:0")
     door.show(lambda: vitals(), lambda: 0.5)
     yield door
     door.close()
@@ -93,18 +93,18 @@ def test_health_is_503_where_something_critical_is_wrong_or_nobody_looks():
 def test_a_port_that_is_taken_is_told_before_anything_begins(door):
     address = door.url.removeprefix("http://")
     with pytest.raises(OperationError, match=rf"--metrics {address}.*another port"):
-        Door(address)
+        MonitoringServer(address)
 
 
 def test_a_host_that_is_not_here_is_told():
     with pytest.raises(OperationError, match="cannot be listened on"):
-        Door("192.0.2.1:9464")
+        MonitoringServer("192.0.2.1:9464")
 
 
 def test_ipv6():
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
-    door = Door("[::1]:0")
+    door = MonitoringServer("[::1]:0")
     door.show(lambda: vitals(), lambda: 0.5)
     assert get(door, "/healthz").status == 200
     door.close()
@@ -186,7 +186,7 @@ def test_what_hangs_is_bounded(door):
     ],
 )
 def test_requests_for_names_that_are_not_ours_are_refused(host, status):
-    door = Door("127.0.0.1:0", ["metrics.example.org"])
+    door = MonitoringServer("127.0.0.1:0", ["metrics.example.org"])
     door.show(lambda: vitals(), lambda: 0.5)
     try:
         with urllib3.PoolManager(retries=False, timeout=10) as pool:
@@ -226,7 +226,7 @@ def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):
 
 
 def test_before_recording_begins_it_says_so():
-    door = Door("127.0.0.1:0")
+    door = MonitoringServer("127.0.0.1:0")
     answer = get(door, "/healthz")
     assert answer.status == 503
     assert json.loads(answer.data)["reason"] == "recording has not begun"

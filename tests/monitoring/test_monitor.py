@@ -7,10 +7,10 @@ import pytest
 from reports import AT, report
 
 from ingester.metrics import Histogram
-from ingester.monitoring.monitor import Pulse
-from ingester.monitoring.observer import Vitals
+from ingester.monitoring.monitor import Monitor
+from ingester.monitoring.observer import Observation
 from ingester.monitoring.state_file import StateFile, read_all, state_folder
-from ingester.sequence.event_counts import Journal
+from ingester.sequence.event_counts import EventCounts
 
 
 class Scripted:
@@ -25,7 +25,7 @@ class Scripted:
         self.looked.release()
         if isinstance(look, Exception):
             raise look
-        return Vitals(look, {}, Histogram().read(), Journal().read(0))
+        return Observation(look, {}, Histogram().read(), EventCounts().read(0))
 
     def wait(self, times):
         for _ in range(times):
@@ -35,7 +35,7 @@ class Scripted:
 def run(tmp_path, observer, times=2, failure=""):
     """The messages of a pulse that looked so many times and then ended."""
     told = []
-    pulse = Pulse(observer, tmp_path, "one", lambda notice, report: told.append(notice))
+    pulse = Monitor(observer, tmp_path, "one", lambda notice, report: told.append(notice))
     pulse.start()
     observer.wait(times)
     pulse.stop(failure)

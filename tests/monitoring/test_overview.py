@@ -5,21 +5,21 @@ from datetime import timedelta
 import pytest
 from reports import AT, GIB, report
 
-from ingester.monitoring.alerts import Limits
-from ingester.monitoring.overview import BEHIND, Recorder, Server, Table, problems_of_all
-from ingester.monitoring.report import Connecting, Connection, Disk, Problem
+from ingester.monitoring.alerts import AlertLimits
+from ingester.monitoring.overview import BEHIND, RecorderOverview, Server, Table, problems_of_all
+from ingester.monitoring.report import Connecting, ConnectionReport, DiskReport, Problem
 
 ANSWERS = Server("answers", "http://127.0.0.1:9000", True, "QuestDB 9.3.4", tables=[Table("orderbook", False, 1, "")])
-ROOMY = Disk(100 * GIB, 200 * GIB, 8 * GIB)
+ROOMY = DiskReport(100 * GIB, 200 * GIB, 8 * GIB)
 
 
 def recorder(state="recording", name="one", seen=0.5, **changes):
     told = None if state in ("elsewhere", "silent") else report(collector=name, **changes)
-    return Recorder(name, state, seen, report=told, file=f"/data/state/{name}.json")
+    return RecorderOverview(name, state, seen, report=told, file=f"/data/state/{name}.json")
 
 
 def problems(*recorders, server=ANSWERS, disk=ROOMY):
-    return problems_of_all(recorders, server, disk, Limits(), "/data")
+    return problems_of_all(recorders, server, disk, AlertLimits(), "/data")
 
 
 def test_all_is_well():
@@ -87,7 +87,7 @@ def test_tables():
 
 
 def test_a_disk_that_fills_is_told_once():
-    low = Disk(3 * GIB, 200 * GIB, None)
+    low = DiskReport(3 * GIB, 200 * GIB, None)
     (problem,) = problems(recorder(), disk=low)
     assert problem.kind == "disk_full"
     own = Problem("disk_full", "warning", "said by the recorder", "make room")
@@ -102,7 +102,7 @@ def test_the_critical_comes_first():
 
 def test_before_the_first_book_nothing_is_well_and_it_is_said_once():
     waiting = Connecting("stream.example:9443", 0, 3, "stream.example:9443 refused the connection")
-    down = [Connection("1a", None, None), Connection("1b", None, None)]
+    down = [ConnectionReport("1a", None, None), ConnectionReport("1b", None, None)]
     new = {"started": AT - timedelta(seconds=8), "connections": down, "connecting": waiting}
     (problem,) = problems(recorder("connecting", **new))
     assert (problem.kind, problem.severity) == ("connecting", "warning")

@@ -8,7 +8,7 @@ import pytest
 import urllib3
 from reports import report
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.events import Event
 from ingester.monitoring.overview import STALE_SECONDS
 from ingester.monitoring.state_file import StateFile, state_folder
@@ -31,7 +31,7 @@ def db(questdb):
 
     def write(collector, rows, events):
         encoder = RowEncoder(5, collector)
-        books = [Snapshot("BTCUSDT", at, at, [(1.0, 1.0)], [(2.0, 1.0)]) for at in rows]
+        books = [OrderBook("BTCUSDT", at, at, [(1.0, 1.0)], [(2.0, 1.0)]) for at in rows]
         db.write(encoder.snapshots(books) + encoder.events(events))
 
     started = Event(now - 3600 * SECOND, "started")

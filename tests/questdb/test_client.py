@@ -6,7 +6,7 @@ import pytest
 from small_servers import Accepting
 from unanswering import Unanswering
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import NoAnswer, StoreError, Unreachable
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB, RowsRefused
@@ -16,7 +16,7 @@ from ingester.questdb.endpoint import Endpoint
 
 def test_rows_for_a_table_that_was_dropped_or_made_anew_do_not_vanish(questdb):
     db = QuestDB(questdb.endpoint)
-    body = RowEncoder(5, "questdb-1").snapshots([Snapshot("BTCUSDT", time.time_ns(), 1, [(1.0, 2.0)], [])])
+    body = RowEncoder(5, "questdb-1").snapshots([OrderBook("BTCUSDT", time.time_ns(), 1, [(1.0, 2.0)], [])])
     schema.ensure(db, 5)
     db.write(body)
     db.sql("DROP TABLE orderbook")

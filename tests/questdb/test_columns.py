@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from recorder import Recorder
 
-from ingester.book import Snapshot, frame_columns, level_columns
+from ingester.book import OrderBook, frame_columns, level_columns
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.playback import table_snapshots
@@ -56,7 +56,7 @@ def db(server):
 def books(symbol, start_ns, depth, rows=ROWS):
     """Level n of row i is 100 - n and 200 + n, in quantities of i + 1: so every value can be told from its place."""
     return [
-        Snapshot(
+        OrderBook(
             symbol,
             start_ns + number * SECOND // 10,
             number + 1,

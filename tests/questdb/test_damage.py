@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.errors import QueryError
 from ingester.metrics import StoreMetrics
@@ -14,8 +14,8 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import damage
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.partitions import DAY
-from ingester.questdb.reconciler import Auditor
-from ingester.questdb.sent_counts import Tally
+from ingester.questdb.reconciler import Reconciler
+from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.server import ManagedServer
 from ingester.spool.spool import Spool
 
@@ -33,7 +33,7 @@ def recorded(tmp_path_factory):
     encoder = RowEncoder(5, "damaged")
     for day in range(3):
         at = FIRST + day * DAY
-        rows = [Snapshot("AUSDT", at + n * SECOND, n, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5) for n in range(2000)]
+        rows = [OrderBook("AUSDT", at + n * SECOND, n, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5) for n in range(2000)]
         db.write(encoder.snapshots(rows))
     db.sql("SELECT wait_wal_table('orderbook')")
     schema.ensure(db, 10)
@@ -81,9 +81,9 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     assert file in findings["table"].text
     spool, metrics = Spool(server.data_dir / f"spool-{file}", audited=True), StoreMetrics()
     spool.open()
-    auditor = Auditor(db, spool, "damaged", Tally(), lambda: FIRST, metrics, lambda event: None)
-    auditor.start()
-    auditor.stop(5.0)
+    reconciler = Reconciler(db, spool, "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
+    reconciler.start()
+    reconciler.stop(5.0)
     spool.close()
     assert file in metrics.damage
 

@@ -6,14 +6,14 @@ import os
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import SpoolError
 from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
 
 NOON = 1_700_049_600 * 10**9  # 2023-11-15 12:00
 DAY = 86_400 * 10**9
-ROW = RowEncoder(5, "x").snapshots([Snapshot("BTC,USDT", NOON - 1, 42, [(1.0, 2.0)], [])])
+ROW = RowEncoder(5, "x").snapshots([OrderBook("BTC,USDT", NOON - 1, 42, [(1.0, 2.0)], [])])
 
 
 def letters(path):

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.events import Event
 from ingester.questdb import ilp
 from ingester.questdb.encoder import RowEncoder
@@ -13,7 +13,7 @@ ODD = st.text(st.one_of(st.sampled_from('\\ ,="\n\r\x10A'), st.characters(codec=
 NUMBERS = st.one_of(st.floats(allow_nan=False), st.sampled_from([7.2911220195563975e-304, 5e-324, 1.0]))
 LEVELS = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6)
 TIMES = st.integers(0, 2**62)
-SNAPSHOTS = st.builds(Snapshot, ODD, TIMES, st.integers(-(2**63) + 1, 2**63 - 1), LEVELS, LEVELS)
+SNAPSHOTS = st.builds(OrderBook, ODD, TIMES, st.integers(-(2**63) + 1, 2**63 - 1), LEVELS, LEVELS)
 ENCODER = RowEncoder(5, 'a b,c="\\\n')  # many of them in a row make the client warn
 EVENTS = st.builds(Event, TIMES, ODD, ODD | st.just(""), ODD | st.just(""), ODD | st.just(""), st.none() | TIMES)
 

@@ -15,7 +15,7 @@ from ingester.errors import UnknownServer, Unreachable
 from ingester.questdb import peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.peer import State
+from ingester.questdb.peer import ServerState
 
 
 @pytest.fixture
@@ -128,9 +128,11 @@ def test_a_process_is_the_same_only_with_the_same_start(questdb):
     root = questdb.endpoint.root
     assert peer.process_of(state, root) == psutil.Process(state.pid)
     assert peer.process_of(msgspec.structs.replace(state, started=state.started + 1), root) is None
-    assert peer.process_of(State(state.pid, 0, 0), root) is not None  # of an earlier version, which noted no start
+    assert (
+        peer.process_of(ServerState(state.pid, 0, 0), root) is not None
+    )  # of an earlier version, which noted no start
     assert peer.process_of(state, root.parent) is None
-    assert peer.process_of(State(os.getpid(), 0, 0), root) is None
+    assert peer.process_of(ServerState(os.getpid(), 0, 0), root) is None
 
 
 def test_a_process_that_cannot_be_looked_at_now_is_not_gone(tmp_path, monkeypatch):
@@ -139,6 +141,6 @@ def test_a_process_that_cannot_be_looked_at_now_is_not_gone(tmp_path, monkeypatc
 
     monkeypatch.setattr(peer, "started_at", refused)
     with pytest.raises(OSError, match="Too many"):
-        peer.process_of(State(os.getpid(), 0, 0, started=1), tmp_path)
+        peer.process_of(ServerState(os.getpid(), 0, 0, started=1), tmp_path)
     monkeypatch.undo()
-    assert peer.process_of(State(2**22 + 1, 0, 0, started=1), tmp_path) is None
+    assert peer.process_of(ServerState(2**22 + 1, 0, 0, started=1), tmp_path) is None

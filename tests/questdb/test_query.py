@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 from recorder import url_of
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.coverage import recorded_range
@@ -36,7 +36,7 @@ def db(questdb):
         db.write(
             encoder.snapshots(
                 [
-                    Snapshot(symbol, NOON + number * SECOND // 10, number + 1, [(2.0, 1.0)] * 5, [(3.0, 1.0)] * 5)
+                    OrderBook(symbol, NOON + number * SECOND // 10, number + 1, [(2.0, 1.0)] * 5, [(3.0, 1.0)] * 5)
                     for number in range(100)
                 ]
             )

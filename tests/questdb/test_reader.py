@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.questdb import query, schema
 from ingester.questdb import reader as bulk
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reader import Reader, Slice
+from ingester.questdb.reader import Slice, TableReader
 
 START = 1_609_459_200 * SECOND  # 2021-01-01, which no other test writes to
 END = START + 10 * 3600 * SECOND
@@ -27,7 +27,7 @@ def db(questdb):
     for place, symbol in enumerate(SYMBOLS):
         times = np.sort(chance.integers(START, END, 4000 * (place + 1)) // 1000 * 1000)
         snapshots = [
-            Snapshot(symbol, at, number, [(1.0 + number, 2.0)] * (5 - number % 2), [(3.0 + number, 4.0)] * 5)
+            OrderBook(symbol, at, number, [(1.0 + number, 2.0)] * (5 - number % 2), [(3.0 + number, 4.0)] * 5)
             for number, at in enumerate(times.tolist())
         ]
         db.write(encoder.snapshots(snapshots))
@@ -41,7 +41,7 @@ def test_slices_together_hold_every_row_once_in_order(db, chosen, rows, monkeypa
     monkeypatch.setattr(bulk, "SLICE_ROWS", rows)
     counts = query.rows_by_symbol(db, START, END)
     assert counts == {"QAUSDT": 4000, "QBUSDT": 8000, "QCUSDT": 12000}
-    reader = Reader(db, chosen, 5, counts)
+    reader = TableReader(db, chosen, 5, counts)
     slices = reader.slices(START, END)
     assert slices[0].start_ns == START
     assert slices[-1].end_ns == END
@@ -63,7 +63,7 @@ def test_slices_together_hold_every_row_once_in_order(db, chosen, rows, monkeypa
 
 def test_more_reads_at_once_than_the_server_allows_are_all_answered(db):
     counts = query.rows_by_symbol(db, START, END)
-    reader = Reader(db, SYMBOLS, 5, counts)
+    reader = TableReader(db, SYMBOLS, 5, counts)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(reader.read, [Slice(START, END)] * 32))
     assert {len(answer.times) for answer in answers} == {24_000}

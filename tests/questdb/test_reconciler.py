@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reconciler import Auditor
-from ingester.questdb.sent_counts import MINUTE, Tally
+from ingester.questdb.reconciler import Reconciler
+from ingester.questdb.sent_counts import MINUTE, SentCounts
 from ingester.questdb.server import ManagedServer
 from ingester.questdb.writer import Writer
 from ingester.spool.spool import Spool
@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, db, folder, now=NOW, collector="audited", **spool):
         self.db, self.collector, self.now = db, collector, now
-        self.metrics, self.tally, self.events = StoreMetrics(), Tally(), []
+        self.metrics, self.sent_counts, self.events = StoreMetrics(), SentCounts(), []
         options = {"reserve_bytes": 0, "free_bytes": 0} | spool
         self.spool = Spool(folder / "spool", audited=True, **options)
         self.spool.open()
@@ -61,13 +61,13 @@ class Run:
             DeadLetters(folder / "dead"),
             self.events.append,
             lambda: itertools.repeat(0.05),
-            self.tally,
+            self.sent_counts,
         )
-        self.auditor = Auditor(
+        self.reconciler = Reconciler(
             db,
             self.spool,
             collector,
-            self.tally,
+            self.sent_counts,
             lambda: self.now,
             self.metrics,
             self.events.append,
@@ -77,17 +77,17 @@ class Run:
         )
 
     def start(self):
-        self.auditor.start()
+        self.reconciler.start()
         self.writer.start()
         return self
 
     def record(self, since, rows, symbol="BTCUSDT", extra=b""):
         """One portion, a row each millisecond from `since` on."""
-        snapshots = [Snapshot(symbol, since + n * 10**6, n, [(1.0, 2.0)], [(3.0, 4.0)]) for n in range(rows)]
+        snapshots = [OrderBook(symbol, since + n * 10**6, n, [(1.0, 2.0)], [(3.0, 4.0)]) for n in range(rows)]
         body = self.encoder.snapshots(snapshots) + extra
         if not self.spool.append(body, rows, snapshots[0].receive_ns, snapshots[-1].receive_ns):
             return False
-        self.tally.add(snapshots)
+        self.sent_counts.add(snapshots)
         return True
 
     def kinds(self):
@@ -96,12 +96,12 @@ class Run:
     def until(self, condition, seconds=30):
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, (self.metrics, self.events, self.tally.spans())
+            assert time.monotonic() < deadline, (self.metrics, self.events, self.sent_counts.spans())
             time.sleep(0.02)
 
     def settle(self):
         """Waits until everything is acknowledged and seen."""
-        self.until(lambda: not self.spool.rows_waiting and all(span.is_settled for span in self.tally.spans()))
+        self.until(lambda: not self.spool.rows_waiting and all(span.is_settled for span in self.sent_counts.spans()))
 
     def visible(self):
         self.db.sql("SELECT wait_wal_table('orderbook')")
@@ -110,7 +110,7 @@ class Run:
     def end(self, patience=60):
         """Ends in order; whether all is visible."""
         drained = self.writer.drain(patience)
-        complete = self.auditor.stop(30)
+        complete = self.reconciler.stop(30)
         self.spool.close()
         return drained and complete
 
@@ -181,7 +181,7 @@ def test_where_questdb_hangs_the_end_does_not(server, recorder):
     process = server._process(server._state())
     process.suspend()
     try:
-        assert not run.auditor.stop(1.0)
+        assert not run.reconciler.stop(1.0)
     finally:
         process.resume()
 
@@ -192,7 +192,7 @@ def test_where_questdb_is_away_the_end_is_not_complete(server, recorder):
     run.settle()
     server.stop()
     try:
-        assert not run.auditor.stop(1.0)
+        assert not run.reconciler.stop(1.0)
     finally:
         server.ensure()
         run.writer.drain(10)
@@ -247,7 +247,9 @@ def test_a_dropped_table_is_filled_again_from_what_is_retained(recorder, db):
 
 def test_rows_that_cannot_be_brought_back_are_given_up_once_and_nothing_else_is_held_up(recorder, db):
     run = recorder()
-    run.tally.add([Snapshot("LOSTUSDT", NOW - 2 * MINUTE + n, n, [], []) for n in range(7)])  # never in the spool
+    run.sent_counts.add(
+        [OrderBook("LOSTUSDT", NOW - 2 * MINUTE + n, n, [], []) for n in range(7)]
+    )  # never in the spool
     run.start()
     run.record(NOW - 2 * MINUTE + SECOND, 100)
     run.until(lambda: run.kinds() == ["rows_missing"] * 3)
@@ -266,7 +268,7 @@ def test_rows_that_cannot_be_brought_back_are_given_up_once_and_nothing_else_is_
 def test_a_dead_letter_is_not_missing(recorder, db):
     run = recorder()
     at = NOW - MINUTE + SECOND
-    run.tally.add([Snapshot("BADUSDT", at, 1, [], [])])
+    run.sent_counts.add([OrderBook("BADUSDT", at, 1, [], [])])
     run.start()
     run.record(NOW - MINUTE, 100, extra=b'orderbook,symbol=BADUSDT,collector=audited bid_1="x" %d\n' % at)
     run.settle()
@@ -280,7 +282,7 @@ def test_missing_rows_found_at_the_end_are_sent_by_the_next_start(recorder, db):
     run.settle()
     assert run.writer.drain(30)
     db.sql("TRUNCATE TABLE orderbook")
-    assert not run.auditor.stop(30)
+    assert not run.reconciler.stop(30)
     assert run.spool.rows_waiting == 100
     run.spool.close()
     later = recorder(now=NOW + MINUTE).start()
@@ -299,7 +301,7 @@ def test_what_an_earlier_run_sent_is_looked_for_at_the_start(recorder, db):
     run = recorder(now=NOW + MINUTE, segment_bytes=20_000)
     run.record(NOW + MINUTE, 10)
     run.start()
-    run.until(lambda: run.metrics.rows_resent and not run.spool.rows_waiting and run.tally.spans()[0].is_settled)
+    run.until(lambda: run.metrics.rows_resent and not run.spool.rows_waiting and run.sent_counts.spans()[0].is_settled)
     assert run.visible() == 2010
     assert run.kinds() == ["rows_missing"]
     assert "2000 of 2000 rows received from 2023-11-14 22:12:30" in run.events[0].detail
@@ -324,7 +326,7 @@ def test_rows_of_an_earlier_run_in_the_same_minute_do_not_hide_missing_ones(reco
 
 def test_more_rows_than_were_sent_are_an_alarm(recorder, db, caplog):
     run = recorder().start()
-    db.write(run.encoder.snapshots([Snapshot("BTCUSDT", NOW - MINUTE + 20 * SECOND, 5, [], [])]))
+    db.write(run.encoder.snapshots([OrderBook("BTCUSDT", NOW - MINUTE + 20 * SECOND, 5, [], [])]))
     run.record(NOW - MINUTE, 10)
     run.settle()
     run.until(lambda: run.metrics.rows_surplus)

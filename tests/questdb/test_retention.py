@@ -4,7 +4,7 @@ import pytest
 
 from ingester.errors import SettingsError
 from ingester.questdb.partitions import DAY, Partition
-from ingester.questdb.retention import CONVERT, DROP, HOUR, Policy, State, plan
+from ingester.questdb.retention import CONVERT, DROP, HOUR, Policy, RetentionState, plan
 
 FIRST = Partition("2024-08-08", 1000, 220_000)
 PARQUET = FIRST._replace(bytes=40_000, is_parquet=True)
@@ -13,7 +13,7 @@ NOW = FIRST.end_ns + 10 * DAY
 
 def step(day=FIRST, parquet=None, drop=None, **state):
     policy = Policy(*(None if days is None else days * DAY for days in (parquet, drop)))
-    (step,) = plan([day], policy, State(**{"now_ns": NOW} | state))
+    (step,) = plan([day], policy, RetentionState(**{"now_ns": NOW} | state))
     return step
 
 

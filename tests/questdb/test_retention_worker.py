@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from recorder import Recorder
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.request import Progress, Request
@@ -24,7 +24,7 @@ from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.leases import EXPORT, holding
 from ingester.questdb.query import rows_by_symbol
 from ingester.questdb.retention import CONVERT, Policy
-from ingester.questdb.retention_worker import Keeper, Surroundings, Watch
+from ingester.questdb.retention_worker import RetentionThread, RetentionWorker, Surroundings
 from ingester.questdb.server import ManagedServer
 from ingester.simulator.simulator import Simulator
 
@@ -68,7 +68,7 @@ def db(server, books):
         for number in range(600):
             at = midnight + (number - 300) * SECOND // 10
             rows += [
-                Snapshot(symbol, at + 7000 * place, 10**6 + number, *books[number * 3 + place])
+                OrderBook(symbol, at + 7000 * place, 10**6 + number, *books[number * 3 + place])
                 for place, symbol in enumerate(SYMBOLS)
             ]
     db.write(encoder.snapshots(rows))
@@ -76,9 +76,9 @@ def db(server, books):
     return db
 
 
-def keeper(db, parquet_days=None, drop_days=None, **around):
+def retention_worker(db, parquet_days=None, drop_days=None, **around):
     policy = Policy(*(None if days is None else days * DAY for days in (parquet_days, drop_days)))
-    return Keeper(db, policy, lambda: NOW, Surroundings(**{name: lambda v=v: v for name, v in around.items()}))
+    return RetentionWorker(db, policy, lambda: NOW, Surroundings(**{name: lambda v=v: v for name, v in around.items()}))
 
 
 def forms(db):
@@ -118,39 +118,40 @@ def asked(server, *options):
 def test_as_parquet_a_day_holds_and_exports_the_same_and_takes_late_rows(db, server, books, tmp_path):
     ways = {"all": (), "one level": ("--levels", "1"), "one pair": ("--pairs", "AUSDT"), "grid": ("--every", "1s")}
     held, files = content(db), {way: exported(server, tmp_path, way, *options) for way, options in ways.items()}
-    done = list(keeper(db, 3).work())
+    done = list(retention_worker(db, 3).work())
     assert [(each.step.partition.day, each.after.is_parquet) for each in done] == [(day, True) for day in DAYS[:3]]
     assert all(each.after.rows == each.step.partition.rows for each in done)
     assert forms(db) == dict(zip(DAYS, (True, True, True, False), strict=True))
     assert content(db) == held
     for way, options in ways.items():
         assert exported(server, tmp_path, f"{way} again", *options) == files[way]
-    late = Snapshot("AUSDT", FIRST + 3600 * SECOND, 5, *books[0])
-    again = Snapshot("AUSDT", FIRST, 10**6, *books[0])  # one that is there already
+    late = OrderBook("AUSDT", FIRST + 3600 * SECOND, 5, *books[0])
+    again = OrderBook("AUSDT", FIRST, 10**6, *books[0])  # one that is there already
     db.write(RowEncoder(5, "kept").snapshots([late, again]))
     db.sql("SELECT wait_wal_table('orderbook')")
     assert forms(db)[DAYS[0]]
     assert [row[2] for row in content(db)][:2] == [held[0][2] + 1, held[1][2]]
-    assert list(keeper(db, 3).work()) == []
+    assert list(retention_worker(db, 3).work()) == []
 
 
 def test_a_day_that_is_read_or_that_rows_wait_for_is_left_alone(db):
     with holding(db, EXPORT, FIRST + DAY, FIRST + DAY + 1):
-        hindered = {step.partition.day: step.hindrance for step in keeper(db, 3).survey() if step.hindrance}
-        done = list(keeper(db, 3).work())
+        hindered = {step.partition.day: step.hindrance for step in retention_worker(db, 3).survey() if step.hindrance}
+        done = list(retention_worker(db, 3).work())
     assert [each.step.partition.day for each in done] == [DAYS[0], DAYS[2]]
     assert list(hindered) == [DAYS[1], DAYS[3]]
     assert hindered[DAYS[1]].startswith("in use by export")
-    assert list(keeper(db, 3, waits_since_ns=FIRST + DAY).work()) == []
+    assert list(retention_worker(db, 3, waits_since_ns=FIRST + DAY).work()) == []
     assert (
-        list(keeper(db, None, 3, free_bytes=0, waits_since_ns=FIRST + 2 * DAY).work())[-1].step.partition.day == DAYS[1]
+        list(retention_worker(db, None, 3, free_bytes=0, waits_since_ns=FIRST + 2 * DAY).work())[-1].step.partition.day
+        == DAYS[1]
     )
 
 
 def test_a_day_into_which_rows_still_come_is_left_alone(db, books):
-    careful = keeper(db, 3)
+    careful = retention_worker(db, 3)
     careful.settle()
-    db.write(RowEncoder(5, "kept").snapshots([Snapshot("AUSDT", FIRST + DAY + 7, 5, *books[0])]))
+    db.write(RowEncoder(5, "kept").snapshots([OrderBook("AUSDT", FIRST + DAY + 7, 5, *books[0])]))
     db.sql("SELECT wait_wal_table('orderbook')")
     assert [each.step.partition.day for each in careful.work()] == [DAYS[0], DAYS[2]]
     careful.settle()
@@ -159,8 +160,8 @@ def test_a_day_into_which_rows_still_come_is_left_alone(db, books):
 
 def test_while_the_table_is_suspended_nothing_is_done(db):
     db.sql("ALTER TABLE orderbook SUSPEND WAL")
-    assert list(keeper(db, 3).work()) == []
-    assert "suspended" in keeper(db, 3).survey()[0].hindrance
+    assert list(retention_worker(db, 3).work()) == []
+    assert "suspended" in retention_worker(db, 3).survey()[0].hindrance
     with pytest.raises(StoreError, match="suspended"):
         partitions.convert(db, DAYS[0], lambda: False)
     db.sql("ALTER TABLE orderbook RESUME WAL")
@@ -211,7 +212,7 @@ def test_a_server_that_is_killed_while_it_converts_has_everything_afterwards(db,
         db.write(
             encoder.snapshots(
                 [
-                    Snapshot("AUSDT", FIRST + 10**9 * 3600 + n * 10**8, n + 1, *books[n % 3000])
+                    OrderBook("AUSDT", FIRST + 10**9 * 3600 + n * 10**8, n + 1, *books[n % 3000])
                     for n in range(first, first + 20_000)
                 ]
             )
@@ -224,7 +225,7 @@ def test_a_server_that_is_killed_while_it_converts_has_everything_afterwards(db,
     process.wait(30)
     db = QuestDB(server.ensure())
     assert content(db) == held
-    list(keeper(db, 3).work())
+    list(retention_worker(db, 3).work())
     assert forms(db) == dict(zip(DAYS, (True, True, True, False), strict=True))
     assert content(db) == held
 
@@ -237,7 +238,7 @@ def test_a_recorder_keeps_to_the_policy_while_it_records(db):
         if len(told) == 3:
             done.set()
 
-    watch = Watch(keeper(db, 3), lambda: NOW, note, first_seconds=0.01, every_seconds=0.01)
+    watch = RetentionThread(retention_worker(db, 3), lambda: NOW, note, first_seconds=0.01, every_seconds=0.01)
     watch.start()
     assert done.wait(60)
     watch.stop()

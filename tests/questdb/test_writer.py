@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import Unreachable
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.sent_counts import Tally
+from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.writer import Writer
 from ingester.spool.spool import Spool
 
@@ -45,7 +45,7 @@ def spool(tmp_path):
 class Sending:
     """A writer at work, and what comes of it."""
 
-    def __init__(self, db, spool, prepare=lambda: None, dead_letters=None, tally=None):
+    def __init__(self, db, spool, prepare=lambda: None, dead_letters=None, sent_counts=None):
         self.metrics = StoreMetrics()
         self.events = []
         self.dead_letters = dead_letters or DeadLetters(spool.folder.parent / "dead")
@@ -58,7 +58,7 @@ class Sending:
             self.dead_letters,
             self.events.append,
             lambda: itertools.repeat(0.01),
-            tally,
+            sent_counts,
         )
         self.writer.start()
 
@@ -179,15 +179,15 @@ def test_bad_rows_are_set_aside_each_once_and_all_others_stored(spool, bad, away
 
 
 def test_a_bad_row_that_comes_again_is_not_set_aside_again_nor_taken_back_twice(spool):
-    tally = Tally()
-    tally.add([Snapshot("bad", NS + number, number, [], []) for number in range(3)])
+    sent_counts = SentCounts()
+    sent_counts.add([OrderBook("bad", NS + number, number, [], []) for number in range(3)])
     fill(spool, [row(NS), row(NS + 1, True), row(NS + 2)], 1)
-    sending = Sending(Picky(), spool, tally=tally)
+    sending = Sending(Picky(), spool, sent_counts=sent_counts)
     until(lambda: not spool.rows_waiting)
     spool.resend(0)
     assert sending.drain()
     assert len(sending.letters()) == len(sending.events) == sending.metrics.dead_letters == 1
-    assert tally.sent() == (2, 0)
+    assert sent_counts.sent() == (2, 0)
 
 
 def test_where_every_row_is_refused_the_rows_are_not_to_blame(spool):
@@ -245,7 +245,7 @@ def stored_ids(db, collector):
 
 
 def portion(encoder, ids):
-    return encoder.snapshots([Snapshot("BTCUSDT", NS + id_ * 1000, id_, [(1.0, 2.0)], [(3.0, 4.0)]) for id_ in ids])
+    return encoder.snapshots([OrderBook("BTCUSDT", NS + id_ * 1000, id_, [(1.0, 2.0)], [(3.0, 4.0)]) for id_ in ids])
 
 
 BAD = b'orderbook,symbol=BTC\\ USDT,collector=writer-1 bid_1="text",last_update_id=777i 1700000000000000000n\n'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingester.errors import PairsFileError
 from ingester.record import pairs_file
-from ingester.record.pairs_file import LastWatched, WatchList, edited, parse
+from ingester.record.pairs_file import LastRecorded, PairsFile, edited, parse
 
 WRITTEN = """# mine
 BTCUSDT
@@ -25,7 +25,7 @@ BTCUSDT # twice
 
 @pytest.fixture
 def file(tmp_path):
-    return WatchList(tmp_path / "pairs.txt")
+    return PairsFile(tmp_path / "pairs.txt")
 
 
 def test_a_file_is_read_as_people_write_it():
@@ -143,7 +143,7 @@ def test_a_link_to_the_file_stays_a_link(file, tmp_path):
 
 def add_ten(path, first):
     for number in range(first, first + 10):
-        with WatchList(path).changing() as change:
+        with PairsFile(path).changing() as change:
             change.added[f"C{number}USDT"] = ""
 
 
@@ -162,24 +162,24 @@ def test_a_writer_that_hangs_is_named_after_a_while(file, monkeypatch):
     with (
         file.changing() as change,
         pytest.raises(PairsFileError, match=r"pairs\.txt\.lock"),
-        WatchList(file.path).changing(),
+        PairsFile(file.path).changing(),
     ):
         pass
     assert change.added == {}
 
 
 def test_what_a_recorder_watched_last_is_kept_for_the_next(tmp_path):
-    last = LastWatched(tmp_path)
+    last = LastRecorded(tmp_path)
     assert last.read() is None
     last.write(["BTCUSDT", "币安人生USDT"])
-    assert LastWatched(tmp_path).read() == ["BTCUSDT", "币安人生USDT"]
+    assert LastRecorded(tmp_path).read() == ["BTCUSDT", "币安人生USDT"]
     last.write(["ETHUSDT"])
     assert last.read() == ["ETHUSDT"]
     assert last.ever() == {"BTCUSDT", "币安人生USDT", "ETHUSDT"}
 
 
 def test_what_was_ever_watched_is_not_lost_where_it_cannot_be_read_for_a_moment(tmp_path, monkeypatch):
-    last = LastWatched(tmp_path)
+    last = LastRecorded(tmp_path)
     last.write(["BTCUSDT", "ETHUSDT"])
 
     def refused(path, encoding):

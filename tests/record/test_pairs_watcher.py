@@ -6,8 +6,8 @@ import pytest
 
 from ingester.clock import SECOND
 from ingester.errors import ExchangeError
-from ingester.record.pairs_file import WatchList
-from ingester.record.pairs_watcher import Watch
+from ingester.record.pairs_file import PairsFile
+from ingester.record.pairs_watcher import PairsWatcher
 
 
 class Follower:
@@ -15,8 +15,8 @@ class Follower:
 
     def __init__(self, path, known):
         self.changes, self.events = [], []
-        self.watch = Watch(
-            WatchList(path), known, lambda *change: self.changes.append(change), self.events.append, lambda: 7
+        self.watch = PairsWatcher(
+            PairsFile(path), known, lambda *change: self.changes.append(change), self.events.append, lambda: 7
         )
 
     def look(self, times=2):
@@ -112,7 +112,9 @@ def test_pairs_that_the_exchange_did_not_list_are_asked_for_again_and_join_when_
         changes.append((added, removed))
         recorded.update(added)
 
-    watch = Watch(WatchList(path), ["BTCUSDT", "ETHUSDT"], change, None, lambda: now[0], lambda: recorded, listed)
+    watch = PairsWatcher(
+        PairsFile(path), ["BTCUSDT", "ETHUSDT"], change, None, lambda: now[0], lambda: recorded, listed
+    )
 
     def ask(seconds):
         now[0] += int(seconds * SECOND)
@@ -132,8 +134,8 @@ def test_pairs_that_the_exchange_did_not_list_are_asked_for_again_and_join_when_
 
 def test_a_pair_that_leaves_the_file_does_not_join_later(path):
     recorded, changes = {"BTCUSDT"}, []
-    watch = Watch(
-        *(WatchList(path), ["BTCUSDT", "ETHUSDT"], lambda *change: changes.append(change), None, lambda: 7),
+    watch = PairsWatcher(
+        *(PairsFile(path), ["BTCUSDT", "ETHUSDT"], lambda *change: changes.append(change), None, lambda: 7),
         *(lambda: recorded, lambda: {"ETHUSDT"}),
     )
     replace(path, "BTCUSDT\n")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from recorder import Recorder, url_of
 from spools import wait_in_spool
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.config.settings import Settings
 from ingester.errors import MixedData
@@ -47,7 +47,7 @@ def recorded_by(db, *exchanges):
         Event(AT + place, "started", detail=f"1 pair, depth 5, 100 ms, {name}") for place, name in enumerate(exchanges)
     ]
     db.write(encoder.events(started))
-    db.write(encoder.snapshots([Snapshot("AUSDT", AT, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
+    db.write(encoder.snapshots([OrderBook("AUSDT", AT, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
     for table in (schema.ORDERBOOK, schema.EVENTS):
         db.sql(f"SELECT wait_wal_table('{table}')")
 

@@ -39,14 +39,14 @@ def test_a_pause_within_a_pairs_own_rhythm_is_no_gap_and_one_beyond_it_is():
 
 def test_after_a_restart_every_pair_has_a_gap_since_the_earlier_run():
     bench = Bench()
-    bench.continuity.resume(900 * SECOND)
+    bench.monitor.resume(900 * SECOND)
     bench.begin()
     bench.book("BTCUSDT", 1)
     bench.turn(2)
     assert bench.gaps() == [("BTCUSDT", 900 * SECOND, bench.now_ns - 2 * SECOND, "restart")]
     bench.turn(10)
     assert ("ETHUSDT", 900 * SECOND, None, "restart") in bench.gaps()
-    bench.continuity.close(bench.now_ns)
+    bench.monitor.close(bench.now_ns)
     assert ("ETHUSDT", 900 * SECOND, bench.now_ns, "restart") in bench.gaps()
 
 
@@ -176,17 +176,17 @@ class Carried:
         self.bench = Bench(symbols=["BTCUSDT"], copies=copies)
         self.bench.begin()
         self.books = list(accumulate(steps))
-        self.reached = [0] * copies
+        self.watermark = [0] * copies
         self.passed = []
         self.brought = []
 
     def bring(self, stream, update_id=None):
         """The next book of a connection, or another one."""
-        if update_id is None and self.reached[stream] == len(self.books):
+        if update_id is None and self.watermark[stream] == len(self.books):
             return
         if update_id is None:
-            update_id = self.books[self.reached[stream]]
-            self.reached[stream] += 1
+            update_id = self.books[self.watermark[stream]]
+            self.watermark[stream] += 1
             self.brought.append(update_id)
         self.bench.now_ns += SECOND // 100
         self.bench.book("BTCUSDT", update_id, stream)
@@ -196,7 +196,7 @@ class Carried:
         """Another connection in its place, which lags behind by some books more."""
         self.bench.lose(stream)
         self.bench.open(stream)
-        self.reached[stream] = max(0, self.reached[stream] - back)
+        self.watermark[stream] = max(0, self.watermark[stream] - back)
 
     def lost(self):
         """What came and did not pass, and was greater than all sound ids before it."""
@@ -297,7 +297,7 @@ def test_around_a_leap_of_the_clock_there_is_one_gap_whatever_was_stamped_before
     bench.book("BTCUSDT", 1)
     bench.feed.poll()
     leap_ns = bench.now_ns + 8 * 3600 * SECOND
-    bench.continuity.clock_set(leap_ns)
+    bench.monitor.clock_set(leap_ns)
     bench.now_ns += SECOND // 10
     bench.book("BTCUSDT", 2)  # stamped before the leap, taken in after it
     bench.feed.poll()
@@ -320,7 +320,7 @@ def test_books_below_an_id_that_was_a_little_too_large_are_a_gap_also_where_the_
         carried.bring(0)
     if ends:
         carried.bench.now_ns += SECOND // 100
-        carried.bench.continuity.close(carried.bench.now_ns)
+        carried.bench.monitor.close(carried.bench.now_ns)
     assert carried.lost() == ([11] if ends else [11, 12])
     ((_, begun_ns, ended_ns, reason),) = carried.bench.gaps()
     assert (begun_ns, ended_ns, reason) == (since_ns, carried.bench.now_ns, "update ids restarted")

@@ -1,6 +1,6 @@
 """The simulator's limits count as Binance's do."""
 
-from ingester.simulator.limits import AttemptRate, Limits, MessageRate
+from ingester.simulator.limits import AttemptRate, ExchangeLimits, MessageRate
 
 
 def test_five_messages_within_a_second_are_allowed_and_a_sixth_is_not() -> None:
@@ -19,7 +19,7 @@ def test_without_a_limit_any_number_is_allowed() -> None:
 
 
 def test_too_many_attempts_get_429_until_the_window_has_passed_and_the_stubborn_418() -> None:
-    rate = AttemptRate(Limits(attempts=2, attempt_window=300, patience=1))
+    rate = AttemptRate(ExchangeLimits(attempts=2, attempt_window=300, patience=1))
     assert [rate.refusal("a", now) for now in (0, 100)] == [None, None]
     assert rate.refusal("a", 120.5) == (429, 180)
     assert rate.refusal("a", 121) == (418, 179)
@@ -29,5 +29,5 @@ def test_too_many_attempts_get_429_until_the_window_has_passed_and_the_stubborn_
 
 
 def test_attempts_can_be_unlimited() -> None:
-    rate = AttemptRate(Limits(attempts=None))
+    rate = AttemptRate(ExchangeLimits(attempts=None))
     assert all(rate.refusal("a", 0.0) is None for _ in range(1000))

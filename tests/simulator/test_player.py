@@ -10,7 +10,7 @@ import pytest
 import websocket
 from simulated_client import eventually
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import StoreError
 from ingester.simulator.simulator import Simulator
 from ingester.simulator.tape import Tape, tape_of_snapshots
@@ -18,16 +18,16 @@ from ingester.simulator.tape import Tape, tape_of_snapshots
 STREAMS = ["adausdt@depth5@100ms", "zecusdt@depth5@100ms"]
 
 
-def books(count: int, step_ns: int = 10**6) -> list[Snapshot]:
+def books(count: int, step_ns: int = 10**6) -> list[OrderBook]:
     """Of two pairs in turn, with ids of their own."""
     return [
-        Snapshot(*(("ADAUSDT", n * step_ns, 10 + 3 * n) if n % 2 else ("ZECUSDT", n * step_ns, 7_000 + n)),
+        OrderBook(*(("ADAUSDT", n * step_ns, 10 + 3 * n) if n % 2 else ("ZECUSDT", n * step_ns, 7_000 + n)),
                  [(n + 1.0, 0.5)], [(n + 2.0, 0.25)])
         for n in range(count)
     ]  # fmt: skip
 
 
-def tape_of(snapshots: Callable[[], Iterator[Snapshot]]) -> Tape:
+def tape_of(snapshots: Callable[[], Iterator[OrderBook]]) -> Tape:
     return tape_of_snapshots("test", ["ADAUSDT", "ZECUSDT"], snapshots)
 
 
@@ -66,11 +66,11 @@ def test_a_loop_repeats_the_books_under_ids_that_go_on_rising(speed: float) -> N
 def test_a_recording_without_a_clock_waits_for_its_reader() -> None:
     given = 0
 
-    def endless() -> Iterator[Snapshot]:
+    def endless() -> Iterator[OrderBook]:
         nonlocal given
         while True:
             given += 1
-            yield Snapshot("ADAUSDT", given, given, [(2.0, 1.0)] * 5, [(3.0, 1.0)] * 5)
+            yield OrderBook("ADAUSDT", given, given, [(2.0, 1.0)] * 5, [(3.0, 1.0)] * 5)
 
     with Simulator(tapes=[tape_of(endless)], speed=0) as simulator:
         with listen(simulator) as socket:
@@ -84,7 +84,7 @@ def test_a_recording_without_a_clock_waits_for_its_reader() -> None:
 def test_books_that_come_slowly_hold_up_nobody_else() -> None:
     gate = threading.Event()
 
-    def slow() -> Iterator[Snapshot]:
+    def slow() -> Iterator[OrderBook]:
         yield from books(300)
         gate.wait(10)
         yield from [each._replace(update_id=each.update_id + 10**6) for each in books(300)]
@@ -100,7 +100,7 @@ def test_books_that_come_slowly_hold_up_nobody_else() -> None:
 
 
 def test_the_end_of_the_source_is_the_end_of_the_simulator() -> None:
-    def broken() -> Iterator[Snapshot]:
+    def broken() -> Iterator[OrderBook]:
         yield from books(10)
         raise StoreError("the table is gone")
 
@@ -121,7 +121,7 @@ def test_an_empty_recording_ends_at_once_even_in_a_loop() -> None:
 def test_a_simulator_that_plays_can_be_stopped_and_started_again() -> None:
     closed = []
 
-    def made() -> Iterator[Snapshot]:
+    def made() -> Iterator[OrderBook]:
         try:
             yield from books(5000, step_ns=10**8)
         finally:

@@ -4,7 +4,7 @@ import pytest
 import websocket
 from simulated_client import ADA, BTC, ETH, PAIRS, Client, eventually, listen
 
-from ingester.simulator.limits import Limits
+from ingester.simulator.limits import ExchangeLimits
 from ingester.simulator.simulator import Simulator
 
 
@@ -22,13 +22,13 @@ def test_five_messages_within_a_second_are_fine(fast: Simulator) -> None:
 
 
 def test_too_many_streams_close_the_connection() -> None:
-    with Simulator(PAIRS, limits=Limits(streams=2)) as simulator, listen(simulator, BTC, ETH) as client:
+    with Simulator(PAIRS, limits=ExchangeLimits(streams=2)) as simulator, listen(simulator, BTC, ETH) as client:
         client.send("SUBSCRIBE", ADA)
         assert client.close_code() == 1008
 
 
 def test_the_server_pings_and_drops_a_client_that_does_not_answer() -> None:
-    limits = Limits(ping_interval=0.2, pong_timeout=0.5)
+    limits = ExchangeLimits(ping_interval=0.2, pong_timeout=0.5)
     with Simulator(PAIRS, limits=limits) as simulator, listen(simulator) as alive, listen(simulator) as dead:
         dead.socket.pong = lambda payload="": None
         pings = 0
@@ -40,12 +40,12 @@ def test_the_server_pings_and_drops_a_client_that_does_not_answer() -> None:
 
 
 def test_a_connection_ends_with_its_life_time() -> None:
-    with Simulator(PAIRS, limits=Limits(lifetime=0.2)) as simulator, listen(simulator, BTC) as client:
+    with Simulator(PAIRS, limits=ExchangeLimits(lifetime=0.2)) as simulator, listen(simulator, BTC) as client:
         assert client.close_code() == 1001
 
 
 def test_too_many_attempts_are_refused() -> None:
-    with Simulator(PAIRS, limits=Limits(attempts=1, patience=1)) as simulator, listen(simulator):
+    with Simulator(PAIRS, limits=ExchangeLimits(attempts=1, patience=1)) as simulator, listen(simulator):
         for status in (429, 418):
             with pytest.raises(websocket.WebSocketBadStatusException) as refused:
                 Client(simulator)
@@ -56,7 +56,7 @@ def test_too_many_attempts_are_refused() -> None:
 def test_a_client_that_does_not_read_is_dropped() -> None:
     pairs = [f"C{number}USDT" for number in range(200)]
     streams = [f"{pair.lower()}@depth20@100ms" for pair in pairs]
-    limits = Limits(write_buffer=100_000)
+    limits = ExchangeLimits(write_buffer=100_000)
     with Simulator(pairs, speed=20, limits=limits) as simulator, listen(simulator, *streams) as client:
         assert client.next()
         assert eventually(lambda: not simulator.connections)

@@ -14,7 +14,7 @@ from simulated_client import ADA, BTC, ETH, PAIRS, SEED, eventually, expected, g
 from ingester.errors import OperationError
 from ingester.simulator.books import update_id
 from ingester.simulator.broadcast import hash_slot
-from ingester.simulator.listing import Listing
+from ingester.simulator.listing import SimulatedListing
 from ingester.simulator.markets import market
 from ingester.simulator.simulator import Simulator
 
@@ -190,7 +190,7 @@ def test_stopping_closes_connections_with_going_away() -> None:
 
 
 def test_symbols_of_a_listing_trade_unless_stated() -> None:
-    assert [Listing(0, ("A", "B"), {}, {"B": "HALT"}, {}).status(symbol) for symbol in ("A", "B")] == [
+    assert [SimulatedListing(0, ("A", "B"), {}, {"B": "HALT"}, {}).status(symbol) for symbol in ("A", "B")] == [
         "TRADING",
         "HALT",
     ]

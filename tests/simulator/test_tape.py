@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.exchange import binance_spot
 from ingester.simulator.tape import SnapshotBook, decimal, tape_of_snapshots
 
@@ -42,15 +42,15 @@ def test_every_number_reads_back_as_the_same(number: float) -> None:
 def test_a_book_is_decoded_as_it_was(
     bids: list[tuple[float, float]], asks: list[tuple[float, float]], number: int, depth: int
 ) -> None:
-    tape = tape_of_snapshots("x", ["BTCUSDT"], lambda: iter([Snapshot("BTCUSDT", 5, number, bids, asks)]))
+    tape = tape_of_snapshots("x", ["BTCUSDT"], lambda: iter([OrderBook("BTCUSDT", 5, number, bids, asks)]))
     (book,) = tape.books()
     message = binance_spot.decode(b'{"stream":"btcusdt@depth5@100ms","data":%b}' % book.cut(depth))
-    assert isinstance(message, binance_spot.Book)
+    assert isinstance(message, binance_spot.BookMessage)
     assert (message.data.bids, message.data.asks, message.data.update_id) == (bids[:depth], asks[:depth], number)
 
 
 def test_a_tape_begins_anew_and_a_book_takes_another_number() -> None:
-    tape = tape_of_snapshots("x", ["BTCUSDT"], lambda: iter([Snapshot("BTCUSDT", 5, 7, [(2.0, 1.0)], [])]))
+    tape = tape_of_snapshots("x", ["BTCUSDT"], lambda: iter([OrderBook("BTCUSDT", 5, 7, [(2.0, 1.0)], [])]))
     assert list(tape.books()) == list(tape.books()) == [SnapshotBook(5, "BTCUSDT", 7, [(2.0, 1.0)], [])]
     (book,) = tape.books()
     assert book.numbered(9).cut(5) == b'{"lastUpdateId":9,"bids":[["2.00000000","1.00000000"]],"asks":[]}'

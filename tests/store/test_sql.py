@@ -8,7 +8,7 @@ import pytest
 import sql_oracle
 from sql_oracle import DURING, EVENTS, NOON, ROWS, A, B
 
-from ingester.book import Snapshot
+from ingester.book import OrderBook
 from ingester.errors import QueryError
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -30,7 +30,7 @@ def db(questdb):
     for collector, events in EVENTS.items():
         encoder = RowEncoder(5, collector)
         mine = [row for row in ROWS if row.collector == collector]
-        db.write(encoder.snapshots([Snapshot(r.symbol, ns(r.at), r.update_id, r.bids, r.asks) for r in mine]))
+        db.write(encoder.snapshots([OrderBook(r.symbol, ns(r.at), r.update_id, r.bids, r.asks) for r in mine]))
         db.write(encoder.events([(ns(e[0]), *e[1:5], ns(e[5]) if e[5] else None) for e in events]))
     for table in (schema.ORDERBOOK, schema.EVENTS):
         db.sql(f"SELECT wait_wal_table('{table}')")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ingester.monitoring.alerts import Limits, disk_problem
+from ingester.monitoring.alerts import AlertLimits, disk_problem
 from ingester.monitoring.doctor.check import Check, Finding
 from ingester.monitoring.state_file import running_collectors
 from ingester.record.unsent import leftovers
@@ -118,7 +118,7 @@ def space_finding(free: int, total: int, inodes: int | None) -> Finding:
     mend = "make room, or give another --data-dir"
     if inodes is not None and inodes < 10_000:
         return Finding("disk space", "fail", f"{text}, but only {inodes:,} files can still be made", mend)
-    for problem in disk_problem(free, None, Limits()):
+    for problem in disk_problem(free, None, AlertLimits()):
         return Finding("disk space", "fail" if problem.severity == "critical" else "warning", text, mend)
     return Finding("disk space", "ok", text)
 

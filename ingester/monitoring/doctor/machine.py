@@ -78,7 +78,7 @@ def files_finding(limit: int, managed: bool) -> Finding:
         return Finding("open files", "ok", text)
     state: State = "fail" if managed and limit < TOO_FEW_FILES else "warning"
     mend = (
-        f"echo '{_user()} hard nofile 1048576' | sudo tee -a /etc/security/limits.conf, and log in anew; "
+        f"echo '{_user()} hard nofile 1048576' | sudo tee -a /etc/security/limits.conf, and log in again; "
         "in a systemd unit: LimitNOFILE=1048576"
     )
     return Finding("open files", state, f"{text}, QuestDB needs more with every day", mend)
