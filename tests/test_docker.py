@@ -79,7 +79,9 @@ def test_the_images_steps_give_a_working_program(tmp_path):
     helped = run([*program, arguments[0], "--help"], env=environment, cwd=tmp_path)
     assert helped.returncode == 0
     assert "--data-dir" in helped.stdout
-    listed = "from ingester.store import schema; print(len(schema.statements(5)), [name for name, _ in schema.views()])"
+    listed = (
+        "from ingester.questdb import schema; print(len(schema.statements(5)), [name for name, _ in schema.views()])"
+    )
     schema = run([str(bin_folder / "python"), "-c", listed], env=environment, cwd=tmp_path)
     assert schema.stdout.startswith("3 ["), schema.stderr
     assert "bars_1s" in schema.stdout

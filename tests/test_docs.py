@@ -112,7 +112,7 @@ def test_each_message_that_troubleshooting_explains_is_one_of_the_source():
 
 def test_operations_says_what_to_do_about_each_alarm():
     """Skipped until there are alarms."""
-    health = pytest.importorskip("ingester.health")
+    health = pytest.importorskip("ingester.monitoring")
     calls = [
         node
         for path in Path(health.__file__).parent.glob("*.py")

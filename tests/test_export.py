@@ -278,9 +278,9 @@ class Interrupted:
 
     CODE = """
 import os, sys, time
-from ingester.store import reader
+from ingester.questdb import reader
 reader.SLICE_ROWS = ROWS
-read, slices, number = reader.Reader.read, 0, int(sys.argv[1])
+read, slices, number = reader.TableReader.read, 0, int(sys.argv[1])
 def counted(self, part):
     global slices
     slices += 1
@@ -288,7 +288,7 @@ def counted(self, part):
         os.kill(os.getpid(), number)
         time.sleep(1)
     return read(self, part)
-reader.Reader.read = counted
+reader.TableReader.read = counted
 sys.argv[1:] = sys.argv[2:]
 from ingester.cli import main
 main()

@@ -75,12 +75,12 @@ def test_an_export_waits_until_retention_has_left_its_days(db):
 def test_a_hold_is_renewed_while_its_holder_lives_and_gone_soon_after_it_was_killed(db, questdb):
     program = (
         "import sys, threading\n"
-        "from ingester.store import holds\n"
+        "from ingester.questdb import leases\n"
         "from ingester.questdb.endpoint import Endpoint\n"
         "from ingester.questdb.client import QuestDB\n"
-        "holds.LEASE_SECONDS, holds.RENEW_SECONDS = 2, 0.1\n"
+        "leases.LEASE_SECONDS, leases.RENEW_SECONDS = 2, 0.1\n"
         "db = QuestDB(Endpoint.parse(sys.stdin.readline().strip()))\n"
-        f"with holds.holding(db, 'export', {START}, {START + HOUR}):\n"
+        f"with leases.holding(db, 'export', {START}, {START + HOUR}):\n"
         "    print('held', flush=True)\n"
         "    threading.Event().wait()\n"
     )

@@ -27,7 +27,8 @@ from ingester.questdb import jar, launch
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.launch import first_cause
-from ingester.questdb.server import ManagedServer, State, watch
+from ingester.questdb.peer import ServerState
+from ingester.questdb.server import ManagedServer, watch
 
 CONTENT = b"the server"
 LAYOUT = "org/questdb/questdb/9.3.4/questdb-9.3.4.jar"
@@ -309,7 +310,7 @@ def test_taken_ports_are_passed_over_and_the_new_ones_kept(server, caplog):
         for taken in (http, pg):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-        wanted = State(0, http.getsockname()[1], pg.getsockname()[1])
+        wanted = ServerState(0, http.getsockname()[1], pg.getsockname()[1])
         (server.data_dir / "questdb" / "server.json").write_bytes(msgspec.json.encode(wanted))
         chosen = server.ensure()
         assert f"port {wanted.http_port} is in use" in caplog.text
@@ -424,7 +425,7 @@ def test_a_server_whose_state_file_is_lost_while_it_runs_is_found_again(server, 
         assert server.alive()
         assert server.status() == before
         assert server.ensure() == endpoint
-        assert msgspec.json.decode(file.read_bytes(), type=State).pid == before.pid
+        assert msgspec.json.decode(file.read_bytes(), type=ServerState).pid == before.pid
     assert "was found without it" in caplog.text
 
 
