@@ -49,7 +49,7 @@ def test_a_start_names_them_and_a_command_sends_them(questdb, left):
         options[options.index("--data-dir") + 1] = left
         with Recorder("--pairs", "BTCUSDT", "--collector", "new-host", *options) as recorder:
             recorder.wait_for("30 rows of the recorder old-host", 30)
-            recorder.wait_for("stands", 30)
+            recorder.wait_for("is open", 30)
             listed = json.loads(run("spool", "list", "--json", "--data-dir", left)[1])
             assert [each["collector"] for each in listed] == ["old-host"]
             recorder.stop()

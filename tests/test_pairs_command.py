@@ -81,7 +81,7 @@ def test_120_pairs_lose_no_book_while_others_come_and_go_and_connections_are_rep
             *("--collector", "come-and-go", "--rotate-every", "4s"), *following(simulator, questdb, file)
         ) as recorder,
     ):
-        recorder.wait_for("stands")
+        recorder.wait_for("is open")
         flows(simulator, base[-1])
         for number in range(5):
             with file.changing() as change:
@@ -121,21 +121,21 @@ def test_what_is_watched_survives_a_kill_and_a_broken_file(questdb, file):
         asking = ("--rest-url", simulator.rest_url, "--pairs-file", file.path)
         run("add", "BTC", "EDU", *asking)
         with Recorder(*options) as recorder:
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             assert "SUIUSDT added" in run("add", "SUI", *asking)
             recorder.wait_for("also recorded from now on: SUIUSDT")
             flows(simulator, "SUIUSDT")
             recorder.kill()
         run("remove", "EDU", "--pairs-file", file.path)
         with Recorder(*options) as recorder:
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             file.path.write_text("BTCUSDT\nSUIUSDT and more\n")
             recorder.wait_for("line 2: 'SUIUSDT and more' is not a pair")
             flows(simulator, "SUIUSDT")
             recorder.kill()
         with Recorder(*options) as recorder:
             assert "2 pairs watched before" in recorder.wait_for("line 2")
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             recorder.wait_for("stay as they are")
             file.path.write_text("BTCUSDT\nETHUSDT\n")
             recorder.wait_for("also recorded from now on: ETHUSDT")
@@ -339,7 +339,7 @@ def test_a_pair_that_the_exchange_lists_later_joins_while_the_recorder_runs(ques
         options[options.index("--rest-url") + 1] = server.url
         with Recorder(*options) as recorder:
             recorder.wait_for("does not list them: SUIUSDT")
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             listing.append(["BTCUSDT", "SUIUSDT"])
             recorder.wait_for("recorded from now on, because the exchange lists them now: SUIUSDT")
             recorder.wait_for("also recorded from now on: SUIUSDT")

@@ -140,7 +140,7 @@ def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
         Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator,
         Recorder("--pairs", "BTCUSDT,ETHUSDT", "--collector", "faults", *at(simulator, questdb)) as recorder,
     ):
-        recorder.wait_for("stands")
+        recorder.wait_for("is open")
         simulator.fault("malformed", symbol="BTCUSDT", count=1)
         recorder.wait_for("frame not stored")
         simulator.fault("crossed", symbol="BTCUSDT", count=1)
@@ -166,7 +166,7 @@ def test_after_a_kill_what_waited_is_stored_and_the_gap_is_on_record(questdb):
     with Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator:
         options = ("--pairs", "BTCUSDT,ETHUSDT", "--collector", "killed", *at(simulator, questdb))
         with Recorder(*options) as recorder:
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             process.suspend()
             try:
                 while len(simulator.sent.get("BTCUSDT", [])) < 40:
@@ -199,7 +199,7 @@ def test_a_second_recorder_of_the_same_name_is_refused_with_the_pid_of_the_first
     with Simulator(pairs=["BTCUSDT"]) as simulator:
         options = ("--pairs", "BTCUSDT", "--collector", "one", *at(simulator, questdb))
         with Recorder(*options) as recorder:
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             code, output = failed(*options)
     assert code == 1
     assert str(recorder.process.pid) in output
@@ -213,7 +213,7 @@ def test_a_second_ctrl_c_ends_at_once_where_questdb_hangs(questdb):
         Simulator(pairs=["BTCUSDT"]) as simulator,
         Recorder("--pairs", "BTCUSDT", "--collector", "twice", *at(simulator, questdb)) as recorder,
     ):
-        recorder.wait_for("stands")
+        recorder.wait_for("is open")
         process.suspend()
         try:
             recorder.process.send_signal(signal.SIGINT)
@@ -449,7 +449,7 @@ def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, 
         options = ("--stream-url", f"ws://{url}", "--rest-url", "http://127.0.0.1:9", "--pairs", "BTCUSDT")
         where = ("--questdb", url_of(questdb.endpoint), "--data-dir", str(tmp_path), "--collector", "flooded")
         with Recorder(*options, *where) as recorder:
-            recorder.wait_for("stands")
+            recorder.wait_for("is open")
             begun = time.monotonic()
             time.sleep(6)
             rate = sum(sent) / (time.monotonic() - begun)

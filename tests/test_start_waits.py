@@ -37,7 +37,7 @@ def test_an_exchange_that_never_lists_its_pairs_does_not_hold_up_recording(quest
         begun = time.monotonic()
         with Recorder("--pairs", "BTCUSDT", "--collector", name, *options) as recorder:
             recorder.wait_for("did not list its pairs within 5 s", 30)
-            recorder.wait_for("stands", 30)
+            recorder.wait_for("is open", 30)
             assert time.monotonic() - begun < 25
             eventually(lambda: rows_of(questdb, name))
             code, output = recorder.stop()
@@ -51,7 +51,7 @@ def test_pairs_that_turn_out_not_to_be_listed_are_taken_out_while_recording(ques
     with Simulator(pairs=["BTCUSDT", "ETHUSDT"]) as simulator, Late(simulator, without="ETHUSDT") as late:
         options = [*rest(at(simulator, questdb), late.url), "--pairs-file", pairs]
         with Recorder("--collector", "late-list", *options) as recorder:
-            recorder.wait_for("stands", 30)
+            recorder.wait_for("is open", 30)
             late.release.set()
             recorder.wait_for("no longer recorded", 30)
             eventually(
@@ -65,7 +65,7 @@ def test_a_named_pair_that_turns_out_unknown_is_an_event_and_the_others_go_on(qu
     with Simulator(pairs=["BTCUSDT"]) as simulator, Late(simulator) as late:
         options = ["--pairs", "BTCUSDT,NOSUCHUSDT", *rest(at(simulator, questdb), late.url)]
         with Recorder("--collector", "late-unknown", *options) as recorder:
-            recorder.wait_for("stands", 30)
+            recorder.wait_for("is open", 30)
             late.release.set()
             recorder.wait_for("lists no pair 'NOSUCHUSDT'", 30)
             eventually(lambda: events(questdb, "late-unknown", "pairs_refused"))
@@ -88,7 +88,7 @@ def test_a_questdb_that_hangs_does_not_hold_up_a_later_start(questdb, tmp_path):
             begun = time.monotonic()
             with Recorder(*hung) as recorder:
                 recorder.wait_for("rows wait in the spool until it is", 30)
-                recorder.wait_for("stands", 30)
+                recorder.wait_for("is open", 30)
                 assert time.monotonic() - begun < 25
                 time.sleep(1)
                 code, output = recorder.stop()

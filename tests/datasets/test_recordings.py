@@ -227,7 +227,10 @@ def test_rows_of_one_time_are_kept_in_their_order(tmp_path):
         (books().reset_index(drop=True), "no times"),
         (books().set_axis(["soon"] * 7), "1 has no time; 2 has"),
         (books().set_axis([pd.NaT, *books().index[1:]]), "^1 has no time$"),
-        (books().set_axis(books().index - pd.DateOffset(years=60)), "^1 is of 1963-06-01 08:31, before Binance opened"),
+        (
+            books().set_axis(books().index - pd.DateOffset(years=60)),
+            "^1 has the time 1963-06-01 08:31, before Binance opened",
+        ),
         (books().astype(object).replace(books().iloc[0, 0], "cheap"), "^1 Bid_1 is 'cheap'"),
         (books()["Bid_1"], "is refused|holds a Series"),
         ({"Bid_1": 1.0}, "holds a dict"),

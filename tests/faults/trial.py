@@ -70,7 +70,7 @@ class Trial:
         """Starts a recorder, and waits until it records."""
         before = self.sent_count()
         self.recorder = Recorder(*self.options, environment=self._environment)
-        self.recorder.wait_for("stands")
+        self.recorder.wait_for("is open")
         self.flows(before)
         return self
 
