@@ -105,5 +105,5 @@ def test_an_answer_that_breaks_off_at_a_damaged_file_is_an_error(recorded, lose)
     server.stop()
     db.endpoint = server.ensure()
     lose("2024-08-08*/bid_1.d")
-    with pytest.raises(QueryError, match="broke off its answer"):
+    with pytest.raises(QueryError, match="aborted its answer"):
         db.sql("SELECT * FROM orderbook LIMIT 1")
