@@ -10,7 +10,7 @@ import click
 from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
 from ingester.config.settings import default_data_dir
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of, use_listing
+from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, is_name, normal, symbols_of, use_listing
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.server import ManagedServer
@@ -121,7 +121,7 @@ def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[lis
 def _names(text: str, option: str) -> list[str]:
     names = [name for name in text.replace(" ", ",").split(",") if name]
     for name in names:
-        if not normal(name).isalnum():
+        if not is_name(name):
             raise click.UsageError(f"{option} {name!r} is not a name of letters and digits, such as BTCUSDT or BTC.")
     if not names:
         raise click.UsageError(f"{option} names nothing. Write names with commas between, such as BTC,ETH.")

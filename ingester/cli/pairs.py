@@ -19,8 +19,8 @@ from ingester.exchange.pairs import (
     DEFAULT_QUOTE,
     choose,
     fetch_listings,
+    is_name,
     nearest,
-    normal,
     pair_named,
 )
 from ingester.record.pairs_file import PairsFile
@@ -174,7 +174,7 @@ def remove(names: tuple[str, ...], quote: str, data_dir: Path, pairs_file: Path 
 def _words(names: tuple[str, ...]) -> list[str]:
     words = [word for name in names for word in name.split(",") if word]
     for word in words:
-        if not normal(word).isalnum():
+        if not is_name(word):
             raise UsageError(f"{word!r} is not a name of letters and digits, such as SUI or SUIUSDT.")
     return words
 

@@ -117,8 +117,6 @@ class Refused(NamedTuple):
 class ShuttingDown(NamedTuple):
     """The server behind this connection will go away, without a promise when (rule 7)."""
 
-    event_ms: int
-
 
 class Malformed(NamedTuple):
     """A frame that is none of the above; `reason` says what was wrong with it."""
@@ -159,8 +157,8 @@ def decode(payload: bytes) -> Message:
 def _decode_other(payload: bytes, problem: str) -> Message:
     message: Any = msgspec.json.decode(payload)
     match message:
-        case {"stream": "!serverShutdown", "data": {"E": int(event_ms)}} | {"e": "serverShutdown", "E": int(event_ms)}:
-            return ShuttingDown(event_ms)
+        case {"stream": "!serverShutdown", **rest} | {"e": "serverShutdown", **rest}:  # whatever its time looks like
+            return ShuttingDown()
         case {"error": {"code": int(code), "msg": str(text)}, **rest}:
             return Refused(_request_id(rest), code, text)
         case {"code": int(code), "msg": str(text), **rest}:

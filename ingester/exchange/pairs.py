@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -84,6 +85,14 @@ def guessed_assets(symbol: str, bases: Collection[str] = ()) -> tuple[str, str]:
 def normal(name: str) -> str:
     """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`."""
     return "".join(character for character in binance_spot.upper(name) if character not in " -/_")
+
+
+def is_name(name: str) -> bool:
+    """Whether a coin or pair may be called so, apart from separators: letters of any script, digits, marks, symbols."""
+    symbol = normal(name)
+    return bool(symbol) and all(
+        unicodedata.category(each)[0] in "LNM" or unicodedata.category(each) == "So" for each in symbol
+    )
 
 
 def fetch_listings(exchange: binance_spot.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:

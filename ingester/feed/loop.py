@@ -212,7 +212,7 @@ class FeedLoop:
             self._sink.take(snapshots)
         except Exception:
             log.exception("%d books could not be handed on", len(snapshots))
-            self.monitor.not_taken_in(snapshots, self._clock.now())
+            self.monitor.not_taken_in(snapshots)
 
     def _follow_changes(self) -> None:
         while self._changes:

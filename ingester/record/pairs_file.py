@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ingester import private
 from ingester.errors import PairsFileError
-from ingester.exchange.pairs import normal
+from ingester.exchange.pairs import is_name, normal
 from ingester.spool.disk import replace_durably
 
 NAME = "pairs.txt"
@@ -54,7 +54,7 @@ def parse(text: str, path: Path) -> PairsFileEntries:
         if not words.strip():
             continue
         symbol = normal(words.strip())
-        if not symbol.isalnum() or len(words.split()) > 1:
+        if not is_name(symbol) or len(words.split()) > 1:
             raise PairsFileError(
                 f"{path}, line {number}: {words.strip()[:60]!r} is not a pair. Write one pair a line, such as BTCUSDT; "
                 "what follows a # is a remark."

@@ -9,7 +9,7 @@ from ingester.clock import SECOND
 from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
 from ingester.exchange import binance_spot
 from ingester.sequence.event_counts import longest_on
-from ingester.sequence.gap_detector import TRADING, Gap, GapDetector
+from ingester.sequence.gap_detector import RESOLUTION_NS, TRADING, Gap, GapDetector
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +99,14 @@ class SequenceMonitor:
         for detector in self.detectors.values():
             detector.clock_set(at_ns)
 
-    def not_taken_in(self, snapshots: Sequence[OrderBook], now: int) -> None:
-        """Snapshots that passed could not be handed on: each symbol has a gap from the first of them until now."""
-        since: dict[str, int] = {}
+    def not_taken_in(self, snapshots: Sequence[OrderBook]) -> None:
+        """Books that passed could not be handed on: each symbol has a gap from the first to the last of them."""
+        lost: dict[str, tuple[int, int]] = {}
         for snapshot in snapshots:
-            since.setdefault(snapshot.symbol, snapshot.receive_ns)
-        for symbol, since_ns in since.items():
-            gap = Gap(symbol, since_ns, max(now, since_ns), NOT_TAKEN_IN)
+            since_ns, _ = lost.get(snapshot.symbol, (snapshot.receive_ns, 0))
+            lost[snapshot.symbol] = since_ns, snapshot.receive_ns + RESOLUTION_NS
+        for symbol, (since_ns, until_ns) in lost.items():
+            gap = Gap(symbol, since_ns, until_ns, NOT_TAKEN_IN)
             self._ended.append(gap)
             self._on_event(gap.event())
 

@@ -26,8 +26,10 @@ def test_a_wrapped_partial_book_decodes_to_floats_exactly():
         (b'{"result":["a@depth5"],"id":8}', binance_spot.Acknowledged(8)),
         (b'{"error":{"code":2,"msg":"bad"},"id":3}', binance_spot.Refused(3, 2, "bad")),
         (b'{"code":-1121,"msg":"Invalid symbol."}', binance_spot.Refused(None, -1121, "Invalid symbol.")),
-        (b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":12}}', binance_spot.ShuttingDown(12)),
-        (b'{"e":"serverShutdown","E":12}', binance_spot.ShuttingDown(12)),
+        (b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":12}}', binance_spot.ShuttingDown()),
+        (b'{"e":"serverShutdown","E":12}', binance_spot.ShuttingDown()),
+        (b'{"e":"serverShutdown","E":12.5}', binance_spot.ShuttingDown()),
+        (b'{"e":"serverShutdown"}', binance_spot.ShuttingDown()),
     ],
 )
 def test_answers_are_told_from_data(payload, expected):

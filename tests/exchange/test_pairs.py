@@ -192,3 +192,13 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
             assert started(answer, by_user=by_user) == wanted
     for words in ("not listed now, but still recorded", "lists 1 pairs, and listed", "lists no pairs at all"):
         assert words in caplog.text
+
+
+@pytest.mark.parametrize("name", ["BTCUSDT", "btc/usdt", "币安人生USDT", "हिन्दीUSDT", "ไทยUSDT", "🐶USDT", "1INCH"])
+def test_names_of_any_script_are_names(name):
+    assert pairs.is_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "-", "BTC,ETH", "BTC\x00", "BTC\n", "[red]", "BTC\u202e", "../x", "BTC'"])
+def test_what_is_no_name_of_a_pair(name):
+    assert not pairs.is_name(name)
