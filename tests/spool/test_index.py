@@ -63,7 +63,7 @@ def test_no_segment_goes_before_its_position_is_on_disk(tmp_path, opened, monkey
         append(spool, number)
     files = segment_files(tmp_path)
 
-    def fail(path, content):
+    def fail(path, content, mode):
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
