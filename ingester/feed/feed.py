@@ -124,10 +124,11 @@ class Feed:
         """Arrivals that `poll` has not taken."""
         return len(self._inbox)
 
-    def start(self) -> None:
-        """Opens all connections; they subscribe together at a full second."""
-        self._started_ns = self._now()
-        self._begin_ns = next_full_second(self._started_ns + START_PATIENCE_NS)
+    def start(self, started_ns: int | None = None) -> None:
+        """Opens all connections; they subscribe together at a full second. `started_ns`: when recording began."""
+        now = self._now()
+        self._started_ns = now if started_ns is None else started_ns
+        self._begin_ns = next_full_second(now + START_PATIENCE_NS)
         for stream in self._connections:
             stream.start()
 

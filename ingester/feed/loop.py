@@ -107,7 +107,7 @@ class FeedLoop:
         pairs = counted(len(chosen.symbols), "pair")
         what = f"{pairs}, depth {chosen.depth}, {chosen.interval_ms} ms, {chosen.exchange.name}"
         self.note(Event(at_ns, "started", detail=what))
-        self.feed.start()
+        self.feed.start(at_ns)
         self._thread.start()
 
     def stop(self) -> None:

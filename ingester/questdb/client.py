@@ -234,13 +234,13 @@ class QuestDB:
 def _checked(root: Path) -> type[urllib3.HTTPConnectionPool]:
     """Connections on which nothing is sent before it is known that the managed server of a folder has them."""
 
-    class Connection(urllib3.connection.HTTPConnection):
+    class CheckedConnection(urllib3.connection.HTTPConnection):
         def connect(self) -> None:
             super().connect()
             peer.verify(self.sock, root)
 
     class Pool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Connection
+        ConnectionCls = CheckedConnection
 
     return Pool
 
