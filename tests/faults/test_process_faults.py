@@ -394,7 +394,7 @@ def read_back(folder):
     copy.mkdir()
     try:
         for path in folder.glob("*.seg"):
-            os.slot(path, copy / path.name)
+            os.link(path, copy / path.name)
         spool = Spool(copy, limit_bytes=1 << 30, reserve_bytes=0, free_bytes=0)
         spool.open()
         try:
