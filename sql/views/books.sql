@@ -1,6 +1,6 @@
 -- Which books were there, each once and in order, where several collectors recorded the same ones?
 -- The earliest receive time wins, with the levels of the deepest copy; a book older than one before it is left out.
--- A copy is a row of the same pair and update id within a minute of another, so that ids may begin anew. The rule is
+-- A copy is a row of the same pair and update id within a minute of another, so that ids may begin again. The rule is
 -- that of an export. Imported rows have made-up ids: they are never too old, and no book is older than they.
 -- A WHERE does not reach below the merging; name range and pair (or a pattern: '%USDT') first, or all rows are read:
 --     DECLARE @during := '2024-08-08T12', @pair := 'BTCUSDT' SELECT * FROM books
