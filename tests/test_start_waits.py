@@ -9,7 +9,6 @@ from unanswering import Late, Unanswering
 from waiting import eventually
 
 from ingester.questdb.client import QuestDB
-from ingester.record.recorder_service import spool_folder
 from ingester.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.slow
@@ -114,4 +113,4 @@ def test_a_first_start_needs_an_answer_within_seconds_and_says_who_does_not_give
     assert time.monotonic() - begun < 20
     assert f"QuestDB at {unanswering.url} does not answer: it accepts the connection and has not responded" in output
     assert "Traceback" not in output
-    assert not spool_folder(tmp_path, "").exists()
+    assert not (tmp_path / "spool").exists()

@@ -153,7 +153,9 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         report = eventually(lambda: (now := pulse.latest().report).threads.deaths and now)
         assert report.threads.deaths.keys() >= {"stream 1a", "feed", "writer"}
         assert "thread_died" in {problem.kind for problem in report.problems}
-        eventually(lambda: collector.journal.read(collector.clock.now()).events.get("thread_died"), what="the event")
+        eventually(
+            lambda: collector.event_counts.read(collector.clock.now()).events.get("thread_died"), what="the event"
+        )
         lease.end()
         stop.set()
         program.stop()
