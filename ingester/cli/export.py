@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
     type=click.Choice(dataset.FILLS),
     default="none",
     show_default=True,
-    help="What becomes of older ones: NaN, or carried forward all the same.",
+    help="Grid rows whose book is older: NaN, or the last book carried forward.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the data set of this range.")
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted, and keep it where it is again.")

@@ -39,7 +39,7 @@ questdb_option = click.option(
 )
 _file = click.Path(dir_okay=False, path_type=Path)
 _access_options = (
-    click.option("--questdb-user", envvar="INGESTER_QUESTDB_USER", metavar="NAME", help="Who asks there."),
+    click.option("--questdb-user", envvar="INGESTER_QUESTDB_USER", metavar="NAME", help="User name at QuestDB."),
     click.option(
         "--questdb-password-file",
         envvar="INGESTER_QUESTDB_PASSWORD_FILE",

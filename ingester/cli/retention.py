@@ -74,9 +74,9 @@ def retention(
     data_dir: Path,
     questdb: Endpoint | None,
 ) -> None:
-    """Shows each recorded day: its form, rows and bytes, and what becomes of it when.
+    """Shows each recorded day: its form, rows and bytes, and what retention does with it and when.
 
-    Without options that say so, nothing becomes of any. `ingester start` takes the same options and does hourly what
+    Without options, no day is changed. `ingester start` takes the same options and does hourly what
     `--apply` does once. Never touched are the newest day, days that an export or import works on, and days into which
     rows still come. A dropped day does not come back.
 
