@@ -1,19 +1,28 @@
 """Snapshots and events as rows of ILP, the form in which QuestDB takes them, by the questdb client's own encoder."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from questdb import Sender, TimestampMicros, TimestampNanos
+from questdb import Buffer, Sender, TimestampMicros, TimestampNanos
 
 from ingester.book import OrderBook, level_columns
 from ingester.events import Event
 from ingester.questdb.schema import EVENTS, ORDERBOOK
 
 
-def new_sender() -> Sender:
-    """A Sender only for its buffers: over HTTP with a pinned protocol version it opens no connection, and it is the
-    documented way to a Buffer."""
+def new_buffer() -> Buffer:
+    """An empty buffer for rows, to be sent by `QuestDB.write`."""
+    return _sender().new_buffer()
+
+
+@functools.cache
+def _sender() -> Sender:
+    """One for the process, which only makes buffers: over HTTP with a pinned protocol version it opens no connection.
+
+    The client warns where several are made in a short time.
+    """
     sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
     sender.establish()  # type: ignore[no-untyped-call]
     return sender
@@ -23,8 +32,7 @@ class RowEncoder:
     """Encodes for one recorder. Not for use by two threads at a time."""
 
     def __init__(self, depth: int, collector: str) -> None:
-        self._sender = new_sender()
-        self._buffer = self._sender.new_buffer()
+        self._buffer = new_buffer()
         self._depth = depth
         self._collector = collector
         self._names = level_columns(depth)

@@ -43,7 +43,7 @@ def test_a_fragmented_message_is_joined_with_a_ping_in_between():
 @pytest.mark.parametrize(
     "wire",
     [
-        Frame(Opcode.TEXT, b"masked").serialize(mask=True),
+        b"\x81\x86\x01\x02\x03\x04lcpodf",  # masked, as only clients do
         b"\xc1\x01x",  # compressed, which nobody offered
         b"\x83\x00",  # an opcode that does not exist
         serialized(Opcode.CONT, b"of nothing"),

@@ -49,13 +49,13 @@ def db(questdb):
     return db
 
 
-def of(overview, prefix):
-    return {each.collector: each for each in overview.recorders if each.collector.startswith(prefix)}
+def of(overview, *names):
+    return {each.collector: each for each in overview.recorders if each.collector in names}
 
 
 def test_recorders_elsewhere_are_known_by_their_rows_and_events(db, tmp_path):
     overview = survey(tmp_path, db, None)
-    far = of(overview, "far-")
+    far = of(overview, "far-alive", "far-silent", "far-mute", "far-stopped")
     assert {name: each.state for name, each in far.items()} == {
         "far-alive": "elsewhere",
         "far-silent": "silent",

@@ -321,6 +321,7 @@ def test_a_parquet_day_that_is_the_newest_now_stays_native_until_it_is_not(serve
 def test_a_column_of_the_users_own_counts_too(server, db):
     make_parquet(db, DAYS[0])
     db.sql("ALTER TABLE orderbook ADD COLUMN note VARCHAR")
+    partitions.settle(db)  # until then nobody sees the column, nor what it does to the day
     schema.ensure(db, 5)
     assert len(db.sql(f"SELECT * FROM orderbook WHERE timestamp IN '{DAYS[0]}'").rows) == ROWS
     assert forms(db)[DAYS[0]] is True
