@@ -26,7 +26,7 @@ from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.encoder import RowEncoder, new_buffer
+from ingester.questdb.encoder import RowEncoder, buffer_maker
 from ingester.questdb.query import between, quoted
 from ingester.questdb.tables import EVENTS, IMPORTED, ORDERBOOK
 from ingester.words import counted
@@ -72,7 +72,7 @@ class Importer:
         self._skip_bad = skip_bad
         self._depth = 0  # levels that the table is known to take
         self._origins = Origins()
-        self._buffer = new_buffer()
+        self._buffer = buffer_maker().new_buffer()
         self._on_the_way: dict[str, tuple[int, int]] = {}
         """Of each pair, the range in ns of what was written and may not be visible yet."""
 

@@ -5,23 +5,17 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from questdb import Buffer, Sender, TimestampMicros, TimestampNanos
+from questdb import Sender, TimestampMicros, TimestampNanos
 
 from ingester.book import OrderBook, level_columns
 from ingester.events import Event
 from ingester.questdb.schema import EVENTS, ORDERBOOK
 
 
-def new_buffer() -> Buffer:
-    """An empty buffer for rows, to be sent by `QuestDB.write`."""
-    return _sender().new_buffer()
-
-
 @functools.cache
-def _sender() -> Sender:
-    """One for the process, which only makes buffers: over HTTP with a pinned protocol version it opens no connection.
-
-    The client warns where several are made in a short time.
+def buffer_maker() -> Sender:
+    """The process's one Sender, only for its buffers: over HTTP with a pinned protocol version it opens no
+    connection, and `new_buffer` is the documented way to a Buffer. The client warns where several are made in a short time.
     """
     sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
     sender.establish()  # type: ignore[no-untyped-call]
@@ -32,7 +26,7 @@ class RowEncoder:
     """Encodes for one recorder. Not for use by two threads at a time."""
 
     def __init__(self, depth: int, collector: str) -> None:
-        self._buffer = new_buffer()
+        self._buffer = buffer_maker().new_buffer()
         self._depth = depth
         self._collector = collector
         self._names = level_columns(depth)
