@@ -104,7 +104,7 @@ def export(
     from ingester.cli.exported import shown, summary
     from ingester.datasets.export import export as write_data_set
     from ingester.datasets.export import interrupted
-    from ingester.datasets.manifest import is_whole, manifest, write_manifest
+    from ingester.datasets.manifest import build_manifest, is_whole, write_manifest
 
     if resume and not overwrite and is_whole(target, request):
         click.echo(f"It is finished already, nothing is left to resume:\n{target}")
@@ -117,7 +117,7 @@ def export(
 
     def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:
         gaps.update(_gaps(db, request, recorded))
-        write_manifest(folder, manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
+        write_manifest(folder, build_manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
 
     with shown(progress):
         files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
