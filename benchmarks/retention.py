@@ -30,9 +30,7 @@ from questdb import Sender
 from table import HOUR_TICKS, INTERVAL_NS, JITTER_NS, RECORDING, START, WRITE_ROWS
 
 from ingester.book import level_columns
-from ingester.questdb import jar, launch, partitions, schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import ManagedServer, QuestDB, jar, launch, partitions, schema
 
 MARKER = "<!-- benchmarks/retention.py -->"
 OWN = "zstd:3"

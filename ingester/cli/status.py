@@ -15,14 +15,18 @@ from rich.text import Text
 from ingester.cli.live import duration_text, seconds_text
 from ingester.cli.options import data_options
 from ingester.cli.tables import TextTable
-from ingester.monitoring import alerts
-from ingester.monitoring.overview import DayOfGaps, Overview, RecorderOverview, Server
-from ingester.monitoring.report import Report
-from ingester.monitoring.state_file import read_all
-from ingester.monitoring.survey import TIMEOUT, survey_recorders
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer
+from ingester.monitoring import (
+    TIMEOUT,
+    DayOfGaps,
+    Overview,
+    RecorderOverview,
+    Report,
+    Server,
+    alerts,
+    read_all,
+    survey_recorders,
+)
+from ingester.questdb import Endpoint, ManagedServer, QuestDB
 from ingester.words import counted
 
 WATCH_SECONDS = 2.0

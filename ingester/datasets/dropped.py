@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ingester.datasets.gaps import MissingTime
 from ingester.datasets.spans import DAY, SHORTEST_LIMIT_NS
-from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import list_partitions, start_of
-from ingester.questdb.schema import EVENTS
+from ingester.questdb import EVENTS, QuestDB, list_partitions, start_of
 
 DROPPED = "dropped"
 """The reason given for this time, where one is."""

@@ -11,8 +11,8 @@ from ingester.datasets.dataset import MILLISECOND, time_text
 from ingester.datasets.export import PairFile
 from ingester.datasets.gaps import MissingTime, percent_covered
 from ingester.datasets.request import Request
-from ingester.questdb.schema import ORDERBOOK
-from ingester.spool.disk import replace_durably
+from ingester.questdb import ORDERBOOK
+from ingester.spool import replace_durably
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import list_partitions
-from ingester.questdb.query import between, one_of, tell_nameless
-from ingester.questdb.schema import ORDERBOOK
+from ingester.questdb import ORDERBOOK, QuestDB, between, list_partitions, one_of, tell_nameless
 
 DAY = 86400 * SECOND
 SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 9

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import psutil
 
-from ingester.config.settings import default_collector
+from ingester.config import default_collector
 from ingester.errors import LevelsRefused, QueryError, StoreError
 from ingester.questdb import partitions
 from ingester.questdb.client import QuestDB

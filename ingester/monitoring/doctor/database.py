@@ -11,11 +11,7 @@ from ingester.errors import AccessRefused, StoreError
 from ingester.monitoring.doctor.check import Check, Finding
 from ingester.monitoring.overview import BEHIND
 from ingester.monitoring.survey import tables_of
-from ingester.questdb import jar, schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.damage import find_damage
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import HTTP_PORT, PG_PORT, ManagedServer
+from ingester.questdb import HTTP_PORT, PG_PORT, Endpoint, ManagedServer, QuestDB, find_damage, jar, schema
 from ingester.words import counted
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
