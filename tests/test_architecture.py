@@ -29,7 +29,7 @@ ROOMS = [
 """From the top: a room imports from those before it."""
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "sql" not in path.parts)
 ENTRANCES = ("__init__.py", "__main__.py")
-MOST_LINES = 430
+MOST_LINES = 620
 PROGRAMS = {"open_dataset", "Recorder"}
 """What `ingester` itself gives to programs."""
 
