@@ -76,6 +76,11 @@ def rightly_named(exchange: Exchange) -> Exchange:
     return exchange
 
 
+def stored_name(name: str) -> str:
+    """Returns the name under which the tables keep an exchange: binance-vision is another address of binance."""
+    return "binance" if name == "binance-vision" else name
+
+
 def is_practice(name: str) -> bool:
     """Whether an exchange of this name, as `rightly_named` gives it, sends books that are not real."""
     return name in (SIMULATOR, TESTNET) or is_loopback(urlsplit(f"//{name}").hostname or "")

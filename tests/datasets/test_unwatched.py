@@ -60,7 +60,7 @@ def test_coverage_tells_a_pair_that_was_not_wanted_from_one_that_was_missed(ques
     """UNWAUSDT comes at 10, goes at 40, comes again at 60; UNWBUSDT, beside it, is silent from 30 to 50."""
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
-    encoder = RowEncoder(5, "unwatched")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="unwatched")
 
     def rows(symbol, seconds):
         return [OrderBook(symbol, at(each), each + 1, [(1.0, 1.0)], [(2.0, 1.0)]) for each in seconds]
