@@ -136,7 +136,7 @@ def test_a_range_that_was_exported_is_refused_with_the_argument_that_replaces_it
 
 
 def test_coverage_and_import_refuse_what_they_do_not_know(recorded, tmp_path):
-    with pytest.raises(SettingsError, match="^by .week. is not known"):
+    with pytest.raises(SettingsError, match=r"^by .week. is not known"):
         ingester.measure_coverage(by="week", questdb=recorded)
     with pytest.raises(SettingsError, match=r"no file that ends in \.pkl"):
         ingester.import_files(tmp_path, questdb=recorded)
