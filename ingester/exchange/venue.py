@@ -18,7 +18,6 @@ from typing import Generic, NamedTuple, Self, TypeVar
 import msgspec
 
 from ingester.book import Level
-from ingester.errors import SettingsError
 
 Answer = TypeVar("Answer")
 
@@ -144,16 +143,22 @@ class Channel:
     salvage: Callable[[bytes], tuple[bytes | None, int | None]] = _nothing
     """Stream name and last sequence number of a frame that cannot be decoded, as far as they are there."""
 
-    def interval_of(self, wanted_ms: float) -> int:
-        """Returns the longest interval on offer of which `wanted_ms` is a whole multiple.
+    def interval_of(self, wanted_ms: float) -> int | None:
+        """Returns the longest interval on offer of which `wanted_ms` is a whole multiple, None where there is none."""
+        return max((each for each in self.intervals_ms if wanted_ms % each == 0), default=None)
 
-        Raises SettingsError where there is none.
-        """
-        fitting = [each for each in self.intervals_ms if wanted_ms % each == 0]
-        if wanted_ms <= 0 or not fitting:
-            offered = " or ".join(f"{each}ms" for each in self.intervals_ms)
-            raise SettingsError(f"{wanted_ms:g}ms is not a whole multiple of {offered}, the rhythm of the exchange.")
-        return max(fitting)
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """What is subscribed for every symbol: a channel at one depth and interval."""
+
+    channel: Channel
+    depth: int
+    interval_ms: int
+
+    def name(self, symbol: str) -> bytes:
+        """The name of the symbol's stream."""
+        return self.channel.stream_name(symbol, self.depth, self.interval_ms).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,16 +226,14 @@ class Venue:
     """HTTP headers of the websocket upgrade and of REST requests."""
     ca_file: Path | None = None
     """Certificates (PEM) to trust for it, instead of those that the system trusts."""
-    practice: bool = False
-    """Whether its books are not real: a test network or a simulator."""
     limits: Limits
     channels: tuple[Channel, ...]
     example: str
     """A symbol that is always listed."""
     requests: Callable[[Method, Sequence[str], int], list[Request]]
     """Requests for these streams, as many as the exchange needs; ids count up from the given one."""
-    listings: RestRequest[list[Listing]]
-    """All pairs. An entry that cannot be read is left out."""
+    listings: RestRequest[list[Listing | None]]
+    """All pairs; None for an entry that cannot be read."""
     server_time: RestRequest[int]
     """The exchange's clock, in ns since 1970."""
     tickers: RestRequest[list[Ticker]]

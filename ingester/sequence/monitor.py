@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
-from ingester.exchange import binance_spot
+from ingester.exchange import StreamSpec
 from ingester.sequence.event_counts import longest_on
 from ingester.sequence.gap_detector import RESOLUTION_NS, TRADING, Gap, GapDetector
 
@@ -25,12 +25,12 @@ class SequenceMonitor:
     def __init__(
         self,
         symbols: Sequence[str],
-        depth: int,
+        streams: StreamSpec,
         on_event: Callable[[Event], None],
         ask: Callable[[], None],
     ) -> None:
         """`ask` has the exchange asked; see `answer`."""
-        self._depth = depth
+        self._streams = streams
         self.detectors = {self.name(symbol): GapDetector(symbol) for symbol in symbols}
         self._on_event = on_event
         self._ask = ask
@@ -40,7 +40,7 @@ class SequenceMonitor:
 
     def name(self, symbol: str) -> bytes:
         """Of the stream of a symbol."""
-        return binance_spot.stream_name(symbol, self._depth).encode()
+        return self._streams.name(symbol)
 
     def add(self, name: bytes, symbol: str, now: int, why: str) -> GapDetector:
         """A symbol is recorded from now on."""
@@ -112,7 +112,7 @@ class SequenceMonitor:
 
     def suspect(self, payload: bytes, names: Iterable[bytes]) -> bool:
         """A frame that cannot be read was a snapshot of its symbol; False where it may have been of any of `names`."""
-        name, update_id = binance_spot.salvage(payload)
+        name, update_id = self._streams.channel.salvage(payload)
         detector = self.detectors.get(name) if name is not None else None
         if detector is not None:
             detector.quarantine(update_id)
@@ -123,7 +123,7 @@ class SequenceMonitor:
 
     def lose(self, payload: bytes, names: Iterable[bytes]) -> None:
         """A frame was lost after it may have passed: its symbol has a gap, or all of `names` where it tells none."""
-        name, _ = binance_spot.salvage(payload)
+        name, _ = self._streams.channel.salvage(payload)
         for each in [name] if name in self.detectors else names:
             self.detectors[each].miss(NOT_TAKEN_IN)
 
