@@ -21,14 +21,14 @@ import msgspec
 from ingester.exchange.venue import (
     Acknowledged,
     Listing,
+    ListingStatus,
     Malformed,
     Message,
     Method,
     Refused,
-    Request,
     RestRequest,
     ShuttingDown,
-    Status,
+    SubscriptionRequest,
     Ticker,
 )
 
@@ -40,17 +40,17 @@ _Positive = Annotated[float, msgspec.Meta(gt=0.0, lt=1e300)]  # refuses NaN and 
 Levels = list[tuple[_Positive, _Positive]]
 """As a frame has them: texts of digits, so decoders need `strict=False`."""
 
-STATUSES = {status.value: status for status in Status} | {
-    "PRE_TRADING": Status.PENDING,
-    "PENDING_TRADING": Status.PENDING,
-    "POST_TRADING": Status.END_OF_DAY,
-    "AUCTION_MATCH": Status.AUCTION,
-    "PRE_DELIVERING": Status.HALT,
-    "PRE_SETTLE": Status.HALT,
-    "DELIVERING": Status.CLOSED,
-    "SETTLING": Status.CLOSED,
-    "DELIVERED": Status.CLOSED,
-    "CLOSE": Status.CLOSED,
+STATUSES = {status.value: status for status in ListingStatus} | {
+    "PRE_TRADING": ListingStatus.PENDING,
+    "PENDING_TRADING": ListingStatus.PENDING,
+    "POST_TRADING": ListingStatus.END_OF_DAY,
+    "AUCTION_MATCH": ListingStatus.AUCTION,
+    "PRE_DELIVERING": ListingStatus.HALT,
+    "PRE_SETTLE": ListingStatus.HALT,
+    "DELIVERING": ListingStatus.CLOSED,
+    "SETTLING": ListingStatus.CLOSED,
+    "DELIVERED": ListingStatus.CLOSED,
+    "CLOSE": ListingStatus.CLOSED,
 }
 """Binance's words for the state of a pair, those of the spot and of the futures market."""
 
@@ -69,11 +69,11 @@ def upper(name: str) -> str:
     return name.translate(_UPPER)
 
 
-def requests(method: Method, streams: Sequence[str], first_id: int) -> list[Request]:
+def requests(method: Method, streams: Sequence[str], first_id: int) -> list[SubscriptionRequest]:
     """SUBSCRIBE or UNSUBSCRIBE as messages of at most `STREAMS_PER_REQUEST` streams each (rule 2)."""
     chunks = [streams[i : i + STREAMS_PER_REQUEST] for i in range(0, len(streams), STREAMS_PER_REQUEST)]
     return [
-        Request(number, _text({"method": method.value, "params": list(chunk), "id": number}), chunk)
+        SubscriptionRequest(number, _text({"method": method.value, "params": list(chunk), "id": number}), chunk)
         for number, chunk in enumerate(chunks, first_id)
     ]
 
@@ -180,7 +180,7 @@ def _listing(entry: msgspec.Raw) -> Listing | None:
     if not (found.symbol and found.base and found.quote):
         return None
     steps = _steps(found.filters)
-    return Listing(found.symbol, found.base, found.quote, STATUSES.get(found.status, Status.UNKNOWN), *steps)
+    return Listing(found.symbol, found.base, found.quote, STATUSES.get(found.status, ListingStatus.UNKNOWN), *steps)
 
 
 def _steps(filters: msgspec.Raw) -> tuple[float | None, float | None]:

@@ -44,7 +44,7 @@ class _Update(msgspec.Struct, gc=False):
     asks: binance.Levels = msgspec.field(name="a")
 
 
-class _Frame(msgspec.Struct, gc=False):
+class _FuturesFrame(msgspec.Struct, gc=False):
     stream: str
     data: _Update
 
@@ -58,7 +58,7 @@ class _Snapshot(msgspec.Struct, gc=False):
     asks: binance.Levels
 
 
-_decode_frame = msgspec.json.Decoder(_Frame, strict=False).decode
+_decode_frame = msgspec.json.Decoder(_FuturesFrame, strict=False).decode
 _decode_snapshot = msgspec.json.Decoder(_Snapshot, strict=False).decode
 
 

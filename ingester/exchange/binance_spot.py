@@ -34,12 +34,12 @@ class _PartialBook(msgspec.Struct, gc=False):
     asks: binance.Levels
 
 
-class _Frame(msgspec.Struct, gc=False):
+class _SpotFrame(msgspec.Struct, gc=False):
     stream: str
     data: _PartialBook
 
 
-_decode_frame = msgspec.json.Decoder(_Frame, strict=False).decode
+_decode_frame = msgspec.json.Decoder(_SpotFrame, strict=False).decode
 _decode_book = msgspec.json.Decoder(_PartialBook, strict=False).decode
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ingester.errors import Incomplete
-from ingester.exchange.venue import Listing, Status
+from ingester.exchange.venue import Listing, ListingStatus
 from ingester.proxies import is_loopback
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class _Source(msgspec.Struct, frozen=True):
 
 
 class _ListedPair(msgspec.Struct, frozen=True):
-    status: Status
+    status: ListingStatus
     base: str
     quote: str
     source: str

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPair
 from ingester.exchange import binance, listings, rest
 from ingester.exchange.listings import KeptListing
-from ingester.exchange.venue import Listing, Status, Venue
+from ingester.exchange.venue import Listing, ListingStatus, Venue
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def guessed_assets(symbol: str, bases: Collection[str] = ()) -> tuple[str, str]:
 def normal(name: str) -> str:
     """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`. The day of delivery of a
     futures contract stays behind it: `BTCUSDT_261225`."""
-    pair, day = _WITH_DAY.fullmatch(binance.upper(name).strip()).groups()  # type: ignore[union-attr]
+    pair, day = _WITH_DAY.fullmatch(binance.upper(name).strip(" ")).groups()  # type: ignore[union-attr]
     return "".join(character for character in pair if character not in " -/_") + (day or "")
 
 
@@ -124,7 +124,7 @@ def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], b
     """
     wanted = list(dict.fromkeys(named))
     unknown = [symbol for symbol in wanted if symbol not in listed]
-    idle = [symbol for symbol in wanted if symbol in listed and listed[symbol].status is not Status.TRADING]
+    idle = [symbol for symbol in wanted if symbol in listed and listed[symbol].status is not ListingStatus.TRADING]
     if by_user:
         wrong = [symbol for symbol in unknown if symbol not in before] or (unknown if unknown == wanted else [])
         if wrong:
@@ -147,7 +147,7 @@ def choose_watched(watched: Sequence[str], listed: Mapping[str, Listing]) -> Cho
     """
     gone = [symbol for symbol in watched if symbol not in listed]
     kept = [symbol for symbol in watched if symbol in listed]
-    idle = [symbol for symbol in kept if listed[symbol].status is not Status.TRADING]
+    idle = [symbol for symbol in kept if listed[symbol].status is not ListingStatus.TRADING]
     remarks = [f"not trading now, and still watched: {', '.join(idle)}"] if idle else []
     if gone:
         remarks.append(

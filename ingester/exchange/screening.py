@@ -13,7 +13,7 @@ from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange import rest
 from ingester.exchange.pairs import assets
 from ingester.exchange.supplies import Supplies
-from ingester.exchange.venue import Listing, Status, Ticker, Venue
+from ingester.exchange.venue import Listing, ListingStatus, Ticker, Venue
 
 LEAST_SHARE = 0.9
 """So much of what trades an answer must tell of before anything is concluded from it."""
@@ -94,7 +94,7 @@ def require_complete(
     criteria: Criteria, listed: Mapping[str, Listing], tickers: Mapping[str, Ticker], supplies: Supplies
 ) -> None:
     """Raises Incomplete where an answer lacks what it should hold, SettingsError where nothing trades in the quote."""
-    trading = [symbol for symbol, listing in listed.items() if listing.status is Status.TRADING]
+    trading = [symbol for symbol, listing in listed.items() if listing.status is ListingStatus.TRADING]
     if not trading:
         raise Incomplete("The exchange lists no pair that trades; nothing is concluded from that.")
     here = [symbol for symbol in trading if listed[symbol].quote == criteria.quote]
@@ -156,7 +156,9 @@ def _unfit(
     """Why a pair is none to be recorded, whatever its figures."""
     if listing is None:
         return "the exchange no longer lists it"
-    if listing.status is not Status.TRADING and (not watched or listing.status in (Status.BREAK, Status.CLOSED)):
+    if listing.status is not ListingStatus.TRADING and (
+        not watched or listing.status in (ListingStatus.BREAK, ListingStatus.CLOSED)
+    ):
         return f"does not trade ({listing.status})"
     if base in STABLECOINS and not criteria.stablecoins:
         return "a stablecoin or currency"

@@ -22,7 +22,7 @@ from ingester.book import Level
 Answer = TypeVar("Answer")
 
 
-class Status(enum.StrEnum):
+class ListingStatus(enum.StrEnum):
     """Whether an exchange trades a pair, in one vocabulary for all exchanges; the values are what tables store."""
 
     TRADING = "TRADING"
@@ -42,7 +42,7 @@ class Status(enum.StrEnum):
     """The exchange uses a word that this version does not know."""
 
     @classmethod
-    def _missing_(cls, value: object) -> "Status":
+    def _missing_(cls, value: object) -> "ListingStatus":
         return cls.UNKNOWN
 
 
@@ -52,7 +52,7 @@ class Listing(msgspec.Struct, frozen=True):
     symbol: str
     base: str
     quote: str
-    status: Status
+    status: ListingStatus
     tick_size: float | None = None
     """The step of prices; None where the exchange does not say."""
     step_size: float | None = None
@@ -188,7 +188,7 @@ class Method(enum.Enum):
     UNSUBSCRIBE = "UNSUBSCRIBE"
 
 
-class Request(NamedTuple):
+class SubscriptionRequest(NamedTuple):
     """A message to the exchange: its id, its text, and the streams that it names."""
 
     id: int
@@ -230,7 +230,7 @@ class Venue:
     channels: tuple[Channel, ...]
     example: str
     """A symbol that is always listed."""
-    requests: Callable[[Method, Sequence[str], int], list[Request]]
+    requests: Callable[[Method, Sequence[str], int], list[SubscriptionRequest]]
     """Requests for these streams, as many as the exchange needs; ids count up from the given one."""
     listings: RestRequest[list[Listing | None]]
     """All pairs; None for an entry that cannot be read."""
