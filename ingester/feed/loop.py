@@ -239,7 +239,7 @@ class FeedLoop:
         def run() -> None:
             try:
                 listed = fetch_listings(self.settings.exchange)
-                self.monitor.answer({symbol: listing.status.value for symbol, listing in listed.items()})
+                self.monitor.answer({symbol: listing.status for symbol, listing in listed.items()})
             except ExchangeError as error:
                 log.warning("the exchange cannot be asked about silent pairs: %s", error)
             except Exception:  # a bug: the next question is asked all the same

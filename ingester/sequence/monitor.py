@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
-from ingester.exchange import StreamSpec
+from ingester.exchange import ListingStatus, StreamSpec
 from ingester.sequence.event_counts import longest_on
 from ingester.sequence.gap_detector import RESOLUTION_NS, TRADING, Gap, GapDetector
 
@@ -35,7 +35,7 @@ class SequenceMonitor:
         self._on_event = on_event
         self._ask = ask
         self._ask_ns = 0  # when the exchange may be asked again
-        self._answers: deque[Mapping[str, str]] = deque()  # other threads add to it
+        self._answers: deque[Mapping[str, ListingStatus]] = deque()  # other threads add to it
         self._ended: list[Gap] = []  # gaps since the last tick
 
     def name(self, symbol: str) -> bytes:
@@ -76,7 +76,7 @@ class SequenceMonitor:
             if gap := detector.wait_since(started_ns):
                 self._on_event(gap.event())
 
-    def answer(self, statuses: Mapping[str, str]) -> None:
+    def answer(self, statuses: Mapping[str, ListingStatus]) -> None:
         """Takes the state of each symbol that the exchange lists. May be called from any thread."""
         self._answers.append(statuses)
 
@@ -132,7 +132,7 @@ class SequenceMonitor:
         while self._answers:
             statuses = self._answers.popleft()
             for detector in self.detectors.values():
-                status = statuses.get(detector.symbol, "not listed")
+                status = statuses.get(detector.symbol, ListingStatus.NOT_LISTED)
                 if detector.symbol not in statuses and not detector.silent(now, OPEN_AFTER_NS):
                     continue  # what flows is listed, whatever the answer lacks
                 if status != detector.status:
@@ -159,10 +159,10 @@ class SequenceMonitor:
             if gap := detector.end(now):
                 self._on_event(gap.event())
 
-    def _set_status(self, detector: GapDetector, status: str, at_ns: int) -> None:
+    def _set_status(self, detector: GapDetector, status: ListingStatus, at_ns: int) -> None:
         log.warning("%s: %s (before: %s)", detector.symbol, status, detector.status)
         detector.status = status
-        self._on_event(Event(at_ns, "status", symbol=detector.symbol, detail=status))
+        self._on_event(Event(at_ns, "status", symbol=detector.symbol, detail=status.value))
 
     def _tell(self) -> None:
         """Logs the gaps that ended, all of a reason in one line."""

@@ -45,7 +45,7 @@ def test_a_book_is_decoded_as_it_was(
     (book,) = tape.books()
     (message,) = binance_spot.decode([b'{"stream":"btcusdt@depth5@100ms","data":%b}' % book.cut(depth)])
     assert isinstance(message, Book)
-    assert (message.data.bids, message.data.asks, message.data.update_id) == (bids[:depth], asks[:depth], number)
+    assert (message.bids, message.asks, message.update_id) == (bids[:depth], asks[:depth], number)
 
 
 def test_a_tape_begins_anew_and_a_book_takes_another_number() -> None:
