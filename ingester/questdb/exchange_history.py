@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from ingester.exchange import binance_spot
+from ingester.exchange import stored_name
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB
 from ingester.questdb.query import batches, one_of, quoted
@@ -40,7 +40,7 @@ class ExchangeHistory:
     def add_start(self, collector: str, at_ns: int, detail: str) -> None:
         """Takes in a `started` event: the exchange is the last part of its detail."""
         if name := detail.rpartition(", ")[2]:
-            self._starts[collector][at_ns // 1000 * 1000] = binance_spot.stored_name(name)
+            self._starts[collector][at_ns // 1000 * 1000] = stored_name(name)
 
     def exchange_of(self, collector: str, at_ns: int) -> str:
         """Returns the exchange that a recorder recorded at a time."""

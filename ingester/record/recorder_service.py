@@ -3,7 +3,6 @@
 import gc
 import logging
 import threading
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ingester.clock import SECOND, Clock, check_clock
 from ingester.config import Settings
 from ingester.connection import AttemptLimit
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
-from ingester.exchange import binance_spot
+from ingester.exchange import stored_name
 from ingester.feed import LONGEST_DETAIL, FeedLoop
 from ingester.live import LiveBuffer
 from ingester.metrics import Metrics
@@ -57,14 +56,14 @@ class RecorderService:
         self.metrics = Metrics()
         self.event_counts = EventCounts()
         self._db = db
-        self._exchange = binance_spot.stored_name(settings.exchange.name)
+        self._exchange = stored_name(settings.exchange.name)
         self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
         self.live = record or LiveBuffer([], settings.depth)
         self._intake = FeedLoop(
-            settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), BATCH_DELAY_SECONDS
+            settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
         self.feed = self._intake.feed
         self._encoder = RowEncoder(depth=settings.depth, exchange=self._exchange, collector=settings.collector)
