@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ingester import private
-from ingester.errors import MixedData
+from ingester.errors import MixedData, SpoolError
 from ingester.exchange import binance_spot
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
@@ -99,10 +99,14 @@ def _key(endpoint: Endpoint) -> str:
 
 
 def _notes(data_dir: Path) -> dict[str, str]:
+    """By QuestDB, the exchange recorded into it. Raises SpoolError where that cannot be read now."""
     try:
         return _read(data_dir)
-    except OSError:
-        return {}
+    except OSError as error:
+        raise SpoolError(
+            f"{data_dir / FILE} cannot be read ({error.strerror or error}), so it is not known whether {data_dir} "
+            "holds real books or simulated ones. Try again, or give another --data-dir."
+        ) from error
 
 
 def _read(data_dir: Path) -> dict[str, str]:

@@ -187,7 +187,8 @@ def test_what_was_ever_watched_is_not_lost_where_it_cannot_be_read_for_a_moment(
 
     with monkeypatch.context() as failing:
         failing.setattr(Path, "read_text", refused)
-        assert last.read() is None
+        with pytest.raises(OSError, match="Too many"):
+            last.read()
         with pytest.raises(OSError, match="Too many"):
             last.write(["SUIUSDT"])
     assert last.ever() == {"BTCUSDT", "ETHUSDT"}
