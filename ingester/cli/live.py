@@ -20,6 +20,7 @@ from ingester.monitoring.observer import connecting
 from ingester.questdb.endpoint import Endpoint
 from ingester.record.recorder_service import RecorderService
 from ingester.text import PlainLines
+from ingester.throttle import exchange_lines
 from ingester.words import counted
 
 log = logging.getLogger("ingester.start")
@@ -138,7 +139,8 @@ class Live:
 
     def __enter__(self) -> Self:
         handler = RichHandler(console=self._console, show_path=False, log_time_format="%H:%M:%S", markup=False)
-        handler.addFilter(PlainLines())
+        for each in (exchange_lines(), PlainLines()):
+            handler.addFilter(each)
         self._logger.handlers[:] = [handler]
         self._live.start()
         return self
