@@ -486,3 +486,18 @@ def test_a_timed_run_of_which_no_row_was_kept_has_failed(books, words):
         _require_rows(recorder, 5.0)
     recorder.metrics.store.received = 1
     _require_rows(recorder, 5.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(("--depth", "7"), ("--interval", "7ms"), ("--connections", "9"), ("--rotate-every", "1s"), ("--for", "soon")),
+        *(("--collector", "a/b"), ("--coins", "!"), ("--stream-url", "ftp://here"), ("--alarm-gap", "never")),
+        *(("--metrics", "nowhere"), ("--parquet-after", "x"), ("--exchange-ca", "missing.pem"), ("--drop-after", "1s")),
+    ],
+)
+def test_wrong_usage_leaves_nothing_behind(tmp_path, wrong):
+    data_dir = tmp_path / "data"
+    answer = CliRunner().invoke(cli, ["start", "--exchange", "simulator", *wrong, "--data-dir", str(data_dir)])
+    assert answer.exit_code == 2, answer.output
+    assert not data_dir.exists()

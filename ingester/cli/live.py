@@ -107,9 +107,8 @@ class LogLines:
             return
         feed, store = self._collector.metrics.feed, self._collector.metrics.store
         log.info(
-            "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
-            "%d of %d connections, gaps: %s; %d bad frames",
-            self._collector.feed.pairs,
+            "%s, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, %d of %d connections, gaps: %s; %d bad frames",
+            counted(self._collector.feed.pairs, "pair"),
             self._rate.update(feed.snapshots),
             store.stored,
             self._collector.spool.rows_waiting,

@@ -17,6 +17,7 @@ from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, choose, choose_watche
 from ingester.record.pairs_file import NAME, LastRecorded, PairsFile
 from ingester.record.pairs_watcher import PairsWatcher
 from ingester.record.recorder_service import RecorderService, spool_folder
+from ingester.words import counted
 
 log = logging.getLogger("ingester.pairs")
 
@@ -104,5 +105,5 @@ def planned(
         before = last.read()
         if before is None:
             raise
-        log.error("%s Recording goes on with the %d pairs watched before.", error, len(before))
+        log.error("%s Recording goes on with the %s watched before.", error, counted(len(before), "pair"))
         return Plan(before, False, file, from_file=True)
