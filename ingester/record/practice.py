@@ -60,9 +60,13 @@ def _refuse_held(db: QuestDB, exchange: str, data_dir: Path) -> None:
 def _refuse_waiting(exchange: str, data_dir: Path) -> None:
     """Whatever server they were for: the next start of their recorder sends them to its own."""
     for other in _notes(data_dir).values():
-        if binance_spot.is_practice(other) != binance_spot.is_practice(exchange) and (
-            waiting := leftovers(data_dir, ())
-        ):
+        if binance_spot.is_practice(other) == binance_spot.is_practice(exchange):
+            continue
+        unreadable: list[str] = []
+        waiting = leftovers(data_dir, (), unreadable)
+        if unreadable:
+            raise SpoolError(f"{unreadable[0]}. It may hold rows of {other}, which {exchange} must not be mixed with.")
+        if waiting:
             own, theirs = _KINDS[binance_spot.is_practice(exchange)], _KINDS[binance_spot.is_practice(other)]
             raise MixedData(
                 f"In {data_dir} wait {theirs} (from {other}), and {exchange} would add {own}: {waiting[0].text}. "
