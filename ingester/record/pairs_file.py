@@ -86,8 +86,11 @@ class PairsFile:
         self.path = path
 
     def exists(self) -> bool:
-        """Whether there is one. Raises OSError where that cannot be seen."""
-        return self.signature() is not None
+        """Whether there is one. Raises PairsFileError where that cannot be seen now."""
+        try:
+            return self.signature() is not None
+        except OSError as error:
+            raise PairsFileError(f"{self.path} cannot be looked at ({error.strerror}).") from error
 
     def signature(self) -> tuple[int, int, int] | None:
         """Changes when the file (or who may read it) does: inode, time of change, size; None where there is none.
