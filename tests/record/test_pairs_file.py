@@ -1,8 +1,8 @@
 """watchlist.py: the file of watched pairs, as people and programs write it."""
 
 import errno
-import os
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
