@@ -306,7 +306,9 @@ class Feed:
                     )
                     ids[name] = update_id
                     if not restarts:
-                        self._drop(detector, update_id)
+                        metrics.copies += 1
+                        if detector.found is not None:
+                            self.monitor.record_found(detector)
                         continue
             message = binance_spot.decode(payload)
             if not isinstance(message, binance_spot.BookMessage):
@@ -327,14 +329,19 @@ class Feed:
                 if not restarts and (
                     update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
                 ):
-                    self._drop(detector, update_id)
+                    metrics.copies += 1
+                    if detector.found is not None:
+                        self.monitor.record_found(detector)
                     continue
-            elif update_id >= detector.ceiling and detector.held(update_id):
-                detector.quarantine(None)
-                self._quarantine(
-                    connection, receive_ns, f"update id {update_id} after {detector.update_id}", detector.symbol
-                )
-                continue
+            elif update_id >= detector.ceiling:
+                if detector.outdated(update_id, connection, before_id, receive_ns):
+                    metrics.copies += 1
+                    continue
+                if detector.held(update_id):
+                    detector.quarantine(None)
+                    what = f"update id {update_id} after {detector.update_id}"
+                    self._quarantine(connection, receive_ns, what, detector.symbol)
+                    continue
             if binance_spot.is_crossed(partial):
                 detector.quarantine(update_id)
                 self._quarantine(
@@ -343,12 +350,12 @@ class Feed:
                 continue
             if update_id < detector.update_id:
                 self.monitor.restarted(detector, update_id, receive_ns)
-            before_ns = detector.receive_ns
+            last_id, last_ns = detector.update_id, detector.receive_ns
             gap = detector.accept(receive_ns, update_id)
             if gap is not None:
                 self.monitor.record(gap, detector)
-            elif before_id < 0 and detector.count > 1:
-                detector.join(before_ns)
+            if before_id != last_id:
+                detector.out_of_turn(before_id, last_ns, gap)
             if (detector.count - 1) % self._keep_every:
                 metrics.skipped += 1
                 continue
@@ -362,12 +369,6 @@ class Feed:
             frames.payloads.remove(payload)
             what = binance_spot.Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
-
-    def _drop(self, detector: GapDetector, update_id: int) -> None:
-        """A copy, or one that comes too late."""
-        self._metrics.copies += 1
-        if update_id < detector.handover_id and (gap := detector.late(update_id)):
-            self.monitor.record(gap, detector)
 
     def _answer(self, message: binance_spot.Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label

@@ -35,6 +35,7 @@ first one, the joint, turns out to be a gap if something late comes that lies in
 has come so far.
 """
 
+from bisect import bisect_left
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -56,6 +57,8 @@ RESTART_AFTER = 20
 CONTRADICTED_AFTER = 3
 FLOOR_NS = 300 * SECOND
 """So far (to twice so far) a connection may lag behind another without being taken for a new count."""
+REMEMBERED = 100
+"""So many ids of each symbol are remembered: 10 s at Binance's quickest rhythm. Connections rarely lag by more."""
 RESOLUTION_NS = 1_000
 UNKNOWN_LIMIT_NS = 5 * SECOND
 """Before a symbol's rhythm is known."""
@@ -89,13 +92,12 @@ class Gap(NamedTuple):
 
 
 class _Below(NamedTuple):
-    """What one connection has brought below the last id, since that passed."""
+    """What one connection brings below the last id that passed."""
 
-    last_id: int
     rises: int
     """How many ids in a row were greater than the one before."""
-    brought_it: bool
-    """Whether the connection had brought the last id itself."""
+    brought_last: bool
+    """Whether it had brought the last id that passed just before it fell below it."""
 
 
 class GapDetector:
@@ -105,6 +107,7 @@ class GapDetector:
         "_backward",
         "_below",
         "_counted",
+        "_current",
         "_floor",
         "_floor_ns",
         "_floor_since_ns",
@@ -113,6 +116,9 @@ class GapDetector:
         "_handover_until_ns",
         "_held_after",
         "_held_id",
+        "_highest_id",
+        "_hole_ns",
+        "_ids",
         "_known_ns",
         "_leap_ns",
         "_mean_ns",
@@ -121,11 +127,17 @@ class GapDetector:
         "_next_floor",
         "_next_since_ns",
         "_open",
+        "_out_of_turn",
         "_reason",
+        "_replaced_id",
+        "_replaced_ns",
         "_suspect",
+        "_times",
+        "_wrong_id",
         "before_id",
         "ceiling",
         "count",
+        "found",
         "handover_id",
         "limit_ns",
         "receive_ns",
@@ -141,19 +153,30 @@ class GapDetector:
         self.before_id = -1
         """Of the one that passed before the last."""
         self.ceiling = HIGHEST_ID
-        """From this id on one has to be confirmed: see `held`."""
+        """An id from this one on is looked at before it passes: see `outdated` and `held`."""
         self.count = 0
         """Snapshots that passed."""
         self.limit_ns = UNKNOWN_LIMIT_NS
         """How long after the last one the next is no gap; negative where something is known to be missing."""
         self.status = TRADING
         """What the exchange said last, where it was asked."""
+        self.found: Gap | None = None
+        """A gap that an id below the last one has shown; whoever puts it on record sets it back."""
         self.handover_id = -1
         """The first update id that a connection brought which joined the others."""
         self._handover_before = -1  # the last id before it
         self._handover_since_ns = self._handover_until_ns = 0  # receive times of both
         self._backward = 0  # ids in a row that are smaller than all of late
-        self._below: dict[Hashable, _Below] | None = None  # by connection, since the last one passed
+        self._below: dict[Hashable, _Below] = {}  # connections that do not go on above the last id, since it passed
+        self._ids: list[int] = []  # that passed last, rising
+        self._times: list[int] = []  # their receive times
+        self._hole_ns = -1  # where the gap begins that was found last
+        self._out_of_turn = False  # whether the last id came from a connection that had not brought the one before
+        self._wrong_id = -1  # one that passed, and was wrong
+        self._highest_id = HIGHEST_ID  # from here on an id has to be confirmed
+        self._replaced_id = -1  # last id of the count before this one
+        self._replaced_ns = 0  # until when a connection may still bring that count
+        self._current: set[Hashable] = set()  # connections that have come to this count
         self._held_id = -1  # the last one that was held back
         self._held_after = 0  # how many had passed before it
         self._floor = -1  # first id of late
@@ -191,36 +214,65 @@ class GapDetector:
         return before if before and before.since_ns < started_ns else None
 
     def restarted(self, update_id: int, connection: Hashable, before_id: int) -> bool:
-        """Whether the count goes on from an id that is smaller than the last one.
+        """Whether the count goes on from an id that is smaller than the last one. If not, it may have shown a gap.
 
         `before_id`: what its connection had brought before it, -1 for nothing.
         """
+        known = update_id == self.before_id or self._knows(update_id)
+        if known and before_id <= update_id and not self._below:  # a copy
+            return False
+        below = self._below.get(connection) if before_id >= 0 else None
+        if before_id > update_id:
+            self._fell(connection)
+            below = _Below(1, before_id == self.update_id or (below is not None and below.brought_last))
+        elif below is not None:
+            below = _Below(below.rises + (update_id > before_id), below.brought_last)
+        elif known:
+            return False
+        else:
+            below = _Below(1, False)
+        if not known:
+            self._find(update_id)
+        self._below[connection] = below
         if update_id < self._floor:
             self._backward += 1
             if self._backward >= RESTART_AFTER:
                 return True
-        if self.before_id < 0:
-            return False
-        brought_it = before_id == self.update_id
-        if update_id <= self.before_id:
-            if brought_it:  # a copy of what passed before the last one
-                self._below = {**(self._below or {}), connection: _Below(update_id, 0, True)}
-            return False
-        below = self._below = self._below or {}
-        last_id, rises, brought_it = below.get(connection) or (-1, 0, brought_it)
-        rises = rises + 1 if update_id > last_id else 1
-        below[connection] = _Below(update_id, rises, brought_it)
-        if brought_it and rises >= CONTRADICTED_AFTER:
+        if update_id <= self.before_id or self.before_id < 0:
+            return below.brought_last and below.rises >= RESTART_AFTER and not self._out_of_turn
+        if below.brought_last and below.rises >= CONTRADICTED_AFTER:
             return True
-        if rises < RESTART_AFTER:
+        if below.rises < RESTART_AFTER:
             return False
-        agreed = sum(each.rises >= CONTRADICTED_AFTER for each in below.values()) > 1
+        agreed = sum(each.rises >= CONTRADICTED_AFTER for each in self._below.values()) > 1
         # One that joined may be ahead of others that lag, and end before they have come so far.
         return (agreed and self.handover_id != self.update_id) or self._out_of_reach(update_id)
 
-    def _contradicted(self) -> bool:
-        """Whether the connection that had brought the last one went on with ids below it that have not passed."""
-        return any(each.brought_it and each.rises for each in (self._below or {}).values())
+    def _knows(self, update_id: int) -> bool:
+        """Whether a smaller id passed, or may have: what is older than all that are remembered may have."""
+        ids = self._ids
+        place = bisect_left(ids, update_id)
+        return not place or ids[place] == update_id or update_id == self._wrong_id
+
+    def _fell(self, connection: Hashable) -> None:
+        """The ids of a connection fell: this one, or the one before it, is wrong, or the exchange has restarted."""
+        if self._replaced_ns and connection not in self._current:  # so it has come to this count
+            self._current.add(connection)
+        else:
+            self.miss(IDS_RESTARTED)
+
+    def _find(self, update_id: int) -> None:
+        """An id below the last one has never passed: what lies around it is a gap."""
+        if self._handover_before < update_id < self.handover_id:
+            self.found = self._handover_gap()
+            return
+        self.miss(IDS_RESTARTED)
+        ids, times = self._ids, self._times
+        place = bisect_left(ids, update_id)
+        since_ns = times[place - 1]
+        if place < len(ids) - 1 and since_ns != self._hole_ns:
+            self._hole_ns = since_ns
+            self.found = Gap(self.symbol, since_ns, times[place], IDS_RESTARTED)
 
     def _out_of_reach(self, update_id: int) -> bool:
         """Whether an id is further behind the last one than a connection can lag, at the pace of the ids before."""
@@ -232,42 +284,74 @@ class GapDetector:
     def restart(self, update_id: int, receive_ns: int) -> None:
         """The count goes on from `update_id`, which is about to pass: what came below the last one is missing."""
         if 0 <= self.before_id < update_id:  # so the last one was wrong
+            self._wrong_id = self.update_id
             self.ceiling = min(self.ceiling, self.update_id)
+            del self._ids[-1:], self._times[-1:]
+        else:
+            self._replaced_id, self._replaced_ns, self.ceiling = self.update_id, receive_ns + FLOOR_NS, update_id
+            self._current = set(self._below)
+            self._ids, self._times = [], []
         self.handover_id = -1
-        if receive_ns > self.receive_ns + RESOLUTION_NS:
-            self.miss(IDS_RESTARTED)
+        self.miss(IDS_RESTARTED)
+
+    def outdated(self, update_id: int, connection: Hashable, before_id: int, now: int) -> bool:
+        """Whether an id from the ceiling on belongs to the count before this one, to which its connection still is."""
+        if not self._replaced_ns:
+            return False
+        if now > self._replaced_ns:
+            self._replaced_ns, self._current = 0, set()
+            self.ceiling = self._lowest_ceiling()
+            return False
+        if before_id < 0:
+            self._current.add(connection)
+        return update_id <= self._replaced_id and connection not in self._current
 
     def held(self, update_id: int) -> bool:
-        """Whether an id from the ceiling on is to be held back: it is, unless it confirms the one held back before."""
+        """Whether an id from the ceiling on is to be held back.
+
+        It is where it was found wrong before, and from `HIGHEST_ID` on unless it confirms the one held back before.
+        """
+        if update_id == self._wrong_id:
+            return True
+        if update_id < self._highest_id:
+            if self._wrong_id < update_id and not self._replaced_ns:  # the count has come so far by itself
+                self.ceiling = self._highest_id
+            return False
         confirmed = self._held_after == self.count and 0 <= self._held_id < update_id < self._held_id + HIGHEST_ID
         self._held_id, self._held_after = update_id, self.count
         if confirmed:
-            self.ceiling = 2**63
+            self._highest_id = self.ceiling = 2**63
         return not confirmed
+
+    def _lowest_ceiling(self) -> int:
+        return self._wrong_id if self._wrong_id > self.update_id else self._highest_id
 
     def accept(self, receive_ns: int, update_id: int) -> Gap | None:
         """Takes in a snapshot that passes; returns the gap that it ends, if there is one."""
         if receive_ns < self.receive_ns + RESOLUTION_NS:
             receive_ns = self.receive_ns + RESOLUTION_NS
-        if self._below and self._contradicted() and receive_ns > self.receive_ns + RESOLUTION_NS:
-            self.miss(IDS_RESTARTED)
         gap = self._end(receive_ns, update_id) if receive_ns - self.receive_ns > self.limit_ns else None
         if receive_ns > self._floor_ns or update_id < self.update_id:
             self._raise_floor(receive_ns, update_id)
         self.before_id = self.update_id
-        self.update_id, self.receive_ns, self._backward = update_id, receive_ns, 0
-        self._below = None
+        self.update_id, self.receive_ns = update_id, receive_ns
+        self._ids.append(update_id)
+        self._times.append(receive_ns)
+        if self._below:
+            self._below, self._backward = {}, 0
+        self._out_of_turn = False
         self.count += 1
         return gap
 
-    def join(self, before_ns: int) -> None:
-        """What passed last was the first of a connection; the one before had come at `before_ns`."""
-        self.handover_id, self._handover_before = self.update_id, self.before_id
-        self._handover_since_ns, self._handover_until_ns = before_ns, self.receive_ns
+    def out_of_turn(self, before_id: int, before_ns: int, gap: Gap | None) -> None:
+        """What passed last came from a connection that had not brought the one before, which came at `before_ns`.
 
-    def late(self, update_id: int) -> Gap | None:
-        """The joint, where it is a gap because this one came too late."""
-        return self._handover_gap() if self._handover_before < update_id < self.handover_id else None
+        `before_id`: what that connection had brought instead, -1 where it has joined. `gap`: what ended with it.
+        """
+        self._out_of_turn = True
+        if before_id < 0 and gap is None and self.count > 1:
+            self.handover_id, self._handover_before = self.update_id, self.before_id
+            self._handover_since_ns, self._handover_until_ns = before_ns, self.receive_ns
 
     def left(self, watermark: int) -> Gap | None:
         """The joint, where it is a gap because a connection ended that had come only so far."""
@@ -326,7 +410,7 @@ class GapDetector:
         """The gap that lasts while recording ends at `now`; what came after that is no longer part of it."""
         if not self.receive_ns or now <= self.receive_ns:
             return None
-        if self._backward or self._contradicted():  # nobody will know any more which ones were wrong
+        if self._backward:  # nobody will know any more which ones were wrong
             self.miss(IDS_RESTARTED)
         if self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns:
             return None
@@ -334,6 +418,8 @@ class GapDetector:
 
     def measure(self) -> None:
         """Learns the rhythm from what passed since the last time; called about once a second."""
+        if len(self._ids) > REMEMBERED:
+            del self._ids[:-REMEMBERED], self._times[:-REMEMBERED]
         arrived, span = self.count - self._counted, self.receive_ns - self._measured_ns
         if arrived <= 0 or span <= 0:
             return
