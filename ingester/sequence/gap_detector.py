@@ -94,6 +94,8 @@ class Gap(NamedTuple):
 class _Below(NamedTuple):
     """What one connection brings below the last id that passed."""
 
+    first_id: int
+    """The smallest."""
     rises: int
     """How many ids in a row were greater than the one before."""
     brought_last: bool
@@ -104,7 +106,6 @@ class GapDetector:
     """The continuity of one symbol. `receive_ns` is the time of the last snapshot that passed, or of the begin."""
 
     __slots__ = (
-        "_backward",
         "_below",
         "_counted",
         "_current",
@@ -130,6 +131,7 @@ class GapDetector:
         "_out_of_turn",
         "_reason",
         "_replaced_id",
+        "_replaced_ids",
         "_replaced_ns",
         "_suspect",
         "_times",
@@ -166,7 +168,6 @@ class GapDetector:
         """The first update id that a connection brought which joined the others."""
         self._handover_before = -1  # the last id before it
         self._handover_since_ns = self._handover_until_ns = 0  # receive times of both
-        self._backward = 0  # ids in a row that are smaller than all of late
         self._below: dict[Hashable, _Below] = {}  # connections that do not go on above the last id, since it passed
         self._ids: list[int] = []  # that passed last, rising
         self._times: list[int] = []  # their receive times
@@ -175,6 +176,7 @@ class GapDetector:
         self._wrong_id = -1  # one that passed, and was wrong
         self._highest_id = HIGHEST_ID  # from here on an id has to be confirmed
         self._replaced_id = -1  # last id of the count before this one
+        self._replaced_ids: frozenset[int] = frozenset()  # that passed last in it
         self._replaced_ns = 0  # until when a connection may still bring that count
         self._current: set[Hashable] = set()  # connections that have come to this count
         self._held_id = -1  # the last one that was held back
@@ -218,41 +220,41 @@ class GapDetector:
 
         `before_id`: what its connection had brought before it, -1 for nothing.
         """
-        known = update_id == self.before_id or self._knows(update_id)
-        if known and before_id <= update_id and not self._below:  # a copy
+        known = update_id == self.before_id or self._knows(update_id, connection)
+        if known and before_id <= update_id and not self._below and update_id >= self._floor:  # a copy
             return False
         below = self._below.get(connection) if before_id >= 0 else None
         if before_id > update_id:
             self._fell(connection)
-            below = _Below(1, before_id == self.update_id or (below is not None and below.brought_last))
+            below = _Below(update_id, 1, before_id == self.update_id or (below is not None and below.brought_last))
         elif below is not None:
-            below = _Below(below.rises + (update_id > before_id), below.brought_last)
-        elif known:
+            below = _Below(below.first_id, below.rises + (update_id > before_id), below.brought_last)
+        elif known and update_id >= self._floor:
             return False
         else:
-            below = _Below(1, False)
+            below = _Below(update_id, 1, False)
         if not known:
             self._find(update_id)
         self._below[connection] = below
-        if update_id < self._floor:
-            self._backward += 1
-            if self._backward >= RESTART_AFTER:
-                return True
-        if update_id <= self.before_id or self.before_id < 0:
-            return below.brought_last and below.rises >= RESTART_AFTER and not self._out_of_turn
-        if below.brought_last and below.rises >= CONTRADICTED_AFTER:
+        if below.rises >= CONTRADICTED_AFTER and below.brought_last and update_id > self.before_id >= 0:
             return True
         if below.rises < RESTART_AFTER:
             return False
+        if update_id < self._floor or self.before_id < 0:
+            return True
+        if update_id <= self.before_id:
+            return below.brought_last and not self._out_of_turn
         agreed = sum(each.rises >= CONTRADICTED_AFTER for each in self._below.values()) > 1
         # One that joined may be ahead of others that lag, and end before they have come so far.
         return (agreed and self.handover_id != self.update_id) or self._out_of_reach(update_id)
 
-    def _knows(self, update_id: int) -> bool:
+    def _knows(self, update_id: int, connection: Hashable) -> bool:
         """Whether a smaller id passed, or may have: what is older than all that are remembered may have."""
         ids = self._ids
         place = bisect_left(ids, update_id)
-        return not place or ids[place] == update_id or update_id == self._wrong_id
+        if not place or ids[place] == update_id or update_id == self._wrong_id:
+            return True
+        return update_id in self._replaced_ids and connection not in self._current
 
     def _fell(self, connection: Hashable) -> None:
         """The ids of a connection fell: this one, or the one before it, is wrong, or the exchange has restarted."""
@@ -286,25 +288,37 @@ class GapDetector:
         if 0 <= self.before_id < update_id:  # so the last one was wrong
             self._wrong_id = self.update_id
             self.ceiling = min(self.ceiling, self.update_id)
+            self.update_id = self.before_id
+            self._floor, self._next_floor = min(self._floor, self.update_id), min(self._next_floor, self.update_id)
             del self._ids[-1:], self._times[-1:]
         else:
             self._replaced_id, self._replaced_ns, self.ceiling = self.update_id, receive_ns + FLOOR_NS, update_id
-            self._current = set(self._below)
-            self._ids, self._times = [], []
+            self._current = {each for each, below in self._below.items() if below.brought_last}
+            self._replaced_ids, self._ids, self._times = frozenset(self._ids), [], []
+            self.update_id = -1
+            self._raise_floor(receive_ns, min(each.first_id for each in self._below.values()))
+            self._floor, self._floor_since_ns = self._next_floor, receive_ns
         self.handover_id = -1
         self.miss(IDS_RESTARTED)
 
     def outdated(self, update_id: int, connection: Hashable, before_id: int, now: int) -> bool:
-        """Whether an id from the ceiling on belongs to the count before this one, to which its connection still is."""
-        if not self._replaced_ns:
+        """Whether an id from the ceiling on belongs to the count before this one, which its connection still brings."""
+        if not self._replaced_ns or connection in self._current:
             return False
         if now > self._replaced_ns:
-            self._replaced_ns, self._current = 0, set()
-            self.ceiling = self._lowest_ceiling()
+            self._replaced_ns, self._replaced_ids, self._current = 0, frozenset(), set()
+            self.ceiling = self._wrong_id if self._wrong_id > self.update_id else self._highest_id
             return False
+        if before_id == self.update_id:
+            self._current.add(connection)
+            return False
+        if update_id in self._replaced_ids:
+            if before_id < self.update_id:  # of this count as well, perhaps
+                self.miss(IDS_RESTARTED)
+            return True
         if before_id < 0:
             self._current.add(connection)
-        return update_id <= self._replaced_id and connection not in self._current
+        return self.update_id < before_id and update_id <= self._replaced_id
 
     def held(self, update_id: int) -> bool:
         """Whether an id from the ceiling on is to be held back.
@@ -323,22 +337,19 @@ class GapDetector:
             self._highest_id = self.ceiling = 2**63
         return not confirmed
 
-    def _lowest_ceiling(self) -> int:
-        return self._wrong_id if self._wrong_id > self.update_id else self._highest_id
-
     def accept(self, receive_ns: int, update_id: int) -> Gap | None:
         """Takes in a snapshot that passes; returns the gap that it ends, if there is one."""
         if receive_ns < self.receive_ns + RESOLUTION_NS:
             receive_ns = self.receive_ns + RESOLUTION_NS
         gap = self._end(receive_ns, update_id) if receive_ns - self.receive_ns > self.limit_ns else None
-        if receive_ns > self._floor_ns or update_id < self.update_id:
+        if receive_ns > self._floor_ns:
             self._raise_floor(receive_ns, update_id)
         self.before_id = self.update_id
         self.update_id, self.receive_ns = update_id, receive_ns
         self._ids.append(update_id)
         self._times.append(receive_ns)
         if self._below:
-            self._below, self._backward = {}, 0
+            self._below = {}
         self._out_of_turn = False
         self.count += 1
         return gap
@@ -410,7 +421,7 @@ class GapDetector:
         """The gap that lasts while recording ends at `now`; what came after that is no longer part of it."""
         if not self.receive_ns or now <= self.receive_ns:
             return None
-        if self._backward:  # nobody will know any more which ones were wrong
+        if self._below:  # nobody will know any more which ones were wrong
             self.miss(IDS_RESTARTED)
         if self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns:
             return None
@@ -441,11 +452,11 @@ class GapDetector:
         return min(LONGEST_LIMIT_NS, max(SHORTEST_LIMIT_NS, int(LIMIT_INTERVALS * self._mean_ns)))
 
     def _raise_floor(self, receive_ns: int, update_id: int) -> None:
-        again = update_id < self.update_id or self._next_floor < 0
         if not self.count:  # the rhythm begins with the first one, not with the subscription
             self._counted, self._measured_ns = 1, receive_ns
-        self._floor = update_id if again else self._next_floor
-        self._floor_since_ns = receive_ns if again else self._next_since_ns
+        first = self._next_floor < 0
+        self._floor = update_id if first else self._next_floor
+        self._floor_since_ns = receive_ns if first else self._next_since_ns
         self._next_floor, self._next_since_ns, self._floor_ns = update_id, receive_ns, receive_ns + FLOOR_NS
 
     def _why(self) -> str:
