@@ -122,11 +122,13 @@ class World:
                 self.losses += 1
             spans.append((up_ns, self.end_ns))
             self.log.append(f"{connection} lag {lag_ns / 1e9:.3f} jitter {jitter_ns / 1e9:.3f}")
+            read_ns = draw.choice([1000, 1000, SECOND // 2])
             last_ns = 0
             for sent, only in books:
                 if only is not None and only != connection:
                     continue
-                last_ns = max(last_ns + 1000, sent.at_ns + lag_ns + int(draw.random() * jitter_ns))
+                last_ns = max(last_ns, sent.at_ns + lag_ns + int(draw.random() * jitter_ns))
+                last_ns += -last_ns % read_ns
                 if any(since_ns < sent.at_ns and last_ns < until_ns for since_ns, until_ns in spans):
                     happens.append((last_ns, connection, sent))
         return sorted(happens, key=lambda each: each[0])
@@ -152,7 +154,7 @@ class World:
                     self.twice.append(number)
                 self.stored[number] = book.receive_ns
                 self.stored_ids[number] = book.update_id
-        bench.now_ns = self.end_ns + 10 * SECOND
+        bench.now_ns += SECOND // 2
         bench.monitor.close(bench.now_ns)
         self.gaps = bench.gaps()
 

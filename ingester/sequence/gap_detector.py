@@ -220,12 +220,16 @@ class GapDetector:
 
         `before_id`: what its connection had brought before it, -1 for nothing.
         """
-        known = update_id == self.before_id or self._knows(update_id, connection)
-        if known and before_id <= update_id and not self._below and update_id >= self._floor:  # a copy
+        ids = self._ids
+        place = bisect_left(ids, update_id)
+        known = not place or ids[place] == update_id  # what is older than all that are remembered has passed
+        if known and before_id <= update_id and update_id >= self._floor and not self._below:  # a copy
             return False
+        known = known or update_id == self._wrong_id
+        known = known or (update_id in self._replaced_ids and connection not in self._current)
         below = self._below.get(connection) if before_id >= 0 else None
         if before_id > update_id:
-            self._fell(connection)
+            self._fell(connection, before_id)
             below = _Below(update_id, 1, before_id == self.update_id or (below is not None and below.brought_last))
         elif below is not None:
             below = _Below(below.first_id, below.rises + (update_id > before_id), below.brought_last)
@@ -234,7 +238,7 @@ class GapDetector:
         else:
             below = _Below(update_id, 1, False)
         if not known:
-            self._find(update_id)
+            self._find(update_id, place)
         self._below[connection] = below
         if below.rises >= CONTRADICTED_AFTER and below.brought_last and update_id > self.before_id >= 0:
             return True
@@ -248,33 +252,23 @@ class GapDetector:
         # One that joined may be ahead of others that lag, and end before they have come so far.
         return (agreed and self.handover_id != self.update_id) or self._out_of_reach(update_id)
 
-    def _knows(self, update_id: int, connection: Hashable) -> bool:
-        """Whether a smaller id passed, or may have: what is older than all that are remembered may have."""
-        ids = self._ids
-        place = bisect_left(ids, update_id)
-        if not place or ids[place] == update_id or update_id == self._wrong_id:
-            return True
-        return update_id in self._replaced_ids and connection not in self._current
-
-    def _fell(self, connection: Hashable) -> None:
+    def _fell(self, connection: Hashable, before_id: int) -> None:
         """The ids of a connection fell: this one, or the one before it, is wrong, or the exchange has restarted."""
-        if self._replaced_ns and connection not in self._current:  # so it has come to this count
+        if self._replaced_ns and before_id == self._replaced_id:  # it has come to this count
             self._current.add(connection)
         else:
             self.miss(IDS_RESTARTED)
 
-    def _find(self, update_id: int) -> None:
+    def _find(self, update_id: int, place: int) -> None:
         """An id below the last one has never passed: what lies around it is a gap."""
         if self._handover_before < update_id < self.handover_id:
             self.found = self._handover_gap()
             return
         self.miss(IDS_RESTARTED)
-        ids, times = self._ids, self._times
-        place = bisect_left(ids, update_id)
-        since_ns = times[place - 1]
-        if place < len(ids) - 1 and since_ns != self._hole_ns:
+        since_ns, until_ns = self._times[place - 1], self._times[place]
+        if place < len(self._ids) - 1 and since_ns != self._hole_ns:
             self._hole_ns = since_ns
-            self.found = Gap(self.symbol, since_ns, times[place], IDS_RESTARTED)
+            self.found = Gap(self.symbol, since_ns, until_ns, IDS_RESTARTED)
 
     def _out_of_reach(self, update_id: int) -> bool:
         """Whether an id is further behind the last one than a connection can lag, at the pace of the ids before."""
