@@ -127,6 +127,7 @@ class GapDetector:
         "_missing_id",
         "_next_floor",
         "_next_since_ns",
+        "_oldest_replaced",
         "_open",
         "_out_of_turn",
         "_reason",
@@ -177,6 +178,7 @@ class GapDetector:
         self._highest_id = HIGHEST_ID  # from here on an id has to be confirmed
         self._replaced_id = -1  # last id of the count before this one
         self._replaced_ids: frozenset[int] = frozenset()  # that passed last in it
+        self._oldest_replaced = -1  # the first of them
         self._replaced_ns = 0  # until when a connection may still bring that count
         self._current: set[Hashable] = set()  # connections that have come to this count
         self._held_id = -1  # the last one that was held back
@@ -264,11 +266,12 @@ class GapDetector:
         if self._handover_before < update_id < self.handover_id:
             self.found = self._handover_gap()
             return
-        self.miss(IDS_RESTARTED)
         since_ns, until_ns = self._times[place - 1], self._times[place]
-        if place < len(self._ids) - 1 and since_ns != self._hole_ns:
+        if place == len(self._ids) - 1:
+            self.miss(IDS_RESTARTED)
+        elif since_ns != self._hole_ns:
             self._hole_ns = since_ns
-            self.found = Gap(self.symbol, since_ns, until_ns, IDS_RESTARTED)
+            self.found = Gap(self.symbol, since_ns, until_ns, CONNECTION_LOST)
 
     def _out_of_reach(self, update_id: int) -> bool:
         """Whether an id is further behind the last one than a connection can lag, at the pace of the ids before."""
@@ -289,6 +292,7 @@ class GapDetector:
             self._replaced_id, self._replaced_ns, self.ceiling = self.update_id, receive_ns + FLOOR_NS, update_id
             self._current = {each for each, below in self._below.items() if below.brought_last}
             self._replaced_ids, self._ids, self._times = frozenset(self._ids), [], []
+            self._oldest_replaced = min(self._replaced_ids)
             self.update_id = -1
             self._raise_floor(receive_ns, min(each.first_id for each in self._below.values()))
             self._floor, self._floor_since_ns = self._next_floor, receive_ns
@@ -306,13 +310,13 @@ class GapDetector:
         if before_id == self.update_id:
             self._current.add(connection)
             return False
-        if update_id in self._replaced_ids:
-            if before_id < self.update_id:  # of this count as well, perhaps
-                self.miss(IDS_RESTARTED)
+        if update_id in self._replaced_ids and before_id in self._replaced_ids:
             return True
-        if before_id < 0:
-            self._current.add(connection)
-        return self.update_id < before_id and update_id <= self._replaced_id
+        behind = self._oldest_replaced <= before_id and self.update_id < before_id and update_id <= self._replaced_id
+        if behind or update_id in self._replaced_ids:  # not certain
+            self.miss(IDS_RESTARTED)
+            return True
+        return False
 
     def held(self, update_id: int) -> bool:
         """Whether an id from the ceiling on is to be held back.
