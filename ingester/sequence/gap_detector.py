@@ -227,8 +227,6 @@ class GapDetector:
         known = not place or ids[place] == update_id  # what is older than all that are remembered has passed
         if known and before_id <= update_id and update_id >= self._floor and not self._below:  # a copy
             return False
-        known = known or update_id == self._wrong_id
-        known = known or (update_id in self._replaced_ids and connection not in self._current)
         below = self._below.get(connection) if before_id >= 0 else None
         if before_id > update_id:
             self._fell(connection, before_id)
@@ -239,8 +237,10 @@ class GapDetector:
             return False
         else:
             below = _Below(update_id, 1, False)
-        if not known:
+        if not known and update_id != self._wrong_id:
             self._find(update_id, place)
+        elif update_id < self._floor and self.before_id >= 0 and self._out_of_reach(update_id):
+            self.miss(IDS_RESTARTED)
         self._below[connection] = below
         if below.rises >= CONTRADICTED_AFTER and below.brought_last and update_id > self.before_id >= 0:
             return True
@@ -310,13 +310,13 @@ class GapDetector:
         if before_id == self.update_id:
             self._current.add(connection)
             return False
-        if update_id in self._replaced_ids and before_id in self._replaced_ids:
-            return True
-        behind = self._oldest_replaced <= before_id and self.update_id < before_id and update_id <= self._replaced_id
-        if behind or update_id in self._replaced_ids:  # not certain
+        old = self._oldest_replaced
+        behind = max(old, self.update_id + 1) <= before_id and update_id <= self._replaced_id
+        if not behind and update_id not in self._replaced_ids:
+            return False
+        if self.update_id >= old or before_id < old:  # perhaps it is of this count as well
             self.miss(IDS_RESTARTED)
-            return True
-        return False
+        return True
 
     def held(self, update_id: int) -> bool:
         """Whether an id from the ceiling on is to be held back.
