@@ -170,7 +170,7 @@ class World:
             after = min((ns for n, ns in self.stored.items() if number < n < WRONG), default=2**63)
             at_ns = self.arrived[number]
             if not any(
-                since <= at_ns <= until or max(since, before) < min(until, after) for _, since, until, _ in self.gaps
+                since - SECOND // 1000 <= at_ns <= until or max(since, before) < min(until, after) for _, since, until, _ in self.gaps
             ):
                 found.append(number)
         return found

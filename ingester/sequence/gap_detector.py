@@ -307,7 +307,7 @@ class GapDetector:
             self._replaced_ns, self._replaced_ids, self._current = 0, frozenset(), set()
             self.ceiling = self._wrong_id if self._wrong_id > self.update_id else self._highest_id
             return False
-        if before_id == self.update_id:
+        if before_id == self.update_id and before_id not in self._replaced_ids:
             self._current.add(connection)
             return False
         old = self._oldest_replaced
