@@ -23,7 +23,6 @@ from ingester.connection.websocket import Arrival, Frames, Lost, Opened, WebSock
 from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import binance_spot
 from ingester.metrics import FeedMetrics
-from ingester.sequence.gap_detector import GapDetector
 from ingester.sequence.monitor import SequenceMonitor
 
 log = logging.getLogger(__name__)

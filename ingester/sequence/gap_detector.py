@@ -1,38 +1,49 @@
-"""What the feed remembers of one symbol: which snapshots pass, in which rhythm they come, and when one was missing.
+"""What the feed knows of one symbol: which snapshots are stored, how often they come, and when one was missing.
 
-Which snapshots pass, by update id:
+Which snapshots pass (are stored), by update id:
 
-* greater than the last one: passes. An exception is an id from `HIGHEST_ID` on, which no exchange reaches: it is held
-  back, and passes only if a greater one follows before a smaller one passes.
-* equal: a copy (from another connection, or the exchange repeating itself). It is counted, not passed on.
-* smaller: late, from a connection that lags. It is counted, not passed on, except where the ids show that the count
-  goes on from there. Then there is a gap (update ids restarted), and that one passes. This is so
-  - after `RESTART_AFTER` in a row that are smaller than anything of the last `FLOOR_NS`: the exchange has restarted its
-    count;
-  - where ids lie between the last two that passed and rise on each connection: the last one to pass was wrong. It takes
-    `CONTRADICTED_AFTER` on the connection that had brought that one, for a connection is never out of order; or
-    `RESTART_AFTER` on another one, where a second connection agrees, or where they are further behind than a connection
-    can lag.
-  A greater id that passes meanwhile confirms the last one; where the connection that had brought that one has gone on
-  below it, what did not pass is a gap. An id that was found wrong is held back when it comes again,
-  like those from `HIGHEST_ID` on.
+* Greater than the last one: passes.
+* Equal: a copy, from another connection or because the exchange repeats itself. It is counted and does not pass.
+* Smaller: late, from a connection that lags. It is counted and does not pass, except where the count goes on from it:
+  - `CONTRADICTED_AFTER` rising ids in a row from the connection that had brought the last one, between the last two
+    that passed: the last one was wrong. A connection is never out of order.
+  - `RESTART_AFTER` rising ids in a row from one connection: between the last two that passed, where a second
+    connection agrees or no connection can lag so far; or smaller than all of the last `FLOOR_NS`; or from the
+    connection that had brought the last one. The last one was wrong, or the exchange has restarted its count.
+
+Two kinds of ids are held back although they are greater (quarantined, and a gap): one that was found wrong, when it
+comes again; and one from `HIGHEST_ID` on, which no exchange reaches, unless a greater one follows before a smaller one
+passes. After a restart, connections that lag still bring the count before it: that does not pass again.
 
 Receive times of what passes rise strictly, by at least the table's resolution of a microsecond.
+
+What is guaranteed: a snapshot that a connection brought is stored once, or a gap is on record where it is missing.
+A wrong id cannot be recognised when it comes, so one that is a little too large is stored, and what follows below it is
+lost until it is refuted. Three signs show that something was lost or is wrong, and each of them is recorded as a gap,
+whatever the cause turns out to be:
+
+* The ids of a connection fall. The gap lasts from the last one that passed to the next.
+* An id between the last two that passed has never passed itself. The gap is the same.
+* An older one has never passed. The gap is the time between its two neighbours.
+
+So an odd id may cost a gap in which nothing is missing, but no snapshot is lost without one. The limits of this: an id
+that is older than the last `REMEMBERED` counts as a copy. A wrong id that equals the right id of another snapshot is
+taken for that one. Where the exchange restarts its count within the last `REMEMBERED` ids, and a connection joins while
+another still lags before the restart, the new count looks like copies of the old one, until ids fall on a connection.
 
 What is a gap: the time between two snapshots that passed, where
 
 * it is longer than `limit_ns`, which follows the symbol's own rhythm (reason: exchange silent), or
-* meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood, or
-  not connected where none has stood since the start), or
+* no connection delivered the symbol for a moment, however short (connection lost; exchange silent where it was open;
+  not connected where none has been open since the start), or
 * a frame in between was quarantined and no sound copy of it came, or
 * the recorder did not run (restart), or its process was paused (process paused), or
 * the wall clock was set far ahead, and receive times with it (clock set), or
-* update ids went on below the last one (update ids restarted).
+* one of the signs above was seen (update ids restarted; connection lost between two older neighbours).
 
-Connections lag behind each other. Where one joins that is ahead of those that deliver already, its first snapshot
-passes, and what they have not brought by then comes too late. So the time between the last snapshot before and that
-first one, the joint, turns out to be a gap if something late comes that lies in between, or a connection ends before it
-has come so far.
+Connections lag behind each other. Where one joins that is ahead of the others, its first snapshot passes, and what the
+others have not brought by then comes too late. The time between that first one and the one before it is a gap
+(connection lost) if something late comes that lies in between, or if a connection ends before it has come so far.
 """
 
 from bisect import bisect_left
@@ -58,7 +69,7 @@ CONTRADICTED_AFTER = 3
 FLOOR_NS = 300 * SECOND
 """So far (to twice so far) a connection may lag behind another without being taken for a new count."""
 REMEMBERED = 100
-"""So many ids of each symbol are remembered: 10 s at Binance's quickest rhythm. Connections rarely lag by more."""
+"""At least so many ids of each symbol are remembered: 10 s at Binance's shortest interval."""
 RESOLUTION_NS = 1_000
 UNKNOWN_LIMIT_NS = 5 * SECOND
 """Before a symbol's rhythm is known."""
@@ -97,7 +108,7 @@ class _Below(NamedTuple):
     first_id: int
     """The smallest."""
     rises: int
-    """How many ids in a row were greater than the one before."""
+    """How many ids in a row were greater than the one before it."""
     brought_last: bool
     """Whether it had brought the last id that passed just before it fell below it."""
 
@@ -156,7 +167,7 @@ class GapDetector:
         self.before_id = -1
         """Of the one that passed before the last."""
         self.ceiling = HIGHEST_ID
-        """An id from this one on is looked at before it passes: see `outdated` and `held`."""
+        """An id from this one on is checked before it passes: see `outdated` and `held`."""
         self.count = 0
         """Snapshots that passed."""
         self.limit_ns = UNKNOWN_LIMIT_NS
@@ -164,12 +175,12 @@ class GapDetector:
         self.status = TRADING
         """What the exchange said last, where it was asked."""
         self.found: Gap | None = None
-        """A gap that an id below the last one has shown; whoever puts it on record sets it back."""
+        """A gap in the past that an id below the last one has shown. `SequenceMonitor.record_found` clears it."""
         self.handover_id = -1
         """The first update id that a connection brought which joined the others."""
         self._handover_before = -1  # the last id before it
         self._handover_since_ns = self._handover_until_ns = 0  # receive times of both
-        self._below: dict[Hashable, _Below] = {}  # connections that do not go on above the last id, since it passed
+        self._below: dict[Hashable, _Below] = {}  # connections that do not follow the last id, since it passed
         self._ids: list[int] = []  # that passed last, rising
         self._times: list[int] = []  # their receive times
         self._hole_ns = -1  # where the gap begins that was found last
@@ -218,31 +229,38 @@ class GapDetector:
         return before if before and before.since_ns < started_ns else None
 
     def restarted(self, update_id: int, connection: Hashable, before_id: int) -> bool:
-        """Whether the count goes on from an id that is smaller than the last one. If not, it may have shown a gap.
+        """Whether the count goes on from an id that is smaller than the last one. It may show a gap: see `found`.
 
         `before_id`: what its connection had brought before it, -1 for nothing.
         """
+        if before_id < update_id == self.before_id and not self._below:  # a copy, the most frequent one
+            return False
         ids = self._ids
         place = bisect_left(ids, update_id)
-        known = not place or ids[place] == update_id  # what is older than all that are remembered has passed
-        if known and before_id <= update_id and update_id >= self._floor and not self._below:  # a copy
+        if place and ids[place] == update_id and before_id < update_id and not self._below:
             return False
         below = self._below.get(connection) if before_id >= 0 else None
+        if self._handover_before < update_id < self.handover_id:
+            self.found = self._handover_gap()
+        elif place and ids[place] != update_id != self._wrong_id:
+            self._never_passed(place)
+        elif below is None and before_id <= update_id and update_id >= self._floor:  # a copy
+            return False
         if before_id > update_id:
             self._fell(connection, before_id)
             below = _Below(update_id, 1, before_id == self.update_id or (below is not None and below.brought_last))
         elif below is not None:
             below = _Below(below.first_id, below.rises + (update_id > before_id), below.brought_last)
-        elif known and update_id >= self._floor:
-            return False
         else:
             below = _Below(update_id, 1, False)
-        if not known and update_id != self._wrong_id:
-            self._find(update_id, place)
-        elif update_id < self._floor and self.before_id >= 0 and self._out_of_reach(update_id):
-            self.miss(IDS_RESTARTED)
         self._below[connection] = below
-        if below.rises >= CONTRADICTED_AFTER and below.brought_last and update_id > self.before_id >= 0:
+        if update_id < self._floor and self.before_id >= 0 and self._out_of_reach(update_id):
+            self.miss(IDS_RESTARTED)
+        return self._goes_on(update_id, below)
+
+    def _goes_on(self, update_id: int, below: _Below) -> bool:
+        """Whether what a connection brings below the last id shows that the count goes on there."""
+        if below.brought_last and below.rises >= CONTRADICTED_AFTER and update_id > self.before_id >= 0:
             return True
         if below.rises < RESTART_AFTER:
             return False
@@ -261,11 +279,8 @@ class GapDetector:
         else:
             self.miss(IDS_RESTARTED)
 
-    def _find(self, update_id: int, place: int) -> None:
-        """An id below the last one has never passed: what lies around it is a gap."""
-        if self._handover_before < update_id < self.handover_id:
-            self.found = self._handover_gap()
-            return
+    def _never_passed(self, place: int) -> None:
+        """An id below the last one is new: there is a gap before the id at `place`, or since the last one."""
         since_ns, until_ns = self._times[place - 1], self._times[place]
         if place == len(self._ids) - 1:
             self.miss(IDS_RESTARTED)
@@ -292,20 +307,22 @@ class GapDetector:
             self._replaced_id, self._replaced_ns, self.ceiling = self.update_id, receive_ns + FLOOR_NS, update_id
             self._current = {each for each, below in self._below.items() if below.brought_last}
             self._replaced_ids, self._ids, self._times = frozenset(self._ids), [], []
-            self._oldest_replaced = min(self._replaced_ids)
+            self._oldest_replaced = min(self._replaced_ids, default=-1)
             self.update_id = -1
-            self._raise_floor(receive_ns, min(each.first_id for each in self._below.values()))
+            self._raise_floor(receive_ns, min((each.first_id for each in self._below.values()), default=update_id))
             self._floor, self._floor_since_ns = self._next_floor, receive_ns
         self.handover_id = -1
         self.miss(IDS_RESTARTED)
 
     def outdated(self, update_id: int, connection: Hashable, before_id: int, now: int) -> bool:
         """Whether an id from the ceiling on belongs to the count before this one, which its connection still brings."""
-        if not self._replaced_ns or connection in self._current:
+        if not self._replaced_ns:
             return False
         if now > self._replaced_ns:
             self._replaced_ns, self._replaced_ids, self._current = 0, frozenset(), set()
             self.ceiling = self._wrong_id if self._wrong_id > self.update_id else self._highest_id
+            return False
+        if connection in self._current:
             return False
         if before_id == self.update_id and before_id not in self._replaced_ids:
             self._current.add(connection)
