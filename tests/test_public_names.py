@@ -20,9 +20,9 @@ from ingester.cli import cli
 from ingester.cli.declared import commands, settings
 from ingester.datasets import manifest
 from ingester.datasets.coverage import Coverage, PairCoverage, as_mapping
-from ingester.datasets.export import PairFile
+from ingester.datasets.dataset import Request
 from ingester.datasets.gaps import MissingTime
-from ingester.datasets.request import Request
+from ingester.datasets.manifest import PairFile
 from ingester.events import Event
 from ingester.metrics import Histogram
 from ingester.monitoring.exposition import registry
@@ -93,7 +93,7 @@ def keys(value):
 def sample_manifest():
     request = Request(NOW, NOW + 60 * 10**9, ("BTCUSDT",), format="csv", every_ns=250_000_000)
     file = PairFile("BTCUSDT", "BTC_USDT.csv", 240, 10, NOW, NOW + 10**9, 1000, "0" * 64)
-    return manifest.manifest(request, [file], {"BTCUSDT": [GAP]}, ["a"])
+    return manifest.build_manifest(request, [file], {"BTCUSDT": [GAP]}, ["a"])
 
 
 def sample_coverage():

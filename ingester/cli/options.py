@@ -9,11 +9,9 @@ import click
 
 from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
-from ingester.config.settings import default_data_dir
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, is_name, normal, symbols_of, use_listing
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer
+from ingester.config import default_data_dir
+from ingester.exchange import DEFAULT_COINS, DEFAULT_QUOTE, is_name, normal, symbols_of, use_listing
+from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -133,11 +131,4 @@ def open_questdb(data_dir: Path, questdb: Endpoint | None, new: bool = False) ->
 
     A folder without data is an error, unless `new` says that the command may begin there. Raises StoreError.
     """
-    if questdb is not None:
-        db = QuestDB(questdb)
-        db.ping()
-        return db, None
-    server = ManagedServer(data_dir)
-    if not new:
-        server.require_data()
-    return QuestDB(server.ensure()), server
+    return connect(data_dir, questdb, new), None if questdb is not None else ManagedServer(data_dir)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ingester.book import Level, OrderBook
 from ingester.grid import Floats, Nanoseconds
-from ingester.sequence.gap_detector import RESOLUTION_NS
+from ingester.sequence import RESOLUTION_NS
 
 SPARE_ROWS = 64
 """Slots beyond the rows that are kept, so that a reader who copies all of them is not overtaken at once."""
@@ -75,7 +75,7 @@ class Ring:
 
     def put(self, snapshot: OrderBook) -> None:
         """Takes in the next row, with its time as the table has it. For one thread only."""
-        _, receive_ns, _, bids, asks = snapshot
+        _, receive_ns, _, bids, asks, _ = snapshot
         values = flat(bids, asks, self._depth)
         number = self.count
         write = self._write

@@ -15,7 +15,8 @@ from ingester.questdb.schema import EVENTS, ORDERBOOK
 @functools.cache
 def buffer_maker() -> Sender:
     """The process's one Sender, only for its buffers: over HTTP with a pinned protocol version it opens no
-    connection, and `new_buffer` is the documented way to a Buffer. The client warns where several are made in a short time.
+    connection, and `new_buffer` is the documented way to a Buffer. The client warns where several are made in a short
+    time.
     """
     sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
     sender.establish()  # type: ignore[no-untyped-call]
@@ -36,7 +37,7 @@ class RowEncoder:
         """ILP rows of `orderbook`. Levels that a thin book lacks stay NULL; deeper ones than recorded are left out."""
         buffer, depth, collector, names = self._buffer, self._depth, self._collector, self._names
         buffer.clear()  # type: ignore[no-untyped-call]
-        for symbol, receive_ns, update_id, bids, asks in snapshots:
+        for symbol, receive_ns, update_id, bids, asks, _ in snapshots:
             columns: dict[str, Any]
             if len(bids) == len(asks) == depth:
                 columns = dict(zip(names, chain.from_iterable(chain(bids, asks)), strict=True))

@@ -24,7 +24,7 @@ from ingester.questdb import jar, launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.peer import ServerState
-from ingester.spool.disk import replace_durably
+from ingester.spool import replace_durably
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -311,6 +311,21 @@ class ManagedServer:
                 log.info("another process starts or stops this QuestDB, waiting %.0f s at most", LOCK_SECONDS)
                 said = True
             time.sleep(0.05)
+
+
+def connect(data_dir: Path, endpoint: Endpoint | None = None, new: bool = False) -> QuestDB:
+    """The QuestDB at `endpoint`, or the managed one of a data folder, which is started where it does not run.
+
+    A folder without data is an error, unless `new` says that the caller may begin there. Raises StoreError.
+    """
+    if endpoint is None:
+        server = ManagedServer(data_dir)
+        if not new:
+            server.require_data()
+        return QuestDB(server.ensure())
+    db = QuestDB(endpoint)
+    db.ping()
+    return db
 
 
 def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[Endpoint], None]) -> threading.Thread:

@@ -14,7 +14,7 @@ from recorder import Recorder
 from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
-from ingester.datasets.request import Progress, Request
+from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.slices import collect
 from ingester.datasets.spans import DAY
 from ingester.errors import OperationError, StoreError
@@ -82,7 +82,7 @@ def retention_worker(db, parquet_days=None, drop_days=None, **around):
 
 
 def forms(db):
-    return {each.day: each.is_parquet for each in partitions.partitions(db)}
+    return {each.day: each.is_parquet for each in partitions.list_partitions(db)}
 
 
 def content(db):

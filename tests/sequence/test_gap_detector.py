@@ -4,8 +4,7 @@ from itertools import accumulate
 
 import pytest
 from feed_bench import Bench
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from worlds import World
 
 from ingester.clock import SECOND
