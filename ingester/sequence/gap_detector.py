@@ -61,6 +61,7 @@ from ingester.events import (
     RESTART,
     Event,
 )
+from ingester.sequence.previous_count import Belongs, PreviousCount
 
 HIGHEST_ID = 2**53
 """Binance has come to 2^37 in nine years; an exchange that counts a million updates a second needs 285 years."""
@@ -119,7 +120,6 @@ class GapDetector:
     __slots__ = (
         "_below",
         "_counted",
-        "_current",
         "_floor",
         "_floor_ns",
         "_floor_since_ns",
@@ -138,13 +138,10 @@ class GapDetector:
         "_missing_id",
         "_next_floor",
         "_next_since_ns",
-        "_oldest_replaced",
         "_open",
         "_out_of_turn",
+        "_previous",
         "_reason",
-        "_replaced_id",
-        "_replaced_ids",
-        "_replaced_ns",
         "_suspect",
         "_times",
         "_wrong_id",
@@ -187,11 +184,7 @@ class GapDetector:
         self._out_of_turn = False  # whether the last id came from a connection that had not brought the one before
         self._wrong_id = -1  # one that passed, and was wrong
         self._highest_id = HIGHEST_ID  # from here on an id has to be confirmed
-        self._replaced_id = -1  # last id of the count before this one
-        self._replaced_ids: frozenset[int] = frozenset()  # that passed last in it
-        self._oldest_replaced = -1  # the first of them
-        self._replaced_ns = 0  # until when a connection may still bring that count
-        self._current: set[Hashable] = set()  # connections that have come to this count
+        self._previous: PreviousCount | None = None  # the count before a restart, while it may still come
         self._held_id = -1  # the last one that was held back
         self._held_after = 0  # how many had passed before it
         self._floor = -1  # first id of late
@@ -274,9 +267,7 @@ class GapDetector:
 
     def _fell(self, connection: Hashable, before_id: int) -> None:
         """The ids of a connection fell: this one, or the one before it, is wrong, or the exchange has restarted."""
-        if self._replaced_ns and before_id == self._replaced_id:  # it has come to this count
-            self._current.add(connection)
-        else:
+        if self._previous is None or not self._previous.fell(connection, before_id):
             self.miss(IDS_RESTARTED)
 
     def _never_passed(self, place: int) -> None:
@@ -304,10 +295,9 @@ class GapDetector:
             self._floor, self._next_floor = min(self._floor, self.update_id), min(self._next_floor, self.update_id)
             del self._ids[-1:], self._times[-1:]
         else:
-            self._replaced_id, self._replaced_ns, self.ceiling = self.update_id, receive_ns + FLOOR_NS, update_id
-            self._current = {each for each, below in self._below.items() if below.brought_last}
-            self._replaced_ids, self._ids, self._times = frozenset(self._ids), [], []
-            self._oldest_replaced = min(self._replaced_ids, default=-1)
+            past = [connection for connection, below in self._below.items() if below.brought_last]
+            self._previous = PreviousCount(self._ids, self.update_id, receive_ns + FLOOR_NS, past)
+            self._ids, self._times, self.ceiling = [], [], update_id
             self.update_id = -1
             self._raise_floor(receive_ns, min((each.first_id for each in self._below.values()), default=update_id))
             self._floor, self._floor_since_ns = self._next_floor, receive_ns
@@ -315,25 +305,17 @@ class GapDetector:
         self.miss(IDS_RESTARTED)
 
     def outdated(self, update_id: int, connection: Hashable, before_id: int, now: int) -> bool:
-        """Whether an id from the ceiling on belongs to the count before this one, which its connection still brings."""
-        if not self._replaced_ns:
+        """Whether an id from the ceiling on is of the count before this one. Where that is uncertain, there is a gap."""
+        if self._previous is None:
             return False
-        if now > self._replaced_ns:
-            self._replaced_ns, self._replaced_ids, self._current = 0, frozenset(), set()
+        if now > self._previous.until_ns:
+            self._previous = None
             self.ceiling = self._wrong_id if self._wrong_id > self.update_id else self._highest_id
             return False
-        if connection in self._current:
-            return False
-        if before_id == self.update_id and before_id not in self._replaced_ids:
-            self._current.add(connection)
-            return False
-        old = self._oldest_replaced
-        behind = max(old, self.update_id + 1) <= before_id and update_id <= self._replaced_id
-        if not behind and update_id not in self._replaced_ids:
-            return False
-        if self.update_id >= old or before_id < old:  # perhaps it is of this count as well
+        belongs = self._previous.belongs(update_id, self.update_id, connection, before_id)
+        if belongs is Belongs.UNCERTAIN:
             self.miss(IDS_RESTARTED)
-        return True
+        return belongs is not Belongs.NEW
 
     def held(self, update_id: int) -> bool:
         """Whether an id from the ceiling on is to be held back.
@@ -343,7 +325,7 @@ class GapDetector:
         if update_id == self._wrong_id:
             return True
         if update_id < self._highest_id:
-            if self._wrong_id < update_id and not self._replaced_ns:  # the count has come so far by itself
+            if self._wrong_id < update_id and self._previous is None:  # the count has come so far by itself
                 self.ceiling = self._highest_id
             return False
         confirmed = self._held_after == self.count and 0 <= self._held_id < update_id < self._held_id + HIGHEST_ID
@@ -400,7 +382,7 @@ class GapDetector:
             return
         self._reason, self._suspect, self.limit_ns = QUARANTINED, False, -1
         # What is so far ahead was not read right: nothing that comes will ever be it.
-        self._missing_id = update_id if update_id is not None and update_id < self.ceiling else -1
+        self._missing_id = update_id if update_id is not None and update_id < self._highest_id else -1
 
     def suspect(self) -> None:
         """A frame that was not stored may have been of this symbol: missing if the next one comes late."""
