@@ -305,7 +305,7 @@ class GapDetector:
         self.miss(IDS_RESTARTED)
 
     def outdated(self, update_id: int, connection: Hashable, before_id: int, now: int) -> bool:
-        """Whether an id from the ceiling on is of the count before this one. Where that is uncertain, there is a gap."""
+        """Whether an id from the ceiling on is of the count before this one. If that is uncertain, it is a gap."""
         if self._previous is None:
             return False
         if now > self._previous.until_ns:
