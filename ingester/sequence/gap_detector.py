@@ -61,6 +61,7 @@ from ingester.events import (
     RESTART,
     Event,
 )
+from ingester.exchange import ListingStatus
 from ingester.sequence.previous_count import Belongs, PreviousCount
 
 HIGHEST_ID = 2**53
@@ -83,7 +84,7 @@ LATE_INTERVALS = 1.6
 """A snapshot that comes after so many mean intervals is late: one may be missing before it."""
 MEMORY_NS = 60 * SECOND
 """Over about so long the mean interval is taken."""
-TRADING = "TRADING"
+TRADING = ListingStatus.TRADING
 
 
 class Gap(NamedTuple):
