@@ -320,7 +320,7 @@ class Feed:
                         )
                         ids[name] = update_id
                         if not restarts:  # most copies end here, not decoded
-                            self._drop(detector, update_id)
+                            self._drop(detector)
                             continue
                         self._decode(kept, connection, receive_ns, snapshots)
                         self._decode([payload], connection, receive_ns, snapshots, restarts=True)
@@ -370,13 +370,17 @@ class Feed:
                     if not restarts and (
                         update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
                     ):
-                        self._drop(detector, update_id)
+                        self._drop(detector)
                         continue
-                elif update_id >= detector.ceiling and detector.held(update_id):
-                    detector.quarantine(None)
-                    reason = f"update id {update_id} after {detector.update_id}"
-                    self._quarantine(connection, receive_ns, reason, detector.symbol)
-                    continue
+                elif update_id >= detector.ceiling:
+                    if detector.outdated(update_id, connection, before_id, receive_ns):
+                        metrics.copies += 1
+                        continue
+                    if detector.held(update_id):
+                        detector.quarantine(None)
+                        reason = f"update id {update_id} after {detector.update_id}"
+                        self._quarantine(connection, receive_ns, reason, detector.symbol)
+                        continue
                 if is_crossed(book):
                     detector.quarantine(update_id)
                     reason = f"crossed: {book.bids[0]} {book.asks[0]}"
@@ -384,12 +388,12 @@ class Feed:
                     continue
                 if update_id < detector.update_id:
                     self.monitor.restarted(detector, update_id, receive_ns)
-                before_ns = detector.receive_ns
+                last_id, last_ns = detector.update_id, detector.receive_ns
                 gap = detector.accept(receive_ns, update_id)
                 if gap is not None:
                     self.monitor.record(gap, detector)
-                elif before_id < 0 and detector.count > 1:
-                    detector.join(before_ns)
+                if before_id != last_id:
+                    detector.out_of_turn(before_id, last_ns, gap)
                 if (detector.count - 1) % self._keep_every:
                     metrics.skipped += 1
                     continue
@@ -414,11 +418,11 @@ class Feed:
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
 
-    def _drop(self, detector: GapDetector, update_id: int) -> None:
+    def _drop(self, detector: GapDetector) -> None:
         """A copy, or one that comes too late."""
         self._metrics.copies += 1
-        if update_id < detector.handover_id and (gap := detector.late(update_id)):
-            self.monitor.record(gap, detector)
+        if detector.found is not None:
+            self.monitor.record_found(detector)
 
     def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
