@@ -234,6 +234,17 @@ def test_of_an_own_data_set_nothing_is_new(recorded, tmp_path, options):
     assert "passed over" not in output
 
 
+def test_of_a_renamed_grid_nothing_is_new_where_its_manifest_is_beside_it(recorded, tmp_path):
+    folder = exported(recorded, tmp_path, "--format", "csv", "--every", "100ms", pairs="IEXAUSDT")
+    (path,) = folder.glob("IEXA*")
+    path.rename(folder / "ada.csv")
+    (folder / "ada.csv.gz").write_bytes(gzip.compress((folder / "ada.csv").read_bytes()))
+    (tmp_path / "moved").mkdir()
+    output = ingester(recorded, "import", folder.rename(tmp_path / "moved" / "set"))
+    assert re.search(r"rows of 1 pair from 2 files: 0 new, [\d,]+ known", output), output
+    assert output.count("is on a grid of 100ms") == 2
+
+
 @pytest.mark.parametrize(
     "options",
     [
