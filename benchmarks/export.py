@@ -34,8 +34,7 @@ from weigh import Weight, weighed
 
 from ingester.book import level_columns
 from ingester.datasets import dataset
-from ingester.questdb import jar
-from ingester.questdb.client import QuestDB
+from ingester.questdb import QuestDB, jar
 
 INGESTER = "ingester"
 TITLES = {

@@ -28,9 +28,7 @@ from ingester import __version__
 from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.exchange.binance_spot import DEPTHS
-from ingester.questdb import jar, schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.encoder import RowEncoder
+from ingester.questdb import QuestDB, RowEncoder, jar, schema
 from ingester.questdb.server import HEAP, ManagedServer
 
 MARKER = "<!-- benchmarks/footprint.py -->"

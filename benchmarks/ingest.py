@@ -38,8 +38,7 @@ from processes import (
 from report import BOOKS_PER_SECOND, RECORDERS, Recorder, table, versions
 
 from ingester.errors import QueryError, StoreError
-from ingester.questdb import jar
-from ingester.questdb.client import QuestDB
+from ingester.questdb import QuestDB, jar
 
 SUBSCRIBED_SECONDS = 60.0
 """How long a recorder may take to ask for all its pairs."""

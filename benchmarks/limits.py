@@ -15,11 +15,7 @@ import table
 
 from ingester.datasets.slices import AHEAD
 from ingester.grid import as_frame
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.query import between, rows_by_symbol
-from ingester.questdb.reader import Slice, TableReader
-from ingester.questdb.schema import ORDERBOOK
+from ingester.questdb import ORDERBOOK, Endpoint, QuestDB, Slice, TableReader, between, rows_by_symbol
 
 
 def download(task: dict[str, Any]) -> float:

@@ -5,9 +5,9 @@ import time
 
 from control import answer, tell
 
+from ingester.simulator import Simulator
 from ingester.simulator.limits import ExchangeLimits
 from ingester.simulator.markets import market
-from ingester.simulator.simulator import Simulator
 
 
 def symbols(count: int) -> list[str]:

@@ -17,10 +17,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ingester.questdb import jar
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import Endpoint, ManagedServer, QuestDB, jar
 
 HERE = Path(__file__).parent
 

@@ -30,9 +30,7 @@ from questdb import Sender
 from table import HOUR_TICKS, INTERVAL_NS, JITTER_NS, RECORDING, START, WRITE_ROWS
 
 from ingester.book import level_columns
-from ingester.questdb import jar, launch, partitions, schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import ManagedServer, QuestDB, jar, launch, partitions, schema
 
 MARKER = "<!-- benchmarks/retention.py -->"
 OWN = "zstd:3"
@@ -108,7 +106,7 @@ def measured(depth: int, pairs: int, hours: float, encoders: list[str]) -> dict[
             if content(db) != held:
                 raise RuntimeError(f"{encoder} changed rows or values")
             db.sql(f"ALTER TABLE {schema.ORDERBOOK} CONVERT PARTITION TO NATIVE LIST '{START}'")
-            while partitions.partitions(db)[0].is_parquet:
+            while partitions.list_partitions(db)[0].is_parquet:
                 time.sleep(0.1)
             print(f"depth {depth}, {encoder}: {lines[encoder]}", file=sys.stderr)
         return lines
@@ -119,7 +117,7 @@ def measured(depth: int, pairs: int, hours: float, encoders: list[str]) -> dict[
 
 def line(db: QuestDB, pairs: int) -> Line:
     """What the day weighs as it is, and what queries take: medians of five, after one that does not count."""
-    day = partitions.partitions(db)[0]
+    day = partitions.list_partitions(db)[0]
     found: Line = {"rows": day.rows, "bytes": day.bytes_per_row}
     for name, query in QUERIES.items():
         statement, took = query.format(pair=symbols(pairs)[0], day=START), []

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 import psutil
 
 from ingester.errors import StoreError
-from ingester.questdb.client import QuestDB
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import ManagedServer, QuestDB
+from ingester.simulator import Simulator
 from ingester.simulator.limits import ExchangeLimits
-from ingester.simulator.simulator import Simulator
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "faults")]
 

@@ -16,9 +16,7 @@ from questdb import Sender
 
 from ingester.book import level_columns
 from ingester.clock import SECOND
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import ManagedServer, QuestDB, schema
 
 RECORDING = Path(__file__).parent.parent / "tests" / "data" / "btcusdt.jsonl.gz"
 DEPTH = 5

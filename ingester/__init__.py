@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ingester.datasets.opened import open_dataset as open_dataset
-    from ingester.record.recorder import Recorder as Recorder
+    from ingester.datasets import open_dataset as open_dataset
+    from ingester.record import Recorder as Recorder
 
 __version__ = version("ingester")
 

@@ -9,7 +9,7 @@ from ingester.datasets.dataset import folder_name
 from ingester.datasets.export import PairFile
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.gaps import MissingTime
-from ingester.datasets.manifest import manifest, write_manifest
+from ingester.datasets.manifest import build_manifest, write_manifest
 from ingester.datasets.request import Request
 
 NOON = 1_600_084_800 * SECOND  # 2020-09-14 12:00
@@ -32,7 +32,7 @@ def make(root, form, pairs, every_ns=None, gaps=None, span_ns=None, levels=2):
     told = {
         symbol: [MissingTime(symbol, *each, "test", "") for each in found] for symbol, found in (gaps or {}).items()
     }
-    write_manifest(folder, manifest(request, files, told, ["test"]))
+    write_manifest(folder, build_manifest(request, files, told, ["test"]))
     return folder
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from importlib import import_module
 from pathlib import Path
 
 import ingester
@@ -29,6 +30,8 @@ ROOMS = [
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "sql" not in path.parts)
 ENTRANCES = ("__init__.py", "__main__.py")
 MOST_LINES = 430
+PROGRAMS = {"open_dataset", "Recorder"}
+"""What `ingester` itself gives to programs."""
 
 
 def tree_of(path):
@@ -71,6 +74,28 @@ def test_a_room_imports_only_from_those_before_it():
             if ROOMS.index(room_of(name)) > ROOMS.index(own):
                 wrong.append(f"{path} imports {name}")
     assert wrong == []
+
+
+def test_a_package_is_used_through_its_face():
+    """`ingester.spool.segment` is the spool's own; others import from `ingester.spool`."""
+    wrong, used = [], defaultdict(set)
+    users = [PACKAGE / path for path in MODULES] + [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")]
+    for path in users:
+        own = path.relative_to(PACKAGE).parts[0] if path.is_relative_to(PACKAGE) else ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("ingester."):
+                continue
+            room, *inside = node.module.split(".")[1:]
+            if room not in ROOMS or room == own:
+                continue
+            used[room] |= {alias.name for alias in node.names}
+            if inside and path.is_relative_to(PACKAGE) and inside[0] != "doctor":
+                wrong.append(f"{path.name} imports {node.module}")
+    assert wrong == []
+    for room in ROOMS[1:-1]:
+        public = set(import_module(f"ingester.{room}").__all__)
+        assert all(hasattr(import_module(f"ingester.{room}"), name) for name in public)
+        assert public - used[room] - PROGRAMS == set(), f"{room}/__init__.pyi names what nobody uses"
 
 
 def test_no_import_cycles_between_modules_at_import_time():

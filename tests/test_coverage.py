@@ -20,7 +20,7 @@ from ingester.events import Event
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.partitions import partitions
+from ingester.questdb.partitions import list_partitions
 from ingester.questdb.server import ManagedServer
 
 START, END = "2017-05-01 22:30", "2017-05-02 02:00"
@@ -192,10 +192,10 @@ def test_only_days_with_rows_are_asked_for_however_long_the_range(recorded):
     centuries = (parse_time("1970-01-01"), parse_time("2261-01-01"))
     spans = recorded_spans(db, *centuries, DAY, ["COVAUSDT"])
     assert sum(span.rows for span in spans) > 5000
-    assert len(asked) <= 5 + len(partitions(db))
+    assert len(asked) <= 5 + len(list_partitions(db))
     asked.clear()
     (whole,) = pair_coverages(db, *centuries, ["COVAUSDT"])
-    assert len(asked) <= 20 + 2 * len(partitions(db))
+    assert len(asked) <= 20 + 2 * len(list_partitions(db))
     assert sum(piece.rows for piece in whole.pieces) == whole.whole.rows
     assert sum(piece.missing_ns for piece in whole.pieces) == whole.whole.missing_ns
     assert len(whole.pieces) < 10  # years without rows are one piece each

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.csv
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from platformdirs import user_cache_path
 
 from ingester.datasets import formats

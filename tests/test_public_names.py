@@ -93,7 +93,7 @@ def keys(value):
 def sample_manifest():
     request = Request(NOW, NOW + 60 * 10**9, ("BTCUSDT",), format="csv", every_ns=250_000_000)
     file = PairFile("BTCUSDT", "BTC_USDT.csv", 240, 10, NOW, NOW + 10**9, 1000, "0" * 64)
-    return manifest.manifest(request, [file], {"BTCUSDT": [GAP]}, ["a"])
+    return manifest.build_manifest(request, [file], {"BTCUSDT": [GAP]}, ["a"])
 
 
 def sample_coverage():

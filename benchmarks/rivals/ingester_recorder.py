@@ -10,13 +10,11 @@ from control import answer, tell
 
 import ingester.cli.start  # noqa: F401 (what the command imports counts as its memory)
 from ingester.cli.live import LogLines
-from ingester.config.settings import Settings
+from ingester.config import Settings
 from ingester.exchange import binance_spot
 from ingester.metrics import Histogram
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.record.recorder_service import RecorderService
+from ingester.questdb import Endpoint, QuestDB, schema
+from ingester.record import RecorderService
 
 
 def main() -> None:

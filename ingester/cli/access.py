@@ -11,8 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ingester.errors import SettingsError
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.secrets import read_secret
+from ingester.questdb import Endpoint, read_secret
 
 log = logging.getLogger("ingester.access")
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ingester.cli.options import Command
-from ingester.datasets.dataset import RAW_FORMATS, ROOT
-from ingester.questdb.client import QuestDB
-from ingester.record.recorder_service import RecorderService
+from ingester.datasets import RAW_FORMATS, ROOT
+from ingester.questdb import QuestDB
+from ingester.record import RecorderService
 
 if TYPE_CHECKING:
-    from ingester.datasets.backup import Backup
+    from ingester.datasets import Backup
 
 
 def backup_options(command: Command) -> Command:
@@ -45,7 +45,7 @@ def backup_of(
     """
     if every is None:
         return None
-    from ingester.datasets.backup import Backup, run_folder  # 40 MB of libraries that recording alone does not need
+    from ingester.datasets import Backup, run_folder  # 40 MB of libraries that recording alone does not need
 
     folder = closing.enter_context(run_folder(root, collector.started_ns))
     started_ns, now = collector.started_ns, collector.clock.now

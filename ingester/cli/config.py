@@ -17,7 +17,7 @@ from ingester.cli.configured import InForce, apply, command_names, read, setting
 from ingester.cli.declared import Setting, toml_text
 from ingester.cli.keys import said, tree
 from ingester.cli.tables import TextTable
-from ingester.config.file import NAME, VARIABLE, Configuration, masked, user_file
+from ingester.config import NAME, VARIABLE, Configuration, masked, user_file
 from ingester.errors import SettingsError
 
 _SOURCES = {

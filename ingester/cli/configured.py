@@ -13,8 +13,7 @@ from click.core import ParameterSource
 
 from ingester.cli.declared import CONFIG_OPTION, WITHOUT_TABLE, Setting, commands, common_settings, settings
 from ingester.cli.keys import said, tree
-from ingester.config import file
-from ingester.config.file import Configuration, masked_text, near
+from ingester.config import Configuration, file, masked_text, near
 
 log = logging.getLogger("ingester.config.file")
 

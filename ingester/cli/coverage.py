@@ -14,15 +14,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
-from ingester.datasets import heatmap, spans
-from ingester.datasets.coverage import PIECES, Coverage, PairCoverage, as_mapping, pair_coverages, recorded_range
-from ingester.datasets.dataset import parse_time, time_text
-from ingester.datasets.selection import check_range, choose_symbols
+from ingester.datasets import (
+    PIECES,
+    Coverage,
+    PairCoverage,
+    as_mapping,
+    check_range,
+    choose_symbols,
+    heatmap,
+    pair_coverages,
+    parse_time,
+    recorded_range,
+    spans,
+    time_text,
+)
 from ingester.errors import OperationError, SettingsError
-from ingester.questdb import query
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.spool.disk import replace_durably
+from ingester.questdb import Endpoint, QuestDB, query
+from ingester.spool import replace_durably
 from ingester.words import counted
 
 MANY_DAYS = 31

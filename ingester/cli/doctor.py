@@ -12,12 +12,11 @@ from rich.text import Text
 from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
 from ingester.cli.options import data_options
 from ingester.cli.tables import TextTable
-from ingester.config.settings import Settings
+from ingester.config import Settings
 from ingester.datasets import dataset
 from ingester.monitoring.doctor import database, disk, exchange, machine
 from ingester.monitoring.doctor.check import Check, Finding, examine
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import Endpoint, ManagedServer
 
 _STYLES = {"ok": "green", "warning": "yellow", "fail": "bold red", "skipped": "dim"}
 
@@ -92,7 +91,7 @@ def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None, ca
 
 
 def _interrupted(root: Path) -> Iterator[Finding]:
-    from ingester.datasets.export import interrupted  # a third of a second, beside the other checks
+    from ingester.datasets import interrupted  # a third of a second, beside the other checks
 
     found = interrupted(root)
     for folder, told in found:

@@ -8,9 +8,8 @@ import click
 
 from ingester.cli.options import Command
 from ingester.errors import SettingsError
-from ingester.exchange import binance_spot
-from ingester.exchange.dial import NotConnected, tls_context
-from ingester.record.source import SIMULATOR
+from ingester.exchange import NotConnected, binance_spot, tls_context
+from ingester.record import SIMULATOR
 
 _stream_url = click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
 

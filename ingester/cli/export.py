@@ -10,22 +10,24 @@ import click
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
 from ingester.clock import SECOND
-from ingester.config.settings import seconds
-from ingester.datasets import dataset
-from ingester.datasets import request as requests
-from ingester.datasets.dropped import dropped_ranges, explained
-from ingester.datasets.gaps import MissingTime, pair_gaps
-from ingester.datasets.selection import check_range, choose_symbols
-from ingester.datasets.spans import SHORTEST_LIMIT_NS, shortest_limits
+from ingester.config import seconds
+from ingester.datasets import (
+    SHORTEST_LIMIT_NS,
+    MissingTime,
+    check_range,
+    choose_symbols,
+    dataset,
+    dropped_ranges,
+    explained,
+    pair_gaps,
+    request as requests,
+    shortest_limits,
+)
 from ingester.errors import SettingsError
-from ingester.questdb import query
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.leases import EXPORT, holding
+from ingester.questdb import EXPORT, Endpoint, QuestDB, holding, query
 
 if TYPE_CHECKING:
-    from ingester.datasets.export import PairFile
-    from ingester.datasets.spans import Recorded
+    from ingester.datasets import PairFile, Recorded
 
 
 log = logging.getLogger(__name__)
@@ -102,9 +104,7 @@ def export(
     progress, began = requests.Progress(), time.monotonic()
     # These take a third of a second, which no refusal above has to wait for.
     from ingester.cli.exported import shown, summary
-    from ingester.datasets.export import export as write_data_set
-    from ingester.datasets.export import interrupted
-    from ingester.datasets.manifest import is_whole, manifest, write_manifest
+    from ingester.datasets import build_manifest, export_pairs, interrupted, is_whole, write_manifest
 
     if resume and not overwrite and is_whole(target, request):
         click.echo(f"It is finished already, nothing is left to resume:\n{target}")
@@ -117,10 +117,10 @@ def export(
 
     def finish(folder: Path, files: "Sequence[PairFile]", recorded: "Recorded") -> None:
         gaps.update(_gaps(db, request, recorded))
-        write_manifest(folder, manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
+        write_manifest(folder, build_manifest(request, files, gaps, query.collectors(db, start_ns, end_ns)))
 
     with shown(progress):
-        files = write_data_set(db, request, target, counts, progress, finish, overwrite, resume)
+        files = export_pairs(db, request, target, counts, progress, finish, overwrite, resume)
     summary(request, files, gaps, target, time.monotonic() - began)
 
 

@@ -13,9 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
-from ingester.datasets import request as requests
-from ingester.datasets.export import PairFile
-from ingester.datasets.gaps import MissingTime, percent_covered
+from ingester.datasets import MissingTime, PairFile, percent_covered, request as requests
 from ingester.words import counted
 
 

@@ -12,13 +12,9 @@ from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
 from ingester.cli.tables import TextTable
-from ingester.datasets.dataset import time_text
-from ingester.datasets.importer import Imported, Importer
-from ingester.datasets.origins import ENDINGS
-from ingester.datasets.recordings import find
+from ingester.datasets import ENDINGS, Imported, Importer, find, time_text
 from ingester.errors import SettingsError
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.leases import ALWAYS_NS, IMPORT, holding
+from ingester.questdb import ALWAYS_NS, IMPORT, Endpoint, holding
 from ingester.words import counted
 
 MOST_FILES = 40

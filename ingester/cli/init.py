@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ingester.cli.declared import WITHOUT_TABLE, Setting, commands, common_settings, settings, toml_text
-from ingester.config.file import NAME, VARIABLE, user_file
+from ingester.config import NAME, VARIABLE, user_file
 from ingester.errors import OperationError, SettingsError
 
 _HEAD = f"""\

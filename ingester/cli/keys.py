@@ -6,7 +6,7 @@ from typing import Any, Union
 import click
 
 from ingester.cli.declared import WITHOUT_TABLE, Setting
-from ingester.config.file import Configuration, is_secret, nearest
+from ingester.config import Configuration, is_secret, nearest
 
 Tree = dict[str, Union[Setting, "Tree", None]]
 """Names to settings and to tables; None stands for the table of a command that checks it when it runs itself."""

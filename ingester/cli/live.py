@@ -15,10 +15,9 @@ from ingester.cli.prices import Prices
 from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
 from ingester.metrics import StoreMetrics
-from ingester.monitoring.alerts import connecting_text, way_out
-from ingester.monitoring.observer import connecting
-from ingester.questdb.endpoint import Endpoint
-from ingester.record.recorder_service import RecorderService
+from ingester.monitoring import connecting, connecting_text, way_out
+from ingester.questdb import Endpoint
+from ingester.record import RecorderService
 from ingester.text import PlainLines
 from ingester.words import counted
 

@@ -9,11 +9,9 @@ import click
 
 from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
-from ingester.config.settings import default_data_dir
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, is_name, normal, symbols_of, use_listing
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer
+from ingester.config import default_data_dir
+from ingester.exchange import DEFAULT_COINS, DEFAULT_QUOTE, is_name, normal, symbols_of, use_listing
+from ingester.questdb import Endpoint, ManagedServer, QuestDB
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,17 +13,17 @@ from ingester.cli.screen import screen
 from ingester.cli.tables import TextTable
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.errors import ExchangeError, UnknownPair, UsageError
-from ingester.exchange.listings import Listing
-from ingester.exchange.pairs import (
+from ingester.exchange import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
+    Listing,
     choose,
     fetch_listings,
     is_name,
     nearest,
     pair_named,
 )
-from ingester.record.pairs_file import PairsFile
+from ingester.record import PairsFile
 from ingester.text import plain
 
 log = logging.getLogger("ingester.pairs")

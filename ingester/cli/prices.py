@@ -6,7 +6,7 @@ from rich.text import Text
 
 from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
-from ingester.live.buffer import LiveBuffer
+from ingester.live import LiveBuffer
 
 HEAD_LINES = 2
 """The empty line and the names above the books."""

@@ -13,16 +13,24 @@ from rich.console import Console
 from ingester.cli.options import Command, data_options, open_questdb
 from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
-from ingester.config.settings import default_collector, seconds
+from ingester.config import default_collector, seconds
 from ingester.errors import SettingsError
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.retention import CONVERT, DROP, Policy, Step
-from ingester.questdb.retention_worker import Done, RetentionThread, RetentionWorker, Surroundings
-from ingester.questdb.server import ManagedServer
-from ingester.record.recorder_service import RecorderService
+from ingester.questdb import (
+    CONVERT,
+    DROP,
+    Done,
+    Endpoint,
+    ManagedServer,
+    Policy,
+    QuestDB,
+    RetentionThread,
+    RetentionWorker,
+    RowEncoder,
+    Step,
+    Surroundings,
+    schema,
+)
+from ingester.record import RecorderService
 from ingester.words import counted
 
 SETTLE_SECONDS = 3.0

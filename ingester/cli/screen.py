@@ -16,15 +16,25 @@ from ingester.cli.options import data_dir_option
 from ingester.cli.signals import stop_signals
 from ingester.cli.tables import TextTable
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
-from ingester.config.settings import seconds
+from ingester.config import seconds
 from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimited, SettingsError, UsageError
-from ingester.exchange import screening
-from ingester.exchange.binance_spot import Exchange
-from ingester.exchange.pairs import DEFAULT_QUOTE, fetch_listings, normal
-from ingester.exchange.rest import PATIENCE_SECONDS
-from ingester.exchange.screening import Criteria, Verdict, amount, amount_text
-from ingester.exchange.supplies import DEFAULT_SOURCE, PRODUCTS, Supplies, fetch_supplies
-from ingester.record.pairs_file import PairsFile
+from ingester.exchange import (
+    DEFAULT_QUOTE,
+    DEFAULT_SOURCE,
+    PATIENCE_SECONDS,
+    PRODUCTS,
+    Criteria,
+    Exchange,
+    Supplies,
+    Verdict,
+    amount,
+    amount_text,
+    fetch_listings,
+    fetch_supplies,
+    normal,
+    screening,
+)
+from ingester.record import PairsFile
 
 log = logging.getLogger("ingester.pairs")
 

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from ingester.cli.options import data_dir_option
-from ingester.questdb.server import ManagedServer
+from ingester.questdb import ManagedServer
 
 
 @click.group(short_help="Govern the managed QuestDB.")

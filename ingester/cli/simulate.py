@@ -14,13 +14,9 @@ from ingester.cli.options import data_options, named_symbols, open_questdb, pair
 from ingester.cli.signals import stop_signals
 from ingester.cli.standard_streams import say
 from ingester.clock import SECOND
-from ingester.datasets import dataset
-from ingester.datasets.selection import check_range, choose_symbols
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.leases import PLAYBACK, holding
-from ingester.simulator.faults import parse_fault
-from ingester.simulator.simulator import Simulator
-from ingester.simulator.tape import Tape, tape_of_snapshots
+from ingester.datasets import check_range, choose_symbols, dataset
+from ingester.questdb import PLAYBACK, Endpoint, holding
+from ingester.simulator import Simulator, Tape, parse_fault, tape_of_snapshots
 from ingester.words import counted
 
 
@@ -125,7 +121,7 @@ def simulate(
 
 
 def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: Endpoint | None) -> Tape:
-    from ingester.datasets.playback import table_snapshots
+    from ingester.datasets import table_snapshots
     from ingester.questdb import query
 
     start_ns, end_ns = dataset.parse_time(start, "--from"), dataset.parse_time(end, "--to")
@@ -138,8 +134,7 @@ def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, que
 
 
 def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[str] | None) -> Tape:
-    from ingester.datasets.opened import open_dataset
-    from ingester.datasets.playback import dataset_snapshots
+    from ingester.datasets import dataset_snapshots, open_dataset
 
     since = dataset.parse_time(start, "--from") if start else None
     until = dataset.parse_time(end, "--to") if end else None

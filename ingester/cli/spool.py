@@ -12,11 +12,9 @@ from rich.console import Console
 from ingester.cli.options import data_dir_option, data_options, open_questdb
 from ingester.cli.signals import stop_signals
 from ingester.errors import OperationError
-from ingester.monitoring.state_file import running_collectors
-from ingester.questdb.endpoint import Endpoint
-from ingester.record.practice import refuse_sending
-from ingester.record.unsent import Leftover, leftovers, spools
-from ingester.record.unsent import send as send_rows
+from ingester.monitoring import running_collectors
+from ingester.questdb import Endpoint
+from ingester.record import Leftover, leftovers, refuse_sending, send as send_rows, spools
 
 NONE_WAIT = "No rows of stopped recorders are waiting."
 

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from ingester.cli.options import data_options, open_questdb
 from ingester.cli.tables import TextTable
-from ingester.questdb.client import QuestDB, Result
-from ingester.questdb.endpoint import Endpoint
+from ingester.questdb import Endpoint, QuestDB, Result
 
 MOST_TABLE_ROWS = 1000
 

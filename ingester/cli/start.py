@@ -28,7 +28,7 @@ from ingester.cli.standard_streams import say
 from ingester.cli.watched import pairs_file_option, planned
 from ingester.cli.watching import Watching, watching_options
 from ingester.clock import check_clock
-from ingester.config.settings import Settings, default_collector, interval_ms, seconds
+from ingester.config import Settings, default_collector, interval_ms, seconds
 from ingester.deadline import beside
 from ingester.errors import (
     ClockWrong,
@@ -43,27 +43,26 @@ from ingester.errors import (
     Unreachable,
 )
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.exchange import binance_spot
-from ingester.exchange.pairs import listed_symbols
-from ingester.live.buffer import LiveBuffer
-from ingester.monitoring.alerts import connecting_text, way_out
-from ingester.monitoring.observer import connecting
-from ingester.monitoring.state_file import running_collectors
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer, watch
-from ingester.record.pairs_watcher import PairsWatcher
-from ingester.record.practice import refuse_mixing, refuse_mixing_unasked
-from ingester.record.recorder_service import RecorderService, spool_folder
-from ingester.record.source import simulated_symbols
-from ingester.record.unsent import give_back_reserves, leftovers
-from ingester.simulator.simulator import Simulator
+from ingester.exchange import binance_spot, listed_symbols
+from ingester.live import LiveBuffer
+from ingester.monitoring import connecting, connecting_text, running_collectors, way_out
+from ingester.questdb import Endpoint, ManagedServer, QuestDB, schema, watch
+from ingester.record import (
+    PairsWatcher,
+    RecorderService,
+    give_back_reserves,
+    leftovers,
+    refuse_mixing,
+    refuse_mixing_unasked,
+    simulated_symbols,
+    spool_folder,
+)
+from ingester.simulator import Simulator
 from ingester.words import counted
 
 if TYPE_CHECKING:
-    from ingester.datasets.backup import Backup
-    from ingester.questdb.retention_worker import RetentionThread as Retention
+    from ingester.datasets import Backup
+    from ingester.questdb import RetentionThread as Retention
 
 log = logging.getLogger("ingester.start")
 

@@ -15,14 +15,18 @@ from rich.text import Text
 from ingester.cli.live import duration_text, seconds_text
 from ingester.cli.options import data_options
 from ingester.cli.tables import TextTable
-from ingester.monitoring import alerts
-from ingester.monitoring.overview import DayOfGaps, Overview, RecorderOverview, Server
-from ingester.monitoring.report import Report
-from ingester.monitoring.state_file import read_all
-from ingester.monitoring.survey import TIMEOUT, survey
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import ManagedServer
+from ingester.monitoring import (
+    TIMEOUT,
+    DayOfGaps,
+    Overview,
+    RecorderOverview,
+    Report,
+    Server,
+    alerts,
+    read_all,
+    survey_recorders,
+)
+from ingester.questdb import Endpoint, ManagedServer, QuestDB
 from ingester.words import counted
 
 WATCH_SECONDS = 2.0
@@ -93,18 +97,18 @@ def _looks(data_dir: Path, questdb: Endpoint | None, as_json: bool) -> Iterator[
 
 def _look(data_dir: Path, questdb: Endpoint | None) -> Overview:
     if questdb is not None:
-        return survey(data_dir, QuestDB(questdb, TIMEOUT), None)
+        return survey_recorders(data_dir, QuestDB(questdb, TIMEOUT), None)
     server = ManagedServer(data_dir)
     if server.alive():
         try:
             endpoint = server.last_endpoint()
         except PermissionError:  # another user's folder: the password is not for us
             endpoint = Endpoint(server.status().http)
-        return survey(data_dir, QuestDB(endpoint, TIMEOUT) if endpoint else None, server)
+        return survey_recorders(data_dir, QuestDB(endpoint, TIMEOUT) if endpoint else None, server)
     elsewhere = next((each.report.questdb for each in read_all(data_dir) if not each.report.managed), None)
     if elsewhere and not server.password_file.exists():
-        return survey(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
-    return survey(data_dir, None, server)
+        return survey_recorders(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
+    return survey_recorders(data_dir, None, server)
 
 
 def drawn(overview: Overview) -> Group:

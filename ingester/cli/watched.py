@@ -12,11 +12,8 @@ import click
 
 from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
-from ingester.exchange.listings import Listing
-from ingester.exchange.pairs import DEFAULT_QUOTE, Choice, choose, choose_watched, fetch_listings
-from ingester.record.pairs_file import NAME, LastRecorded, PairsFile
-from ingester.record.pairs_watcher import PairsWatcher
-from ingester.record.recorder_service import RecorderService, spool_folder
+from ingester.exchange import DEFAULT_QUOTE, Choice, Listing, choose, choose_watched, fetch_listings
+from ingester.record import NAME, LastRecorded, PairsFile, PairsWatcher, RecorderService, spool_folder
 
 log = logging.getLogger("ingester.pairs")
 

@@ -10,16 +10,13 @@ from click.core import ParameterSource
 
 from ingester.cli.access import hide
 from ingester.cli.options import Command
-from ingester.config.settings import seconds
-from ingester.monitoring.alerts import AlertLimits
-from ingester.monitoring.monitor import Monitor
-from ingester.monitoring.observer import Observer
-from ingester.questdb.retention import Policy
-from ingester.record.recorder_service import RecorderService
+from ingester.config import seconds
+from ingester.monitoring import AlertLimits, Monitor, Observer
+from ingester.questdb import Policy
+from ingester.record import RecorderService
 
 if TYPE_CHECKING:
-    from ingester.monitoring.http import MonitoringServer
-    from ingester.monitoring.webhook import Webhook
+    from ingester.monitoring import MonitoringServer, Webhook
 
 log = logging.getLogger("ingester.watching")
 
@@ -116,12 +113,12 @@ class Watching:
 
 
 def _webhook(url: str) -> "Webhook":
-    from ingester.monitoring.webhook import Webhook
+    from ingester.monitoring import Webhook
 
     return Webhook(url)
 
 
 def _door(address: str, hosts: Sequence[str]) -> "MonitoringServer":
-    from ingester.monitoring.http import MonitoringServer
+    from ingester.monitoring import MonitoringServer
 
     return MonitoringServer(address, hosts)

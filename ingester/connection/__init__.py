@@ -7,3 +7,7 @@ slot            keeps one connection alive: staleness, reconnect, rotation, fail
 grouping        which streams share connections
 subscriptions   pairs that come and go while the others flow
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,7 +20,7 @@ from ingester.connection.connection import LONGEST_STALENESS_NS, Connection
 from ingester.connection.websocket import WebSocketThread
 from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, Event
 from ingester.metrics import FeedMetrics
-from ingester.sequence.gap_detector import LIMIT_INTERVALS, TRADING, GapDetector
+from ingester.sequence import LIMIT_INTERVALS, TRADING, GapDetector
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from ingester.connection.connection import Connection
 from ingester.connection.grouping import place, split
 from ingester.connection.slot import ConnectionSlot
 from ingester.events import CONNECTION_LOST, NOT_CONNECTED
-from ingester.sequence.gap_detector import GapDetector
-from ingester.sequence.monitor import SequenceMonitor
+from ingester.sequence import GapDetector, SequenceMonitor
 
 log = logging.getLogger(__name__)
 

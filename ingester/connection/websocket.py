@@ -15,8 +15,7 @@ import websocket
 from ingester.clock import SECOND, Now, PauseDetector, backoff, elapsed_ns
 from ingester.connection import frames
 from ingester.errors import ExchangeError
-from ingester.exchange import binance_spot
-from ingester.exchange.dial import UpgradeRefused, open_websocket
+from ingester.exchange import UpgradeRefused, binance_spot, open_websocket
 from ingester.threads import SupervisedThread
 
 READ_BYTES = 1 << 15

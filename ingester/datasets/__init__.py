@@ -13,3 +13,7 @@ selection            which range and pairs are meant
 opened, episodes, folder, reading  a data set for training
 playback             table or data set as one stream of books
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

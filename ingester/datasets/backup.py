@@ -18,19 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingester.clock import SECOND, Now
-from ingester.config.settings import Settings
+from ingester.config import Settings
 from ingester.datasets import dataset
 from ingester.datasets.export import check_room, write_file
 from ingester.datasets.request import Progress, Request
 from ingester.datasets.slices import Waiting, collect
 from ingester.errors import OperationError, SettingsError, StoreError
-from ingester.questdb.client import QuestDB
-from ingester.questdb.query import rows_by_symbol
-from ingester.questdb.reconciler import SLACK_NS
-from ingester.questdb.schema import ORDERBOOK
-from ingester.questdb.sent_counts import MINUTE
-from ingester.spool.disk import sync_folder
-from ingester.spool.spool import Spool
+from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
+from ingester.spool import Spool, sync_folder
 from ingester.text import path_part
 from ingester.threads import SupervisedThread
 

@@ -24,8 +24,7 @@ from ingester.datasets.spans import (
     shortest_limits,
     where,
 )
-from ingester.questdb.client import QuestDB
-from ingester.questdb.schema import ORDERBOOK
+from ingester.questdb import ORDERBOOK, QuestDB
 
 HOUR = 3600 * SECOND
 LONGEST_EMPTY_NS = 366 * DAY

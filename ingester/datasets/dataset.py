@@ -9,12 +9,11 @@ import re
 import time
 from datetime import UTC, datetime
 
-from ingester.book import INDEX as INDEX
-from ingester.book import frame_columns
+from ingester.book import INDEX as INDEX, frame_columns
 from ingester.clock import SECOND
-from ingester.config.settings import FILLS as FILLS
+from ingester.config import FILLS as FILLS
 from ingester.errors import SettingsError
-from ingester.exchange.pairs import assets
+from ingester.exchange import assets
 
 ROOT = "hft data"
 EXTRACTED = "extracted datasets"

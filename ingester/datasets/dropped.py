@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ingester.datasets.gaps import MissingTime
 from ingester.datasets.spans import DAY, SHORTEST_LIMIT_NS
-from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import partitions, start_of
-from ingester.questdb.schema import EVENTS
+from ingester.questdb import EVENTS, QuestDB, list_partitions, start_of
 
 DROPPED = "dropped"
 """The reason given for this time, where one is."""
@@ -20,7 +18,7 @@ def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
     if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{EVENTS}'").rows:
         return []
     rows = db.sql(f"SELECT DISTINCT left(detail, 10) FROM {EVENTS} WHERE kind = 'partition_dropped'").rows
-    there = {each.day for each in partitions(db)}  # one that was imported again, say
+    there = {each.day for each in list_partitions(db)}  # one that was imported again, say
     gone = {day for (day,) in rows if re.fullmatch(r"\d{4}-\d\d-\d\d", day or "")} - there
     days = sorted(map(start_of, gone))
     ranges: list[Range] = []

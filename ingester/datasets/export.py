@@ -26,8 +26,7 @@ from ingester.datasets.slices import Split, Waiting, collect, read_ahead, waitin
 from ingester.datasets.span_counter import SpanCounter
 from ingester.datasets.spans import Recorded
 from ingester.errors import OperationError, SettingsError
-from ingester.questdb.client import QuestDB
-from ingester.questdb.reader import TableReader
+from ingester.questdb import QuestDB, TableReader
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class _Done(msgspec.Struct):
     """Which run of this machine it belongs to: a power cut may take what was not synced yet."""
 
 
-def export(
+def export_pairs(
     db: QuestDB,
     request: Request,
     target: Path,

@@ -27,9 +27,7 @@ from ingester.datasets.spans import (
     tables,
     where,
 )
-from ingester.questdb.client import QuestDB
-from ingester.questdb.query import batches, one_of
-from ingester.questdb.schema import EVENTS, ORDERBOOK
+from ingester.questdb import EVENTS, ORDERBOOK, QuestDB, batches, one_of
 
 UNEXPLAINED = "unexplained"
 NOT_RECORDED = "not recorded"

@@ -25,11 +25,7 @@ from ingester.datasets.recordings import open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.encoder import RowEncoder, buffer_maker
-from ingester.questdb.query import between, quoted
-from ingester.questdb.tables import EVENTS, IMPORTED, ORDERBOOK
+from ingester.questdb import EVENTS, IMPORTED, ORDERBOOK, QuestDB, RowEncoder, between, buffer_maker, quoted, schema
 from ingester.words import counted
 
 _OWN = f"collector = '{IMPORTED}'"

@@ -17,10 +17,7 @@ import numpy.typing as npt
 from ingester.clock import SECOND
 from ingester.datasets.merging import WINDOW_NS
 from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
-from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import DAY
-from ingester.questdb.query import last_rows, rows_by_symbol
-from ingester.questdb.reader import TableReader, TableRows
+from ingester.questdb import DAY, QuestDB, TableReader, TableRows, last_rows, rows_by_symbol
 
 PAIRS_AT_ONCE = 1 << 17
 """Rows of file and table that are held against each other at once."""

@@ -11,14 +11,14 @@ from ingester.datasets.dataset import MILLISECOND, time_text
 from ingester.datasets.export import PairFile
 from ingester.datasets.gaps import MissingTime, percent_covered
 from ingester.datasets.request import Request
-from ingester.questdb.schema import ORDERBOOK
-from ingester.spool.disk import replace_durably
+from ingester.questdb import ORDERBOOK
+from ingester.spool import replace_durably
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
 
 
-def manifest(
+def build_manifest(
     request: Request, files: Sequence[PairFile], gaps: Mapping[str, Sequence[MissingTime]], collectors: Sequence[str]
 ) -> dict[str, Any]:
     """The manifest as a plain mapping. Times are ISO 8601 in UTC with all digits that they have."""
@@ -40,7 +40,7 @@ def is_whole(folder: Path, request: Request) -> bool:
     """Whether a folder holds the data set that is asked for."""
     try:
         found = json.loads((folder / NAME).read_bytes())
-        wanted = manifest(request, (), {}, ())
+        wanted = build_manifest(request, (), {}, ())
         asked = all(found[key] == wanted[key] for key in ("version", "from", "to", "format", "levels", "grid"))
         return asked and set(found["pairs"]) == set(request.symbols)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

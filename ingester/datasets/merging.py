@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from ingester.clock import SECOND
 from ingester.grid import Floats, Nanoseconds
-from ingester.questdb.reader import TableRows
-from ingester.questdb.tables import IMPORTED
+from ingester.questdb import IMPORTED, TableRows
 
 WINDOW_NS = 60 * SECOND
 _LEAST_ID = np.iinfo(np.int64).min

@@ -21,7 +21,7 @@ from ingester.datasets.episodes import Episode, Episodes, stretches
 from ingester.datasets.folder import Folder
 from ingester.datasets.reading import FileRows
 from ingester.errors import OperationError, SettingsError, UnknownPair
-from ingester.exchange.pairs import normal
+from ingester.exchange import normal
 from ingester.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000

@@ -14,9 +14,7 @@ from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pa
 from ingester.datasets.opened import DataSet
 from ingester.datasets.slices import read_ahead
 from ingester.grid import Floats, Nanoseconds
-from ingester.questdb.client import QuestDB
-from ingester.questdb.query import depth, tell_nameless
-from ingester.questdb.reader import TableReader
+from ingester.questdb import QuestDB, TableReader, depth, tell_nameless
 
 PIECE_ROWS = 100_000
 """Rows of all pairs, about, that are read at once from a data set."""

@@ -17,9 +17,7 @@ from ingester.datasets.request import Progress, Request
 from ingester.datasets.span_counter import SpanCounter
 from ingester.datasets.spill import ScratchFile
 from ingester.errors import OperationError
-from ingester.questdb.client import QuestDB
-from ingester.questdb.query import last_rows, tell_nameless
-from ingester.questdb.reader import Slice, TableReader, TableRows
+from ingester.questdb import QuestDB, Slice, TableReader, TableRows, last_rows, tell_nameless
 
 Waiting = ScratchFile | InPlace
 """Rows of one pair on disk."""

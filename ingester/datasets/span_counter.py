@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ingester.clock import SECOND
 from ingester.datasets.spans import DAY, LIMIT_INTERVALS, SHORTEST_LIMIT_NS, Key, Recorded, Span, by_key, limit_ns
 from ingester.grid import Nanoseconds
-from ingester.questdb.reader import Slice, TableRows
+from ingester.questdb import Slice, TableRows
 
 MICROSECOND = SECOND // 1_000_000
 FINENESS = 5

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import partitions
-from ingester.questdb.query import between, one_of, tell_nameless
-from ingester.questdb.schema import ORDERBOOK
+from ingester.questdb import ORDERBOOK, QuestDB, between, list_partitions, one_of, tell_nameless
 
 DAY = 86400 * SECOND
 SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 9
@@ -87,7 +84,7 @@ def recorded_spans(
 
 
 def _pieces_with_rows(db: QuestDB, start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
-    days = [each.start_ns for each in partitions(db)]
+    days = [each.start_ns for each in list_partitions(db)]
     if not days:  # the table is not kept by day, or empty
         yield from pieces(start_ns, end_ns, piece_ns)
     for day_ns in days:

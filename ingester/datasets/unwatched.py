@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ingester.events import PAIR_ADDED, PAIR_REMOVED
-from ingester.questdb.client import QuestDB
-from ingester.questdb.query import one_of
-from ingester.questdb.schema import EVENTS
+from ingester.questdb import EVENTS, QuestDB, one_of
 
 
 class PairChange(NamedTuple):

@@ -9,3 +9,7 @@ retry_after    how long the exchange wants to be left alone
 screening      which pairs are worth recording
 supplies       how many coins are in circulation
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

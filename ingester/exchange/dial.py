@@ -72,7 +72,7 @@ def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> web
         raise NotConnected(str(error)) from error
     where = f"{host}:{port}" + (f" through the proxy {proxy}" if proxy else "")
     with contextlib.ExitStack() as closing, _in_words(where, host, deadline):
-        sock = dial(host, port, proxy, deadline)
+        sock = connect_socket(host, port, proxy, deadline)
         closing.callback(lambda: sock.close())
         if parts.scheme == "wss":
             sock.settimeout(deadline.left())
@@ -88,7 +88,7 @@ def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> web
         return connection
 
 
-def dial(host: str, port: int, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
+def connect_socket(host: str, port: int, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
     """A TCP connection to a host, through a proxy where there is one. Raises OSError and NotConnected."""
     if proxy is None:
         return _connect(host, port, deadline)

@@ -17,7 +17,7 @@ import urllib3
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused, SettingsError, cause
 from ingester.exchange import binance_spot
-from ingester.exchange.dial import Deadline, NotConnected, dial, tls_context
+from ingester.exchange.dial import Deadline, NotConnected, connect_socket, tls_context
 from ingester.exchange.retry_after import retry_after
 from ingester.proxies import Proxy, proxy_for
 
@@ -241,7 +241,7 @@ def connections(
 def _dialled(host: str, port: int, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
     """Through a SOCKS proxy to the host; of an HTTP proxy urllib3 gives the host itself, and asks it for the rest."""
     try:
-        sock = dial(host, port, proxy if proxy is not None and proxy.is_socks else None, deadline)
+        sock = connect_socket(host, port, proxy if proxy is not None and proxy.is_socks else None, deadline)
     except socket.gaierror as error:
         raise NotConnected(f"the name {host} cannot be resolved: {error.strerror or error}") from error
     except TimeoutError as error:

@@ -16,15 +16,21 @@ from operator import length_hint
 
 from ingester.book import OrderBook
 from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
-from ingester.connection.connection import Connection
-from ingester.connection.slot import STALE_AFTER_NS, ConnectionSlot
-from ingester.connection.subscriptions import SubscriptionManager
-from ingester.connection.websocket import Arrival, Frames, Lost, Opened, WebSocketThread
+from ingester.connection import (
+    STALE_AFTER_NS,
+    Arrival,
+    Connection,
+    ConnectionSlot,
+    Frames,
+    Lost,
+    Opened,
+    SubscriptionManager,
+    WebSocketThread,
+)
 from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import binance_spot
 from ingester.metrics import FeedMetrics
-from ingester.sequence.gap_detector import GapDetector
-from ingester.sequence.monitor import SequenceMonitor
+from ingester.sequence import GapDetector, SequenceMonitor
 
 log = logging.getLogger(__name__)
 

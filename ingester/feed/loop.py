@@ -17,15 +17,14 @@ from typing import Protocol
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND, Clock
-from ingester.config.settings import Settings
-from ingester.connection.websocket import Arrival, AttemptLimit, WebSocketThread
+from ingester.config import Settings
+from ingester.connection import Arrival, AttemptLimit, WebSocketThread
 from ingester.errors import ExchangeError
 from ingester.events import Event
-from ingester.exchange import binance_spot
-from ingester.exchange.pairs import fetch_listings
+from ingester.exchange import binance_spot, fetch_listings
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
-from ingester.sequence.monitor import SequenceMonitor
+from ingester.sequence import SequenceMonitor
 from ingester.threads import SupervisedThread
 from ingester.words import counted
 

@@ -14,9 +14,9 @@ from itertools import islice
 from ingester.book import OrderBook
 from ingester.errors import UnknownPair, UsageError
 from ingester.events import Event
-from ingester.exchange.pairs import normal
+from ingester.exchange import normal
 from ingester.live.ring import Ring, Row
-from ingester.sequence.gap_detector import Gap
+from ingester.sequence import Gap
 
 MOST_EVENTS = 10_000
 """So many of the latest events are kept."""

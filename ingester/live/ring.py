@@ -16,7 +16,7 @@ import numpy as np
 
 from ingester.book import Level, OrderBook
 from ingester.grid import Floats, Nanoseconds
-from ingester.sequence.gap_detector import RESOLUTION_NS
+from ingester.sequence import RESOLUTION_NS
 
 SPARE_ROWS = 64
 """Slots beyond the rows that are kept, so that a reader who copies all of them is not overtaken at once."""

@@ -15,7 +15,7 @@ from ingester.errors import FellBehind
 from ingester.grid import LOOK_BACK_NS, Sampler, grid
 from ingester.live.buffer import LiveBuffer
 from ingester.live.ring import Ring, Row
-from ingester.sequence.gap_detector import RESOLUTION_NS
+from ingester.sequence import RESOLUTION_NS
 
 MOST_AT_ONCE = 64
 """Grid rows that are made at once for a reader who is late."""

@@ -9,3 +9,7 @@ webhook              alerts to a webhook
 overview, survey     what `ingester status` shows, and how it is gathered
 doctor               checks of network, clock, machine, disk and server
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ingester.events import RESTART
-from ingester.exchange.binance_spot import EXCHANGES, SIMULATOR
+from ingester.exchange import EXCHANGES, SIMULATOR
 from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Report
 from ingester.words import counted
 

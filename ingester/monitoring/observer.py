@@ -32,10 +32,9 @@ from ingester.monitoring.report import (
     Threads,
 )
 from ingester.monitoring.state_file import read_all
-from ingester.questdb.retention import Policy
-from ingester.record.recorder_service import RecorderService
-from ingester.sequence.event_counts import EventSummary
-from ingester.sequence.gap_detector import TRADING
+from ingester.questdb import Policy
+from ingester.record import RecorderService
+from ingester.sequence import TRADING, EventSummary
 
 RATE_SECONDS, LAG_SECONDS = 10.0, 60.0
 """Over so long the rate of rows, and the lag, are taken."""

@@ -26,11 +26,8 @@ from ingester.monitoring.overview import (
 )
 from ingester.monitoring.report import DiskReport
 from ingester.monitoring.state_file import Published, read_all, running_collectors
-from ingester.questdb.client import QuestDB
-from ingester.questdb.damage import damage
-from ingester.questdb.server import ManagedServer
-from ingester.questdb.tables import EVENTS, IMPORTED, ORDERBOOK
-from ingester.record.unsent import leftovers
+from ingester.questdb import EVENTS, IMPORTED, ORDERBOOK, ManagedServer, QuestDB, find_damage
+from ingester.record import leftovers
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 ASK_SECONDS = 15.0
@@ -59,7 +56,9 @@ _GAPS = (
 )
 
 
-def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, guessed: bool = False) -> Overview:
+def survey_recorders(
+    data_dir: Path, db: QuestDB | None, server: ManagedServer | None, guessed: bool = False
+) -> Overview:
     """How everything is now. `db`: the QuestDB to ask, if any; `server`: the managed one of this folder, if it is that.
 
     `guessed`: nobody named that QuestDB; where it wants a password, it is not asked. Takes some seconds at most, also
@@ -120,7 +119,7 @@ def _ask(
     try:
         db.ping()
         version = str(db.sql(_BUILD).rows[0][0]).removeprefix("Build Information: ").split(",")[0]
-        damaged = damage(db)
+        damaged = find_damage(db)
         tables = tables_of(db)
         days = _gaps(db) if EVENTS in tables else {}
         others = _others(db, own, days) if len(tables) == 2 else []

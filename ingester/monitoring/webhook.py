@@ -18,8 +18,7 @@ import urllib3
 
 from ingester.clock import backoff
 from ingester.errors import SettingsError
-from ingester.exchange.dial import Deadline, NotConnected
-from ingester.exchange.rest import connections
+from ingester.exchange import Deadline, NotConnected, connections
 from ingester.monitoring.alerts import Notice, duration_text
 from ingester.monitoring.report import Report
 from ingester.proxies import proxy_for

@@ -16,3 +16,7 @@ sent_counts, reconciler  what was sent against what the tables show
 retention, retention_worker, partitions  what happens to old days: decided, carried out, and the days themselves
 leases             who works on a range of time
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import psutil
 
-from ingester.config.settings import default_collector
+from ingester.config import default_collector
 from ingester.errors import LevelsRefused, QueryError, StoreError
 from ingester.questdb import partitions
 from ingester.questdb.client import QuestDB
@@ -81,7 +81,7 @@ def days_to_rewrite(db: QuestDB, missing: Mapping[str, str]) -> list[Partition]:
 
 
 def _work(db: QuestDB, names: Sequence[str], missing: Mapping[str, str]) -> _Work:
-    days = partitions.partitions(db)
+    days = partitions.list_partitions(db)
     parquet, noted = [each for each in days if each.is_parquet], _noted(db)
     old = parquet if missing else [each for each in parquet if _is_outdated(db, each, names, noted)]
     unfinished = [each for each in days if not (each.is_parquet or each.is_active) and _kind(noted, each) == _NATIVE]

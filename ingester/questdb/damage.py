@@ -51,7 +51,7 @@ class Inspection:
             return
         self._due = time.monotonic() + EVERY_SECONDS
         try:
-            found = damage(self._db)
+            found = find_damage(self._db)
         except StoreError:
             return  # an absent server is told elsewhere
         except Exception:  # a bug must not end the thread
@@ -62,7 +62,7 @@ class Inspection:
         self._metrics.damage = found
 
 
-def damage(db: QuestDB) -> str:
+def find_damage(db: QuestDB) -> str:
     """What of the table cannot be read, in words; empty where nothing is known to be damaged. Raises StoreError."""
     try:
         found = db.sql(f"SELECT directoryName FROM tables() WHERE table_name = '{ORDERBOOK}'").rows
@@ -104,7 +104,7 @@ def _damaged(db: QuestDB, folder: Path) -> set[str]:
     later = set(partitions.added_later(names))
     columns = [name for name in names if name not in later]  # others need not have a file
     found = set()
-    for day in partitions.partitions(db):
+    for day in partitions.list_partitions(db):
         # A day that is being rewritten has two folders for a moment; one of them is whole.
         folders = [folder / day.day, *folder.glob(f"{day.day}.*")]
         lacking = [_lacking(each, day, columns) for each in folders if each.is_dir()]

@@ -11,7 +11,7 @@ from ingester import private
 from ingester.clock import SECOND
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.questdb import ilp
-from ingester.spool.disk import reason_of, sync_folder
+from ingester.spool import reason_of, sync_folder
 
 REMEMBERED = 100_000
 """So many rows are known again when they come again, as after a resend."""

@@ -15,7 +15,8 @@ from ingester.questdb.schema import EVENTS, ORDERBOOK
 @functools.cache
 def buffer_maker() -> Sender:
     """The process's one Sender, only for its buffers: over HTTP with a pinned protocol version it opens no
-    connection, and `new_buffer` is the documented way to a Buffer. The client warns where several are made in a short time.
+    connection, and `new_buffer` is the documented way to a Buffer. The client warns where several are made in a short
+    time.
     """
     sender = Sender.from_conf("http::addr=127.0.0.1:1;protocol_version=2;auto_flush=off;")
     sender.establish()  # type: ignore[no-untyped-call]

@@ -64,7 +64,7 @@ def start_of(day: str) -> int:
     return (datetime.date.fromisoformat(day) - datetime.date(1970, 1, 1)).days * DAY
 
 
-def partitions(db: QuestDB) -> list[Partition]:
+def list_partitions(db: QuestDB) -> list[Partition]:
     """All days, the oldest first; none where nothing was ever recorded, or the table is not kept by day.
 
     Raises StoreError.
@@ -98,7 +98,7 @@ def settle(db: QuestDB) -> None:
 
 def find(db: QuestDB, day: str) -> Partition | None:
     """A day as it is now. Raises StoreError."""
-    return next((each for each in partitions(db) if each.day == day), None)
+    return next((each for each in list_partitions(db) if each.day == day), None)
 
 
 def convert(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:

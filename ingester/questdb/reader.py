@@ -16,7 +16,7 @@ from ingester.book import level_columns
 from ingester.clock import SECOND
 from ingester.errors import QueryError, StoreError
 from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import TOO_OLD, added_later, column_names, partitions
+from ingester.questdb.partitions import TOO_OLD, added_later, column_names, list_partitions
 from ingester.questdb.query import between, collectors, depth, one_of, quoted
 from ingester.questdb.tables import ORDERBOOK
 
@@ -186,7 +186,7 @@ class TableReader:
 
 def _needs_filter(db: QuestDB) -> bool:
     """Whether the table has Parquet days, and columns that it did not have from the beginning."""
-    return bool(added_later(column_names(db))) and any(day.is_parquet for day in partitions(db))
+    return bool(added_later(column_names(db))) and any(day.is_parquet for day in list_partitions(db))
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:

@@ -16,7 +16,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import Inspection
 from ingester.questdb.schema import EVENTS, ORDERBOOK
 from ingester.questdb.sent_counts import SentCounts, SentSpan
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)

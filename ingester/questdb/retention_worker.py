@@ -71,7 +71,7 @@ class RetentionWorker:
 
     def settle(self) -> None:
         """Notes how many rows each day has: one that has others at the next look is left alone. Raises StoreError."""
-        self._rows_before = {each.day: each.rows for each in partitions.partitions(self._db)}
+        self._rows_before = {each.day: each.rows for each in partitions.list_partitions(self._db)}
 
     def work(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Done]:
         """Takes all steps that are due, the oldest day first, and gives each when it is taken. Raises StoreError."""
@@ -114,7 +114,7 @@ class RetentionWorker:
             self._around.free_bytes(),
             stuck.reason if stuck else None,
         )
-        return plan(partitions.partitions(self._db), self.policy, state)
+        return plan(partitions.list_partitions(self._db), self.policy, state)
 
     def _with_holds(self, step: Step, held: Sequence[HeldRange]) -> Step:
         day = step.partition

@@ -24,7 +24,7 @@ from ingester.questdb import jar, launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.peer import ServerState
-from ingester.spool.disk import replace_durably
+from ingester.spool import replace_durably
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)

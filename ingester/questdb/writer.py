@@ -14,7 +14,7 @@ from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.sent_counts import SentCounts
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)

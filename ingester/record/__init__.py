@@ -8,3 +8,7 @@ pairs_watcher      the thread that follows this file
 practice           simulated and real books never share a table
 unsent             rows in spools whose recorder does not run
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from ingester import private
 from ingester.errors import PairsFileError
-from ingester.exchange.pairs import is_name, normal
-from ingester.spool.disk import replace_durably
+from ingester.exchange import is_name, normal
+from ingester.spool import replace_durably
 
 NAME = "pairs.txt"
 LOCK_SECONDS = 10.0

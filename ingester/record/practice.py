@@ -13,11 +13,9 @@ import msgspec
 from ingester import private
 from ingester.errors import MixedData
 from ingester.exchange import binance_spot
-from ingester.questdb.client import QuestDB
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.tables import EVENTS, ORDERBOOK
+from ingester.questdb import EVENTS, ORDERBOOK, Endpoint, QuestDB
 from ingester.record.unsent import leftovers
-from ingester.spool.disk import replace_durably
+from ingester.spool import replace_durably
 
 log = logging.getLogger(__name__)
 

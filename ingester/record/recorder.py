@@ -8,24 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
 from ingester.clock import SECOND, Clock, check_clock
-from ingester.config.settings import FILLS, Settings, interval_ms, seconds
-from ingester.connection.websocket import AttemptLimit
+from ingester.config import FILLS, Settings, interval_ms, seconds
+from ingester.connection import AttemptLimit
 from ingester.errors import NotRunning, UsageError
 from ingester.events import Event
-from ingester.exchange import binance_spot
-from ingester.exchange.pairs import choose, listed_symbols
-from ingester.feed.loop import FeedLoop
+from ingester.exchange import binance_spot, choose, listed_symbols
+from ingester.feed import FeedLoop
 from ingester.grid import as_frame
-from ingester.live.buffer import LiveBuffer
-from ingester.live.callbacks import OnEvent, OnSnapshot
-from ingester.live.consumer import Consumer
-from ingester.live.ring import RingRows, Row
-from ingester.live.subscribers import Subscribers
-from ingester.live.synchronous import SynchronousRows
+from ingester.live import Consumer, LiveBuffer, OnEvent, OnSnapshot, RingRows, Row, Subscribers, SynchronousRows
 from ingester.metrics import FeedMetrics
 from ingester.record.source import OWN, SIMULATOR, exchange_of, named_as_arguments, named_symbols, simulated_symbols
-from ingester.sequence.gap_detector import Gap
-from ingester.simulator.simulator import Simulator
+from ingester.sequence import Gap
+from ingester.simulator import Simulator
 
 MILLISECOND = SECOND // 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

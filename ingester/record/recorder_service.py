@@ -10,27 +10,17 @@ from pathlib import Path
 from ingester import private, threads
 from ingester.book import OrderBook
 from ingester.clock import SECOND, Clock, check_clock
-from ingester.config.settings import Settings
-from ingester.connection.websocket import AttemptLimit
+from ingester.config import Settings
+from ingester.connection import AttemptLimit
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
-from ingester.feed.feed import LONGEST_DETAIL
-from ingester.feed.loop import FeedLoop
-from ingester.live.buffer import LiveBuffer
+from ingester.feed import LONGEST_DETAIL, FeedLoop
+from ingester.live import LiveBuffer
 from ingester.metrics import Metrics
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
-from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.reconciler import Reconciler
-from ingester.questdb.sent_counts import SentCounts
-from ingester.questdb.writer import Writer
+from ingester.questdb import DeadLetters, Endpoint, QuestDB, Reconciler, RowEncoder, SentCounts, Writer, schema
 from ingester.record.pairs_file import LastRecorded
 from ingester.record.practice import refuse_mixing
-from ingester.sequence.event_counts import EventCounts
-from ingester.sequence.gap_detector import Gap
-from ingester.spool.segment import LostRange
-from ingester.spool.spool import Spool
+from ingester.sequence import EventCounts, Gap
+from ingester.spool import LostRange, Spool
 from ingester.text import inside
 from ingester.words import counted
 

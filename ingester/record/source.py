@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ingester.errors import SettingsError
-from ingester.exchange import binance_spot
-from ingester.exchange.pairs import DEFAULT_COINS, DEFAULT_QUOTE, normal, symbols_of
+from ingester.exchange import DEFAULT_COINS, DEFAULT_QUOTE, binance_spot, normal, symbols_of
 
 SIMULATOR = binance_spot.SIMULATOR
 OWN = "ws://127.0.0.1:1"

@@ -13,16 +13,8 @@ from typing import NamedTuple
 from ingester.clock import SECOND
 from ingester.errors import SpoolError
 from ingester.metrics import StoreMetrics
-from ingester.questdb import schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
-from ingester.questdb.reconciler import Reconciler
-from ingester.questdb.sent_counts import SentCounts
-from ingester.questdb.writer import Writer
-from ingester.spool import segment as segments
-from ingester.spool.checkpoint import CheckpointFile
-from ingester.spool.disk import RESERVE, Disk, claim
-from ingester.spool.spool import Spool
+from ingester.questdb import DeadLetters, QuestDB, Reconciler, SentCounts, Writer, schema
+from ingester.spool import RESERVE, CheckpointFile, Disk, Spool, claim, segment as segments
 from ingester.text import inside
 
 log = logging.getLogger(__name__)

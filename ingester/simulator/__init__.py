@@ -11,6 +11,6 @@ faults, limits     faults on request; the exchange's limits
 sent_log           what was really sent
 """
 
-from ingester.simulator.simulator import Simulator
+import lazy_loader
 
-__all__ = ["Simulator"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

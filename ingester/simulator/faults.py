@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from ingester.errors import SettingsError
-from ingester.exchange.binance_spot import upper
+from ingester.exchange import upper
 
 FRAME_KINDS = frozenset(
     {"silence", "halt", "malformed", "garbage", "duplicate", "out_of_order", "crossed", "empty", "repeat"}

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ingester.exchange.binance_spot import lower
+from ingester.exchange import lower
 from ingester.simulator.books import BookBatch
 from ingester.simulator.session import Session, header, parse_stream
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from ingester.exchange import supplies
-from ingester.exchange.pairs import assets
+from ingester.exchange import assets, supplies
 from ingester.simulator.books import book, update_id
 from ingester.simulator.markets import UNITS, circulating, market
 

@@ -4,7 +4,7 @@ import hashlib
 from functools import lru_cache
 from typing import NamedTuple
 
-from ingester.exchange.pairs import guessed_assets
+from ingester.exchange import guessed_assets
 
 UNITS = 10**8
 """Prices and quantities are counted in units of 1e-8, the eight decimals that Binance's spot market writes."""

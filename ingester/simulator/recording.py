@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from ingester.errors import SettingsError
-from ingester.exchange.binance_spot import upper
+from ingester.exchange import upper
 
 _STREAM = re.compile(r"[^@A-Z]+@depth(5|10|20)?(@\d+ms)?")
 

@@ -10,7 +10,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
-from ingester.exchange.binance_spot import upper
+from ingester.exchange import upper
 from ingester.simulator.limits import ExchangeLimits, MessageRate
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001

@@ -8,3 +8,7 @@ recovery     what a folder holds after a crash
 syncer       the thread that makes appended records durable
 disk         lock, free space, reserve, files that are replaced whole
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,8 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from websockets.frames import Frame, Opcode
 
 from ingester.connection.frames import LARGEST_MESSAGE, MOST_FRAGMENTS, FrameSplitter, ProtocolError

@@ -1,7 +1,6 @@
 """groups.py: which pairs share connections."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.connection.grouping import place, split
 

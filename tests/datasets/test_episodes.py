@@ -2,8 +2,7 @@
 
 import numpy as np
 from data_sets import NOON, grid_pairs, make
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester import open_dataset
 from ingester.datasets.episodes import Episode, Episodes, stretches

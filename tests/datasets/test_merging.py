@@ -5,8 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from books_in_table import store
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND

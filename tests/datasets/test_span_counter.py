@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
@@ -15,8 +14,7 @@ from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import UNEXPLAINED, pair_gaps
 from ingester.datasets.span_counter import MICROSECOND, SpanCounter
 from ingester.datasets.spans import DAY, by_key, limit_ns, recorded_spans
-from ingester.questdb import query, schema
-from ingester.questdb import reader as bulk
+from ingester.questdb import query, reader as bulk, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.reader import Slice, TableReader, TableRows

@@ -4,8 +4,7 @@ import email.utils
 import threading
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ingester.exchange.retry_after import LONGEST_SECONDS, retry_after
 

@@ -1,8 +1,7 @@
 """screening.py: which pairs qualify, and what an exchange's failure must not do."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange.binance_spot import Exchange

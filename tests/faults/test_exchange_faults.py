@@ -3,8 +3,7 @@
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from proxy import Proxy
 from trial import COINS44, FEW, Trial, eventually
 from unanswering import Late, Unanswering

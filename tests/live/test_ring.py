@@ -3,8 +3,7 @@
 import threading
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.book import OrderBook
 from ingester.live.ring import Ring, flat

@@ -79,7 +79,7 @@ def make_parquet(db, *days):
 
 
 def forms(db):
-    return {each.day: each.is_parquet for each in partitions.partitions(db)}
+    return {each.day: each.is_parquet for each in partitions.list_partitions(db)}
 
 
 def run(server, *arguments):

@@ -8,10 +8,10 @@ from ingester.errors import QueryError
 from ingester.metrics import StoreMetrics
 from ingester.monitoring.doctor.check import examine
 from ingester.monitoring.doctor.database import checks
-from ingester.monitoring.survey import survey
+from ingester.monitoring.survey import survey_recorders
 from ingester.questdb import partitions, schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.damage import damage
+from ingester.questdb.damage import find_damage
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.partitions import DAY
 from ingester.questdb.reconciler import Reconciler
@@ -65,15 +65,15 @@ def lose(recorded):
 
 def test_a_sound_table_is_not_called_damaged(recorded):
     _, db = recorded
-    assert damage(db) == ""
+    assert find_damage(db) == ""
 
 
 @pytest.mark.parametrize(("file", "left"), [("bid_1.d", 0), ("timestamp.d", 4096), ("symbol.d", 0), ("askv_5.d", 4096)])
 def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, lose, file, left):
     server, db = recorded
     lose(f"2024-08-08*/{file}", left)
-    assert file in damage(db)
-    overview = survey(server.data_dir, db, server)
+    assert file in find_damage(db)
+    overview = survey_recorders(server.data_dir, db, server)
     assert not overview.ok
     assert "table_damaged" in {problem.kind for problem in overview.problems}
     findings = {finding.subject: finding for finding in examine(checks(server, None))}
@@ -91,13 +91,13 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
 @pytest.mark.parametrize("lost", ["2024-08-09*/data.parquet", "_txn", "_cv", "symbol.o", "txn_seq/_txnlog"])
 def test_other_files_that_hold_nothing_are_told_too(recorded, lose, lost):
     _, db = recorded
-    assert lose(lost) in damage(db)
+    assert lose(lost) in find_damage(db)
 
 
 def test_a_lost_day_is_told(recorded, lose):
     _, db = recorded
     lose("2024-08-08*")
-    assert damage(db).startswith("2024-08-08 in ")
+    assert find_damage(db).startswith("2024-08-08 in ")
 
 
 def test_an_answer_that_breaks_off_at_a_damaged_file_is_an_error(recorded, lose):

@@ -1,7 +1,6 @@
 """ilp.py reads back what the questdb client writes."""
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ingester.book import OrderBook
 from ingester.events import Event

@@ -8,8 +8,7 @@ import pytest
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
-from ingester.questdb import query, schema
-from ingester.questdb import reader as bulk
+from ingester.questdb import query, reader as bulk, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.reader import Slice, TableReader

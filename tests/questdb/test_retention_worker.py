@@ -82,7 +82,7 @@ def retention_worker(db, parquet_days=None, drop_days=None, **around):
 
 
 def forms(db):
-    return {each.day: each.is_parquet for each in partitions.partitions(db)}
+    return {each.day: each.is_parquet for each in partitions.list_partitions(db)}
 
 
 def content(db):

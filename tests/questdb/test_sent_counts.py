@@ -4,8 +4,7 @@ import random
 import threading
 from collections import Counter
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.book import OrderBook
 from ingester.questdb.sent_counts import KEPT, MINUTE, SentCounts

@@ -5,8 +5,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.errors import PairsFileError
 from ingester.record import pairs_file

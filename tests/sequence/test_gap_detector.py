@@ -4,8 +4,7 @@ from itertools import accumulate
 
 import pytest
 from feed_bench import Bench
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ingester.clock import SECOND
 from ingester.sequence.gap_detector import CONTRADICTED_AFTER, HIGHEST_ID, RESTART_AFTER

@@ -5,8 +5,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ingester.simulator.books import MOST_LEVELS, BookBatch, book, update_id
 from ingester.simulator.markets import market

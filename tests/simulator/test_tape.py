@@ -1,8 +1,7 @@
 """Books of numbers go over the wire as Binance writes them, and read back to the last bit."""
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from ingester.book import OrderBook
 from ingester.exchange import binance_spot

@@ -13,8 +13,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from spools import SMALL, Clock, append, fill, numbers, segment_files, take_all
 
 from ingester.errors import SpoolError

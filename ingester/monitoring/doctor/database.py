@@ -11,11 +11,7 @@ from ingester.errors import AccessRefused, StoreError
 from ingester.monitoring.doctor.check import Check, Finding
 from ingester.monitoring.overview import BEHIND
 from ingester.monitoring.survey import tables_of
-from ingester.questdb import jar, schema
-from ingester.questdb.client import QuestDB
-from ingester.questdb.damage import damage
-from ingester.questdb.endpoint import Endpoint
-from ingester.questdb.server import HTTP_PORT, PG_PORT, ManagedServer
+from ingester.questdb import HTTP_PORT, PG_PORT, Endpoint, ManagedServer, QuestDB, find_damage, jar, schema
 from ingester.words import counted
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
@@ -136,7 +132,7 @@ def version_finding(version: str, url: str) -> Finding:
 def _table(db: QuestDB) -> Iterator[Finding]:
     mend = "restore it from a backup, or drop the damaged days"
     try:
-        damaged, tables = damage(db), tables_of(db)
+        damaged, tables = find_damage(db), tables_of(db)
     except StoreError as error:
         yield Finding("table", "fail", f"its files cannot be read: {str(error).splitlines()[0]}", mend)
         return

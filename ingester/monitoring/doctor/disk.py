@@ -14,7 +14,7 @@ import psutil
 from ingester.monitoring.alerts import AlertLimits, disk_problem
 from ingester.monitoring.doctor.check import Check, Finding
 from ingester.monitoring.state_file import running_collectors
-from ingester.record.unsent import leftovers
+from ingester.record import leftovers
 
 APPEND_BYTES, APPENDS = 20_000, 40
 WRITE_BYTES, WRITE_CHUNK = 256 << 20, 4 << 20

@@ -17,9 +17,17 @@ import websocket
 
 from ingester.clock import Now
 from ingester.errors import ExchangeError, SettingsError
-from ingester.exchange import binance_spot
-from ingester.exchange.dial import Deadline, NotConnected, UpgradeRefused, dial, open_websocket, tls_context
-from ingester.exchange.rest import connections, fetch_over
+from ingester.exchange import (
+    Deadline,
+    NotConnected,
+    UpgradeRefused,
+    binance_spot,
+    connect_socket,
+    connections,
+    fetch_over,
+    open_websocket,
+    tls_context,
+)
 from ingester.monitoring.doctor.check import Check, Finding, State
 from ingester.proxies import Proxy, proxy_for
 
@@ -197,7 +205,7 @@ def _reach_through(
     """As `_reach`, where a proxy finds the name and makes the TCP connection."""
     begun = time.monotonic()
     try:
-        plain = dial(host, port, proxy, Deadline(CONNECT_SECONDS))
+        plain = connect_socket(host, port, proxy, Deadline(CONNECT_SECONDS))
     except (OSError, NotConnected) as error:
         yield Finding(f"{subject} proxy", "fail", str(error) or f"the proxy {proxy} does not answer", _PROXY)
         return False

@@ -1,0 +1,11 @@
+from .connection import Connection as Connection
+from .slot import STALE_AFTER_NS as STALE_AFTER_NS, ConnectionSlot as ConnectionSlot
+from .subscriptions import SubscriptionManager as SubscriptionManager
+from .websocket import (
+    Arrival as Arrival,
+    AttemptLimit as AttemptLimit,
+    Frames as Frames,
+    Lost as Lost,
+    Opened as Opened,
+    WebSocketThread as WebSocketThread,
+)
