@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,7 @@ from ingester.datasets.recordings import open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 
 NAME = "ADA_USDT_100ms_(2023-06-01 08꞉31)_(1)"
+LEVEL_SIDES = ["Bid", "BidV", "Ask", "AskV"]
 LEVEL = ["Bid_1", "BidV_1", "Ask_1", "AskV_1"]
 
 PACK = {".gz": gzip.compress, "bz2": bz2.compress, ".xz": lambda data: lzma.compress(data, preset=1)}
@@ -135,6 +137,41 @@ def test_a_state_that_names_one_dict_over_and_over_is_refused():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 * len(content)
+
+
+def list_of_nones(count):
+    return b"(" + b"N" * count + b"l"
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [
+        (b"N0" * 6_000_000, r"unpacks to more than [\d,]+ instructions; expected a frame of plain numbers.*unpack it"),
+        (b"N" + b"\x94" * 12_000_000, "instructions"),
+        (list_of_nones(12_000_000), "instructions"),
+        (b"X\x00\x00\x00\x11" + b"x" * (17 << 24), "unpacks to more than 300 times its size"),
+    ],
+)
+def test_a_few_bytes_that_become_millions_of_steps_of_a_pickle_are_refused(tmp_path, content, refused):
+    path = tmp_path / f"{NAME}.pkl.gz"
+    path.write_bytes(gzip.compress(b"\x80\x04" + content + b"N."))
+    assert path.stat().st_size < 1 << 20
+    seconds, why = import_content(path, False)
+    assert re.search(refused, why), why
+    assert seconds < 5
+
+
+def test_packed_pickles_of_a_quiet_pair_are_read(tmp_path):
+    rows = 100_000
+    index = pd.date_range("2023-06-01", periods=rows, freq="100ms", name="Request Time")
+    frame = pd.DataFrame(np.ones((rows, 20)), index, [f"{side}_{n}" for side in LEVEL_SIDES for n in range(1, 6)])
+    path = tmp_path / f"{NAME}.pkl.xz"
+    frame.to_pickle(path, compression={"method": "xz", "preset": 0})
+    assert import_content(path, False)[1] == rows
+    texts = frame[:20_000].astype(str)
+    path = tmp_path / f"{NAME}.pkl.gz"
+    texts.to_pickle(path, protocol=4)
+    assert import_content(path, False)[1] == 20_000
 
 
 @pytest.mark.parametrize("column", ["_time", "Bid_1"])

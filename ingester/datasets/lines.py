@@ -147,7 +147,7 @@ class Lines:
 
     def _sorted_out(self, number: int, block: bytes) -> tuple[bytes, npt.NDArray[np.int64], list[Bad]]:
         """The sound lines of a block, their numbers, and what is wrong with the others."""
-        sound, numbers, bad = [], [], []
+        sound, numbers, bad = list[bytes](), list[int](), list[Bad]()
         for at, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):
             if not line.rstrip(b"\r"):
                 continue

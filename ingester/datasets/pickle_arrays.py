@@ -34,14 +34,23 @@ _ZERO = datetime(1970, 1, 1)
 class Arrays:
     """Reads the arrays of one pickle."""
 
-    def __init__(self, size: int) -> None:
-        """`size`: bytes of the pickle."""
+    def __init__(self, size: int, most_objects: int) -> None:
+        """`size`: bytes of the pickle; `most_objects`: cells that may be objects."""
         self._room = WORK_PER_BYTE * size + LEAST_WORK
+        self._objects = most_objects
 
     def spend(self, work: int) -> None:
         self._room -= work
         if self._room < 0:
             raise UnreadablePickle("is refused: it names the same values over and over, more than a frame does")
+
+    def _spend_objects(self, cells: int) -> None:
+        self._objects -= cells
+        if self._objects < 0:
+            raise UnreadablePickle(
+                "is refused: it has too many cells that are objects for its size; expected numbers. If it is sound, "
+                f"{ADVICE}"
+            )
 
     # Arrays
 
@@ -89,6 +98,7 @@ class Arrays:
             if type(data) is not list or len(data) != cells:
                 raise UnreadablePickle(f"is damaged: an array of {cells:,} cells has another number of values")
             self.spend(cells)
+            self._spend_objects(cells)
             objects = np.empty(cells, object)
             for place, cell in enumerate(data):  # one by one: numpy would look into what has a length
                 objects[place] = cell
@@ -173,6 +183,7 @@ class Arrays:
         ends = np.frombuffer(offsets[first * width : (first + rows + 1) * width], _OFFSET_TYPES[named]).tolist()
         bits = np.frombuffer(valid, "u1")
         self.spend(len(ends) + 1)
+        self._spend_objects(rows)
         if (rows and len(ends) != rows + 1) or (len(bits) and len(bits) * 8 < first + rows):
             raise UnreadablePickle("is damaged: its pyarrow text is cut short")
         if ends and (ends[0] < 0 or ends[-1] > len(data) or any(end < begin for begin, end in pairwise(ends))):
