@@ -23,6 +23,8 @@ class OrderBook(NamedTuple):
     """Binance's `lastUpdateId`: rises from snapshot to snapshot, but not by one."""
     bids: list[Level]
     asks: list[Level]
+    event_ns: int | None = None
+    """When the exchange made it, by its own clock; None where the channel does not say."""
 
 
 def level_columns(depth: int) -> list[str]:

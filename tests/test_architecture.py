@@ -29,8 +29,8 @@ ROOMS = [
 """From the top: a room imports from those before it."""
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "sql" not in path.parts)
 ENTRANCES = ("__init__.py", "__main__.py")
-MOST_LINES = 430
-PROGRAMS = {"open_dataset", "Recorder"}
+MOST_LINES = 620
+PROGRAMS = {*ingester.__all__, "stored_name"}
 """What `ingester` itself gives to programs."""
 
 

@@ -43,10 +43,11 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def unpacked(path: Path, always_bytes: int = ALWAYS_BYTES, most_ratio: int = MOST_RATIO) -> IO[bytes]:
+def unpacked(path: Path, always_bytes: int = 0, most_ratio: int = MOST_RATIO) -> IO[bytes]:
     """The bytes of a file, unpacked where its ending says that it is packed. Not to be trusted to be short.
 
-    Reading raises UnreadableRecording where they are too many for what is packed, EOFError where the file is cut short.
+    Reading raises UnreadableRecording where they are more than `always_bytes` (0: `ALWAYS_BYTES`) and than `most_ratio`
+    times what is packed, EOFError where the file is cut short.
     """
     file = open_regular(path)
     ending = path.suffix.lower()
@@ -62,7 +63,9 @@ def unpacked(path: Path, always_bytes: int = ALWAYS_BYTES, most_ratio: int = MOS
         inner = _Xz(file)
     else:
         inner = _zstd(file)
-    return io.BufferedReader(_BoundedStream(inner, file, max(always_bytes, most_ratio * size), most_ratio), 1 << 20)
+    return io.BufferedReader(
+        _BoundedStream(inner, file, max(always_bytes or ALWAYS_BYTES, most_ratio * size), most_ratio), 1 << 20
+    )
 
 
 class _BoundedStream(io.RawIOBase):

@@ -75,7 +75,7 @@ class Ring:
 
     def put(self, snapshot: OrderBook) -> None:
         """Takes in the next row, with its time as the table has it. For one thread only."""
-        _, receive_ns, _, bids, asks = snapshot
+        _, receive_ns, _, bids, asks, _ = snapshot
         values = flat(bids, asks, self._depth)
         number = self.count
         write = self._write

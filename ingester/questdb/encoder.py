@@ -37,7 +37,7 @@ class RowEncoder:
         """ILP rows of `orderbook`. Levels that a thin book lacks stay NULL; deeper ones than recorded are left out."""
         buffer, depth, collector, names = self._buffer, self._depth, self._collector, self._names
         buffer.clear()  # type: ignore[no-untyped-call]
-        for symbol, receive_ns, update_id, bids, asks in snapshots:
+        for symbol, receive_ns, update_id, bids, asks, _ in snapshots:
             columns: dict[str, Any]
             if len(bids) == len(asks) == depth:
                 columns = dict(zip(names, chain.from_iterable(chain(bids, asks)), strict=True))

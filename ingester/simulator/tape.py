@@ -58,7 +58,7 @@ def tape_of_snapshots(name: str, symbols: Sequence[str], snapshots: Callable[[],
     """A tape of `snapshots`, which each call gives again, in the order of time."""
 
     def books() -> Generator[TapeBook, None, None]:
-        for symbol, receive_ns, update_id, bids, asks in snapshots():
+        for symbol, receive_ns, update_id, bids, asks, _ in snapshots():
             yield SnapshotBook(receive_ns, symbol, update_id, bids, asks)
 
     return Tape(name, tuple(symbols), books)
