@@ -11,14 +11,14 @@ from ingester import Recorder
 from ingester.datasets.dataset import INDEX, columns
 from ingester.errors import NotRunning, SettingsError, UnknownPair, UsageError
 from ingester.exchange import binance_spot
-from ingester.simulator import Simulator
+from ingester.simulator import SimulatedPair, Simulator
 
 PAIRS = ["BTCUSDT", "ETHUSDT", "XTHINUSDT"]
 
 
 @pytest.fixture(scope="module")
 def simulator():
-    with Simulator([*PAIRS, "SOLUSDT"], thin={"XTHINUSDT": 2}, ledger=True) as simulator:
+    with Simulator([*PAIRS[:2], SimulatedPair("XTHINUSDT", levels=2), "SOLUSDT"], keep_sent=True) as simulator:
         yield simulator
 
 

@@ -4,8 +4,7 @@ import pytest
 import websocket
 from simulated_client import ADA, BTC, ETH, PAIRS, Client, eventually, listen
 
-from ingester.simulator.limits import ExchangeLimits
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import ExchangeLimits, Simulator
 
 
 @pytest.mark.parametrize("send", ["messages", "pings"])

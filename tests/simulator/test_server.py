@@ -9,8 +9,8 @@ import websocket
 from simulated_client import ADA, BTC, ETH, PAIRS, Client, expected, get, listen
 
 from ingester.errors import OperationError, SettingsError
+from ingester.simulator import Simulator
 from ingester.simulator.faults import parse_fault
-from ingester.simulator.simulator import Simulator
 
 
 def test_drop_cuts_one_or_all_connections(fast: Simulator) -> None:

@@ -5,8 +5,7 @@ import time
 import pytest
 from simulated_client import PAIRS, SEED, expected, get
 
-from ingester.simulator.markets import market
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import SimulatedPair, Simulator, synthetic_pair
 
 
 def test_exchange_info_lists_pairs_with_assets_and_state(simulator: Simulator) -> None:
@@ -47,7 +46,7 @@ def test_bad_rest_requests_get_binance_errors(simulator: Simulator, path: str, s
 def test_depth_is_the_book_of_the_stream(simulator: Simulator) -> None:
     _, depth = get(simulator, "/api/v3/depth?symbol=BTCUSDT&limit=7")
     assert expected("BTCUSDT", depth, 7)
-    assert abs(depth["lastUpdateId"] // market(SEED, "BTCUSDT").stride - time.time() * 10) < 600
+    assert abs(depth["lastUpdateId"] // synthetic_pair(SEED, "BTCUSDT").stride - time.time() * 10) < 600
 
 
 def test_tickers_ping_and_time(simulator: Simulator) -> None:
@@ -66,6 +65,6 @@ def test_the_list_of_a_whole_exchange_arrives_complete() -> None:
 
 
 def test_assets_can_be_named() -> None:
-    with Simulator(["ABC"], assets={"ABC": ("A", "BC")}) as simulator:
+    with Simulator([SimulatedPair("ABC", ("A", "BC"))]) as simulator:
         symbol = get(simulator, "/api/v3/exchangeInfo")[1]["symbols"][0]
     assert (symbol["baseAsset"], symbol["quoteAsset"]) == ("A", "BC")

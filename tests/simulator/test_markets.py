@@ -1,6 +1,6 @@
 """The simulator's limits count as Binance's do."""
 
-from ingester.simulator.limits import AttemptRate, ExchangeLimits, MessageRate
+from ingester.simulator.markets import AttemptRate, ExchangeLimits, MessageRate
 
 
 def test_five_messages_within_a_second_are_allowed_and_a_sixth_is_not() -> None:
