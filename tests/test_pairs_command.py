@@ -17,7 +17,8 @@ from ingester.exchange.screening import Criteria
 from ingester.exchange.supplies import PRODUCTS
 from ingester.questdb.client import QuestDB
 from ingester.record.pairs_file import PairsFile
-from ingester.simulator import SimulatedPair, Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.rest import SimulatedPair
 
 
 @pytest.fixture

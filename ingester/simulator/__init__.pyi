@@ -3,5 +3,4 @@ from .broadcast import SentLog as SentLog
 from .faults import parse_fault as parse_fault
 from .markets import ExchangeLimits as ExchangeLimits
 from .recording import Tape as Tape, tape_of_file as tape_of_file, tape_of_snapshots as tape_of_snapshots
-from .rest import SimulatedPair as SimulatedPair
 from .simulator import Simulator as Simulator

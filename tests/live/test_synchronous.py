@@ -22,7 +22,8 @@ from ingester.live.synchronous import SynchronousRows
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.record.recorder_service import RecorderService
-from ingester.simulator import SimulatedPair, Simulator, tape_of_file
+from ingester.simulator import Simulator, tape_of_file
+from ingester.simulator.rest import SimulatedPair
 
 RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 PAIRS = ["XLIVEUSDT", "XTHINUSDT"]

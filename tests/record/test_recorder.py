@@ -11,7 +11,8 @@ from ingester import Recorder
 from ingester.datasets.dataset import INDEX, columns
 from ingester.errors import NotRunning, SettingsError, UnknownPair, UsageError
 from ingester.exchange import binance_spot
-from ingester.simulator import SimulatedPair, Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.rest import SimulatedPair
 
 PAIRS = ["BTCUSDT", "ETHUSDT", "XTHINUSDT"]
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from simulated_client import PAIRS, SEED
 
-from ingester.simulator import SimulatedPair, Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.rest import SimulatedPair
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_payload_holds_the_book_as_its_market_writes_it(
     thin = data.draw(st.dictionaries(st.sampled_from(chosen), st.integers(0, 25)))
     batch = BookBatch(seed, chosen, depth, market=market.name, format=market.format, thin=thin)
     ids, times = batch.update_ids(tick), np.full(len(chosen), tick * 100)
-    payloads = batch.payloads(ids, {"E": times + 7, "T": times, "U": ids - 2, "pu": ids - 3})
+    payloads = batch.payloads(ids, {"E": times + 7, "T": times, "U": ids + 2, "pu": ids + 3})
     for symbol, number, payload in zip(chosen, ids.tolist(), payloads, strict=True):
         bids, asks = book(seed, symbol, number, min(depth, thin.get(symbol, depth)), market.name)
         assert number == update_id(seed, symbol, tick, market.name)
@@ -70,7 +70,7 @@ def test_a_payload_holds_the_book_as_its_market_writes_it(
             "spot": {"lastUpdateId": number, "bids": bids, "asks": asks},
             "futures": {
                 "e": "depthUpdate", "E": tick * 100 + 7, "T": tick * 100, "s": symbol,
-                "U": number - 2, "u": number, "pu": number - 3, "b": bids, "a": asks,
+                "U": number + 2, "u": number, "pu": number + 3, "b": bids, "a": asks,
             },
         }  # fmt: skip
         assert payload == json.dumps(expected[market.name], separators=(",", ":"), ensure_ascii=False).encode()

@@ -60,6 +60,39 @@ def test_a_recording_is_listed_starts_when_subscribed_and_is_silent_after_its_en
         assert [ticker["askPrice"], ticker["askQty"]] == last["asks"][0]
 
 
+def test_a_recording_is_played_as_futures_too_and_keeps_its_event_times(tmp_path: Path) -> None:
+    path = tmp_path / "futures"
+    ids = [7, 9, 12, 13]
+    events = [
+        {"e": "depthUpdate", "E": 10**12 + number * 100, "T": 10**12, "s": "BTCUSDT_261225", "U": 1, "u": ids[number],
+         "pu": 0, "b": [["2.10", "1"], ["2.0", "3"]], "a": [["3.0", "5"]]}
+        for number in range(4)
+    ]  # fmt: skip
+    lines = (
+        f"{10**18 + number * 10**8} {json.dumps({'stream': 'btcusdt_261225@depth20@100ms', 'data': event})}\n"
+        for number, event in enumerate(events)
+    )
+    path.write_text("".join(lines))
+    with Simulator(tapes=[tape_of_file(path)], speed=0) as simulator:
+        streams = ("btcusdt_261225@depth5@100ms", "btcusdt_261225@depth5@250ms")
+        with listen(simulator, *streams, path="/public/stream") as client:
+            messages = client.take(6)
+        last = get(simulator, "/fapi/v1/depth?symbol=BTCUSDT_261225&limit=5")[1]
+    got = {stream: [each["data"] for each in messages if each["stream"] == stream] for stream in streams}
+    assert got[streams[0]] == [
+        {**event, "T": event["E"], "U": before + 1, "pu": before}
+        for event, before in zip(events, [6, *ids], strict=False)
+    ]
+    assert [(event["pu"], event["u"]) for event in got[streams[1]]] == [(6, 7), (7, 13)]
+    assert last == {
+        "lastUpdateId": 13,
+        "E": 10**12 + 300,
+        "T": 10**12 + 300,
+        "bids": events[3]["b"],
+        "asks": [["3.0", "5"]],
+    }
+
+
 def test_connections_share_the_clock_of_a_recording(tmp_path: Path) -> None:
     path, stream = write_recording(tmp_path / "zec.gz", 60, 10**7), "zecusdt@depth5@100ms"
     last = 10**9 + 77 * 59

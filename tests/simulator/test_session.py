@@ -20,6 +20,13 @@ def test_five_messages_within_a_second_are_fine(fast: Simulator) -> None:
         assert [client.ask("LIST_SUBSCRIPTIONS", number=number)["id"] for number in range(5)] == list(range(5))
 
 
+def test_ten_messages_within_a_second_are_fine_on_futures_and_an_eleventh_is_not(fast: Simulator) -> None:
+    with listen(fast, path="/public/stream") as client:
+        assert [client.ask("LIST_SUBSCRIPTIONS", number=number)["id"] for number in range(10)] == list(range(10))
+        client.send("LIST_SUBSCRIPTIONS", number=10)
+        assert client.close_code() == 1008
+
+
 def test_too_many_streams_close_the_connection() -> None:
     with Simulator(PAIRS, limits=ExchangeLimits(streams=2)) as simulator, listen(simulator, BTC, ETH) as client:
         client.send("SUBSCRIBE", ADA)

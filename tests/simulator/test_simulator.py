@@ -11,7 +11,7 @@ from simulated_client import ADA, BTC, ETH, PAIRS, SEED, eventually, expected, g
 
 from ingester.errors import OperationError
 from ingester.simulator import Simulator, synthetic_pair
-from ingester.simulator.books import update_id
+from ingester.simulator.books import book, update_id
 from ingester.simulator.broadcast import hash_slot
 
 
@@ -62,6 +62,58 @@ def test_all_connections_get_the_same_book_under_the_same_id(fast: Simulator) ->
     shared = [data for data in wrapped if data["lastUpdateId"] in raw]
     assert len(shared) >= 5
     assert all(raw[data["lastUpdateId"]] == data for data in shared)
+
+
+def futures_book(symbol: str, data: dict[str, Any], depth: int = 5) -> dict[str, Any]:
+    """What the futures market says of the book with this update id, but for its times and the id before."""
+    bids, asks = book(SEED, symbol, data["u"], depth, "futures")
+    made = {"e": "depthUpdate", "s": symbol, "u": data["u"], "b": list(map(list, bids)), "a": list(map(list, asks))}
+    return data | made
+
+
+@pytest.mark.parametrize(("speed", "ticks"), [("@100ms", 1), ("@500ms", 5), ("", 2.5), ("@250ms", 2.5)])
+def test_futures_books_tell_symbol_times_and_the_id_before(speed: str, ticks: float) -> None:
+    symbols = ("BTCUSDT", "BTCUSDT_261225")
+    streams = [f"{symbol.lower()}@depth5{speed}" for symbol in symbols]
+    with Simulator(symbols, seed=SEED, speed=10, keep_sent=True) as simulator:
+        with listen(simulator, *streams, path="/public/stream") as client:
+            messages = client.take(42)
+        sent = simulator.sent_futures
+        assert simulator.sent == {}
+    for symbol, stream in zip(symbols, streams, strict=True):
+        events = [message["data"] for message in messages if message["stream"] == stream]
+        assert len(events) == 21
+        stride = synthetic_pair(SEED, symbol, "futures").stride
+        for before, event in pairwise(events):
+            assert event == futures_book(symbol, event)
+            assert event["pu"] == before["u"] == event["U"] - 1
+            assert event["T"] == event["u"] // stride * 100 <= event["E"] < event["T"] + 100
+        assert sent[symbol][:21] == [event["u"] for event in events]
+        assert (events[20]["T"] - events[0]["T"]) / 20 == ticks * 100
+
+
+@pytest.mark.parametrize("path", ["/market/stream", "/private/stream"])
+def test_futures_books_flow_on_the_public_path_only(fast: Simulator, path: str) -> None:
+    with listen(fast, BTC, path=path) as silent, listen(fast, BTC, path="/public/stream") as client:
+        client.take(20)
+        assert silent.ask("LIST_SUBSCRIPTIONS", number=2) == {"result": [BTC], "id": 2}
+
+
+def test_a_raw_futures_stream_carries_the_bare_event(fast: Simulator) -> None:
+    with listen(fast, path=f"/public/ws/{BTC}") as client:
+        event = client.next()
+    assert event == futures_book("BTCUSDT", event)
+
+
+def test_both_markets_are_served_at_once_and_a_dated_contract_is_none_of_spot() -> None:
+    dated = "btcusdt_261225@depth5@100ms"
+    with (
+        Simulator(["BTCUSDT", "BTCUSDT_261225"], seed=SEED, speed=5) as simulator,
+        listen(simulator, BTC, dated) as spot,
+        listen(simulator, BTC, dated, path="/public/stream") as futures,
+    ):
+        assert all(expected("BTCUSDT", message["data"]) for message in spot.take(10))
+        assert {message["stream"] for message in futures.take(10)} == {BTC, dated}
 
 
 def test_requests_are_answered_and_obeyed(fast: Simulator) -> None:
