@@ -18,7 +18,7 @@ from ingester.exchange.supplies import PRODUCTS
 from ingester.questdb.client import QuestDB
 from ingester.record.pairs_file import PairsFile
 from ingester.simulator import Simulator
-from ingester.simulator.rest import SimulatedPair
+from ingester.simulator.rest_answers import SimulatedPair
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.questdb.client import QuestDB
 from ingester.simulator import Simulator, tape_of_file
 from ingester.simulator.books import book
-from ingester.simulator.rest import SimulatedPair
+from ingester.simulator.rest_answers import SimulatedPair
 from ingester.words import counted
 
 RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"

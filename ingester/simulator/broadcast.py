@@ -16,7 +16,7 @@ from ingester.simulator.books import BookBatch
 from ingester.simulator.faults import FaultBoard
 from ingester.simulator.markets import MARKETS, TICK_MS, BookStream, SimulatedMarket
 from ingester.simulator.recording import Player, TapeBook
-from ingester.simulator.rest import SimulatedListing
+from ingester.simulator.rest_answers import SimulatedListing
 from ingester.simulator.session import Session, frame, header
 
 TICK_SECONDS = TICK_MS / 1000

@@ -78,7 +78,7 @@ class SimulatedMarket:
     name: str
     format: PayloadFormat
     intervals: Mapping[str | None, int]
-    """Milliseconds between two books by the end of the stream's name; None: where the name says nothing."""
+    """Milliseconds between two books by the end of the stream's name; None: of a name that ends without one."""
     limits: ExchangeLimits
     rest: str
     """Beginning of REST paths."""
@@ -114,7 +114,7 @@ FUTURES_MARKET = SimulatedMarket(
         b"]}",
         "u",
     ),
-    intervals={None: 250, "@500ms": 500, "@250ms": 250, "@100ms": 100},
+    intervals={None: 250, "@500ms": 500, "@100ms": 100},
     limits=ExchangeLimits(ping_interval=180.0, pong_timeout=600.0, messages_per_second=10, weight=2400),
     rest="/fapi/v1",
     statuses={"HALT": "TRADING_HALT", "CANCEL_ONLY": "TRADING_CANCEL_ONLY", "BREAK": "SETTLING"},

@@ -12,11 +12,11 @@ from ingester import threads
 from ingester.errors import OperationError, SettingsError
 from ingester.simulator.books import FUTURES, SPOT
 from ingester.simulator.broadcast import SentLog
+from ingester.simulator.exchange_server import ExchangeServer
 from ingester.simulator.faults import FaultRequest, PlannedFault
 from ingester.simulator.markets import ExchangeLimits
 from ingester.simulator.recording import Player, Tape
-from ingester.simulator.rest import SimulatedListing, SimulatedPair
-from ingester.simulator.server import ExchangeServer
+from ingester.simulator.rest_answers import SimulatedListing, SimulatedPair
 
 HOST = "127.0.0.1"
 

@@ -23,7 +23,7 @@ from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.record.recorder_service import RecorderService
 from ingester.simulator import Simulator, tape_of_file
-from ingester.simulator.rest import SimulatedPair
+from ingester.simulator.rest_answers import SimulatedPair
 
 RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 PAIRS = ["XLIVEUSDT", "XTHINUSDT"]

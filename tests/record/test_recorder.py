@@ -12,7 +12,7 @@ from ingester.datasets.dataset import INDEX, columns
 from ingester.errors import NotRunning, SettingsError, UnknownPair, UsageError
 from ingester.exchange import binance_spot
 from ingester.simulator import Simulator
-from ingester.simulator.rest import SimulatedPair
+from ingester.simulator.rest_answers import SimulatedPair
 
 PAIRS = ["BTCUSDT", "ETHUSDT", "XTHINUSDT"]
 

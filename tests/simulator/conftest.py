@@ -6,7 +6,7 @@ import pytest
 from simulated_client import PAIRS, SEED
 
 from ingester.simulator import Simulator
-from ingester.simulator.rest import SimulatedPair
+from ingester.simulator.rest_answers import SimulatedPair
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_a_recording_is_played_as_futures_too_and_keeps_its_event_times(tmp_path
     )
     path.write_text("".join(lines))
     with Simulator(tapes=[tape_of_file(path)], speed=0) as simulator:
-        streams = ("btcusdt_261225@depth5@100ms", "btcusdt_261225@depth5@250ms")
+        streams = ("btcusdt_261225@depth5@100ms", "btcusdt_261225@depth5")
         with listen(simulator, *streams, path="/public/stream") as client:
             messages = client.take(6)
         last = get(simulator, "/fapi/v1/depth?symbol=BTCUSDT_261225&limit=5")[1]

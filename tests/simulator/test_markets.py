@@ -65,7 +65,7 @@ def test_weight_is_counted_by_the_minute_and_the_stubborn_get_418() -> None:
         (FUTURES_MARKET, "btcusdt_261225@depth5@100ms", BookStream("BTCUSDT_261225", 5, 100)),
         (FUTURES_MARKET, "btcusdt@depth10", BookStream("BTCUSDT", 10, 250)),
         (FUTURES_MARKET, "btcusdt@depth20@500ms", BookStream("BTCUSDT", 20, 500)),
-        (FUTURES_MARKET, "btcusdt@depth20@1000ms", None),
+        (FUTURES_MARKET, "btcusdt@depth20@250ms", None),
         (FUTURES_MARKET, "BTCUSDT@depth20@100ms", None),
         (FUTURES_MARKET, "btcusdt@depth@100ms", None),
     ],

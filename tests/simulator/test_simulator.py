@@ -71,7 +71,7 @@ def futures_book(symbol: str, data: dict[str, Any], depth: int = 5) -> dict[str,
     return data | made
 
 
-@pytest.mark.parametrize(("speed", "ticks"), [("@100ms", 1), ("@500ms", 5), ("", 2.5), ("@250ms", 2.5)])
+@pytest.mark.parametrize(("speed", "ticks"), [("@100ms", 1), ("@500ms", 5), ("", 2.5)])
 def test_futures_books_tell_symbol_times_and_the_id_before(speed: str, ticks: float) -> None:
     symbols = ("BTCUSDT", "BTCUSDT_261225")
     streams = [f"{symbol.lower()}@depth5{speed}" for symbol in symbols]

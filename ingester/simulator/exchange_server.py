@@ -28,7 +28,14 @@ from ingester.simulator.markets import (
     parse_path,
 )
 from ingester.simulator.recording import Player
-from ingester.simulator.rest import Answer, SimulatedListing, error_answer, json_answer, parse_request, rest_answer
+from ingester.simulator.rest_answers import (
+    Answer,
+    SimulatedListing,
+    error_answer,
+    json_answer,
+    parse_request,
+    rest_answer,
+)
 from ingester.simulator.session import GOING_AWAY, POLICY_VIOLATION, ClientProtocol, Session, answer_request, frame
 
 CARE_SECONDS = 0.05

@@ -7,7 +7,7 @@ from simulated_client import PAIRS, SEED, expected, get
 
 from ingester.simulator import ExchangeLimits, Simulator, synthetic_pair
 from ingester.simulator.books import book
-from ingester.simulator.rest import SimulatedPair, parse_request
+from ingester.simulator.rest_answers import SimulatedPair, parse_request
 
 
 def test_exchange_info_lists_pairs_with_assets_and_state(simulator: Simulator) -> None:
