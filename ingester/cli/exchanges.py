@@ -1,5 +1,6 @@
 """Options that say whose books or pairs are meant, and the exchange that they name."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,8 +9,7 @@ import click
 
 from ingester.cli.options import Command
 from ingester.errors import SettingsError
-from ingester.exchange import NotConnected, binance_spot, tls_context
-from ingester.record import SIMULATOR
+from ingester.exchange import SIMULATOR, VENUES, NotConnected, Venue, rightly_named, simulator_at, tls_context
 
 _stream_url = click.option("--stream-url", metavar="URL", help="Websocket base instead of the exchange's own.")
 
@@ -37,34 +37,30 @@ def exchange_options(purpose: str) -> Callable[[Command], Command]:
     """`--exchange`, the simulator among them, and where it is reached; `purpose` is the first one's help."""
 
     def decorate(command: Command) -> Command:
-        return _exchange([*binance_spot.EXCHANGES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
+        return _exchange([*VENUES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
 
     return decorate
 
 
 def listing_options(command: Command) -> Command:
     """`--exchange`, `--rest-url` and `--exchange-ca`, for commands that ask what is listed."""
-    return _exchange(list(binance_spot.EXCHANGES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
+    return _exchange(list(VENUES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
 
 
-def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> binance_spot.Exchange:
+def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> Venue:
     """What these options name, where it is not a simulator of our own."""
-    preset = binance_spot.EXCHANGES.get(name) or binance_spot.Exchange(SIMULATOR, "", "")
-    return binance_spot.rightly_named(
-        preset._replace(
-            stream_url=stream_url or preset.stream_url, rest_url=rest_url or preset.rest_url, ca_file=ca_file
-        )
-    )
+    venue = VENUES.get(name) or simulator_at("", "")
+    return rightly_named(venue.at(stream_url=stream_url, rest_url=rest_url, ca_file=ca_file))
 
 
-def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> binance_spot.Exchange:
+def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> Venue:
     """Whom commands ask what is listed; another address than the exchange's own is called by its host."""
     chosen = exchange_at(name, None, rest_url, ca_file)
     host, own = (
         urlsplit(url).netloc.rpartition("@")[2]
         for url in (chosen.rest_url, exchange_at(name, None, None, None).rest_url)
     )
-    return chosen if host == own else chosen._replace(name=host)
+    return chosen if host == own else dataclasses.replace(chosen, name=host, market=host)
 
 
 def is_our_own(name: str, stream_url: str | None, rest_url: str | None) -> bool:

@@ -43,7 +43,7 @@ from ingester.errors import (
     Unreachable,
 )
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.exchange import binance_spot, listed_symbols
+from ingester.exchange import Venue, listed_symbols, region_refused
 from ingester.live import LiveBuffer
 from ingester.monitoring import connecting, connecting_text, running_collectors, way_out
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, schema, watch
@@ -158,7 +158,8 @@ def start(
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
-        settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
+        every_ms = interval_ms(interval, source.books)
+        settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
         check = beside(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )
@@ -200,7 +201,7 @@ def _exchange(
     ca_file: Path | None,
     symbols: list[str],
     closing: contextlib.ExitStack,
-) -> binance_spot.Exchange:
+) -> Venue:
     if is_our_own(name, stream_url, rest_url):
         simulator = closing.enter_context(Simulator(pairs=simulated_symbols(symbols)))
         stream_url, rest_url = stream_url or simulator.stream_url, rest_url or simulator.rest_url
@@ -314,7 +315,7 @@ def _record(
             view.show()
             if collector.metrics.feed.region_refused and not collector.metrics.feed.snapshots:
                 collector.stop()
-                raise RegionRefused(binance_spot.region_refused(exchange.name, exchange.stream_url))
+                raise RegionRefused(region_refused(exchange, exchange.stream_url))
         stop.set()
         for each in beside:
             each.stop()

@@ -16,7 +16,7 @@ from ingester.clock import SECOND
 from ingester.config.settings import Settings
 from ingester.datasets.dataset import time_text
 from ingester.errors import FellBehind
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.live.buffer import LiveBuffer
 from ingester.live.synchronous import SynchronousRows
 from ingester.questdb import schema
@@ -41,7 +41,7 @@ def lived(questdb, tmp_path_factory):
     rows = {}
     pairs = [SimulatedPair(PAIRS[1], levels=3), *PAIRS[2:]]
     with Simulator(pairs, tapes=[tape_of_file(folder / "books.gz")], speed=20) as simulator:
-        exchange = binance_spot.Exchange("simulator", simulator.stream_url, simulator.rest_url)
+        exchange = simulator_at(simulator.stream_url, simulator.rest_url)
         record = LiveBuffer(PAIRS, 5, 10_000)
         collector = RecorderService(Settings(tuple(PAIRS), exchange, collector="lived"), db, folder, record)
         collector.start()
