@@ -92,7 +92,7 @@ def error_answer(code: int, message: str, status: int = 400) -> Answer:
     return json_answer({"code": code, "msg": message}, status)
 
 
-class RestRequest(NamedTuple):
+class SimulatedRequest(NamedTuple):
     """A GET: which market is asked for what."""
 
     market: SimulatedMarket
@@ -127,18 +127,18 @@ _DEPTH_WEIGHTS = {
 }
 
 
-def parse_request(url: str) -> RestRequest:
+def parse_request(url: str) -> SimulatedRequest:
     """The request that a GET of `url` is. What belongs to no market counts as one of spot."""
     path, query = urlsplit(url).path, urlsplit(url).query
     values = {name: texts[-1] for name, texts in parse_qs(query).items()}
     for market in MARKETS:
         if path.startswith(f"{market.rest}/"):
-            return RestRequest(market, path.removeprefix(market.rest), values)
-    return RestRequest(SPOT_MARKET, path, values)
+            return SimulatedRequest(market, path.removeprefix(market.rest), values)
+    return SimulatedRequest(SPOT_MARKET, path, values)
 
 
 def rest_answer(
-    listing: SimulatedListing, request: RestRequest, tick: int, played: Callable[[str], TapeBook | None]
+    listing: SimulatedListing, request: SimulatedRequest, tick: int, played: Callable[[str], TapeBook | None]
 ) -> Answer:
     """What the exchange answers at `tick`; `played` gives the last book of a symbol that a recording plays."""
     market, path, values = request
@@ -358,7 +358,7 @@ def _product(listing: SimulatedListing, ticker: dict[str, Any]) -> dict[str, Any
 
 
 def _depth(
-    listing: SimulatedListing, request: RestRequest, tick: int, played: Callable[[str], TapeBook | None]
+    listing: SimulatedListing, request: SimulatedRequest, tick: int, played: Callable[[str], TapeBook | None]
 ) -> Answer:
     market, _, values = request
     symbol, limit = values.get("symbol"), values.get("limit", "100" if market is SPOT_MARKET else "500")

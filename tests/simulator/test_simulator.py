@@ -1,4 +1,4 @@
-"""The simulator speaks Binance's protocol over real sockets; its clock, ledger and threads."""
+"""The simulator speaks Binance's protocol over real sockets; its clock, what it keeps and its threads."""
 
 import socket
 import threading
