@@ -23,7 +23,7 @@ from ingester.questdb.leases import EXPORT, IMPORT, holding
 from ingester.questdb.partitions import DAY
 from ingester.questdb.query import rows_by_symbol
 from ingester.questdb.server import ManagedServer
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

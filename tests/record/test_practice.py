@@ -21,7 +21,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.record.practice import FILE, refuse_mixing, refuse_mixing_unasked
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 REAL, SIMULATED = "binance", "simulator"
 AWAY = Endpoint.parse("http://127.0.0.1:1")
