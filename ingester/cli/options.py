@@ -11,7 +11,7 @@ from ingester.cli.access import Access, endpoint_of
 from ingester.cli.configured import strongest
 from ingester.config import default_data_dir
 from ingester.exchange import DEFAULT_COINS, DEFAULT_QUOTE, is_name, normal, symbols_of, use_listing
-from ingester.questdb import Endpoint, ManagedServer, QuestDB
+from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -131,11 +131,4 @@ def open_questdb(data_dir: Path, questdb: Endpoint | None, new: bool = False) ->
 
     A folder without data is an error, unless `new` says that the command may begin there. Raises StoreError.
     """
-    if questdb is not None:
-        db = QuestDB(questdb)
-        db.ping()
-        return db, None
-    server = ManagedServer(data_dir)
-    if not new:
-        server.require_data()
-    return QuestDB(server.ensure()), server
+    return connect(data_dir, questdb, new), None if questdb is not None else ManagedServer(data_dir)
