@@ -39,7 +39,7 @@ from ingester.exchange import (
     Venue,
 )
 from ingester.metrics import FeedMetrics
-from ingester.sequence import GapDetector, SequenceMonitor
+from ingester.sequence import SequenceMonitor
 
 log = logging.getLogger(__name__)
 
@@ -320,8 +320,8 @@ class Feed:
                         ids[name] = update_id
                         if not restarted:  # most copies end here, not decoded
                             metrics.copies += 1
-                            if update_id < detector.handover_id:
-                                self._drop_late(detector, update_id)
+                            if detector.found is not None:
+                                self.monitor.record_found(detector)
                             continue
                         restarts += (len(kept),)
                     ahead.add(name)
@@ -355,14 +355,18 @@ class Feed:
                         update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
                     ):
                         metrics.copies += 1
-                        if update_id < detector.handover_id:
-                            self._drop_late(detector, update_id)
+                        if detector.found is not None:
+                            self.monitor.record_found(detector)
                         continue
-                elif update_id >= detector.ceiling and detector.held(update_id):
-                    detector.quarantine(None)
-                    reason = f"update id {update_id} after {detector.update_id}"
-                    self._quarantine(connection, receive_ns, reason, detector.symbol)
-                    continue
+                elif update_id >= detector.ceiling:
+                    if detector.outdated(update_id, connection, before_id, receive_ns):
+                        metrics.copies += 1
+                        continue
+                    if detector.held(update_id):
+                        detector.quarantine(None)
+                        reason = f"update id {update_id} after {detector.update_id}"
+                        self._quarantine(connection, receive_ns, reason, detector.symbol)
+                        continue
                 bids, asks = book.bids, book.asks
                 if bids and asks and bids[0][0] >= asks[0][0]:
                     detector.quarantine(update_id)
@@ -371,12 +375,12 @@ class Feed:
                     continue
                 if update_id < detector.update_id:
                     self.monitor.restarted(detector, update_id, receive_ns)
-                before_ns = detector.receive_ns
+                last_id, last_ns = detector.update_id, detector.receive_ns
                 gap = detector.accept(receive_ns, update_id)
                 if gap is not None:
                     self.monitor.record(gap, detector)
-                elif before_id < 0 and detector.count > 1:
-                    detector.join(before_ns)
+                if before_id != last_id:
+                    detector.out_of_turn(before_id, last_ns, gap)
                 if (detector.count - 1) % self._keep_every:
                     metrics.skipped += 1
                     continue
@@ -408,11 +412,6 @@ class Feed:
             frames.payloads.remove(payload)
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
-
-    def _drop_late(self, detector: GapDetector, update_id: int) -> None:
-        """A book that comes too late may show that something is missing."""
-        if gap := detector.late(update_id):
-            self.monitor.record(gap, detector)
 
     def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
