@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ingester.cli.signals import stop_signals
 from ingester.cli.tables import TextTable
 from ingester.cli.watched import by_whom, pairs_file_option, watch_list
 from ingester.config import seconds
+from ingester.deadline import beside
 from ingester.errors import ExchangeError, Incomplete, PairsFileError, RateLimited, SettingsError, UsageError
 from ingester.exchange import (
     DEFAULT_QUOTE,
@@ -35,12 +37,15 @@ from ingester.exchange import (
     screening,
 )
 from ingester.record import PairsFile
+from ingester.words import counted
 
 log = logging.getLogger("ingester.pairs")
 
 AGAIN_SECONDS = 600.0
 """After a failure the next try comes so soon."""
 SHORTEST_SECONDS = 60.0
+LOOK_SECONDS = 0.2
+"""How often a screening that runs looks whether it is to end."""
 
 
 @click.command(short_help="List what qualifies by volume and market cap; with --apply, watch it.")
@@ -138,11 +143,19 @@ def _repeat(
     while not stop.is_set():
         wait = pause
         try:
-            verdicts = _screened(criteria, place, source, file, True, repeated=file.exists())
+            # A request and its `Retry-After` may take a minute, which nobody has to wait for at the end.
+            screened = beside(lambda: _screened(criteria, place, source, file, True, repeated=file.exists()), "screen")
+            while not futures.wait([screened], LOOK_SECONDS).done:
+                if stop.is_set():
+                    return
+            verdicts = screened.result()
             for verdict in verdicts:
                 if verdict.wanted != verdict.watched:
                     log.info("%s %s: %s", verdict.symbol, "added" if verdict.wanted else "removed", verdict.reason)
-            log.info("%d pairs of %s qualify", sum(verdict.wanted for verdict in verdicts), criteria.quote)
+            qualify = sum(verdict.wanted for verdict in verdicts)
+            log.info(
+                "%s in %s %s", counted(qualify, "pair"), criteria.quote, "qualifies" if qualify == 1 else "qualify"
+            )
         except (ExchangeError, PairsFileError, SettingsError) as error:
             wait = min(pause, AGAIN_SECONDS)
             if isinstance(error, RateLimited):

@@ -148,18 +148,18 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which()
-    private.data_folder(data_dir)
-    _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
-    beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
     with contextlib.ExitStack() as closing:
         watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
         every_ms = interval_ms(interval, source.books)
         settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
+        private.data_folder(data_dir)
+        _wait_for_clock()
+        beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
         check = beside(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )

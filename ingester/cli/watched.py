@@ -14,6 +14,7 @@ from ingester.cli.options import named_symbols
 from ingester.errors import PairsFileError
 from ingester.exchange import DEFAULT_QUOTE, Choice, Listing, choose, choose_watched, fetch_listings
 from ingester.record import NAME, LastRecorded, PairsFile, PairsWatcher, RecorderService, spool_folder
+from ingester.words import counted
 
 log = logging.getLogger("ingester.pairs")
 
@@ -101,5 +102,5 @@ def planned(
         before = last.read()
         if before is None:
             raise
-        log.error("%s Recording goes on with the %d pairs watched before.", error, len(before))
+        log.error("%s Recording goes on with the %s watched before.", error, counted(len(before), "pair"))
         return Plan(before, False, file, from_file=True)

@@ -40,6 +40,7 @@ from ingester.exchange import (
 )
 from ingester.metrics import FeedMetrics
 from ingester.sequence import SequenceMonitor
+from ingester.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ MOST_FRAMES = 2_000
 """After so many, which need not be books, others have their turn: a flood holds up nothing else."""
 LARGEST_BOOK = 1 << 16
 """Bytes; the largest that Binance sends has about 2 kB. A larger frame is none, and decoding it would take time."""
-REFUSALS_TOLD = 20
-"""So many error answers of a connection are told one by one; then the 32nd, 64th, 128th, …"""
+REFUSALS_AT_ONCE, REFUSAL_SECONDS = 20, 10.0
+"""So many error answers of the exchange go on record one by one, and then one in so many seconds, of all connections
+together."""
 LONGEST_DETAIL = 200
 """Characters of what the exchange says that go on record."""
 GARBLED_PER_TICK = 20
@@ -92,6 +94,7 @@ class Feed:
         self._metrics = metrics
         self._on_event = on_event
         self.monitor = monitor
+        self._refusals = Throttle(REFUSALS_AT_ONCE, REFUSAL_SECONDS, lambda: now() / SECOND)
         self._inbox: deque[Arrival] = deque()
         self._requests = 0  # ids given to requests so far
         self._asked: dict[int, WebSocketThread] = {}  # requests not yet answered
@@ -420,11 +423,11 @@ class Feed:
             connection.acknowledged(message.id, receive_ns)
         elif isinstance(message, Refused):
             self._metrics.refused += 1
-            connection.refusals += 1
             if message.id is not None:
                 self._asked.pop(message.id, None)
-            if connection.refusals <= REFUSALS_TOLD or connection.refusals & (connection.refusals - 1) == 0:
-                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
+            if (held := self._refusals.take()) is not None:
+                more = f" ({held:,} more before it)" if held else ""
+                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}{more}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
                 self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, ShuttingDown):

@@ -78,28 +78,30 @@ def read_all(data_dir: Path) -> list[Published]:
         try:
             age = time.time() - path.stat().st_mtime
             report = msgspec.json.decode(path.read_bytes(), type=Report)
+            alive = _is_held(path.with_suffix(".lock"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:  # msgspec's errors are among them
             log.warning("%s cannot be read: %s", path, error)
             continue
-        found.append(Published(report, _is_held(path.with_suffix(".lock")), max(0.0, age), path))
+        found.append(Published(report, alive, max(0.0, age), path))
     return found
 
 
 def running_collectors(data_dir: Path) -> set[str]:
-    """The names of the recorders that run in a data folder."""
+    """The names of the recorders that run in a data folder. Raises OSError where that cannot be found out now."""
     return {path.stem for path in state_folder(data_dir).glob("*.lock") if _is_held(path)}
 
 
 def _is_held(path: Path) -> bool:
+    """Whether a process holds this lock. Raises OSError where that cannot be found out now."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
     finally:
         os.close(descriptor)

@@ -99,10 +99,15 @@ def secret_finding(path: Path, mode: int, owner: int, self: int) -> Finding:
 
 
 def _spools(data_dir: Path) -> Iterator[Finding]:
-    found = leftovers(data_dir, running_collectors(data_dir))
+    unreadable: list[str] = []
+    found = leftovers(data_dir, running_collectors(data_dir), unreadable)
     for each in found:
         yield Finding("spool", "warning", each.text, each.mend(data_dir))
-    if not found:
+    for line in unreadable:
+        yield Finding(
+            "spool", "warning", line, "try again; if it stays so, look at the disk and at who owns the folder"
+        )
+    if not found and not unreadable:
         yield Finding("spool", "ok", "no rows of stopped recorders are waiting")
 
 
