@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from ingester.exchange import VENUES
+
 WITHOUT_TABLE = ("init", "config")
 """Commands about the file itself; it says nothing to them."""
 
@@ -19,8 +21,8 @@ CONFIG_OPTION = "config_file"
 _DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*)\]\s*$", re.DOTALL)
 
 _EXAMPLES = {
-    "stream-url": "wss://stream.binance.com:9443",
-    "rest-url": "https://api.binance.com",
+    "stream-url": VENUES["binance"].stream_url,
+    "rest-url": VENUES["binance"].rest_url,
     "questdb": "http://127.0.0.1:9000",
     "to": "2024-08-08 13:00",
     "export.every": "250ms",
