@@ -20,11 +20,11 @@ from ingester.exchange import (
     choose,
     fetch_listings,
     is_name,
-    nearest,
     pair_named,
 )
 from ingester.record import PairsFile
 from ingester.text import plain
+from ingester.words import nearest_text
 
 log = logging.getLogger("ingester.pairs")
 
@@ -158,7 +158,9 @@ def remove(names: tuple[str, ...], quote: str, data_dir: Path, pairs_file: Path 
         symbols = list(dict.fromkeys(pair_named(name, quote, present) for name in wanted))
         unknown = [symbol for symbol in symbols if symbol not in present]
         if unknown:
-            raise UnknownPair("\n".join(f"{symbol!r} is not watched. {nearest(symbol, present)}" for symbol in unknown))
+            raise UnknownPair(
+                "\n".join(f"{symbol!r} is not watched. {nearest_text(symbol, present, '')}" for symbol in unknown)
+            )
         if len(symbols) == len(present):
             raise UsageError(
                 "That would leave no pair, and a recorder has to record something. Add what is to take their place "

@@ -4,7 +4,6 @@ What is opened is a view of files; nothing is read before it is asked for. `betw
 views of the same files.
 """
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -23,6 +22,7 @@ from ingester.datasets.reading import FileRows
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import normal
 from ingester.grid import Floats, Nanoseconds, as_frame
+from ingester.words import nearest_text
 
 PIECE_ROWS = 100_000
 
@@ -212,11 +212,8 @@ class DataSet:
     def _known(self, pair: str) -> str:
         symbol = normal(pair)
         if symbol not in self.pairs:
-            near = difflib.get_close_matches(symbol, self.pairs, n=3, cutoff=0.6)
-            raise UnknownPair(
-                f"The data set holds no pair {pair!r}. "
-                + (f"Nearest names: {', '.join(near)}." if near else f"It holds {', '.join(self.pairs[:10])}.")
-            )
+            hint = nearest_text(symbol, self.pairs, f"It holds {', '.join(self.pairs[:10])}.")
+            raise UnknownPair(f"The data set holds no pair {pair!r}. {hint}")
         return symbol
 
 

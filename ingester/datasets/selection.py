@@ -1,11 +1,11 @@
 """Which rows are meant: a range of time and pairs, held against what the table has."""
 
-import difflib
 import time
 from collections.abc import Mapping, Sequence
 
 from ingester.datasets.dataset import time_text
 from ingester.errors import OperationError, SettingsError, UnknownPair
+from ingester.words import nearest_text
 
 
 def check_range(start_ns: int, end_ns: int) -> None:
@@ -39,6 +39,5 @@ def choose_symbols(named: Sequence[str] | None, rows: Mapping[str, int], known: 
 
 
 def _unknown(symbol: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(symbol, known, n=3, cutoff=0.6)
-    hint = f"Nearest names: {', '.join(near)}." if near else "It resembles no recorded pair."
+    hint = nearest_text(symbol, known, "It resembles no recorded pair.")
     return f"No row of a pair {symbol!r} was ever recorded. {hint}"

@@ -5,7 +5,6 @@ that the recorder holds for as long as its process lives, however that ends; so 
 or is another one inside a container, misleads nobody.
 """
 
-import fcntl
 import logging
 import os
 import time
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ingester import private
+from ingester.locks import is_locked, take_lock
 from ingester.monitoring.report import Report
 from ingester.text import inside, path_part
 
@@ -52,12 +52,10 @@ class StateFile:
 
     def _claim(self) -> None:
         descriptor = private.open_file(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a reader may hold it for a moment: next time
-        except OSError:
-            os.close(descriptor)
-        else:
+        if take_lock(descriptor):
             self._lock = descriptor
+        else:  # a reader may hold it for a moment: next time
+            os.close(descriptor)
 
 
 class Published(NamedTuple):
@@ -83,24 +81,10 @@ def read_all(data_dir: Path) -> list[Published]:
         except (OSError, ValueError) as error:  # msgspec's errors are among them
             log.warning("%s cannot be read: %s", path, error)
             continue
-        found.append(Published(report, _is_held(path.with_suffix(".lock")), max(0.0, age), path))
+        found.append(Published(report, is_locked(path.with_suffix(".lock")), max(0.0, age), path))
     return found
 
 
 def running_collectors(data_dir: Path) -> set[str]:
     """The names of the recorders that run in a data folder."""
-    return {path.stem for path in state_folder(data_dir).glob("*.lock") if _is_held(path)}
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return {path.stem for path in state_folder(data_dir).glob("*.lock") if is_locked(path)}

@@ -11,11 +11,9 @@ one or the new one, and two writers take turns.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +21,7 @@ from typing import NamedTuple
 from ingester import private
 from ingester.errors import PairsFileError
 from ingester.exchange import is_name, normal
+from ingester.locks import take_lock
 from ingester.spool import replace_durably
 
 NAME = "pairs.txt"
@@ -160,7 +159,8 @@ class PairsFile:
         except OSError as error:
             raise PairsFileError(f"{lock} cannot be made ({error.strerror}).") from error
         try:
-            _wait_for(descriptor, lock)
+            if not take_lock(descriptor, LOCK_SECONDS):
+                raise PairsFileError(f"another program has held {lock} for {LOCK_SECONDS:g} s; end it, or try again.")
             yield
         finally:
             os.close(descriptor)
@@ -173,20 +173,6 @@ class PairsChange:
         self.now = now
         self.added: dict[str, str] = {}
         self.removed: dict[str, str] = {}
-
-
-def _wait_for(descriptor: int, lock: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise PairsFileError(
-                    f"another program has held {lock} for {LOCK_SECONDS:g} s; end it, or try again."
-                ) from None
-            time.sleep(0.05)
 
 
 class LastRecorded:
