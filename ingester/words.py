@@ -1,6 +1,7 @@
 """Numbers, durations and names in words, for messages and tables."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -10,7 +11,13 @@ def counted(number: int, thing: str) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """`3.2 s`, `12.5 min`, `5.3 h` or `2.1 d`."""
+    """`12 ms`, `0.42 s`, `3.2 s`, `12.5 min`, `5.3 h` or `2.1 d`; `-` where it is not a number."""
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 1.0:
+        return f"{seconds:.2f} s"
     for unit, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"

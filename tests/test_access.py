@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from recorder import Recorder, rows_of, url_of
 from tls_proxy import TlsProxy
 
-from ingester.cli.access import Access
+from ingester.cli.options import Access
 from ingester.cli.options import data_options
 from ingester.errors import SettingsError
 from ingester.simulator.simulator import Simulator

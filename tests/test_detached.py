@@ -12,7 +12,7 @@ import pytest
 from recorder import at
 from waiting import eventually
 
-from ingester.monitoring.state_file import read_all
+from ingester.monitoring.report import read_all
 from ingester.questdb.client import QuestDB
 from ingester.simulator.simulator import Simulator
 

@@ -10,7 +10,7 @@ from recorder import Recorder, at, rows_of
 from small_servers import Answering
 
 from ingester.cli import cli
-from ingester.cli.screen import _repeat
+from ingester.cli.pairs import _repeat
 from ingester.exchange.binance_spot import Exchange
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.screening import Criteria

@@ -17,7 +17,7 @@ from reports import report
 
 from ingester import events
 from ingester.cli import cli
-from ingester.cli.declared import commands, settings
+from ingester.cli.configuration import commands, settings
 from ingester.datasets import manifest
 from ingester.datasets.coverage import Coverage, PairCoverage, as_mapping
 from ingester.datasets.export import PairFile
@@ -25,8 +25,8 @@ from ingester.datasets.gaps import MissingTime
 from ingester.datasets.request import Request
 from ingester.events import Event
 from ingester.metrics import Histogram
-from ingester.monitoring.exposition import registry
-from ingester.monitoring.observer import Observation
+from ingester.monitoring.metrics_server import registry
+from ingester.monitoring.monitor import Observation
 from ingester.monitoring.overview import Overview
 from ingester.monitoring.report import Problem, Report
 from ingester.sequence.event_counts import EventCounts

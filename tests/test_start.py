@@ -478,5 +478,5 @@ def test_a_timed_run_of_which_no_row_was_kept_has_failed(books, words):
     _require_rows(recorder, None)
     with pytest.raises(OperationError, match=words):
         _require_rows(recorder, 5.0)
-    recorder.metrics.store.received = 1
+    recorder.metrics.store.rows.received = 1
     _require_rows(recorder, 5.0)

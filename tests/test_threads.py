@@ -14,9 +14,9 @@ from ingester.config.settings import Settings
 from ingester.datasets.backup import Backup
 from ingester.exchange.binance_spot import Exchange
 from ingester.monitoring.alerts import AlertLimits, Notice
-from ingester.monitoring.http import MonitoringServer
+from ingester.monitoring.metrics_server import MonitoringServer
 from ingester.monitoring.monitor import Monitor
-from ingester.monitoring.observer import Observer
+from ingester.monitoring.monitor import Observer
 from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -125,7 +125,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         program.on_event(happened.append)
         program.start()
         lease.begin()
-        eventually(lambda: collector.metrics.store.stored > 20 and seen)
+        eventually(lambda: collector.metrics.store.rows.stored > 20 and seen)
 
         living = [thread for thread in threading.enumerate() if isinstance(thread, SupervisedThread)]
         names = {thread.name.split(" on_")[0] for thread in living}
@@ -146,8 +146,8 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         eventually(lambda: not threads.deaths().down & {thread.name for thread in living}, what="restart")
         assert not died.counts
 
-        stored, taken = collector.metrics.store.stored, len(seen)
-        eventually(lambda: collector.metrics.store.stored > stored + 20, what="more rows")
+        stored, taken = collector.metrics.store.rows.stored, len(seen)
+        eventually(lambda: collector.metrics.store.rows.stored > stored + 20, what="more rows")
         eventually(lambda: len(seen) > taken + 20, what="more calls")
         report = eventually(lambda: (now := pulse.latest().report).threads.deaths and now)
         assert report.threads.deaths.keys() >= {"stream 1a", "feed", "writer"}
@@ -167,4 +167,4 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         door.close()
     assert not [thread for thread in living if thread.is_alive() and thread.name != "server watch"]
     rows = db.sql("SELECT count(), count_distinct(last_update_id) FROM orderbook WHERE collector = 'killed'").rows
-    assert rows[0][0] == collector.metrics.store.received
+    assert rows[0][0] == collector.metrics.store.rows.received

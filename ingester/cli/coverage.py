@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import TextTable
 from ingester.clock import SECOND
 from ingester.datasets import (
     PIECES,

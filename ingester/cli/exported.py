@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import TextTable
 from ingester.clock import SECOND
 from ingester.datasets import MissingTime, PairFile, percent_covered, request as requests
 from ingester.words import counted

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import TextTable
 from ingester.datasets import ENDINGS, Imported, Importer, find, time_text
 from ingester.errors import SettingsError
 from ingester.questdb import ALWAYS_NS, IMPORT, Endpoint, holding

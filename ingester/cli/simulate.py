@@ -11,8 +11,7 @@ from rich.console import Console
 
 from ingester.book import OrderBook
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.signals import stop_signals
-from ingester.cli.standard_streams import say
+from ingester.cli.terminal import say, stop_signals
 from ingester.clock import SECOND
 from ingester.datasets import check_range, choose_symbols, dataset
 from ingester.questdb import PLAYBACK, Endpoint, holding

@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 
 from ingester.cli.options import data_dir_option, data_options, open_questdb
-from ingester.cli.signals import stop_signals
+from ingester.cli.terminal import stop_signals
 from ingester.errors import OperationError
 from ingester.monitoring import running_collectors
 from ingester.questdb import Endpoint

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import TextTable
 from ingester.questdb import Endpoint, QuestDB, Result
 
 MOST_TABLE_ROWS = 1000

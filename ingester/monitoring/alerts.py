@@ -18,7 +18,7 @@
 | thread_died | warning; critical: it does not run | a thread died by an error within the last hour |
 | clock | warning | the wall clock is further than `clock` from the receive times |
 
-Of a recorder whose process is gone, or hangs, `survey.py` knows.
+`status.py` finds recorders whose process is gone or hangs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ import msgspec
 from ingester.events import RESTART
 from ingester.exchange import EXCHANGES, SIMULATOR
 from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Report
-from ingester.words import counted
+from ingester.words import counted, duration_text
 
 GIB = 1 << 30
 RECENT_SECONDS = 300.0
@@ -361,17 +361,6 @@ def _due(course: _Course, now: float) -> Iterator[Notice]:
 
 def _is_past(course: _Course, now: float) -> bool:
     return now - max(course.seen, course.told) > TELL_SECONDS and not course.count and not course.owed
-
-
-# In words.
-
-
-def duration_text(seconds: float) -> str:
-    """`3.2 s`, `12.5 min`, `5.3 h` or `2.1 d`."""
-    for unit, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.1f} s"
 
 
 def _some(names: Sequence[str], total: int | None = None) -> str:

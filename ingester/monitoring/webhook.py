@@ -19,10 +19,11 @@ import urllib3
 from ingester.clock import backoff
 from ingester.errors import SettingsError
 from ingester.exchange import Deadline, NotConnected, connections
-from ingester.monitoring.alerts import Notice, duration_text
+from ingester.monitoring.alerts import Notice
 from ingester.monitoring.report import Report
 from ingester.proxies import proxy_for
 from ingester.threads import SupervisedThread
+from ingester.words import duration_text
 
 log = logging.getLogger(__name__)
 

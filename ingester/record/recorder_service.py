@@ -160,7 +160,7 @@ class RecorderService:
     def server_restarted(self, endpoint: Endpoint) -> None:
         """Puts on record that the managed server died and was started again, perhaps at another port."""
         self._db.endpoint = endpoint
-        self.metrics.server_restarts += 1
+        self.metrics.store.restarts += 1
         self._intake.note(Event(self.clock.now(), "server_restarted"))
 
     def deaths(self) -> threads.Deaths:
@@ -173,7 +173,7 @@ class RecorderService:
         lasted = (self.clock.now() - self.started_ns) / SECOND
         waiting = self.spool.rows_waiting
         return (
-            f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.stored:,} rows stored, "
+            f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.rows.stored:,} rows stored, "
             f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
             f"gaps: {self.event_counts.gaps_text()}"
         )
@@ -195,11 +195,11 @@ class RecorderService:
         """Into the spool first, then for all to see."""
         body, rows = self._encoder.snapshots(snapshots), len(snapshots)
         first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
-        metrics = self.metrics.store
+        counts = self.metrics.store.rows
         if self.spool.append(body, rows, first, last):
             self._sent_counts.add(snapshots)
-            metrics.received += rows
-            metrics.received_bytes += len(body)
+            counts.received += rows
+            counts.received_bytes += len(body)
             if self._refused:
                 for snapshot in snapshots:
                     since = self._refused.pop(snapshot.symbol, None)
@@ -207,7 +207,7 @@ class RecorderService:
                         gap = Gap(snapshot.symbol, since, snapshot.receive_ns, SPOOL_FULL)
                         self._intake.note(gap.event())
         else:
-            metrics.refused += rows
+            counts.lost += rows
             for snapshot in snapshots:
                 self._refused.setdefault(snapshot.symbol, snapshot.receive_ns)
         if self.live.pairs:

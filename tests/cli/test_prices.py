@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from ingester.book import OrderBook
-from ingester.cli.prices import MOST_BOOKS, Prices
+from ingester.cli.live import MOST_BOOKS, Prices
 from ingester.clock import SECOND
 from ingester.live.buffer import LiveBuffer
 

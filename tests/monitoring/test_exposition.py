@@ -8,8 +8,8 @@ from reports import report
 
 from ingester.events import Event
 from ingester.metrics import Histogram
-from ingester.monitoring.exposition import lag_buckets, registry
-from ingester.monitoring.observer import Observation
+from ingester.monitoring.metrics_server import lag_buckets, registry
+from ingester.monitoring.monitor import Observation
 from ingester.monitoring.report import ConnectionReport, Problem
 from ingester.sequence.event_counts import EventCounts
 

@@ -13,8 +13,8 @@ from reports import report
 
 from ingester.errors import OperationError, SettingsError
 from ingester.metrics import Histogram
-from ingester.monitoring.http import MOST_REQUESTS, MOST_THREADS, STALE_SECONDS, MonitoringServer, health, parse_address
-from ingester.monitoring.observer import Observation
+from ingester.monitoring.metrics_server import MOST_REQUESTS, MOST_THREADS, STALE_SECONDS, MonitoringServer, health, parse_address
+from ingester.monitoring.monitor import Observation
 from ingester.monitoring.report import Connecting, Problem
 from ingester.sequence.event_counts import EventCounts
 
@@ -134,7 +134,7 @@ def threads_of(door):
 
 
 def test_a_request_has_a_deadline_however_it_drips(door, monkeypatch):
-    monkeypatch.setattr("ingester.monitoring.http.REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr("ingester.monitoring.metrics_server.REQUEST_SECONDS", 1.0)
     with connect(door) as dripping:
         begun = time.monotonic()
         dripping.settimeout(0.1)

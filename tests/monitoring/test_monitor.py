@@ -8,8 +8,8 @@ from reports import AT, report
 
 from ingester.metrics import Histogram
 from ingester.monitoring.monitor import Monitor
-from ingester.monitoring.observer import Observation
-from ingester.monitoring.state_file import StateFile, read_all, state_folder
+from ingester.monitoring.monitor import Observation
+from ingester.monitoring.report import StateFile, read_all, state_folder
 from ingester.sequence.event_counts import EventCounts
 
 

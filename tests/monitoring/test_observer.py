@@ -4,7 +4,7 @@ import pytest
 
 from ingester.clock import SECOND
 from ingester.events import Event
-from ingester.monitoring.observer import recent_gaps, row_bytes
+from ingester.monitoring.monitor import recent_gaps, row_bytes
 from ingester.sequence.event_counts import EventCounts
 
 NOW = 1_700_000_000 * SECOND

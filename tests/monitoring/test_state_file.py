@@ -7,13 +7,13 @@ import sys
 
 from reports import report
 
-from ingester.monitoring.state_file import StateFile, read_all, state_folder
+from ingester.monitoring.report import StateFile, read_all, state_folder
 
 HOLDER = """
 import pathlib, sys, time
 sys.path.insert(0, sys.argv[2])
 from reports import report
-from ingester.monitoring.state_file import StateFile
+from ingester.monitoring.report import StateFile
 StateFile(pathlib.Path(sys.argv[1]), "one").write(report())
 print("written", flush=True)
 time.sleep(60)

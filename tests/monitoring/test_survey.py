@@ -11,8 +11,8 @@ from reports import report
 from ingester.book import OrderBook
 from ingester.events import Event
 from ingester.monitoring.overview import STALE_SECONDS
-from ingester.monitoring.state_file import StateFile, state_folder
-from ingester.monitoring.survey import FORGET, survey_recorders
+from ingester.monitoring.report import StateFile, state_folder
+from ingester.monitoring.overview import FORGET, survey_recorders
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder

@@ -6,9 +6,9 @@ from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.errors import QueryError
 from ingester.metrics import StoreMetrics
-from ingester.monitoring.doctor.check import examine
-from ingester.monitoring.doctor.database import checks
-from ingester.monitoring.survey import survey_recorders
+from ingester.monitoring.doctor import examine
+from ingester.monitoring.doctor_questdb import checks
+from ingester.monitoring.overview import survey_recorders
 from ingester.questdb import partitions, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import find_damage

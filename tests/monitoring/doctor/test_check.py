@@ -2,7 +2,7 @@
 
 import threading
 
-from ingester.monitoring.doctor.check import Check, Finding, examine
+from ingester.monitoring.doctor import Check, Finding, examine
 
 
 def test_findings_come_in_the_order_of_the_checks_whatever_happens_in_one():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ingester.monitoring.doctor import disk
-from ingester.monitoring.doctor.check import examine
+from ingester.monitoring.doctor import examine
 
 GB = 1_000_000_000
 

@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from ingester.monitoring.doctor import machine
-from ingester.monitoring.doctor.check import examine
+from ingester.monitoring.doctor import examine
 
 MIB = 1 << 20
 

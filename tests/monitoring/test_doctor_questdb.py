@@ -3,7 +3,7 @@
 import pytest
 
 from ingester.monitoring.doctor import database
-from ingester.monitoring.doctor.check import examine
+from ingester.monitoring.doctor import examine
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint

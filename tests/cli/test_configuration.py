@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from recorder import Recorder, at, rows_of
 
 from ingester.cli import cli
-from ingester.cli.configured import settings_by_path, strange_variables
-from ingester.cli.declared import WITHOUT_TABLE, common_settings
+from ingester.cli.configuration import settings_by_path, strange_variables
+from ingester.cli.configuration import WITHOUT_TABLE, common_settings
 from ingester.simulator import Simulator
 
 EVERY = [name for name in cli.list_commands(click.Context(cli)) if name not in WITHOUT_TABLE]

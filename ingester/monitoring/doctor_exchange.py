@@ -28,7 +28,7 @@ from ingester.exchange import (
     open_websocket,
     tls_context,
 )
-from ingester.monitoring.doctor.check import Check, Finding, State
+from ingester.monitoring.doctor import Check, Finding, State
 from ingester.proxies import Proxy, proxy_for
 
 CONNECT_SECONDS = 5.0
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
     answered: int
 
 
-def checks(exchange: binance_spot.Exchange, now: Now = time.time_ns) -> list[Check]:
+def exchange_checks(exchange: binance_spot.Exchange, now: Now = time.time_ns) -> list[Check]:
     """Both ways to an exchange."""
     return [
         Check("stream", lambda: _stream(exchange)),

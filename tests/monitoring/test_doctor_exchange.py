@@ -14,8 +14,8 @@ import websocket
 from proxy_server import ProxyServer
 
 from ingester.exchange.binance_spot import Exchange
-from ingester.monitoring.doctor.check import examine
-from ingester.monitoring.doctor.exchange import Sample, _refused, checks, clock_finding, expires_in, offset
+from ingester.monitoring.doctor import examine
+from ingester.monitoring.doctor_exchange import Sample, _refused, checks, clock_finding, expires_in, offset
 from ingester.simulator import Simulator
 
 
@@ -188,7 +188,7 @@ OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     ],
 )
 def test_whatever_is_answered_instead_of_the_time_is_a_finding_within_seconds(monkeypatch, pieces, pause, forever):
-    monkeypatch.setattr("ingester.monitoring.doctor.exchange.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("ingester.monitoring.doctor_exchange.CONNECT_SECONDS", 1.0)
     with says(*pieces, pause=pause, forever=forever) as port:
         begun = time.monotonic()
         found = examined("ws://127.0.0.1:9", f"http://127.0.0.1:{port}")
@@ -199,7 +199,7 @@ def test_whatever_is_answered_instead_of_the_time_is_a_finding_within_seconds(mo
 
 
 def test_a_goodbye_that_never_ends_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("ingester.monitoring.doctor.exchange.open_websocket", lambda *_: endless)
+    monkeypatch.setattr("ingester.monitoring.doctor_exchange.open_websocket", lambda *_: endless)
     begun = time.monotonic()
     with says(b"\x81\x7f" + (1 << 24).to_bytes(8), b" ", pause=0.05, forever=True) as port:
         endless = websocket.WebSocket()

@@ -1,12 +1,21 @@
-"""Standard input, output and error as they come: closed, full, on a terminal that is gone, in any encoding."""
+"""The process's surroundings: standard streams as they come, signals that stop it, tables for people."""
 
 import contextlib
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import click
+import rich.table
+from rich.console import RenderableType
+from rich.text import Text
+
+from ingester.text import plain
 
 ERRORS = "backslashreplace"
 """What becomes of a character that the output's encoding lacks: its number, which JSON readers understand too."""
@@ -81,3 +90,50 @@ def _drop(stream: io.TextIOBase | object) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
         os.close(nowhere)
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def stop_signals(again: Callable[[], None] | None = None) -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM or a closed terminal sets; `again` is called for each Ctrl-C after that.
+
+    A signal that was ignored when the process began stays ignored: nohup, or a shell's `&`, asked for that.
+    """
+    stop = threading.Event()
+    asked: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT and again is not None:
+            again()
+        asked.append(number)
+        stop.set()
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
+
+
+class TextTable(rich.table.Table):
+    """A table of rich that takes texts literally."""
+
+    def add_column(self, header: RenderableType = "", *arguments: Any, **options: Any) -> None:
+        super().add_column(_literal(header), *arguments, **options)
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(None if cell is None else _literal(cell) for cell in cells), **options)
+
+
+def _literal(cell: RenderableType) -> RenderableType:
+    if isinstance(cell, str):
+        return Text(plain(cell, ""))
+    if isinstance(cell, Text) and (text := plain(cell.plain)) != cell.plain:
+        return Text(text, cell.style)
+    return cell

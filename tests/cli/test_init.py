@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from ingester.cli import cli
-from ingester.cli.configured import settings_by_path
-from ingester.cli.declared import WITHOUT_TABLE
-from ingester.cli.init import template
+from ingester.cli.configuration import settings_by_path
+from ingester.cli.configuration import WITHOUT_TABLE
+from ingester.cli.config import template
 from ingester.config.file import read
 
 NAMES = [name for name in cli.list_commands(click.Context(cli)) if name not in WITHOUT_TABLE]

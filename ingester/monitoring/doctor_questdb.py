@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import urllib3
 
 from ingester.errors import AccessRefused, StoreError
-from ingester.monitoring.doctor.check import Check, Finding
-from ingester.monitoring.overview import BEHIND
-from ingester.monitoring.survey import tables_of
+from ingester.monitoring.doctor import Check, Finding
+from ingester.monitoring.overview import BEHIND, tables_of
 from ingester.questdb import HTTP_PORT, PG_PORT, Endpoint, ManagedServer, QuestDB, find_damage, jar, schema
 from ingester.words import counted
 
@@ -22,7 +21,7 @@ DEPTH = 5
 """A deeper table is fine too, and a deeper recorder adds what is missing."""
 
 
-def checks(server: ManagedServer | None, foreign: Endpoint | None) -> list[Check]:
+def questdb_checks(server: ManagedServer | None, foreign: Endpoint | None) -> list[Check]:
     """Of the managed server, or of the one at `foreign`."""
     if server is None:
         return [Check("server", lambda: _answering(foreign) if foreign else iter(()))]

@@ -1,32 +1,174 @@
-"""The HTTP door for those who watch: `/metrics` for Prometheus, `/healthz` for container engines and load balancers.
+"""The metrics port: `/metrics` for Prometheus, `/healthz` for container engines and load balancers.
 
-prometheus_client makes the text; its server answers on every path, has a thread for each client that connects and says
-nothing, and prints errors across the terminal. This one has a few threads at most, and logs. A request has a deadline,
-and who has been slow for longest makes way for who comes. Requests for names that are not ours are refused: a web page
-whose name suddenly leads to this address (DNS rebinding) would else have a browser read what is answered.
+prometheus_client makes the text; its own server answers on every path, has a thread for each client that connects and
+says nothing, and prints errors across the terminal. This one has a few threads at most, and logs. A request has a
+deadline, and the client that has been slow for longest makes way for a new one. Requests for other host names are
+refused: a web page whose name suddenly leads to this address (DNS rebinding) would else have a browser read the answer.
 """
 
 import contextlib
+import itertools
 import logging
+import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime
+from functools import cache
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import msgspec
-from prometheus_client import make_wsgi_app
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, make_wsgi_app
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from ingester.errors import OperationError, SettingsError
+from ingester.metrics import LAG_BOUNDS, Counter, Durations, Gauge
 from ingester.monitoring.alerts import connecting_text
-from ingester.monitoring.exposition import registry
-from ingester.monitoring.observer import Observation
+from ingester.monitoring.monitor import Observation
+from ingester.monitoring.report import Report
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
+
+
+class MetricsCollector(Collector):
+    """Gives the latest observation of a recorder as metrics; nothing before the first."""
+
+    def __init__(self, latest: Callable[[], Observation | None]) -> None:
+        self._latest = latest
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are known without asking."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of the latest observation, so that a scrape waits for nothing."""
+        seen = self._latest()
+        if seen is None:
+            return
+        report = seen.report
+        for section in (report, report.rows, report.storing, report.spool, report.feed, report.disk):
+            yield from declared_metrics(section)
+        yield from _identity(report)
+        yield from _labelled(report, seen)
+        yield HistogramMetricFamily(
+            "ingester_store_lag_seconds",
+            "From the receipt of a row to QuestDB's acknowledgement.",
+            buckets=lag_buckets(seen.lag),
+            sum_value=seen.lag.seconds,
+        )
+
+
+def metrics_registry(latest: Callable[[], Observation | None]) -> CollectorRegistry:
+    """What a scrape asks: the recorder by its latest observation, the process, and Python."""
+    made = CollectorRegistry()
+    made.register(MetricsCollector(latest))
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    return made
+
+
+def declared_metrics(section: msgspec.Struct) -> Iterator[Metric]:
+    """Yields a metric for each field that is annotated with `Counter` or `Gauge`."""
+    for name, kind in _declared(type(section)):
+        value = getattr(section, name)
+        if isinstance(value, datetime):
+            value = value.timestamp()
+        if isinstance(kind, Counter):
+            yield CounterMetricFamily(f"ingester_{kind.name}", kind.help, value=value)
+            continue
+        family = GaugeMetricFamily(f"ingester_{kind.name}", kind.help)
+        if (shown := kind.none if value is None else value) is not None:
+            family.add_metric([], float(shown))
+        yield family
+
+
+@cache
+def _declared(section: type[msgspec.Struct]) -> list[tuple[str, Counter | Gauge]]:
+    hints = get_type_hints(section, include_extras=True)
+    return [
+        (name, each)
+        for name in section.__struct_fields__
+        for each in getattr(hints[name], "__metadata__", ())
+        if isinstance(each, Counter | Gauge)
+    ]
+
+
+def _identity(report: Report) -> Iterator[Metric]:
+    build = {"version": report.version, "python": platform.python_version()}
+    yield InfoMetricFamily("ingester_build", "The program.", value=build)
+    names = ("collector", "exchange", "depth", "interval_ms")
+    recorder = {name: str(getattr(report, name)) for name in names}
+    yield InfoMetricFamily("ingester_recorder", "What is recorded.", value=recorder)
+    yield GaugeMetricFamily(
+        "ingester_receiving", "Whether the first book has come since the start.", value=report.connecting is None
+    )
+    yield GaugeMetricFamily(
+        "ingester_threads_down", "Threads that died and do not run now.", value=len(report.threads.down)
+    )
+
+
+def _labelled(report: Report, seen: Observation) -> Iterator[Metric]:
+    counts, gaps, places = seen.event_counts, report.gaps, report.connections
+    recording = report.pairs - gaps.open_pairs - gaps.halted_pairs
+    states = {"recording": recording, "silent": gaps.open_pairs, "halted": gaps.halted_pairs}
+    ages = {each.label: each.age_seconds for each in places if each.age_seconds is not None}
+    for kind, name, help_, label, values in (
+        (CounterMetricFamily, "thread_deaths", "Threads that died of an error.", "thread", report.threads.deaths),
+        (CounterMetricFamily, "events", "Events put on record in collector_events.", "kind", counts.events),
+        (GaugeMetricFamily, "pairs", "Pairs, by whether they bring books now.", "state", states),
+        (GaugeMetricFamily, "pair_last_seen_age_seconds", "Since a pair's last book.", "pair", seen.ages),
+        (GaugeMetricFamily, "connection_age_seconds", "Age of a connection that stands.", "connection", ages),
+        (
+            GaugeMetricFamily,
+            "connection_up",
+            "Whether a connection stands.",
+            "connection",
+            {each.label: each.age_seconds is not None for each in places},
+        ),
+        (
+            CounterMetricFamily,
+            "gaps",
+            "Gaps that are over, over all pairs.",
+            "reason",
+            {reason: each.number for reason, each in counts.gaps.items()},
+        ),
+        (
+            CounterMetricFamily,
+            "gap_seconds",
+            "Their lengths, summed over pairs.",
+            "reason",
+            {reason: each.seconds for reason, each in counts.gaps.items()},
+        ),
+    ):
+        family = kind(f"ingester_{name}", help_, labels=[label])
+        for value, number in values.items():
+            family.add_metric([value], number)
+        yield family
+    problems = GaugeMetricFamily("ingester_problem", "1 for each thing that is wrong now.", labels=["kind", "severity"])
+    for problem in report.problems:
+        problems.add_metric([problem.kind, problem.severity], 1)
+    yield problems
+
+
+def lag_buckets(lag: Durations) -> list[tuple[str, float]]:
+    """Returns upper bounds, each with the count up to it, as Prometheus wants a histogram."""
+    bounds = [*map(str, LAG_BOUNDS), "+Inf"]
+    return list(zip(bounds, map(float, itertools.accumulate(lag.within)), strict=True))
+
+
+# The port.
 
 MOST_REQUESTS = 8
 """So many are answered at the same time; of more, the oldest is hung up on."""
@@ -78,7 +220,7 @@ class MonitoringServer:
         self._latest: Callable[[], Observation | None] = lambda: None
         self._failed = False
         self._age: Callable[[], float] = lambda: 0.0
-        metrics = make_wsgi_app(registry(lambda: self._latest()))
+        metrics = make_wsgi_app(metrics_registry(lambda: self._latest()))
 
         def route(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
             if not is_ours(environ.get("HTTP_HOST", ""), known):
