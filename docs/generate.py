@@ -11,8 +11,15 @@ from pathlib import Path
 import click
 
 from ingester.cli import cli
-from ingester.cli.configuration import OTHER_VARIABLES
-from ingester.cli.configuration import CONFIG_OPTION, WITHOUT_TABLE, Setting, commands, common_settings, settings
+from ingester.cli.configuration import (
+    CONFIG_OPTION,
+    OTHER_VARIABLES,
+    WITHOUT_TABLE,
+    Setting,
+    commands,
+    common_settings,
+    settings,
+)
 
 DOCS = Path(__file__).parent
 SQL = DOCS.parent / "sql"

@@ -25,7 +25,7 @@ from ingester.datasets.gaps import MissingTime
 from ingester.datasets.request import Request
 from ingester.events import Event
 from ingester.metrics import Histogram
-from ingester.monitoring.metrics_server import registry
+from ingester.monitoring.metrics_server import metrics_registry
 from ingester.monitoring.monitor import Observation
 from ingester.monitoring.overview import Overview
 from ingester.monitoring.report import Problem, Report
@@ -57,7 +57,7 @@ def metrics():
     journal = EventCounts()
     journal.add([Event(NOW, "gap", "BTCUSDT", detail="restart", until_ns=NOW)])
     vitals = Observation(report(), {"BTCUSDT": 0.1}, Histogram().read(), journal.read(NOW))
-    text = generate_latest(registry(lambda: vitals)).decode()
+    text = generate_latest(metrics_registry(lambda: vitals)).decode()
     families = text_string_to_metric_families(text)
     return {
         family.name: sorted({label for sample in family.samples for label in sample.labels})

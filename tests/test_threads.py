@@ -15,8 +15,7 @@ from ingester.datasets.backup import Backup
 from ingester.exchange.binance_spot import Exchange
 from ingester.monitoring.alerts import AlertLimits, Notice
 from ingester.monitoring.metrics_server import MonitoringServer
-from ingester.monitoring.monitor import Monitor
-from ingester.monitoring.monitor import Observer
+from ingester.monitoring.monitor import Monitor, Observer
 from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB

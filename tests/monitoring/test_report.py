@@ -7,7 +7,7 @@ import sys
 
 from reports import report
 
-from ingester.monitoring.report import StateFile, read_all, state_folder
+from ingester.monitoring.report import StateFile, published_reports, state_folder
 
 HOLDER = """
 import pathlib, sys, time
@@ -24,12 +24,12 @@ def test_a_report_comes_back_as_it_was_written(tmp_path):
     file = StateFile(tmp_path, "one")
     file.write(report(pairs=2))
     file.write(report(pairs=3))
-    (published,) = read_all(tmp_path)
+    (published,) = published_reports(tmp_path)
     assert published.report == report(pairs=3)
     assert published.alive
     assert published.age_seconds < 30
     file.close()
-    assert not read_all(tmp_path)[0].alive
+    assert not published_reports(tmp_path)[0].alive
     assert sorted(path.name for path in state_folder(tmp_path).iterdir()) == ["one.json", "one.lock"]
 
 
@@ -37,10 +37,10 @@ def test_after_a_kill_the_report_is_there_and_the_recorder_is_known_to_be_gone(t
     command = [sys.executable, "-c", HOLDER, str(tmp_path), os.path.dirname(__file__) + "/.."]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "written\n"
-        assert read_all(tmp_path)[0].alive
+        assert published_reports(tmp_path)[0].alive
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-    (published,) = read_all(tmp_path)
+    (published,) = published_reports(tmp_path)
     assert not published.alive
     assert not published.report.stopped
 
@@ -55,13 +55,13 @@ def test_looking_does_not_keep_a_recorder_from_its_lock(tmp_path):
         file = StateFile(tmp_path, "one")
         file.write(report())
     file.write(report())
-    assert read_all(tmp_path)[0].alive
+    assert published_reports(tmp_path)[0].alive
     file.close()
 
 
 def test_what_cannot_be_read_is_passed_over_with_a_warning(tmp_path, caplog):
     StateFile(tmp_path, "one").write(report())
     (state_folder(tmp_path) / "two.json").write_text('{"collector": "two"')
-    assert [each.report.collector for each in read_all(tmp_path)] == ["one"]
+    assert [each.report.collector for each in published_reports(tmp_path)] == ["one"]
     assert "two.json" in caplog.text
-    assert read_all(tmp_path / "nowhere") == []
+    assert published_reports(tmp_path / "nowhere") == []

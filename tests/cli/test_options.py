@@ -1,4 +1,4 @@
-"""Who asks QuestDB: what options and environment mean together; recording and exporting over TLS without a trace of
+"""options.py: who asks QuestDB: what options and environment mean together; recording and exporting over TLS without a trace of
 a secret anywhere."""
 
 import logging
@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from recorder import Recorder, rows_of, url_of
 from tls_proxy import TlsProxy
 
-from ingester.cli.options import Access
-from ingester.cli.options import data_options
+from ingester.cli.configuration import settings
+from ingester.cli.options import Access, data_options
 from ingester.errors import SettingsError
 from ingester.simulator.simulator import Simulator
 
@@ -25,6 +25,10 @@ def asked(data_dir, questdb):
     """Tells what it would ask."""
     click.echo("managed" if questdb is None else f"{questdb.http_url} {questdb.headers()} {questdb.read_from}")
     click.echo(repr(questdb), err=True)
+
+
+for setting in settings(("asked",), asked):
+    setting.option.envvar = setting.variable
 
 
 def ask(*options, **environment):
@@ -70,7 +74,7 @@ def test_the_managed_server_needs_no_password_from_outside():
     [
         (["--questdb", URL, "--questdb-user", "admin"], {}, "without a password"),
         (["--questdb", URL], {"password": "hidden"}, "without its user"),
-        (["--questdb", URL], {"password": "hidden", "token": "hidden"}, "said twice"),
+        (["--questdb", URL], {"password": "hidden", "token": "hidden"}, "given twice"),
         (
             ["--questdb", URL, "--questdb-password", "hidden"],
             {},
