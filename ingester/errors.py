@@ -31,6 +31,10 @@ IngesterError
 The message of each names the value that was wrong, what was expected, and the next step.
 """
 
+import contextlib
+import re
+from collections.abc import Iterator
+
 
 class IngesterError(Exception):
     """Base of all errors raised on purpose; its text is fit for a user."""
@@ -148,3 +152,13 @@ def cause(error: Exception) -> str:
     """What an error of urllib3 says, without the names of its objects."""
     said = getattr(error, "reason", None) or (error.args[-1] if error.args else error)
     return str(said).rsplit(": ", 1)[-1]
+
+
+@contextlib.contextmanager
+def named_as_arguments() -> Iterator[None]:
+    """Errors about settings name options of the command line; within the block they name arguments."""
+    try:
+        yield
+    except SettingsError as error:
+        text = re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))
+        raise SettingsError(text) from None

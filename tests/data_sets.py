@@ -5,12 +5,10 @@ import hashlib
 import numpy as np
 
 from ingester.clock import SECOND
-from ingester.datasets.dataset import folder_name
-from ingester.datasets.export import PairFile
+from ingester.datasets.dataset import Request, folder_name
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.gaps import MissingTime
-from ingester.datasets.manifest import build_manifest, write_manifest
-from ingester.datasets.request import Request
+from ingester.datasets.manifest import PairFile, build_manifest, write_manifest
 
 NOON = 1_600_084_800 * SECOND  # 2020-09-14 12:00
 

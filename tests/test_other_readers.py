@@ -18,9 +18,9 @@ from platformdirs import user_cache_path
 
 from ingester.datasets import formats
 from ingester.datasets.dataset import INDEX, columns
-from ingester.datasets.inplace import LEAST_ROWS, InPlace
-from ingester.datasets.reading import open_rows
+from ingester.datasets.formats import open_rows
 from ingester.datasets.recordings import open_recording
+from ingester.datasets.slices import LEAST_ROWS, InPlace
 
 OLDER = ["python-dateutil==2.9.0.post0", "six==1.17.0", "pytz==2025.2", "tzdata==2025.2"]
 ENVIRONMENTS = {

@@ -20,9 +20,9 @@ from ingester.cli import cli
 from ingester.cli.configuration import commands, settings
 from ingester.datasets import manifest
 from ingester.datasets.coverage import Coverage, PairCoverage, as_mapping
-from ingester.datasets.export import PairFile
+from ingester.datasets.dataset import Request
 from ingester.datasets.gaps import MissingTime
-from ingester.datasets.request import Request
+from ingester.datasets.manifest import PairFile
 from ingester.events import Event
 from ingester.metrics import Histogram
 from ingester.monitoring.metrics_server import metrics_registry

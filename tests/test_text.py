@@ -14,7 +14,7 @@ from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.config.settings import Settings
-from ingester.datasets.spill import ScratchFile
+from ingester.datasets.slices import ScratchFile
 from ingester.errors import SettingsError
 from ingester.exchange.binance_spot import EXCHANGES
 from ingester.monitoring.report import StateFile

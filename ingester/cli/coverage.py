@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,21 +19,15 @@ from ingester.datasets import (
     Coverage,
     PairCoverage,
     as_mapping,
-    check_range,
-    choose_symbols,
     heatmap,
-    pair_coverages,
+    measure_range,
     parse_time,
-    recorded_range,
-    spans,
     time_text,
 )
 from ingester.errors import OperationError, SettingsError
-from ingester.questdb import Endpoint, QuestDB, query
+from ingester.questdb import Endpoint
 from ingester.spool import replace_durably
 from ingester.words import counted
-
-MANY_DAYS = 31
 
 
 @click.command(short_help="Show what was recorded, and what is missing.")
@@ -78,18 +72,15 @@ def coverage(
     """
     start_ns = parse_time(start, "--from") if start else None
     end_ns = parse_time(end, "--to") if end else None
-    if start_ns is not None or end_ns is not None:
-        check_range(start_ns or 0, (start_ns or 0) + 1 if end_ns is None else end_ns)
     named, by_user = named_symbols(coins, quote, pairs)
     if plot:
         _check_plot(plot)
     db, _ = open_questdb(data_dir, questdb)
-    symbols, start_ns, end_ns = _chosen(db, named if by_user else None, start_ns, end_ns)
-    days = (end_ns - start_ns) / spans.DAY
-    if days > MANY_DAYS:
-        click.echo(f"the range is {days:.0f} days; --from and --to make it shorter", err=True)
     with _bar() as progress:
-        coverages = pair_coverages(db, start_ns, end_ns, symbols, PIECES[by or "day"], progress)
+        coverages = measure_range(
+            db, start_ns, end_ns, named if by_user else None, piece_ns=PIECES[by or "day"], on_progress=progress
+        )
+    start_ns, end_ns = coverages[0].whole.start_ns, coverages[0].whole.end_ns
     if plot:
         _write(plot, heatmap.draw(coverages, start_ns, end_ns, plot.suffix[1:].lower()))
     if as_json:
@@ -101,30 +92,6 @@ def coverage(
     else:
         _print_pairs(coverages)
     _print_end(coverages, start_ns, end_ns, plot)
-
-
-def _chosen(
-    db: QuestDB, named: Sequence[str] | None, start_ns: int | None, end_ns: int | None
-) -> tuple[list[str], int, int]:
-    """Pairs and range: what was asked for, else what there is."""
-    everything = recorded_range(db) if query.table_exists(db) else None
-    if everything is None:
-        raise OperationError(
-            "Nothing was recorded yet. `ingester start` records, `ingester import` brings earlier recordings."
-        )
-    known = query.all_symbols(db)
-    if named is not None and set(named) <= set(known):
-        everything = recorded_range(db, named) or everything
-    first_ns, last_ns = everything
-    start_ns = first_ns if start_ns is None else start_ns
-    end_ns = max(last_ns, start_ns + 1000) if end_ns is None else end_ns
-    rows = query.rows_by_symbol(db, start_ns, end_ns) if start_ns < end_ns else {}
-    if not rows:
-        raise OperationError(
-            f"There are no rows from {time_text(start_ns)} to {time_text(end_ns)}; what was recorded lies between "
-            f"{time_text(first_ns)} and {time_text(last_ns)}."
-        )
-    return choose_symbols(named, rows, known), start_ns, end_ns
 
 
 def _check_plot(path: Path) -> None:
@@ -143,7 +110,7 @@ def _write(path: Path, picture: bytes) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[spans.Progress]:
+def _bar() -> Iterator[Callable[[float], None]]:
     columns = (
         TextColumn("looking for gaps"),
         BarColumn(),

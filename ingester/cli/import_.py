@@ -12,9 +12,8 @@ from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
 from ingester.cli.terminal import TextTable
-from ingester.datasets import ENDINGS, Imported, Importer, find, time_text
-from ingester.errors import SettingsError
-from ingester.questdb import ALWAYS_NS, IMPORT, Endpoint, holding
+from ingester.datasets import Imported, find_recordings, import_found, require_files, time_text
+from ingester.questdb import Endpoint
 from ingester.words import counted
 
 MOST_FILES = 40
@@ -44,25 +43,27 @@ def import_(
       ingester import "hft data/raw fetched data"
       ingester import "ADA_USDT_100ms_(2023-06-01 12꞉00)_(2023-06-03 00꞉00).csv"
     """
-    files, passed_over = find(paths)
-    if not files:
-        _report_passed_over(passed_over)
-        raise SettingsError(f"There is no file that ends in {ENDINGS} in {', '.join(map(str, paths))}.")
+    found = find_recordings(paths)
+    if not found.files:
+        _report_passed_over(found.passed_over)
+    require_files(found, paths)
     db, _ = open_questdb(data_dir, questdb, new=True)
-    ctx.with_resource(holding(db, IMPORT, 0, ALWAYS_NS))
-    importer, taken = Importer(db, skip_bad), list[Imported]()
+    done, many = 0, len(found.files)
     try:
-        with _bar(len(files)) as bar:
-            for path in importer.in_order(files):
-                taken.append(importer.take(path))
-                bar.advance(bar.task_ids[0])
-            taken = importer.check(taken)
+        with _bar(many) as bar:
+
+            def show(files: int, _: int) -> None:
+                nonlocal done
+                done = files
+                bar.update(bar.task_ids[0], completed=files)
+
+            imported = import_found(db, found, skip_bad=skip_bad, on_progress=show)
     except KeyboardInterrupt:
-        click.echo(f"stopped after {len(taken)} of {len(files)} files; their rows stay. The same command completes it.")
+        click.echo(f"stopped after {done} of {many} files; their rows stay. The same command completes it.")
         ctx.exit(1)
-    _report(taken)
-    _report_passed_over(passed_over)
-    ctx.exit(1 if any(file.failure for file in taken) else 0)
+    _report(imported.files)
+    _report_passed_over(imported.passed_over)
+    ctx.exit(1 if any(file.failure for file in imported.files) else 0)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ingester.exchange import (
     tls_context,
     use_listing,
 )
-from ingester.questdb import Endpoint, ManagedServer, QuestDB, read_secret
+from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect, read_secret
 from ingester.record import NAME, SIMULATOR, PairsFile
 
 log = logging.getLogger("ingester.access")
@@ -236,14 +236,7 @@ def open_questdb(data_dir: Path, questdb: Endpoint | None, new: bool = False) ->
 
     A folder without data is an error, unless `new` says that the command may begin there. Raises StoreError.
     """
-    if questdb is not None:
-        db = QuestDB(questdb)
-        db.ping()
-        return db, None
-    server = ManagedServer(data_dir)
-    if not new:
-        server.require_data()
-    return QuestDB(server.ensure()), server
+    return connect(data_dir, questdb, new), None if questdb is not None else ManagedServer(data_dir)
 
 
 # Pairs.

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from ingester.clock import SECOND, Now
 from ingester.config import Settings
 from ingester.datasets import dataset
+from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.export import check_room, write_file
-from ingester.datasets.request import Progress, Request
 from ingester.datasets.slices import Waiting, collect
 from ingester.errors import OperationError, SettingsError, StoreError
 from ingester.locks import take_lock

@@ -1,5 +1,6 @@
 """How completely pairs were recorded: rows, covered time and gaps of each, in the whole and by day or hour."""
 
+import logging
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,8 +8,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ingester.clock import SECOND
-from ingester.datasets.dropped import dropped_ranges, length_ns, without
-from ingester.datasets.gaps import MissingTime, collector_gaps, coverage_gaps
+from ingester.datasets.dataset import check_range, choose_symbols, time_text
+from ingester.datasets.gaps import MissingTime, collector_gaps, coverage_gaps, dropped_ranges, length_ns, without
 from ingester.datasets.manifest import gap_mapping, iso
 from ingester.datasets.spans import (
     DAY,
@@ -24,11 +25,16 @@ from ingester.datasets.spans import (
     shortest_limits,
     where,
 )
-from ingester.questdb import ORDERBOOK, QuestDB
+from ingester.errors import OperationError
+from ingester.questdb import ORDERBOOK, QuestDB, query
+
+log = logging.getLogger(__name__)
 
 HOUR = 3600 * SECOND
 LONGEST_EMPTY_NS = 366 * DAY
 PIECES = {"day": DAY, "hour": HOUR}
+MANY_DAYS = 31
+"""A longer range takes minutes, of which a person is told."""
 
 
 class Coverage(NamedTuple):
@@ -99,6 +105,46 @@ def _ends_are_nameless(db: QuestDB) -> bool:
     """Whether the first or the last row lacks its pair or who recorded it. Other ends are known at once."""
     ends = (f"SELECT symbol, collector FROM {ORDERBOOK} LIMIT {place}" for place in (1, -1))
     return any(not (symbol and collector) for end in ends for symbol, collector in db.sql(end).rows)
+
+
+def measure_range(
+    db: QuestDB,
+    start_ns: int | None,
+    end_ns: int | None,
+    symbols: Sequence[str] | None = None,
+    *,
+    piece_ns: int = DAY,
+    on_progress: Progress = lambda share: None,
+) -> list[PairCoverage]:
+    """The coverage of each pair in [start, end).
+
+    `start_ns`, `end_ns`: None for the first row and after the last. `symbols`: None for all that have rows in the
+    range. `piece_ns`: one of `PIECES`. Raises UnknownPair, SettingsError, OperationError where there are no rows, and
+    StoreError.
+    """
+    if start_ns is not None or end_ns is not None:
+        check_range(start_ns or 0, (start_ns or 0) + 1 if end_ns is None else end_ns)
+    everything = recorded_range(db) if query.table_exists(db) else None
+    if everything is None:
+        raise OperationError(
+            "Nothing was recorded yet. `ingester start` records, `ingester import` brings earlier recordings."
+        )
+    known = query.all_symbols(db)
+    if symbols is not None and set(symbols) <= set(known):
+        everything = recorded_range(db, symbols) or everything
+    first_ns, last_ns = everything
+    start_ns = first_ns if start_ns is None else start_ns
+    end_ns = max(last_ns, start_ns + 1000) if end_ns is None else end_ns
+    rows = query.rows_by_symbol(db, start_ns, end_ns) if start_ns < end_ns else {}
+    if not rows:
+        raise OperationError(
+            f"There are no rows from {time_text(start_ns)} to {time_text(end_ns)}; what was recorded lies between "
+            f"{time_text(first_ns)} and {time_text(last_ns)}."
+        )
+    days = (end_ns - start_ns) / DAY
+    if days > MANY_DAYS:
+        log.warning("the range is %.0f days; --from and --to make it shorter", days)
+    return pair_coverages(db, start_ns, end_ns, choose_symbols(symbols, rows, known), piece_ns, on_progress)
 
 
 def pair_coverages(

@@ -7,13 +7,19 @@ that a thin book lacks is NaN.
 
 import re
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 from ingester.book import INDEX as INDEX, frame_columns
 from ingester.clock import SECOND
 from ingester.config import FILLS as FILLS
-from ingester.errors import SettingsError
+from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import assets
+from ingester.text import path_part
+from ingester.words import nearest_text
 
 ROOT = "hft data"
 EXTRACTED = "extracted datasets"
@@ -130,3 +136,82 @@ def _unescaped(text: str) -> str:
 
 def _name(ns: int) -> str:
     return time_text(ns).replace(":", COLON)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a data set is to hold. Times in ns; `every_ns` None: the rows as received."""
+
+    start_ns: int
+    end_ns: int
+    symbols: tuple[str, ...]
+    levels: int = 5
+    format: str = "pkl"
+    every_ns: int | None = None
+    max_age_ns: int = SECOND
+    fill: str = "none"
+    interval_ns: int = 100 * MILLISECOND
+    """The recorded interval, for the names of files with rows as received."""
+
+    @property
+    def frequency_ns(self) -> int:
+        """Of the rows, by their name."""
+        return self.every_ns or self.interval_ns
+
+    @property
+    def width(self) -> int:
+        """Values of a row."""
+        return 4 * self.levels
+
+    def file_name(self, symbol: str) -> str:
+        """Of a pair's file. Raises SettingsError where the symbol cannot be part of one."""
+        name = file_name(symbol, self.frequency_ns, self.start_ns, self.end_ns, self.format)
+        return path_part(name, "pair")
+
+
+@dataclass
+class Progress:
+    """How far an export is: written by it, read by whoever shows it."""
+
+    rows: int = 0
+    """To be read."""
+    rows_read: int = 0
+    files: int = 0
+    """To be written."""
+    files_written: int = 0
+    pair: str = ""
+    """Written last."""
+
+
+def check_range(start_ns: int, end_ns: int) -> None:
+    """Raises SettingsError where the range is empty, turned around or not over yet."""
+    if start_ns == end_ns:
+        raise SettingsError(f"--from and --to are both {time_text(start_ns)}: the range [from, to) is empty.")
+    if start_ns > end_ns:
+        raise SettingsError(f"--from {time_text(start_ns)} lies after --to {time_text(end_ns)}. Exchange them.")
+    now = time.time_ns()
+    for option, at in (("--from", start_ns), ("--to", end_ns)):
+        if at > now:
+            raise SettingsError(f"{option} {time_text(at)} lies in the future; it is {time_text(now)} UTC now.")
+
+
+def choose_symbols(named: Sequence[str] | None, rows: Mapping[str, int], known: Sequence[str]) -> list[str]:
+    """The symbols to take: those named, or all that have rows in the range.
+
+    `rows`: of each symbol in the range; `known`: all symbols of the table. Raises UnknownPair with the nearest names,
+    and OperationError where there is nothing to take.
+    """
+    unknown = [symbol for symbol in named or () if symbol not in known]
+    if unknown and known:
+        raise UnknownPair("\n".join(_unknown(symbol, known) for symbol in unknown))
+    chosen = list(dict.fromkeys(named)) if named else sorted(rows)
+    if not any(rows.get(symbol) for symbol in chosen):
+        which = "of these pairs " if named and rows else ""
+        raise OperationError(
+            f"There are no rows {which}in this range. `ingester coverage` shows what was recorded, and when."
+        )
+    return chosen
+
+
+def _unknown(symbol: str, known: Sequence[str]) -> str:
+    hint = nearest_text(symbol, known, "It resembles no recorded pair.")
+    return f"No row of a pair {symbol!r} was ever recorded. {hint}"

@@ -17,16 +17,28 @@ import msgspec
 import numpy as np
 
 from ingester import grid as grids
-from ingester.datasets.dataset import EXTRACTED
+from ingester.clock import SECOND
+from ingester.config import seconds
+from ingester.datasets.dataset import (
+    EXTRACTED,
+    FILLS,
+    FORMATS,
+    MILLISECOND,
+    Progress,
+    Request,
+    check_range,
+    choose_symbols,
+    folder_name,
+)
 from ingester.datasets.formats import WRITERS
-from ingester.datasets.inplace import InPlace
-from ingester.datasets.request import Progress, Request
-from ingester.datasets.slices import Split, Waiting, collect, read_ahead, waiting
-from ingester.datasets.span_counter import SpanCounter
-from ingester.datasets.spans import Recorded
+from ingester.datasets.gaps import data_set_gaps
+from ingester.datasets.manifest import PairFile, build_manifest, is_whole, write_manifest
+from ingester.datasets.opened import DataSet, open_dataset
+from ingester.datasets.slices import InPlace, Split, Waiting, collect, read_ahead, waiting
+from ingester.datasets.spans import SpanCounter
 from ingester.errors import OperationError, SettingsError
 from ingester.locks import take_lock
-from ingester.questdb import QuestDB, TableReader
+from ingester.questdb import EXPORT, QuestDB, TableReader, holding, query
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +48,6 @@ PARTIAL, PROGRESS = ".partial", "progress.json"
 SPARE_BYTES = 256 << 20
 WRITERS_AT_ONCE = 4
 """Files that are written, synced and read back for their checksum at once."""
-
-
-class PairFile(msgspec.Struct, frozen=True):
-    """A file of a data set. Times are of the rows that hold data, in ns; None where none does."""
-
-    symbol: str
-    name: str
-    rows: int
-    rows_without_data: int
-    first_ns: int | None
-    last_ns: int | None
-    bytes: int
-    sha256: str
 
 
 class _Done(msgspec.Struct):
@@ -67,22 +66,74 @@ class _Done(msgspec.Struct):
     """Which run of this machine it belongs to: a power cut may take what was not synced yet."""
 
 
-def export_pairs(
+OnProgress = Callable[[Progress], None]
+
+
+def export_range(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+    *,
+    root: Path,
+    format: str = "pkl",
+    levels: int = 5,
+    every: str | None = None,
+    max_age: str = "1s",
+    fill: str = "none",
+    overwrite: bool = False,
+    resume: bool = False,
+    on_progress: OnProgress = lambda progress: None,
+) -> DataSet:
+    """Writes the rows of [start, end) as a data set below `root` and opens it.
+
+    `symbols`: None for all that have rows in the range. The arguments are the options of `ingester export`, and errors
+    name them so. Raises UnknownPair, SettingsError, OperationError where the disk would not hold the data set or there
+    are no rows, and StoreError.
+    """
+    check_range(start_ns, end_ns)
+    every_ns = _milliseconds(every, "--every") if every else None
+    max_age_ns = round(seconds(max_age, "--max-age") * SECOND)
+    for option, value, known in (("--format", format, FORMATS), ("--fill", fill, FILLS)):
+        if value not in known:
+            raise SettingsError(f"{option} {value!r} is not known. Choose one of {', '.join(known)}.")
+    with holding(db, EXPORT, start_ns, end_ns):
+        counts = query.rows_by_symbol(db, start_ns, end_ns) if query.table_exists(db) else {}
+        chosen = choose_symbols(symbols, counts, query.all_symbols(db) if symbols else list(counts))
+        depth = query.depth(db)
+        if not 1 <= levels <= depth:
+            raise SettingsError(f"--levels {levels} is not between 1 and {depth}, the depth that was recorded.")
+        request = Request(start_ns, end_ns, tuple(chosen), levels, format, every_ns, max_age_ns, fill)
+        target = root / EXTRACTED / folder_name(start_ns, end_ns)
+        if resume and not overwrite and is_whole(target, request):
+            log.info("%s is finished already, nothing is left to resume", target)
+            return open_dataset(target)
+        for folder, state in interrupted(root):
+            if target.name not in folder.name:
+                log.warning(
+                    "an export was interrupted in %s (%s): continue it with --resume, or remove it", folder, state
+                )
+        _export(db, request, target, counts, on_progress, overwrite, resume)
+    return open_dataset(target)
+
+
+def _milliseconds(text: str, option: str) -> int:
+    ns = round(seconds(text, option) * SECOND)
+    if ns % MILLISECOND:
+        raise SettingsError(f"{option} {text!r} is not a whole number of milliseconds. Write 250ms, 1s, …")
+    return ns
+
+
+def _export(
     db: QuestDB,
     request: Request,
     target: Path,
     counts: Mapping[str, int],
-    progress: Progress,
-    finish: Callable[[Path, Sequence[PairFile], Recorded], None],
-    overwrite: bool = False,
-    resume: bool = False,
-) -> list[PairFile]:
-    """Writes a data set to the folder `target`; `counts` are the rows of all symbols in its range.
-
-    `finish` is called with the folder before it gets its name, for what else belongs into it, and with what was seen
-    in the range. Raises SettingsError where there is such a data set already, OperationError where
-    the disk would not hold it, StoreError.
-    """
+    on_progress: OnProgress,
+    overwrite: bool,
+    resume: bool,
+) -> None:
+    """Writes the files and the manifest in a folder beside `target`, and renames it; `counts`: rows of all symbols."""
     for symbol in request.symbols:
         request.file_name(symbol)  # one that cannot be the name of a file is refused before anything is read
     folder = target.with_name(f".{target.name}{PARTIAL}")
@@ -98,20 +149,21 @@ def export_pairs(
                     "--resume to continue it, or --overwrite to start over."
                 )
             _empty(folder)
-        progress.rows, progress.files = sum(counts.get(each, 0) for each in request.symbols), len(request.symbols)
+        progress = Progress(sum(counts.get(each, 0) for each in request.symbols), files=len(request.symbols))
         check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
         try:
-            census = SpanCounter()
-            files = _write(db, request, folder, counts, progress, done, census)
+            counter = SpanCounter()
+            files = _write(db, request, folder, counts, progress, on_progress, done, counter)
             _tidy(folder, files)
-            finish(folder, files, census.recorded())
+            gaps = data_set_gaps(db, request.start_ns, request.end_ns, request.symbols, counter.recorded())
+            collectors = query.collectors(db, request.start_ns, request.end_ns)
+            write_manifest(folder, build_manifest(request, files, gaps, collectors))
             (folder / PROGRESS).unlink()
             _publish(folder, target)
         except BaseException:
             if not resume:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-    return files
 
 
 def write_file(spill: Waiting, path: Path, format: str) -> PairFile:
@@ -150,8 +202,9 @@ def _write(
     folder: Path,
     counts: Mapping[str, int],
     progress: Progress,
+    on_progress: OnProgress,
     done: _Done | None,
-    census: SpanCounter,
+    counter: SpanCounter,
 ) -> list[PairFile]:
     state = done or _Done(request, request.start_ns, {}, {}, [], dict(counts), _boot())
     files = {file.symbol: file for file in state.files}
@@ -165,16 +218,18 @@ def _write(
     def note(split: Split) -> None:
         state.until_ns, state.rows, state.behind = split
         remember()
+        on_progress(progress)
 
     if done is not None:
-        _count_again(db, request, state, progress, census)
+        _count_again(db, request, state, progress, counter)
+        on_progress(progress)
     if files:
         spills = {each: waiting(folder, request, each, state.counts) for each in request.symbols if each not in files}
         for symbol, spill in spills.items():
             spill.rows = state.rows.get(symbol, 0)
     else:
         before = Split(done.until_ns, done.rows, done.behind) if done else None
-        spills = collect(db, request, folder, state.counts, progress, before, note, census=census)
+        spills = collect(db, request, folder, state.counts, progress, before, note, counter=counter)
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
         jobs = {
@@ -186,6 +241,7 @@ def _write(
                 spill = jobs[job]
                 files[spill.symbol] = job.result()
                 progress.files_written, progress.pair = progress.files_written + 1, spill.symbol
+                on_progress(progress)
                 remember()
                 spill.remove()
         finally:
@@ -194,15 +250,15 @@ def _write(
     return [files[symbol] for symbol in request.symbols]
 
 
-def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress, census: SpanCounter) -> None:
-    """Shows the census the rows that an interrupted export had split; without their levels, that is fast."""
+def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress, counter: SpanCounter) -> None:
+    """Gives the counter the rows that an interrupted export had split; without their levels, that is fast."""
     until_ns = state.until_ns
     if request.start_ns < until_ns:
         reader = TableReader(db, request.symbols, 0, dict(state.counts))
         with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
             for part, rows in parts:
                 progress.rows_read += len(rows.times)
-                census.take(part, rows)
+                counter.take(part, rows)
 
 
 def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None, int | None, int]:

@@ -6,15 +6,16 @@ after its last row of the range. A gap of the pair is the
 time in which every collector that recorded it was absent. All ranges are half open, all times in ns since 1970, UTC.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from ingester.clock import SECOND
-from ingester.datasets import unwatched
 from ingester.datasets.spans import (
     DAY,
+    SHORTEST_LIMIT_NS,
     STEP,
     Key,
     Progress,
@@ -27,7 +28,8 @@ from ingester.datasets.spans import (
     tables,
     where,
 )
-from ingester.questdb import EVENTS, ORDERBOOK, QuestDB, batches, one_of
+from ingester.events import PAIR_ADDED, PAIR_REMOVED
+from ingester.questdb import EVENTS, ORDERBOOK, QuestDB, batches, list_partitions, one_of, start_of
 
 UNEXPLAINED = "unexplained"
 NOT_RECORDED = "not recorded"
@@ -66,6 +68,16 @@ def pair_gaps(
     return coverage_gaps(gaps, recorded.spans, start_ns, end_ns, symbols)
 
 
+def data_set_gaps(
+    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], recorded: Recorded
+) -> dict[str, list[MissingTime]]:
+    """The gaps of each pair as a manifest names them: what retention has dropped is a gap of its own."""
+    dropped = dropped_ranges(db, start_ns, end_ns)
+    gaps = pair_gaps(db, start_ns, end_ns, symbols, recorded=recorded)
+    limits = shortest_limits(recorded.spans)
+    return {symbol: explained(own, dropped, limits.get(symbol, SHORTEST_LIMIT_NS)) for symbol, own in gaps.items()}
+
+
 def collector_gaps(
     db: QuestDB,
     recorded: Recorded,
@@ -88,8 +100,8 @@ def _unwatched(
     db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None, collectors: Sequence[str] | None
 ) -> Iterator[MissingTime]:
     if EVENTS in tables(db):
-        found = unwatched.changes(db, end_ns, symbols, collectors)
-        for symbol, collector, since_ns, until_ns in unwatched.absences(found, start_ns, end_ns):
+        found = changes(db, end_ns, symbols, collectors)
+        for symbol, collector, since_ns, until_ns in absences(found, start_ns, end_ns):
             yield MissingTime(symbol, since_ns, until_ns, NOT_WATCHED, collector)
 
 
@@ -259,3 +271,115 @@ def percent_covered(gaps: Iterable[MissingTime], start_ns: int, end_ns: int) -> 
     """The share of the range outside of a pair's gaps, in percent."""
     missing = sum(max(0, min(gap.until_ns, end_ns) - max(gap.since_ns, start_ns)) for gap in gaps)
     return 100 * (1 - missing / (end_ns - start_ns))
+
+
+DROPPED = "dropped"
+"""The reason given for this time, where one is."""
+Range = tuple[int, int]
+"""[since, until) in ns."""
+
+
+def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
+    """What was dropped of a range, in the order of time, neighbouring days as one. Raises StoreError."""
+    if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{EVENTS}'").rows:
+        return []
+    rows = db.sql(f"SELECT DISTINCT left(detail, 10) FROM {EVENTS} WHERE kind = 'partition_dropped'").rows
+    there = {each.day for each in list_partitions(db)}  # one that was imported again, say
+    gone = {day for (day,) in rows if re.fullmatch(r"\d{4}-\d\d-\d\d", day or "")} - there
+    days = sorted(map(start_of, gone))
+    ranges: list[Range] = []
+    for since_ns, until_ns in ((max(day, start_ns), min(day + DAY, end_ns)) for day in days):
+        if since_ns >= until_ns:
+            continue
+        if ranges and ranges[-1][1] == since_ns:
+            since_ns, _ = ranges.pop()
+        ranges.append((since_ns, until_ns))
+    return ranges
+
+
+def explained(
+    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS
+) -> list[MissingTime]:
+    """The gaps of a pair with what was dropped of them apart, for that reason.
+
+    `limit_ns`: from when on a silence of the pair is a gap.
+    """
+    return [part for gap in gaps for part in _split(gap, dropped, limit_ns)]
+
+
+def without(
+    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS
+) -> list[MissingTime]:
+    """The gaps without what was dropped of them."""
+    return [gap for gap in explained(gaps, dropped, limit_ns) if gap.reason != DROPPED]
+
+
+def length_ns(dropped: Sequence[Range], start_ns: int, end_ns: int) -> int:
+    """How much of a range was dropped."""
+    return sum(max(0, min(until_ns, end_ns) - max(since_ns, start_ns)) for since_ns, until_ns in dropped)
+
+
+def _split(gap: MissingTime, dropped: Sequence[Range], limit_ns: int) -> Iterator[MissingTime]:
+    at_ns = gap.since_ns
+    for since_ns, until_ns in (each for each in dropped if each[0] < gap.until_ns and each[1] > gap.since_ns):
+        # A moment between the last row before and midnight is only the rhythm of the pair.
+        if since_ns - at_ns > limit_ns:
+            yield gap._replace(since_ns=at_ns, until_ns=since_ns)
+        at_ns = gap.until_ns if gap.until_ns - until_ns <= limit_ns else until_ns
+        yield gap._replace(since_ns=max(gap.since_ns, since_ns), until_ns=at_ns, reason=DROPPED)
+    if at_ns < gap.until_ns:
+        yield gap._replace(since_ns=at_ns)
+
+
+class PairChange(NamedTuple):
+    """A pair came to a collector, or went. In the order of time."""
+
+    symbol: str
+    collector: str
+    at_ns: int
+    added: bool
+
+
+class Absence(NamedTuple):
+    """A time in which a collector was not asked for a pair."""
+
+    symbol: str
+    collector: str
+    since_ns: int
+    until_ns: int
+
+
+def changes(
+    db: QuestDB, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
+) -> list[PairChange]:
+    """All there were before the end of a range: what came before the range tells how it begins."""
+    wanted = [one_of("symbol", symbols)] if symbols is not None else []
+    if collectors is not None:
+        wanted.append(one_of("collector", collectors))
+    own = None if symbols is None else set(symbols)
+    rows = db.sql(
+        f"SELECT symbol, collector, cast(timestamp AS LONG), kind FROM {EVENTS} "
+        f"WHERE kind IN ('{PAIR_ADDED}', '{PAIR_REMOVED}') AND timestamp < {end_ns // 1000}"
+        f"{''.join(f' AND {condition}' for condition in wanted if condition)} ORDER BY timestamp"
+    ).rows
+    return [
+        PairChange(symbol, collector, at_us * 1000, kind == PAIR_ADDED)
+        for symbol, collector, at_us, kind in rows
+        if own is None or symbol in own
+    ]
+
+
+def absences(changes: Iterable[PairChange], start_ns: int, end_ns: int) -> Iterator[Absence]:
+    """The times of the range in which pairs were not asked for; a pair that came was not before, by nobody else."""
+    gone_ns: dict[tuple[str, str], int | None] = {}  # since when a pair is gone; None while it is there
+    for symbol, collector, at_ns, added in changes:
+        since_ns = gone_ns.get((symbol, collector), start_ns if added else None)
+        if added:
+            if since_ns is not None and max(since_ns, start_ns) < at_ns:
+                yield Absence(symbol, collector, max(since_ns, start_ns), min(at_ns, end_ns))
+            gone_ns[symbol, collector] = None
+        elif since_ns is None:
+            gone_ns[symbol, collector] = at_ns
+    for (symbol, collector), since_ns in gone_ns.items():
+        if since_ns is not None and since_ns < end_ns:
+            yield Absence(symbol, collector, max(since_ns, start_ns), end_ns)

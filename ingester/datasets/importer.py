@@ -17,14 +17,26 @@ from ingester.book import level_columns
 from ingester.datasets import known
 from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.content import Content, check_counts, distinct
-from ingester.datasets.dropped import DROPPED
-from ingester.datasets.gaps import NOT_RECORDED
+from ingester.datasets.gaps import DROPPED, NOT_RECORDED
 from ingester.datasets.origins import EXPECTED, Origin, Origins
-from ingester.datasets.recordings import open_recording
+from ingester.datasets.recordings import FoundFiles, open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
-from ingester.questdb import EVENTS, IMPORTED, ORDERBOOK, QuestDB, RowEncoder, between, buffer_maker, quoted, schema
+from ingester.questdb import (
+    ALWAYS_NS,
+    EVENTS,
+    IMPORT,
+    IMPORTED,
+    ORDERBOOK,
+    QuestDB,
+    RowEncoder,
+    between,
+    buffer_maker,
+    holding,
+    quoted,
+    schema,
+)
 from ingester.words import counted
 
 _OWN = f"collector = '{IMPORTED}'"
@@ -57,6 +69,35 @@ class Imported(NamedTuple):
     def known(self) -> int:
         """Books that were in the table before, whoever recorded them."""
         return self.rows - self.new
+
+
+class ImportedFiles(NamedTuple):
+    """What an import did."""
+
+    files: list[Imported]
+    """Each that was read, in the order in which they were taken."""
+    passed_over: list[tuple[Path, str]]
+    """What was found in folders and is no recording, with the reason."""
+
+
+def import_found(
+    db: QuestDB,
+    found: FoundFiles,
+    *,
+    skip_bad: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, files: None,
+) -> ImportedFiles:
+    """Stores the rows of recordings and waits until they are visible.
+
+    `skip_bad`: skip invalid lines instead of refusing their file. `on_progress` is called with the files that are done
+    and all there are. Raises StoreError.
+    """
+    with holding(db, IMPORT, 0, ALWAYS_NS):
+        importer, taken = Importer(db, skip_bad), list[Imported]()
+        for path in importer.in_order(found.files):
+            taken.append(importer.take(path))
+            on_progress(len(taken), len(found.files))
+        return ImportedFiles(importer.check(taken), found.passed_over)
 
 
 class Importer:

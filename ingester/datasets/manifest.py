@@ -1,21 +1,41 @@
 """`manifest.json` of a data set: what it holds, where that came from, and what it does not cover."""
 
+import errno
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from ingester.clock import SECOND
-from ingester.datasets.dataset import MILLISECOND, time_text
-from ingester.datasets.export import PairFile
+from ingester.datasets.dataset import MILLISECOND, Request, parse_time, time_text
+from ingester.datasets.formats import FileRows, open_rows
 from ingester.datasets.gaps import MissingTime, percent_covered
-from ingester.datasets.request import Request
+from ingester.errors import SettingsError, UnreadableDataSet
 from ingester.questdb import ORDERBOOK
 from ingester.spool import replace_durably
+from ingester.text import inside
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
+
+
+class PairFile(msgspec.Struct, frozen=True):
+    """A file of a data set. Times are of the rows that hold data, in ns; None where none does."""
+
+    symbol: str
+    name: str
+    rows: int
+    rows_without_data: int
+    first_ns: int | None
+    last_ns: int | None
+    bytes: int
+    sha256: str
 
 
 def build_manifest(
@@ -89,3 +109,140 @@ def _pair(request: Request, file: PairFile, gaps: Sequence[MissingTime]) -> dict
         "coverage_percent": round(percent_covered(gaps, request.start_ns, request.end_ns), 4),
         "gaps": [gap_mapping(gap) for gap in gaps],
     }
+
+
+MOST_BYTES = 256 << 20
+"""Of a manifest: one of 1,500 pairs with a thousand gaps each has 200 MB."""
+MOST_LEVELS = 1000
+MOST_EVERY_MS = 366 * 86_400_000
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class _Grid(msgspec.Struct):
+    every_ms: Annotated[int, msgspec.Meta(ge=1, le=MOST_EVERY_MS)]
+
+
+class _Gap(msgspec.Struct):
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(name="to")
+
+
+class _File(msgspec.Struct):
+    file: str
+    sha256: str
+    bytes: _Count
+    rows: _Count
+    gaps: list[_Gap]
+
+
+class _Manifest(msgspec.Struct):
+    version: int
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(name="to")
+    format: str
+    levels: Annotated[int, msgspec.Meta(ge=1, le=MOST_LEVELS)]
+    grid: _Grid | None
+    pairs: dict[str, _File]
+
+
+class Folder:
+    """A data set on disk. Files are opened at their first use; a copy in another process opens them again."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UnreadableDataSet where the manifest cannot be read or a file is not as it says."""
+        self.path = path
+        self.manifest, told = _read_manifest(path)
+        self.format, self.levels = told.format, told.levels
+        self.every_ns = told.grid.every_ms * MILLISECOND if told.grid else None
+        """None: rows as received."""
+        self._files = told.pairs
+        try:
+            self.start_ns, self.end_ns = parse_time(told.since), parse_time(told.until)
+            self.gaps = {
+                symbol: [(parse_time(gap.since), parse_time(gap.until)) for gap in file.gaps]
+                for symbol, file in told.pairs.items()
+            }
+            """Of each pair, as (since, until) in ns."""
+            if not 0 <= self.start_ns < self.end_ns < 1 << 63:
+                raise SettingsError(f"from {told.since} to {told.until} is not a range of time.")
+        except (SettingsError, OverflowError) as error:
+            raise UnreadableDataSet(f"{path / NAME} is damaged: {error}") from error
+        for file in self._files.values():
+            self._check_size(file)
+        self._opened: dict[str, FileRows] = {}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    @property
+    def grid(self) -> range | None:
+        """The times of all pairs' rows in ns; None where each pair has its own."""
+        return None if self.every_ns is None else range(self.start_ns, self.end_ns, self.every_ns)
+
+    def rows(self, symbol: str) -> FileRows:
+        """The rows of a pair. Raises UnreadableDataSet."""
+        if symbol not in self._opened:
+            file, grid = self._files[symbol], self.grid
+            rows = open_rows(self.path / file.file, self.format, self.levels)
+            ends = [*rows.times(0, 1).tolist(), *rows.times(len(rows) - 1, len(rows)).tolist()] if len(rows) else []
+            if len(rows) != file.rows or (grid is not None and ends != [*grid[:1], *grid[-1:]]):
+                raise UnreadableDataSet(f"{self.path / file.file} does not hold the rows that {NAME} tells of. {_ANEW}")
+            self._opened[symbol] = rows
+        return self._opened[symbol]
+
+    def verify(self) -> None:
+        """Reads all files. Raises UnreadableDataSet naming those whose SHA-256 is not that of the manifest."""
+        changed = []
+        for file in self._files.values():
+            self._check_size(file)
+            with (self.path / file.file).open("rb") as content:
+                if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
+                    changed.append(file.file)
+        if changed:
+            raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_ANEW}")
+
+    def _check_size(self, file: _File) -> None:
+        try:
+            path = inside(self.path, file.file)
+        except SettingsError as error:
+            raise UnreadableDataSet(f"{self.path / NAME} names a file elsewhere: {error}") from error
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise UnreadableDataSet(f"{path} cannot be read ({error.strerror}); {NAME} names it. {_ANEW}") from error
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadableDataSet(f"{path} is no regular file, but a folder, a pipe or a device. {_ANEW}")
+        if state.st_size != file.bytes:
+            raise UnreadableDataSet(f"{path} has {state.st_size:,} bytes, {NAME} tells of {file.bytes:,}. {_ANEW}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": {}}
+
+
+_ANEW = "Export the data set again: ingester export --overwrite."
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
+    try:
+        with open(path / NAME, "rb", opener=_without_waiting) as file:
+            text = file.read(MOST_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+        if len(text) > MOST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    except OSError as error:
+        inside = sorted(each.parent.name for each in path.glob(f"*/{NAME}"))
+        hint = f"In it are: {', '.join(inside[:5])}" if inside else "Give a folder that `ingester export` wrote."
+        raise UnreadableDataSet(f"{path} is no data set, {NAME} cannot be read ({error.strerror}). {hint}") from error
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(text)
+        if isinstance(plain, dict) and plain.get("version", 0) > FORMAT_VERSION:
+            raise UnreadableDataSet(f"{path / NAME} is of a later version, that of ingester {plain.get('ingester')}.")
+        return plain, msgspec.convert(plain, _Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_ANEW}") from error

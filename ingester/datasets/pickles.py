@@ -5,14 +5,269 @@ what the pickle wants to be called. A frame is read out of these, each step chec
 takes from checked bytes. The file decides about nothing else: not what is called, nor how much memory is taken.
 """
 
+import math
 import struct
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from ingester.datasets.pickle_arrays import Array, Arrays, what_is
-from ingester.datasets.pickle_machine import Machine, Made, Name, UnreadablePickle, kind_of
+from ingester.datasets.pickle_machine import ADVICE, Machine, Made, Name, UnreadablePickle, kind_of, shown
+
+Array = npt.NDArray[Any]
+
+WORK_PER_BYTE = 8
+"""Cells that are made and bytes that are copied, for a byte of the pickle. A frame takes about 2."""
+LEAST_WORK = 10_000
+_PLAIN_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
+_UNITS = ("s", "ms", "us", "ns")
+_FLOATS, _TIMES = np.dtype("<f8"), np.dtype("<M8[ns]")
+_OFFSET_TYPES: dict[str, np.dtype[Any]] = {"string": np.dtype("<i4"), "large_string": np.dtype("<i8")}
+_PLAIN_CELLS = frozenset([str, float, int, bool, type(None)])
+_UNIT_NS = {7: 10**9, 8: 10**6, 9: 10**3, 10: 1}
+"""Of Timestamps, by numpy's number of the unit (NPY_DATETIMEUNIT)."""
+_ZERO = datetime(1970, 1, 1)
+
+
+class Arrays:
+    """Reads the arrays of one pickle."""
+
+    def __init__(self, size: int) -> None:
+        """`size`: bytes of the pickle."""
+        self._room = WORK_PER_BYTE * size + LEAST_WORK
+
+    def spend(self, work: int) -> None:
+        self._room -= work
+        if self._room < 0:
+            raise UnreadablePickle("is refused: it names the same values over and over, more than a frame does")
+
+    # Arrays
+
+    def array(self, made: Any) -> Array:
+        """An array of one or two dimensions: plain numbers, datetime64, or objects that are still to be read."""
+        for _ in range(8):  # arrays of pandas hold one of numpy
+            match kind_of(made):
+                case "DatetimeArray" | "StringArray" | "StringArrayNumpySemantics":
+                    made = self._held(made)
+                case "ArrowStringArray" | "ArrowStringArrayNumpySemantics":
+                    return self._arrow_texts(made)
+                case "_reconstruct":
+                    _, shape, dtype, by_column, data = made.state
+                    return self._plain(shape, dtype, data, bool(by_column))
+                case "_frombuffer":
+                    data, dtype, shape, order = made.arguments
+                    return self._plain(shape, dtype, data, order == "F")
+                case "ndarray":
+                    shape, dtype, data = made.arguments
+                    return self._plain(shape, dtype, data, False)
+                case _:
+                    break
+        raise UnreadablePickle(f"holds columns of the kind {what_is(made)}, which is not read")
+
+    def _held(self, made: Made) -> Any:
+        """The one array in the state of an array of pandas."""
+        state = made.state if isinstance(made.state, tuple) else (made.state,)
+        parts = list(state)
+        for part in state:
+            if isinstance(part, dict):
+                self.spend(len(part))
+                parts += part.values()
+        held = [part for part in parts if kind_of(part) in ("_reconstruct", "_frombuffer", "DatetimeArray")]
+        if len(held) != 1:
+            raise UnreadablePickle("is damaged: an array of pandas holds no values")
+        return held[0]
+
+    def _plain(self, shape: Any, dtype: Any, data: Any, by_column: bool) -> Array:
+        sizes = [natural(self.whole(size)) for size in shape[:3]]
+        if not 1 <= len(sizes) <= 2:
+            raise UnreadablePickle("is refused: it holds an array of more dimensions than a frame")
+        cells = math.prod(sizes)
+        numbers = self._dtype(dtype)
+        if numbers.hasobject:
+            if type(data) is not list or len(data) != cells:
+                raise UnreadablePickle(f"is damaged: an array of {cells:,} cells has another number of values")
+            self.spend(cells)
+            objects = np.empty(cells, object)
+            for place, cell in enumerate(data):  # one by one: numpy would look into what has a length
+                objects[place] = cell
+            return objects.reshape(sizes)
+        held = self._bytes(data)
+        if len(held) != cells * numbers.itemsize:
+            raise UnreadablePickle(f"is damaged: an array of {cells:,} numbers has {len(held):,} bytes")
+        self.spend(cells)
+        flat = np.frombuffer(held, "u1" if numbers.kind == "b" else numbers) if cells else np.empty(0, numbers)
+        array: Array = flat.reshape(sizes, order="F" if by_column else "C")
+        if numbers.kind == "b":
+            array = array != 0
+        array = array.astype(numbers.newbyteorder("="), copy=False)
+        return array if array.flags.aligned else array.copy(order="K")
+
+    def _dtype(self, made: Any) -> np.dtype[Any]:
+        """A plain type, of the name and byte order in a pickle."""
+        if isinstance(made, str):  # as data sets are written
+            return {"<f8": _FLOATS, "<M8[ns]": _TIMES}[made]
+        if kind_of(made) != "dtype" or not isinstance(made.arguments[0], str):
+            raise UnreadablePickle("is damaged: an array has no type")
+        code, order, unit = made.arguments[0], made.state[1], ""
+        if code == "M8":
+            name, *steps = made.state[8][1]
+            unit = self._short(name, 2).decode("ascii")
+            if steps[:2] != [1, 1]:
+                raise UnreadablePickle("is refused: its times count steps of several units")
+        elif made.state[3] is not None or made.state[4] is not None:
+            raise UnreadablePickle("is refused: it holds a structured type")
+        if order not in ("<", ">", "|", "="):
+            raise UnreadablePickle("is damaged: it has numbers of an unknown byte order")
+        if code in ("O8", "O"):
+            return np.dtype(object)
+        if code == "M8" and unit in _UNITS:
+            code = f"M8[{unit}]"
+        elif code not in _PLAIN_TYPES:
+            raise UnreadablePickle(f"is refused: it holds numbers of the type {shown(code)}")
+        plain: np.dtype[Any] = np.dtype(f"{order}{code}")
+        return plain
+
+    def _bytes(self, made: Any) -> bytes | memoryview:
+        """Of what is bytes, or text that stands for them in protocols 0 to 2."""
+        for _ in range(4):
+            if isinstance(made, bytes | memoryview):
+                return made
+            if isinstance(made, str):
+                self.spend(len(made))
+                return made.encode("latin1")
+            if kind_of(made) not in ("bytearray", "bytes", "encode", "py_buffer"):
+                break
+            if not made.arguments:
+                return b""
+            if made.arguments[1:] not in ((), ("latin1",), ("latin-1",)):
+                raise UnreadablePickle("is refused: it has bytes in an unknown encoding")
+            made = made.arguments[0]
+        raise UnreadablePickle("is damaged: an array has no bytes")
+
+    def _short(self, made: Any, most: int) -> bytes:
+        data = self._bytes(made)
+        if len(data) > most:
+            raise UnreadablePickle("is damaged: it has an invalid unit or time")
+        return bytes(data)
+
+    def _arrow_texts(self, made: Made) -> Array:
+        """Text as pyarrow keeps it: where each one ends, and all of them together."""
+        chunks = [made.state["_pa_array"] if "_pa_array" in made.state else made.state["_data"]]
+        if kind_of(chunks[0]) == "chunked_array":
+            chunks = chunks[0].arguments[0]
+        return np.concatenate([np.empty(0, object), *map(self._arrow_chunk, chunks)])
+
+    def _arrow_chunk(self, made: Any) -> Array:
+        if kind_of(made) != "_restore_array":
+            raise UnreadablePickle("is damaged: its pyarrow text is invalid")
+        (parts,) = made.arguments
+        type_made, length, _, offset, buffers = parts[:5]
+        named = type_made.arguments[0] if kind_of(type_made) == "type_for_alias" else kind_of(type_made)
+        if not isinstance(named, str) or named not in _OFFSET_TYPES:
+            raise UnreadablePickle(f"is refused: it holds pyarrow data other than text: {ADVICE}")
+        valid, offsets, data = (b"" if buffer is None else self._bytes(buffer) for buffer in buffers)
+        first, rows = natural(self.whole(offset)), natural(self.whole(length))
+        width = _OFFSET_TYPES[named].itemsize
+        ends = np.frombuffer(offsets[first * width : (first + rows + 1) * width], _OFFSET_TYPES[named]).tolist()
+        bits = np.frombuffer(valid, "u1")
+        self.spend(len(ends) + 1)
+        if (rows and len(ends) != rows + 1) or (len(bits) and len(bits) * 8 < first + rows):
+            raise UnreadablePickle("is damaged: its pyarrow text is cut short")
+        if ends and (ends[0] < 0 or ends[-1] > len(data) or any(end < begin for begin, end in pairwise(ends))):
+            raise UnreadablePickle("is damaged: its pyarrow text points outside its bytes")
+        self.spend(ends[-1] - ends[0] if ends else 0)
+        texts = np.empty(rows, object)
+        for place, (begin, end) in enumerate(pairwise(ends)):
+            row = first + place
+            if not len(bits) or bits[row >> 3] >> (row & 7) & 1:
+                texts[place] = str(data[begin:end], "utf-8")
+        return texts
+
+    # Cells
+
+    def cells(self, objects: Array) -> Array:
+        """Objects as text, numbers and None; as datetime64 where they are times."""
+        if {type(cell) for cell in objects} <= _PLAIN_CELLS:
+            return objects
+        cells = [self._cell(cell) for cell in objects]
+        if not any(isinstance(cell, np.datetime64) for cell in cells):
+            read: Array = np.empty(len(cells), object)
+            read[:] = cells
+            return read
+        if any(cell is not None and not isinstance(cell, np.datetime64) for cell in cells):
+            raise UnreadablePickle("has a column or an index in which some cells are times and some are not")
+        return np.array([np.datetime64("NaT", "ns") if cell is None else cell for cell in cells])
+
+    def _cell(self, cell: Any) -> Any:
+        if type(cell) in _PLAIN_CELLS:
+            return cell
+        if isinstance(cell, Name) and cell.name == "NA":
+            return None
+        match kind_of(cell):
+            case "Decimal":
+                if isinstance(cell.arguments[0], str):
+                    return cell.arguments[0]
+            case "scalar":
+                return self._scalar(cell)
+            case "Timestamp" | "_unpickle_timestamp":
+                value, _, _, *unit = cell.arguments
+                return np.datetime64(self.whole(value) * _UNIT_NS[self.whole(unit[0]) if unit else 10], "ns")
+            case "datetime":
+                return np.datetime64(self._datetime_ns(cell), "ns")
+            case "_nat_unpickle" | "__nat_unpickle" | "NaTType" | "NAType":
+                return None
+        raise UnreadablePickle(f"has cells of the kind {what_is(cell)}; expected numbers or text")
+
+    def _datetime_ns(self, made: Made) -> int:
+        fields = self._short(made.arguments[0], 10)
+        year, (month, day, hour, minute, second) = int.from_bytes(fields[:2], "big"), fields[2:7]
+        at = datetime(year, month & 0x7F, day, hour, minute, second, int.from_bytes(fields[7:], "big"))
+        ahead = self._zone_ns(made.arguments[1]) if len(made.arguments) > 1 else 0
+        return ((at - _ZERO) // timedelta(microseconds=1)) * 1000 - ahead
+
+    def _zone_ns(self, made: Any) -> int:
+        """How far a zone of one offset is ahead of UTC. Others are rules, which are not looked up."""
+        match kind_of(made):
+            case "_UTC" | "tzutc":
+                return 0
+            case "timezone" if kind_of(made.arguments[0]) == "timedelta":
+                days, seconds = map(self.whole, (*made.arguments[0].arguments, 0, 0)[:2])
+                return (days * 86_400 + seconds) * 10**9
+            case "FixedOffset" | "_FixedOffset":
+                return self.whole(made.arguments[0]) * 60 * 10**9
+            case "_p" if len(made.arguments) > 1:
+                return self.whole(made.arguments[1]) * 10**9
+            case "_p":
+                return 0
+        raise UnreadablePickle(
+            "has datetime objects of a named zone, whose offset is not stored: make its index one of times "
+            "(frame.index = pandas.to_datetime(frame.index, utc=True)), and pickle it again"
+        )
+
+    def whole(self, number: Any) -> int:
+        """An int, also as numpy pickles one of its own."""
+        if kind_of(number) == "scalar":
+            number = self._scalar(number)
+        if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
+            raise UnreadablePickle("is damaged: it has a size or a time that is not a number")
+        return number
+
+    def _scalar(self, made: Made) -> Any:
+        dtype, data = made.arguments
+        return self._plain((1,), dtype, data, False).tolist()[0]
+
+
+def natural(number: int) -> int:
+    if number < 0:
+        raise UnreadablePickle(f"is damaged: it has a size or position of {number}")
+    return number
+
+
+def what_is(made: Any) -> str:
+    return kind_of(made) or type(made).__name__
 
 
 class PlainFrame(NamedTuple):

@@ -15,9 +15,10 @@ import numpy as np
 from ingester.datasets import pickles
 from ingester.datasets.columns import ALL_COLUMNS, Bad, Layout, ParsedBooks, Times, books, first_line
 from ingester.datasets.lines import Lines
-from ingester.datasets.origins import MANIFEST, kind_of
+from ingester.datasets.origins import ENDINGS, MANIFEST, kind_of
 from ingester.datasets.pickle_machine import UnreadablePickle
 from ingester.datasets.unpacking import ALWAYS_BYTES, MOST_RATIO, UnreadableRecording, open_regular, unpacked
+from ingester.errors import SettingsError
 from ingester.grid import Floats
 
 PIECE_ROWS = 1 << 16
@@ -56,7 +57,7 @@ class FoundFiles(NamedTuple):
     """What was found in folders and is no recording, with the reason."""
 
 
-def find(paths: Iterable[Path]) -> FoundFiles:
+def find_recordings(paths: Iterable[Path]) -> FoundFiles:
     """The files that are named, and those in folders, at any depth, that have a recording's ending.
 
     Symbolic links inside of folders are not followed. Files that macOS and others leave beside those of a user
@@ -84,6 +85,12 @@ def find(paths: Iterable[Path]) -> FoundFiles:
                 else:
                     files.add(inside / name)
     return FoundFiles(sorted(files), sorted((path, why) for path, why in passed.items() if path not in files))
+
+
+def require_files(found: FoundFiles, paths: Iterable[Path]) -> None:
+    """Raises SettingsError where there is no recording in `paths`."""
+    if not found.files:
+        raise SettingsError(f"There is no file that ends in {ENDINGS} in {', '.join(map(str, paths))}.")
 
 
 def _no_recording(path: Path) -> str:

@@ -1,5 +1,7 @@
 """Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair."""
 
+import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +13,153 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ingester import grid as grids
-from ingester.datasets.inplace import LEAST_ROWS, InPlace
+from ingester.datasets.dataset import Progress, Request
+from ingester.datasets.formats import PickleLayout
 from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
-from ingester.datasets.request import Progress, Request
-from ingester.datasets.span_counter import SpanCounter
-from ingester.datasets.spill import ScratchFile
-from ingester.errors import OperationError
+from ingester.datasets.spans import SpanCounter
+from ingester.errors import OperationError, SettingsError
+from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import QuestDB, Slice, TableReader, TableRows, last_rows, tell_nameless
+from ingester.text import inside, path_part
+
+
+def waiting_path(folder: Path, symbol: str, suffix: str) -> Path:
+    """Where rows of a pair wait. A symbol that cannot be the name of a file has its digest instead."""
+    try:
+        return inside(folder, f"{path_part(symbol)}.{suffix}")
+    except SettingsError:
+        return folder / f"{hashlib.sha256(symbol.encode('utf-8', 'surrogatepass')).hexdigest()}.{suffix}"
+
+
+class ScratchFile:
+    """Two plain files of one pair: times (int64, ns) and values (float64, a row after the other)."""
+
+    def __init__(self, folder: Path, symbol: str, width: int) -> None:
+        """`width`: values of a row."""
+        self.symbol = symbol
+        self._width = width
+        self._times_path = waiting_path(folder, symbol, "times")
+        self._values_path = waiting_path(folder, symbol, "values")
+        self.rows = 0
+
+    def append(self, times: Nanoseconds, values: Floats) -> None:
+        """Adds rows (n,) and (n, width)."""
+        if len(times):
+            with self._times_path.open("ab") as file:
+                file.write(np.ascontiguousarray(times).data)
+            with self._values_path.open("ab") as file:
+                file.write(np.ascontiguousarray(values).data)
+            self.rows += len(times)
+
+    def cut(self, rows: int) -> None:
+        """Keeps only the first rows: those that an interrupted export had noted."""
+        self.rows = rows
+        for path, size in ((self._times_path, 8 * rows), (self._values_path, 8 * self._width * rows)):
+            if rows:
+                with path.open("r+b") as file:
+                    file.truncate(size)
+            else:
+                path.unlink(missing_ok=True)
+
+    def arrays(self) -> tuple[Nanoseconds, Floats]:
+        """Times (n,) and values (n, width), mapped: read from disk where they are used."""
+        if not self.rows:
+            return np.empty(0, np.int64), np.empty((0, self._width))
+        times = np.memmap(self._times_path, np.int64, "r", shape=(self.rows,))
+        values = np.memmap(self._values_path, np.float64, "r", shape=(self.rows, self._width))
+        return np.asarray(times), np.asarray(values)
+
+    def last(self) -> tuple[int, Floats] | None:
+        """The last row, if there is one."""
+        if not self.rows:
+            return None
+        times, values = self.arrays()
+        return int(times[-1]), values[-1:].copy()
+
+    def remove(self) -> None:
+        """The rows are in their file."""
+        self._times_path.unlink(missing_ok=True)
+        self._values_path.unlink(missing_ok=True)
+
+
+LEAST_ROWS = 1 << 14
+"""Fewer are not worth it: they are read again from memory."""
+
+
+class InPlace:
+    """One pair's pickle with room for `room` rows; used like a `ScratchFile`."""
+
+    def __init__(self, folder: Path, symbol: str, width: int, room: int) -> None:
+        self.symbol = symbol
+        self.rows = 0
+        self._width = width
+        self._room = room
+        self._path = waiting_path(folder, symbol, "inplace")
+        self._over = ScratchFile(folder, symbol, width)
+        self._layout = PickleLayout(room, width)
+        if not self._path.exists():
+            beside = self._path.with_suffix(".new")
+            with beside.open("wb") as file:
+                for offset, part in self._layout.parts:
+                    file.seek(offset)
+                    file.write(part)
+            beside.replace(self._path)
+
+    def append(self, times: Nanoseconds, values: Floats) -> None:
+        """Adds rows (n,) and (n, width)."""
+        fit = min(len(times), max(0, self._room - self.rows))
+        if fit:
+            with self._path.open("r+b") as file:
+                os.pwrite(file.fileno(), np.ascontiguousarray(times[:fit]).data, self._layout.times_at + 8 * self.rows)
+                at = self._layout.values_at + 8 * self._width * self.rows
+                os.pwrite(file.fileno(), np.ascontiguousarray(values[:fit]).data, at)
+        self._over.append(times[fit:], values[fit:])
+        self.rows += len(times)
+
+    def cut(self, rows: int) -> None:
+        """Keeps only the first rows."""
+        self.rows = rows
+        self._over.cut(max(0, rows - self._room))
+
+    def arrays(self) -> tuple[Nanoseconds, Floats]:
+        """Times (n,) and values (n, width), mapped: read from disk where they are used."""
+        rows = min(self.rows, self._room)
+        if not rows:
+            return self._over.arrays()
+        times = np.asarray(np.memmap(self._path, np.int64, "r", self._layout.times_at, (rows,)))
+        values = np.asarray(np.memmap(self._path, np.float64, "r", self._layout.values_at, (rows, self._width)))
+        if self._over.rows:
+            more_times, more_values = self._over.arrays()
+            return np.concatenate([times, more_times]), np.concatenate([values, more_values])
+        return times, values
+
+    def last(self) -> tuple[int, Floats] | None:
+        """The last row, if there is one."""
+        if not self.rows or self._over.rows:
+            return self._over.last()
+        times, values = self.arrays()
+        return int(times[-1]), values[-1:].copy()
+
+    def become(self, path: Path) -> bool:
+        """Gives the pickle its name; False where there are not just as many rows as it has room for, or where the file
+        system has no hard links.
+
+        It keeps the present one as well until `remove`, for one who is interrupted before that is noted.
+        """
+        if self.rows != self._room:
+            return False
+        path.unlink(missing_ok=True)
+        try:
+            os.link(self._path, path)
+        except OSError:  # exFAT, and many network and FUSE file systems
+            return False
+        return True
+
+    def remove(self) -> None:
+        """The rows are in their file."""
+        self._path.unlink(missing_ok=True)
+        self._over.remove()
+
 
 Waiting = ScratchFile | InPlace
 """Rows of one pair on disk."""
@@ -46,12 +188,12 @@ def collect(
     done: Split | None = None,
     note: Callable[[Split], None] = lambda split: None,
     collector: str | None = None,
-    census: SpanCounter | None = None,
+    counter: SpanCounter | None = None,
 ) -> dict[str, Waiting]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
     `note` hears of each slice how far all is split. `done`: what an interrupted call had noted last. With `collector`,
-    only what it has recorded, which holds no copies. `census` sees all rows.
+    only what it has recorded, which holds no copies. `counter` gets all rows.
     """
     done = done or Split(request.start_ns, {}, {})
     reader = TableReader(db, request.symbols, request.levels, dict(counts), collector)
@@ -79,8 +221,8 @@ def collect(
             take(part, rows)
             if part.start_ns >= done.until_ns:
                 progress.rows_read += len(rows.times)
-                if census is not None:
-                    census.take(part, rows)
+                if counter is not None:
+                    counter.take(part, rows)
                 note(split(part.end_ns))
     wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
     tell_nameless(reader.nameless)

@@ -27,6 +27,12 @@ from .retention_worker import (
 )
 from .secrets import read_secret as read_secret
 from .sent_counts import MINUTE as MINUTE, SentCounts as SentCounts
-from .server import HTTP_PORT as HTTP_PORT, PG_PORT as PG_PORT, ManagedServer as ManagedServer, watch as watch
+from .server import (
+    HTTP_PORT as HTTP_PORT,
+    PG_PORT as PG_PORT,
+    ManagedServer as ManagedServer,
+    connect as connect,
+    watch as watch,
+)
 from .tables import EVENTS as EVENTS, IMPORTED as IMPORTED, ORDERBOOK as ORDERBOOK
 from .writer import Writer as Writer

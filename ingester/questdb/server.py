@@ -306,6 +306,21 @@ class ManagedServer:
             )
 
 
+def connect(data_dir: Path, endpoint: Endpoint | None = None, new: bool = False) -> QuestDB:
+    """The QuestDB at `endpoint`, or the managed one of a data folder, which is started where it does not run.
+
+    A folder without data is an error, unless `new` says that the caller may begin there. Raises StoreError.
+    """
+    if endpoint is None:
+        server = ManagedServer(data_dir)
+        if not new:
+            server.require_data()
+        return QuestDB(server.ensure())
+    db = QuestDB(endpoint)
+    db.ping()
+    return db
+
+
 def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[Endpoint], None]) -> threading.Thread:
     """Starts a server that dies again, with backoff, until `stop` is set; tells `on_restart` each time where it is.
 

@@ -10,14 +10,14 @@ from typing import Any, Self, TypeVar
 from ingester.clock import SECOND, Clock, check_clock
 from ingester.config import FILLS, Settings, interval_ms, seconds
 from ingester.connection import AttemptLimit
-from ingester.errors import NotRunning, UsageError
+from ingester.errors import NotRunning, UsageError, named_as_arguments
 from ingester.events import Event
 from ingester.exchange import binance_spot, choose, listed_symbols
 from ingester.feed import FeedLoop
 from ingester.grid import as_frame
 from ingester.live import Consumer, LiveBuffer, OnEvent, OnSnapshot, RingRows, Row, Subscribers, SynchronousRows
 from ingester.metrics import FeedMetrics
-from ingester.record.source import OWN, SIMULATOR, exchange_of, named_as_arguments, named_symbols, simulated_symbols
+from ingester.record.source import OWN, SIMULATOR, exchange_of, named_symbols, simulated_symbols
 from ingester.sequence import Gap
 from ingester.simulator import Simulator
 

@@ -1,8 +1,6 @@
 """What a program names for a live recorder: pairs, and the exchange or a simulator of its own."""
 
-import contextlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ingester.errors import SettingsError
 from ingester.exchange import DEFAULT_COINS, DEFAULT_QUOTE, binance_spot, normal, symbols_of
@@ -44,13 +42,3 @@ def exchange_of(
     return binance_spot.rightly_named(
         known._replace(stream_url=stream_url or known.stream_url, rest_url=rest_url or known.rest_url)
     )
-
-
-@contextlib.contextmanager
-def named_as_arguments() -> Iterator[None]:
-    """Errors about settings name options of the command line; here they are arguments."""
-    try:
-        yield
-    except SettingsError as error:
-        text = re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))
-        raise SettingsError(text) from None

@@ -1,4 +1,4 @@
-"""configuration.py: file, variables and options as a user meets them: which one wins, and what is said of a wrong one."""
+"""configuration.py: file, variables and options as a user meets them; which one wins, and what is refused."""
 
 import json
 import re

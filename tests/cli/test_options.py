@@ -1,5 +1,4 @@
-"""options.py: who asks QuestDB: what options and environment mean together; recording and exporting over TLS without a trace of
-a secret anywhere."""
+"""options.py: who asks QuestDB, by all options together; recording over TLS leaves no trace of a secret."""
 
 import logging
 import os

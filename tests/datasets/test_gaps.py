@@ -7,15 +7,24 @@ from ingester.clock import SECOND
 from ingester.datasets.coverage import pair_coverages, recorded_range
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import (
+    DROPPED,
     NOT_RECORDED,
+    NOT_WATCHED,
     UNEXPLAINED,
+    Absence,
     MissingTime,
+    PairChange,
+    absences,
+    changes,
     coverage_gaps,
+    explained,
+    length_ns,
     pair_gaps,
     percent_covered,
     recorded_gaps,
+    without,
 )
-from ingester.datasets.spans import Span
+from ingester.datasets.spans import DAY, Span
 from ingester.events import Event
 from ingester.questdb import query, schema
 from ingester.questdb.client import QuestDB
@@ -198,3 +207,127 @@ def test_pairs_too_many_for_one_statement_are_asked_for_all_the_same(db):
     rare = many[100:]
     reader = TableReader(db, rare, 5, query.rows_by_symbol(db, START, end))
     assert reader.read(reader.slices(START, end)[0]).symbols == rare
+
+
+DAYS = [(10 * DAY, 12 * DAY)]
+
+
+def gap(since_ns, until_ns, reason=NOT_RECORDED):
+    return MissingTime("AUSDT", since_ns, until_ns, reason, "a")
+
+
+def parts_of(gaps):
+    return [(each.since_ns, each.until_ns, each.reason) for each in gaps]
+
+
+@pytest.mark.parametrize(
+    ("since_ns", "until_ns", "parts"),
+    [
+        (9 * DAY, 10 * DAY, [(9 * DAY, 10 * DAY, NOT_RECORDED)]),
+        (12 * DAY, 13 * DAY, [(12 * DAY, 13 * DAY, NOT_RECORDED)]),
+        (10 * DAY, 12 * DAY, [(10 * DAY, 12 * DAY, DROPPED)]),
+        (10 * DAY + 5, 11 * DAY, [(10 * DAY + 5, 11 * DAY, DROPPED)]),
+        (
+            9 * DAY,
+            13 * DAY,
+            [(9 * DAY, 10 * DAY, NOT_RECORDED), (10 * DAY, 12 * DAY, DROPPED), (12 * DAY, 13 * DAY, NOT_RECORDED)],
+        ),
+        # up to the first book after it, however soon that comes
+        (10 * DAY - SECOND // 10, 12 * DAY + SECOND // 10, [(10 * DAY, 12 * DAY + SECOND // 10, DROPPED)]),
+        (
+            10 * DAY - SECOND // 10,
+            12 * DAY + 420 * SECOND,
+            [(10 * DAY, 12 * DAY, DROPPED), (12 * DAY, 12 * DAY + 420 * SECOND, NOT_RECORDED)],
+        ),
+    ],
+)
+def test_a_gap_is_told_apart_from_what_was_dropped_of_it(since_ns, until_ns, parts):
+    assert parts_of(explained([gap(since_ns, until_ns)], DAYS)) == parts
+    assert parts_of(without([gap(since_ns, until_ns)], DAYS)) == [part for part in parts if part[2] != DROPPED]
+
+
+def test_a_moment_that_the_rhythm_of_the_pair_allows_is_no_gap_of_its_own():
+    slow = [gap(10 * DAY - 20 * SECOND, 12 * DAY + 30 * SECOND)]
+    assert parts_of(explained(slow, DAYS, 60 * SECOND)) == [(10 * DAY, 12 * DAY + 30 * SECOND, DROPPED)]
+    assert without(slow, DAYS, 60 * SECOND) == []
+    assert [each.length_ns for each in without(slow, DAYS, 25 * SECOND)] == [30 * SECOND]
+
+
+def test_a_short_gap_beside_stays_whole():
+    short = gap(9 * DAY, 9 * DAY + 1, UNEXPLAINED)
+    assert explained([short], DAYS) == [short]
+
+
+def test_only_what_lies_in_a_range_counts():
+    assert length_ns(DAYS, 0, 20 * DAY) == 2 * DAY
+    assert length_ns(DAYS, 11 * DAY, 20 * DAY) == DAY
+    assert length_ns(DAYS, 12 * DAY, 20 * DAY) == 0
+
+
+def came(at, symbol="SUIUSDT", collector="a"):
+    return PairChange(symbol, collector, at, True)
+
+
+def went(at, symbol="SUIUSDT", collector="a"):
+    return PairChange(symbol, collector, at, False)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([], []),
+        ([came(120)], [(100, 120)]),  # nobody had asked for it before
+        ([went(130)], [(130, 200)]),
+        ([came(120), went(150)], [(100, 120), (150, 200)]),
+        ([went(120), came(150), went(190)], [(120, 150), (190, 200)]),
+        ([came(10), went(50)], [(100, 200)]),  # before the range
+        ([came(10)], []),
+        ([went(10), came(150)], [(100, 150)]),
+        ([went(120), went(140), came(150), came(160)], [(120, 150)]),  # said twice, at a restart
+    ],
+)
+def test_a_pair_is_absent_from_its_removal_to_its_return(told, expected):
+    assert list(absences(told, 100, 200)) == [Absence("SUIUSDT", "a", *times) for times in expected]
+
+
+def test_pairs_and_collectors_come_and_go_by_themselves():
+    told = [came(110, collector="b"), went(120), went(130, "BTCUSDT"), came(140)]
+    assert set(absences(told, 100, 200)) == {
+        Absence("SUIUSDT", "b", 100, 110),
+        Absence("SUIUSDT", "a", 120, 140),
+        Absence("BTCUSDT", "a", 130, 200),
+    }
+
+
+WATCH_START = parse_time("2018-03-01 12:00")
+WATCH_END = WATCH_START + 100 * SECOND
+
+
+def second(number):
+    return WATCH_START + number * SECOND
+
+
+def test_coverage_tells_a_pair_that_was_not_wanted_from_one_that_was_missed(questdb):
+    """UNWAUSDT comes at 10, goes at 40, comes again at 60; UNWBUSDT, beside it, is silent from 30 to 50."""
+    db = QuestDB(questdb.endpoint)
+    schema.ensure(db, 5)
+    encoder = RowEncoder(5, "unwatched")
+
+    def rows(symbol, seconds):
+        return [OrderBook(symbol, second(each), each + 1, [(1.0, 1.0)], [(2.0, 1.0)]) for each in seconds]
+
+    db.write(encoder.snapshots(rows("UNWAUSDT", [*range(11, 40), *range(61, 100)])))
+    db.write(encoder.snapshots(rows("UNWBUSDT", [*range(0, 31), *range(50, 100)])))
+    told = [(10, "pair_added"), (40, "pair_removed"), (60, "pair_added")]
+    db.write(encoder.events(Event(second(when), kind, "UNWAUSDT", detail="pairs.txt") for when, kind in told))
+    for table in (schema.ORDERBOOK, schema.EVENTS):
+        db.sql(f"SELECT wait_wal_table('{table}')")
+    assert len(changes(db, WATCH_END, ["UNWAUSDT"], ["unwatched"])) == 3
+    gaps = pair_gaps(db, WATCH_START, WATCH_END, ["UNWAUSDT", "UNWBUSDT", "UNWCUSDT"], ["unwatched"])
+    assert gaps["UNWAUSDT"] == [
+        MissingTime("UNWAUSDT", WATCH_START, second(11), NOT_WATCHED, "unwatched"),
+        MissingTime("UNWAUSDT", second(39), second(61), NOT_WATCHED, "unwatched"),
+    ]
+    assert [gap[1:4] for gap in gaps["UNWBUSDT"]] == [(second(30), second(50), "unexplained")]
+    assert [gap.reason for gap in gaps["UNWCUSDT"]] == [NOT_RECORDED]
+    assert [gap.reason for gap in pair_gaps(db, second(45), second(55), ["UNWAUSDT"])["UNWAUSDT"]] == [NOT_WATCHED]

@@ -20,7 +20,7 @@ from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.dataset import COLON, FORMATS, columns
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.origins import symbol_of
-from ingester.datasets.recordings import find, load_pickle, open_recording
+from ingester.datasets.recordings import find_recordings, load_pickle, open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 
 RAW = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1)"
@@ -93,7 +93,7 @@ def test_csv_files_of_every_shape_are_read_exactly(tmp_path, shape):
 def test_compressed_files_are_read(tmp_path):
     (tmp_path / f"{RAW}.pkl.gz").write_bytes(gzip.compress(pickle.dumps(books())))
     books().to_csv(tmp_path / f"{RAW}.csv.gz")
-    for path in find([tmp_path]).files:
+    for path in find_recordings([tmp_path]).files:
         check(path)
 
 
@@ -160,11 +160,11 @@ def test_folders_are_searched_and_each_file_is_found_once(tmp_path):
     deep.mkdir(parents=True)
     for name in ("b.pkl", "a.csv", "manifest.json", "c.pkl.gz"):
         (deep / name).touch()
-    found = find([tmp_path, deep, deep / "b.pkl"])
+    found = find_recordings([tmp_path, deep, deep / "b.pkl"])
     assert [path.name for path in found.files] == ["a.csv", "b.pkl", "c.pkl.gz"]
     assert found.passed_over == []
-    assert find([deep / "manifest.json"]).files == [deep / "manifest.json"]
-    assert find([tmp_path / "missing.pkl"]).files == [tmp_path / "missing.pkl"]
+    assert find_recordings([deep / "manifest.json"]).files == [deep / "manifest.json"]
+    assert find_recordings([tmp_path / "missing.pkl"]).files == [tmp_path / "missing.pkl"]
 
 
 def test_what_is_passed_over_in_folders_is_named_with_the_reason(tmp_path):
@@ -175,7 +175,7 @@ def test_what_is_passed_over_in_folders_is_named_with_the_reason(tmp_path):
     (tmp_path / "link.csv").symlink_to("a.CSV")
     (tmp_path / "folder").symlink_to("/")
     os.mkfifo(tmp_path / "pipe.csv")
-    found = find([tmp_path])
+    found = find_recordings([tmp_path])
     assert [path.name for path in found.files] == ["a.CSV", "b.csv.zst"]
     assert {path.name: why for path, why in found.passed_over} == {
         ".a.pkl.new": "a hidden file",

@@ -14,7 +14,7 @@ from recorder import Recorder
 from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
-from ingester.datasets.request import Progress, Request
+from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.slices import collect
 from ingester.datasets.spans import DAY
 from ingester.errors import OperationError, StoreError

@@ -9,11 +9,10 @@ from hypothesis import given, settings, strategies as st
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
-from ingester.datasets import span_counter as tallied
+from ingester.datasets import spans as tallied
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import UNEXPLAINED, pair_gaps
-from ingester.datasets.span_counter import MICROSECOND, SpanCounter
-from ingester.datasets.spans import DAY, by_key, limit_ns, recorded_spans
+from ingester.datasets.spans import DAY, MICROSECOND, SpanCounter, by_key, limit_ns, recorded_spans
 from ingester.questdb import query, reader as bulk, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_sets import grid_pairs, make
 
-from ingester.datasets.folder import Folder
+from ingester.datasets.manifest import Folder
 from ingester.errors import UnreadableDataSet
 
 EVERY = 100_000_000

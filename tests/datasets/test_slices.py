@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ingester.datasets.formats import write_pickle
-from ingester.datasets.inplace import LEAST_ROWS, InPlace
+from ingester.datasets.slices import LEAST_ROWS, InPlace
 
 ROWS = LEAST_ROWS + 1234
 

@@ -1,0 +1,165 @@
+"""What programs call: a data set exported, recordings imported, coverage measured. Arguments are the commands' options.
+
+Each function asks the QuestDB of `questdb`, an address or an Endpoint, or the managed one of `data_dir`, which is
+started where it does not run. Environment variables and `ingester.toml` are for the commands alone.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from ingester.config import default_data_dir
+from ingester.datasets.coverage import PIECES, PairCoverage, measure_range
+from ingester.datasets.dataset import ROOT
+from ingester.datasets.export import OnProgress, export_range
+from ingester.datasets.importer import ImportedFiles, import_found
+from ingester.datasets.opened import DataSet, Time, time_ns
+from ingester.datasets.recordings import find_recordings, require_files
+from ingester.errors import SettingsError, named_as_arguments
+from ingester.exchange import DEFAULT_QUOTE, normal, symbols_of, use_listing
+from ingester.questdb import Endpoint, QuestDB, connect
+
+Names = Sequence[str] | str
+"""Names as a list, or as one text with commas between them."""
+Folder = str | PathLike[str]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _for_programs(function: Callable[P, T]) -> Callable[P, T]:
+    """The function with errors that name arguments, `max_age`, instead of options, `--max-age`."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        with named_as_arguments():
+            return function(*arguments, **named)
+
+    return call
+
+
+@_for_programs
+def export_dataset(
+    start: Time,
+    end: Time,
+    *,
+    coins: Names | None = None,
+    quote: str = DEFAULT_QUOTE,
+    pairs: Names | None = None,
+    format: str = "pkl",
+    root: Folder = ROOT,
+    levels: int = 5,
+    every: str | None = None,
+    max_age: str = "1s",
+    fill: str = "none",
+    overwrite: bool = False,
+    resume: bool = False,
+    questdb: str | Endpoint | None = None,
+    data_dir: Folder | None = None,
+    progress: OnProgress | None = None,
+) -> DataSet:
+    """Writes the rows of [start, end) as a data set, with its gaps in the manifest, and opens it: `ingester export`.
+
+    `start`, `end`: `2024-08-08 12:00` and the like, a datetime, or ns since 1970; UTC. `coins`, `pairs`: only these,
+    else all that have rows in the range. `format`: pkl, csv, parquet or npz. `root`: the folder of all data sets.
+    `levels`: of each side. `every`: one grid for all pairs, `250ms`; None: rows as received. `max_age`: how old a book
+    may be that the grid shows. `fill`: `none` shows NaN after that, `forward` the last book. `overwrite`: replace the
+    data set of this range. `resume`: continue one that was interrupted. `progress`: is called with a `Progress` after
+    each step, in this thread.
+
+    Raises UnknownPair, SettingsError, OperationError and StoreError.
+    """
+    start_ns, end_ns, symbols = time_ns(start, "start"), time_ns(end, "end"), _symbols(coins, quote, pairs)
+    return export_range(
+        _database(questdb, data_dir),
+        start_ns,
+        end_ns,
+        symbols,
+        root=Path(root),
+        format=format,
+        levels=levels,
+        every=every,
+        max_age=max_age,
+        fill=fill,
+        overwrite=overwrite,
+        resume=resume,
+        on_progress=progress or (lambda progress: None),
+    )
+
+
+@_for_programs
+def import_files(
+    paths: Folder | Sequence[Folder],
+    *,
+    skip_bad: bool = False,
+    questdb: str | Endpoint | None = None,
+    data_dir: Folder | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImportedFiles:
+    """Stores earlier recordings, files or folders of them, in the table: `ingester import`. Returns what each brought.
+
+    What the table has already is not stored again. A file that cannot be imported has a `failure` in the result.
+    `skip_bad`: skip invalid lines instead of refusing their file. `progress`: is called with the files that are done
+    and all there are, in this thread.
+
+    Raises SettingsError where there is no recording in `paths`, and StoreError.
+    """
+    given = [paths] if isinstance(paths, str | PathLike) else paths
+    chosen = [Path(path) for path in given]
+    require_files(found := find_recordings(chosen), chosen)
+    db = _database(questdb, data_dir, new=True)
+    return import_found(db, found, skip_bad=skip_bad, on_progress=progress or (lambda done, files: None))
+
+
+@_for_programs
+def measure_coverage(
+    start: Time | None = None,
+    end: Time | None = None,
+    *,
+    coins: Names | None = None,
+    quote: str = DEFAULT_QUOTE,
+    pairs: Names | None = None,
+    by: str = "day",
+    questdb: str | Endpoint | None = None,
+    data_dir: Folder | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[PairCoverage]:
+    """How completely pairs were recorded in [start, end): `ingester coverage`.
+
+    Returns of each pair the whole range and its pieces, each with rows, covered percent and gaps with their reasons.
+    `start`, `end`: None for the first row and after the last. `coins`, `pairs`: only these, else all that have rows in
+    the range. `by`: `day` or `hour`, the length of the pieces. `progress`: is called with the share that is done.
+
+    Raises UnknownPair, SettingsError, OperationError where nothing was recorded, and StoreError.
+    """
+    if by not in PIECES:
+        raise SettingsError(f"--by {by!r} is not known. Choose one of {', '.join(PIECES)}.")
+    start_ns = None if start is None else time_ns(start, "start")
+    end_ns = None if end is None else time_ns(end, "end")
+    symbols = _symbols(coins, quote, pairs)
+    on_progress = progress or (lambda share: None)
+    return measure_range(
+        _database(questdb, data_dir), start_ns, end_ns, symbols, piece_ns=PIECES[by], on_progress=on_progress
+    )
+
+
+def _database(questdb: str | Endpoint | None, data_dir: Folder | None, new: bool = False) -> QuestDB:
+    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    use_listing(folder)
+    endpoint = Endpoint.parse(questdb) if isinstance(questdb, str) else questdb
+    return connect(folder, endpoint, new)
+
+
+def _symbols(coins: Names | None, quote: str, pairs: Names | None) -> list[str] | None:
+    """The symbols that are named; None where none are."""
+    if coins is not None and pairs is not None:
+        raise SettingsError("coins and pairs both name pairs; give one of them.")
+    named = coins if pairs is None else pairs
+    if named is None:
+        return None
+    names = [name for name in (named.replace(" ", ",").split(",") if isinstance(named, str) else named) if name]
+    if not names:
+        raise SettingsError(f"{'coins' if pairs is None else 'pairs'} is empty. Name some, or leave it out for all.")
+    return symbols_of(names, quote) if pairs is None else [normal(name) for name in names]
