@@ -272,12 +272,11 @@ class Prices:
             return ["-"] * 4
         bid, ask = newest.bids[0][0] if newest.bids else None, newest.asks[0][0] if newest.asks else None
         age = max(0.0, (now - newest.receive_ns) / SECOND)
-        shown = f"{age:.1f} s" if age < 60 else duration_text(age)
         return [
             self._price(pair, bid),
             self._price(pair, ask),
             "-" if bid is None or ask is None else f"{spread_bps(bid, ask):.2f} bp",
-            Text(shown, style="bold red" if age > OLD_SECONDS else ""),
+            Text(duration_text(age), style="bold red" if age > OLD_SECONDS else ""),
         ]
 
     def _price(self, pair: str, price: float | None) -> str:

@@ -1,4 +1,4 @@
-"""prices.py: what the live table shows of the first pairs."""
+"""live.py: what the live table shows of the first pairs."""
 
 import pytest
 from rich.console import Console
@@ -34,8 +34,8 @@ def test_best_prices_spread_and_age_stand_in_the_order_of_the_pairs(record):
     record.take([book("P2USDT", [], [(7.0, 1.0)], 9)])
     lines = shown(Prices(record))
     assert lines[0] == ["10", "of", "30", "bid", "ask", "spread", "age"]
-    assert lines[1] == ["P0USDT", "0.0123", "0.0124", "80.97", "bp", "1", "min"]
-    assert lines[2] == ["P1USDT", "99.50", "100.50", "100.00", "bp", "0.1", "s"]
+    assert lines[1] == ["P0USDT", "0.0123", "0.0124", "80.97", "bp", "75.0", "s"]
+    assert lines[2] == ["P1USDT", "99.50", "100.50", "100.00", "bp", "0.10", "s"]
     assert lines[3] == ["P2USDT", "-", "7.00", "-", "9.0", "s"]
     assert lines[4] == ["P3USDT", "-", "-", "-", "-"]
     assert len(lines) == 1 + MOST_BOOKS
