@@ -1,7 +1,6 @@
 """`ingester config` and `ingester init`: what is in force for a command, and a file to begin with."""
 
 import os
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from click.core import ParameterSource
-from rich.console import Console
 from rich.text import Text
 
 from ingester.cli.configuration import (
@@ -30,7 +27,7 @@ from ingester.cli.configuration import (
     values_of,
     warn_of_variables,
 )
-from ingester.cli.terminal import TextTable
+from ingester.cli.terminal import TextTable, print_json, print_table
 from ingester.config import CONFIG_NAME, CONFIG_VARIABLE, Configuration, masked, user_config_file
 from ingester.errors import OperationError, SettingsError
 
@@ -74,7 +71,7 @@ def config(ctx: click.Context, command: Sequence[str], as_json: bool, config_fil
     chosen, words = _chosen(command, [path for path in settings_of if path])
     in_force = {path: _in_force(ctx.find_root(), path, file, values, words) for path in chosen}
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(_mapping(file, in_force)), indent=2))
+        print_json(_mapping(file, in_force))
     else:
         _print(file, in_force)
 
@@ -141,7 +138,6 @@ def _mapping(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) 
 
 
 def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False, soft_wrap=False)
     if file.path is None:
         click.echo(
             f"no file: there is neither ./{CONFIG_NAME} nor {user_config_file()}, and {CONFIG_VARIABLE} names none\n"
@@ -162,7 +158,7 @@ def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) ->
             table.add_row(Text(" ".join(path), style="bold"))
             for each in own:
                 _add(table, each, "  ")
-    console.print(table)
+    print_table(table)
 
 
 def _add(table: TextTable, value: Value, indent: str) -> None:

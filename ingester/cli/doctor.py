@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from ingester.cli.options import data_options, exchange_at, exchange_options, is_our_own
-from ingester.cli.terminal import TextTable
+from ingester.cli.terminal import TextTable, print_json, print_table
 from ingester.config import Settings
 from ingester.datasets import dataset
 from ingester.monitoring import (
@@ -76,9 +75,9 @@ def doctor(
         findings = examine(checks)
     ok = all(finding.state != "fail" for finding in findings)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode({"ok": ok, "findings": findings}), indent=2))
+        print_json({"ok": ok, "findings": findings})
     else:
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_drawn(findings))
+        print_table(_drawn(findings), 120)
         click.echo(_verdict(findings))
     ctx.exit(0 if ok else 1)
 

@@ -3,7 +3,6 @@
 import getpass
 import logging
 import os
-import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
-from rich.console import Console
 
 from ingester.cli.options import data_dir_option, listing_at, listing_options, pairs_file_option, watch_list
-from ingester.cli.terminal import TextTable, stop_signals
+from ingester.cli.terminal import TextTable, plain_table, print_json, print_table, stop_signals
 from ingester.config import seconds
 from ingester.errors import (
     ExchangeError,
@@ -94,7 +91,7 @@ def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | 
     found = file.read().pairs if file.exists() else {}
     if as_json:
         listed = [{"symbol": symbol, "remark": remark} for symbol, remark in found.items()]
-        click.echo(msgspec.json.format(msgspec.json.encode({"file": str(file.path), "pairs": listed}), indent=2))
+        print_json({"file": str(file.path), "pairs": listed})
     elif not found:
         click.echo(
             f"There is no {file.path} yet. `ingester pairs add BTC ETH` makes it; so does the first `ingester start`, "
@@ -104,10 +101,9 @@ def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | 
         ctx.exit(1)  # the wrong folder, most likely
     if as_json or not found:
         return
-    table = TextTable(box=None, show_header=False, pad_edge=False)
-    for symbol, remark in found.items():
-        table.add_row(symbol, remark)
-    Console(markup=False, highlight=False).print(table)
+    table = plain_table(("pair", "remark"), found.items())
+    table.show_header = False
+    print_table(table)
     click.echo(f"{counted(len(found), 'pair')} in {file.path}")
 
 
@@ -366,17 +362,14 @@ def _screened(
 def _show(verdicts: Sequence[Verdict], criteria: Criteria, file: PairsFile, applied: bool, as_json: bool) -> None:
     if as_json:
         mapping = {"file": str(file.path), **_mapping(verdicts), "applied": applied}
-        click.echo(msgspec.json.format(msgspec.json.encode(mapping), indent=2))
+        print_json(mapping)
         return
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
     wanted = [verdict for verdict in verdicts if verdict.wanted]
-    table = TextTable(box=None, pad_edge=False, header_style="dim")
-    for name in ("pair", "24 h volume", "market cap", "watched"):
-        table.add_column(name, justify="right" if name in ("24 h volume", "market cap") else "left")
+    table = plain_table(("pair", "24 h volume", "market cap", "watched"), [], ("24 h volume", "market cap"))
     for verdict in wanted:
         figures = amount_text(verdict.volume), amount_text(verdict.market_cap)
         table.add_row(verdict.symbol, *figures, "yes" if verdict.watched else "")
-    console.print(table)
+    print_table(table)
     changes = TextTable(box=None, pad_edge=False, show_header=False)
     for verdict in verdicts:
         if verdict.wanted != verdict.watched:
@@ -385,7 +378,7 @@ def _show(verdicts: Sequence[Verdict], criteria: Criteria, file: PairsFile, appl
             changes.add_row("=", verdict.symbol, verdict.reason)
     if changes.row_count:
         click.echo()
-        console.print(changes)
+        print_table(changes)
     click.echo()
     click.echo(_summary(verdicts, criteria, file, applied))
 

@@ -1,17 +1,15 @@
 """`ingester retention`: what old days weigh, and what becomes of them; and its options for `ingester start`."""
 
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 
 from ingester.cli.options import Command, data_options, open_questdb
-from ingester.cli.terminal import TextTable
+from ingester.cli.terminal import plain_table, print_json, print_table
 from ingester.clock import SECOND
 from ingester.config import default_collector, seconds
 from ingester.errors import SettingsError
@@ -99,7 +97,7 @@ def retention(
         _apply(db, retention_worker)
     steps = retention_worker.survey()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([as_mapping(step) for step in steps]), indent=2))
+        print_json([as_mapping(step) for step in steps])
     elif steps:
         _print(steps)
     else:
@@ -143,15 +141,13 @@ def _told(done: Done) -> str:
 
 
 def _print(steps: list[Step]) -> None:
-    table = TextTable(box=None, pad_edge=False, header_style="dim")
-    for name in ("day", "form", "rows", "size", "bytes/row", "next"):
-        table.add_column(name, justify="right" if name in ("rows", "size", "bytes/row") else "left")
+    table = plain_table(("day", "form", "rows", "size", "bytes/row", "next"), [], ("rows", "size", "bytes/row"))
     for step in steps:
         day = step.partition
         # The newest day's files are made larger in advance, so that its share means nothing.
         size, each = size_text(day.bytes), "" if day.is_active else f"{day.bytes_per_row:.0f}"
         table.add_row(day.day, _form(step), f"{day.rows:,}", size, each, _next(step))
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+    print_table(table)
     rows, size = (sum(getattr(step.partition, name) for step in steps) for name in ("rows", "bytes"))
     parquet = sum(step.partition.is_parquet for step in steps)
     click.echo(f"{counted(len(steps), 'day')}, {parquet} of them Parquet: {rows:,} rows, {size_text(size)}")

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ingester.cli.options import data_options
-from ingester.cli.terminal import TextTable
+from ingester.cli.terminal import TextTable, print_json
 from ingester.monitoring import DayOfGaps, Overview, RecorderOverview, Report, ServerOverview, status as look
 from ingester.questdb import Endpoint
 from ingester.words import counted, duration_text, size_text
@@ -47,7 +47,7 @@ def status(ctx: click.Context, watch: bool, as_json: bool, data_dir: Path, quest
     if not watch:
         overview = look(data_dir=data_dir, questdb=questdb)
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(overview), indent=2))
+            print_json(overview)
         else:
             _console().print(drawn(overview))
         ctx.exit(0 if overview.ok else 1)

@@ -211,40 +211,15 @@ def is_ours(host: str, known: Collection[str]) -> bool:
 
 
 class MonitoringServer:
-    """Answers from its making on until `close`. Raises OperationError where it cannot listen."""
+    """Answers from its construction until `close`. Raises SettingsError, and OperationError where it cannot listen."""
 
     def __init__(self, address: str, hosts: Collection[str] = ()) -> None:
         """`hosts`: names for which requests are answered besides those of this machine."""
         host, port = parse_address(address)
-        known = {name.lower() for name in (host, socket.gethostname(), *hosts)}
-        self._latest: Callable[[], Observation | None] = lambda: None
+        self._known = {name.lower() for name in (host, socket.gethostname(), *hosts)}
+        self._latest: Callable[[], Observation | None] = _nothing
+        self._age: Callable[[], float] = float
         self._failed = False
-        self._age: Callable[[], float] = lambda: 0.0
-        metrics = make_wsgi_app(metrics_registry(lambda: self._latest()))
-
-        def route(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-            if not is_ours(environ.get("HTTP_HOST", ""), known):
-                asked = ascii(environ["HTTP_HOST"][:200])
-                text = f"there is no {asked} here; if this is the recorder's name: ingester start --metrics-host NAME\n"
-                return _plain(start, "403 Forbidden", text)
-            if environ["REQUEST_METHOD"] != "GET":
-                return _plain(start, "405 Method Not Allowed", "only GET is answered\n")
-            if environ["PATH_INFO"] == "/metrics":
-                answered: Iterable[bytes] = metrics(environ, start)
-                return answered
-            if environ["PATH_INFO"] == "/healthz":
-                return self._health(start)
-            return _plain(start, "404 Not Found", "there are /metrics and /healthz\n")
-
-        def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-            try:
-                return route(environ, start)
-            except Exception:  # a bug: said once, for it would come again with every scrape
-                if not self._failed:
-                    log.exception("%s could not be answered", environ["PATH_INFO"])
-                self._failed = True
-                return _plain(start, "500 Internal Server Error", "the recorder's log has the reason\n")
-
         try:
             self._server = _Server(host, port)
         except OSError as error:
@@ -252,7 +227,8 @@ class MonitoringServer:
                 f"--metrics {address} cannot be listened on: {error.strerror or error}. "
                 "Choose another port, or end the program that has it."
             ) from error
-        self._server.set_app(answer)
+        self._metrics = make_wsgi_app(metrics_registry(_nothing))
+        self._server.set_app(self._answer)
         self._thread = SupervisedThread(self._server.serve_forever, "metrics")
         self._thread.start()
         log.info("metrics at %s/metrics", self.url)
@@ -265,47 +241,67 @@ class MonitoringServer:
         return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
     def show(self, latest: Callable[[], Observation | None], age: Callable[[], float]) -> None:
-        """Answers from now on with the latest look at a recorder; `age` gives the seconds since it was taken."""
+        """Answers from now on with the latest observation; `age` gives the seconds since it was made."""
         self._age, self._latest = age, latest
+        self._metrics = make_wsgi_app(metrics_registry(latest))
 
     def close(self) -> None:
-        """Answers nobody any more."""
+        """Stops answering."""
         self._server.shutdown()
         self._server.server_close()
 
-    def _health(self, start: Start) -> Iterable[bytes]:
-        vitals, age = self._latest(), self._age()
-        status, answer = health(vitals, age)
-        body = msgspec.json.encode(answer) + b"\n"
-        line = "200 OK" if status == 200 else "503 Service Unavailable"
-        start(line, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-        return [body]
+    def _answer(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        try:
+            return self._route(environ, start)
+        except Exception:  # a bug: logged once, for it would come again with every scrape
+            if not self._failed:
+                log.exception("%s could not be answered", environ["PATH_INFO"])
+            self._failed = True
+            return _reply(start, "500 Internal Server Error", "the recorder's log has the reason\n")
+
+    def _route(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if not is_ours(environ.get("HTTP_HOST", ""), self._known):
+            asked = ascii(environ["HTTP_HOST"][:200])
+            text = f"there is no {asked} here; if this is the recorder's name: ingester start --metrics-host NAME\n"
+            return _reply(start, "403 Forbidden", text)
+        if environ["REQUEST_METHOD"] != "GET":
+            return _reply(start, "405 Method Not Allowed", "only GET is answered\n")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start)
+            return answer
+        if path == "/healthz":
+            status, health_now = health(self._latest(), self._age())
+            line = "200 OK" if status == 200 else "503 Service Unavailable"
+            return _reply(start, line, msgspec.json.encode(health_now).decode() + "\n", "application/json")
+        return _reply(start, "404 Not Found", "there are /metrics and /healthz\n")
 
 
-def health(vitals: Observation | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
-    """HTTP status and answer of `/healthz`: 503 where something critical is wrong, no book has come yet, or nobody has
-    looked of late."""
-    if vitals is None or age_seconds > STALE_SECONDS:
-        reason = "recording has not begun" if vitals is None else "the recorder does not come to look at itself"
+def _nothing() -> None:
+    """Before recording begins there is no observation."""
+
+
+def health(seen: Observation | None, age_seconds: float) -> tuple[int, dict[str, Any]]:
+    """Returns HTTP status and answer of `/healthz`: 503 where something critical is wrong, no book has come yet, or the
+    latest observation is old."""
+    if seen is None or age_seconds > STALE_SECONDS:
+        reason = "recording has not begun" if seen is None else "the recorder does not come to look at itself"
         return 503, {"status": "unknown", "reason": reason, "age_seconds": round(age_seconds, 1)}
-    problems = vitals.report.problems
+    problems, connecting = seen.report.problems, seen.report.connecting
     critical = any(problem.severity == "critical" for problem in problems)
-    status = "critical" if critical else "warning" if problems else "ok"
-    connecting = vitals.report.connecting
-    if connecting is not None and not critical:
-        status = "connecting"
+    status = "critical" if critical else "connecting" if connecting else "warning" if problems else "ok"
     return (503 if critical or connecting else 200), {
         "status": status,
         "connecting": connecting and connecting_text(connecting),
-        "collector": vitals.report.collector,
+        "collector": seen.report.collector,
         "age_seconds": round(age_seconds, 1),
         "problems": problems,
     }
 
 
-def _plain(start: Start, status: str, text: str) -> Iterable[bytes]:
+def _reply(start: Start, status: str, text: str, kind: str = "text/plain; charset=utf-8") -> Iterable[bytes]:
     body = text.encode()
-    start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
 
 
@@ -313,7 +309,7 @@ class _Handler(WSGIRequestHandler):
     timeout = REQUEST_SECONDS
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Scrapes are nothing to log."""
+        """Scrapes are not worth a line in the log."""
         log.debug(format, *arguments)
 
 
@@ -330,13 +326,13 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
-        """Without the reverse lookup of the host's name, which may take its time."""
+        """Binds without the reverse lookup of the host's name, which may take long."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def get_request(self) -> Any:
-        """What cannot be taken, as for want of descriptors, stays ready: trying at once would keep a processor busy."""
+        """Waits after a connection that could not be accepted: without descriptors, trying at once would be busy."""
         try:
             return super().get_request()
         except OSError:
@@ -344,7 +340,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own; where there are too many, the oldest makes way, or the new one where none does."""
+        """Answers in a thread of its own; with too many of them it hangs up on the oldest request, else on this one."""
         with self._changing:
             if len(self._since) >= MOST_REQUESTS:
                 _hang_up(next(iter(self._since)))
@@ -367,7 +363,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._end(request)
 
     def service_actions(self) -> None:
-        """About twice a second: whose time is over is hung up on."""
+        """Hangs up on requests whose time is over; called about twice a second."""
         with self._changing:
             late = [each for each, since in self._since.items() if time.monotonic() - since > REQUEST_SECONDS]
             for each in late:

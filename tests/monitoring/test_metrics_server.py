@@ -37,8 +37,8 @@ NOW = 1_700_000_000_000_000_000
 def exposed(told, ages=None, lag=None, events=()):
     event_counts = EventCounts()
     event_counts.add(events)
-    vitals = Observation(told, ages or {}, (lag or Histogram()).read(), event_counts.read(NOW))
-    text = generate_latest(metrics_registry(lambda: vitals)).decode()
+    observation = Observation(told, ages or {}, (lag or Histogram()).read(), event_counts.read(NOW))
+    text = generate_latest(metrics_registry(lambda: observation)).decode()
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
@@ -97,16 +97,16 @@ CRITICAL = Problem("rows_waiting", "critical", "rows wait", "mend it")
 WARNING = Problem("gap", "warning", "a gap", "")
 
 
-def vitals(*problems):
+def observation(*problems):
     return Observation(report(problems=list(problems)), {"BTCUSDT": 0.2}, Histogram().read(), EventCounts().read(0))
 
 
 @pytest.fixture
-def door():
-    door = MonitoringServer("127.0.0.1:0")
-    door.show(lambda: vitals(), lambda: 0.5)
-    yield door
-    door.close()
+def server():
+    server = MonitoringServer("127.0.0.1:0")
+    server.show(lambda: observation(), lambda: 0.5)
+    yield server
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -129,44 +129,44 @@ def test_what_is_no_address_is_refused_by_name(text):
         parse_address(text)
 
 
-def get(door, path, method="GET"):
+def get(server, path, method="GET"):
     with urllib3.PoolManager(retries=False, timeout=10) as pool:
-        return pool.request(method, f"{door.url}{path}")
+        return pool.request(method, f"{server.url}{path}")
 
 
-def test_metrics_health_and_nothing_else(door):
-    metrics = get(door, "/metrics")
+def test_metrics_health_and_nothing_else(server):
+    metrics = get(server, "/metrics")
     assert metrics.status == 200
     assert metrics.headers["content-type"].startswith("text/plain")
     assert b'ingester_pair_last_seen_age_seconds{pair="BTCUSDT"} 0.2' in metrics.data
     assert b"process_resident_memory_bytes" in metrics.data
-    answer = get(door, "/healthz")
+    answer = get(server, "/healthz")
     assert answer.status == 200
     assert json.loads(answer.data)["status"] == "ok"
-    assert get(door, "/").status == 404
-    assert get(door, "/metrics", "POST").status == 405
+    assert get(server, "/").status == 404
+    assert get(server, "/metrics", "POST").status == 405
 
 
-def test_openmetrics_where_it_is_asked_for(door):
+def test_openmetrics_where_it_is_asked_for(server):
     with urllib3.PoolManager(retries=False, timeout=10) as pool:
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-        answer = pool.request("GET", f"{door.url}/metrics", headers=accept)
+        answer = pool.request("GET", f"{server.url}/metrics", headers=accept)
     assert answer.data.endswith(b"# EOF\n")
 
 
 def test_health_is_503_where_something_critical_is_wrong_or_nobody_looks():
-    assert health(vitals(), 0.5)[0] == 200
-    status, answer = health(vitals(WARNING), 0.5)
+    assert health(observation(), 0.5)[0] == 200
+    status, answer = health(observation(WARNING), 0.5)
     assert (status, answer["status"]) == (200, "warning")
-    status, answer = health(vitals(CRITICAL, WARNING), 0.5)
+    status, answer = health(observation(CRITICAL, WARNING), 0.5)
     assert (status, answer["status"]) == (503, "critical")
     assert [problem.kind for problem in answer["problems"]] == ["rows_waiting", "gap"]
-    assert health(vitals(), STALE_SECONDS + 1)[0] == 503
+    assert health(observation(), STALE_SECONDS + 1)[0] == 503
     assert health(None, 0.0)[0] == 503
 
 
-def test_a_port_that_is_taken_is_told_before_anything_begins(door):
-    address = door.url.removeprefix("http://")
+def test_a_port_that_is_taken_is_told_before_anything_begins(server):
+    address = server.url.removeprefix("http://")
     with pytest.raises(OperationError, match=rf"--metrics {address}.*another port"):
         MonitoringServer(address)
 
@@ -179,38 +179,38 @@ def test_a_host_that_is_not_here_is_told():
 def test_ipv6():
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
-    door = MonitoringServer("[::1]:0")
-    door.show(lambda: vitals(), lambda: 0.5)
-    assert get(door, "/healthz").status == 200
-    door.close()
+    server = MonitoringServer("[::1]:0")
+    server.show(lambda: observation(), lambda: 0.5)
+    assert get(server, "/healthz").status == 200
+    server.close()
 
 
-def connect(door):
-    host, port = door.url.removeprefix("http://").split(":")
+def connect(server):
+    host, port = server.url.removeprefix("http://").split(":")
     return socket.create_connection((host, int(port)), 10)
 
 
-def test_clients_that_are_slow_are_in_nobodys_way(door):
+def test_clients_that_are_slow_are_in_nobodys_way(server):
     """All the room is taken by clients that say nothing, or a byte now and then: who comes is answered at once."""
     with contextlib.ExitStack() as closing:
-        slow = [closing.enter_context(connect(door)) for _ in range(3 * MOST_REQUESTS)]
+        slow = [closing.enter_context(connect(server)) for _ in range(3 * MOST_REQUESTS)]
         for each in slow[-MOST_REQUESTS:]:
             each.send(b"G")
         for _ in range(3):
             begun = time.monotonic()
-            assert get(door, "/healthz").status == 200
+            assert get(server, "/healthz").status == 200
             assert time.monotonic() - begun < 2
         assert slow[0].recv(1) == b""  # the oldest was hung up on
-        assert threads_of(door) <= MOST_REQUESTS + 1
+        assert threads_of(server) <= MOST_REQUESTS + 1
 
 
-def threads_of(door):
+def threads_of(server):
     return sum("process_request_thread" in thread.name for thread in threading.enumerate())
 
 
-def test_a_request_has_a_deadline_however_it_drips(door, monkeypatch):
+def test_a_request_has_a_deadline_however_it_drips(server, monkeypatch):
     monkeypatch.setattr("ingester.monitoring.metrics_server.REQUEST_SECONDS", 1.0)
-    with connect(door) as dripping:
+    with connect(server) as dripping:
         begun = time.monotonic()
         dripping.settimeout(0.1)
         while time.monotonic() < begun + 10:
@@ -225,21 +225,21 @@ def test_a_request_has_a_deadline_however_it_drips(door, monkeypatch):
         assert 0.9 < time.monotonic() - begun < 8
 
 
-def test_what_hangs_is_bounded(door):
+def test_what_hangs_is_bounded(server):
     """Where the answer itself hangs, hanging up ends no thread."""
     release = threading.Event()
-    door.show(lambda: release.wait(30) and vitals(), lambda: 0.5)
+    server.show(lambda: release.wait(30) and observation(), lambda: 0.5)
     with contextlib.ExitStack() as closing:
         for _ in range(2 * MOST_THREADS):
-            closing.enter_context(connect(door)).send(b"GET /healthz HTTP/1.0\r\n\r\n")
-        with connect(door) as late:
+            closing.enter_context(connect(server)).send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        with connect(server) as late:
             assert late.recv(1) == b""
-        assert threads_of(door) <= MOST_THREADS
+        assert threads_of(server) <= MOST_THREADS
         release.set()
     deadline = time.monotonic() + 10
-    while threads_of(door) and time.monotonic() < deadline:
+    while threads_of(server) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert get(door, "/healthz").status == 200
+    assert get(server, "/healthz").status == 200
 
 
 @pytest.mark.parametrize(
@@ -261,21 +261,21 @@ def test_what_hangs_is_bounded(door):
     ],
 )
 def test_requests_for_names_that_are_not_ours_are_refused(host, status):
-    door = MonitoringServer("127.0.0.1:0", ["metrics.example.org"])
-    door.show(lambda: vitals(), lambda: 0.5)
+    server = MonitoringServer("127.0.0.1:0", ["metrics.example.org"])
+    server.show(lambda: observation(), lambda: 0.5)
     try:
         with urllib3.PoolManager(retries=False, timeout=10) as pool:
             answers = [
-                pool.request("GET", f"{door.url}{path}", headers={"host": host}) for path in ("/metrics", "/healthz")
+                pool.request("GET", f"{server.url}{path}", headers={"host": host}) for path in ("/metrics", "/healthz")
             ]
         assert [answer.status for answer in answers] == [status, status]
         if status == 403:
             assert all(b"--metrics-host" in answer.data for answer in answers)
     finally:
-        door.close()
+        server.close()
 
 
-def test_where_no_connection_can_be_taken_it_is_tried_again_without_hurry(door, monkeypatch):
+def test_where_no_connection_can_be_taken_it_is_tried_again_without_hurry(server, monkeypatch):
     """As for want of descriptors: the connection stays ready to be taken."""
     tries, taken = [], socket.socket.accept
 
@@ -284,7 +284,7 @@ def test_where_no_connection_can_be_taken_it_is_tried_again_without_hurry(door, 
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(socket.socket, "accept", accept)
-    with connect(door) as waiting:
+    with connect(server) as waiting:
         time.sleep(1.0)
         assert 2 <= len(tries) <= 10
         monkeypatch.setattr(socket.socket, "accept", taken)
@@ -292,28 +292,28 @@ def test_where_no_connection_can_be_taken_it_is_tried_again_without_hurry(door, 
         assert waiting.recv(15) == b"HTTP/1.0 200 OK"
 
 
-def test_a_bug_is_an_answer_and_one_entry_in_the_log(door, caplog, capfd):
-    door.show(lambda: 1 / 0, lambda: 0.5)
-    assert get(door, "/metrics").status == 500
-    assert get(door, "/healthz").status == 500
+def test_a_bug_is_an_answer_and_one_entry_in_the_log(server, caplog, capfd):
+    server.show(lambda: 1 / 0, lambda: 0.5)
+    assert get(server, "/metrics").status == 500
+    assert get(server, "/healthz").status == 500
     assert caplog.text.count("could not be answered") == 1
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_before_recording_begins_it_says_so():
-    door = MonitoringServer("127.0.0.1:0")
-    answer = get(door, "/healthz")
+    server = MonitoringServer("127.0.0.1:0")
+    answer = get(server, "/healthz")
     assert answer.status == 503
     assert json.loads(answer.data)["reason"] == "recording has not begun"
-    door.close()
+    server.close()
 
 
 def test_before_the_first_book_it_is_not_healthy_and_says_why():
     waiting = Connecting("stream.example:9443", 0, 3, "stream.example:9443 refused the connection")
-    seen = vitals()._replace(report=report(connecting=waiting))
+    seen = observation()._replace(report=report(connecting=waiting))
     status, told = health(seen, 0.5)
     assert (status, told["status"]) == (503, "connecting")
     assert told["connecting"] == (
         "connecting to stream.example:9443: 3 attempts failed, the last: stream.example:9443 refused the connection"
     )
-    assert health(vitals(), 0.5)[1]["connecting"] is None
+    assert health(observation(), 0.5)[1]["connecting"] is None
