@@ -23,8 +23,7 @@ from ingester.questdb.leases import EXPORT, Lease
 from ingester.questdb.retention import Policy
 from ingester.questdb.retention_worker import RetentionThread as Retention, RetentionWorker
 from ingester.questdb.server import watch
-from ingester.record.pairs_file import PairsFile
-from ingester.record.pairs_watcher import PairsWatcher
+from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder
 from ingester.record.recorder_service import RecorderService
 from ingester.simulator.simulator import Simulator
@@ -105,7 +104,9 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         pulse = Monitor(Observer(collector, tmp_path, False, "", AlertLimits()), tmp_path, "killed", webhook.tell)
         watched = PairsFile(tmp_path / "pairs.txt")
         (tmp_path / "pairs.txt").write_text("\n".join(PAIRS))
-        following = PairsWatcher(watched, PAIRS, collector.change, collector.record, collector.clock.now)
+        following = PairsWatcher(
+            watched, known=PAIRS, change=collector.change, record=collector.record, now=collector.clock.now
+        )
         retention_worker = RetentionWorker(db, Policy(), collector.clock.now)
         retention = Retention(retention_worker, collector.clock.now, collector.record, 0.2, 0.2)
         folder = tmp_path / "raw"

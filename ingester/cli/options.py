@@ -27,7 +27,7 @@ from ingester.exchange import (
     use_listing,
 )
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect, read_secret
-from ingester.record import NAME, SIMULATOR, PairsFile
+from ingester.record import PAIRS_FILE_NAME, SIMULATOR, PairsFile
 
 log = logging.getLogger("ingester.access")
 
@@ -70,7 +70,7 @@ data_dir_option = click.option(
 _file = click.Path(dir_okay=False, path_type=Path)
 _access_options = (
     click.option("--questdb", metavar="URL", help="Use this QuestDB, http(s)://host:port, instead of the managed one."),
-    click.option("--questdb-user", metavar="NAME", help="User name at QuestDB."),
+    click.option("--questdb-user", metavar="PAIRS_FILE_NAME", help="User name at QuestDB."),
     click.option(
         "--questdb-password-file",
         type=_file,
@@ -191,7 +191,7 @@ def _with_secret(endpoint: Endpoint, access: Access) -> Endpoint:
     if way.startswith("token"):
         return dataclasses.replace(endpoint, user=None, password=None, token=secret, read_from=file)
     if endpoint.user is None:
-        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user NAME.")
+        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user PAIRS_FILE_NAME.")
     return dataclasses.replace(endpoint, password=secret, read_from=file)
 
 
@@ -245,13 +245,13 @@ pairs_file_option = click.option(
     "--pairs-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help=f"The file of the watched pairs.  [default: {NAME} in the data folder]",
+    help=f"The file of the watched pairs.  [default: {PAIRS_FILE_NAME} in the data folder]",
 )
 
 
 def watch_list(data_dir: Path, pairs_file: Path | None) -> PairsFile:
     """The file that these options name."""
-    return PairsFile(pairs_file or data_dir / NAME)
+    return PairsFile(pairs_file or data_dir / PAIRS_FILE_NAME)
 
 
 def pair_options(default: str) -> Callable[[Command], Command]:

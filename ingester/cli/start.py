@@ -526,7 +526,7 @@ class Plan(NamedTuple):
         return choose(self.symbols, self.named, listed, self.before)
 
     def watch(self, recorder: RecorderService) -> PairsWatcher:
-        """What follows the file while recording. A first start makes the file: it is what one edits later."""
+        """Returns what follows the file while recording. A first start makes the file: it is edited later."""
         known: Sequence[str] = self.symbols
         if self.file is not None and not self.from_file:
             known = recorder.settings.symbols  # those of the default list that are listed
@@ -536,12 +536,12 @@ class Plan(NamedTuple):
                 log.warning("pairs cannot be changed while recording: %s", error)
         return PairsWatcher(
             self.file,
-            known,
-            recorder.change,
-            recorder.record,
-            recorder.clock.now,
-            lambda: recorder.wanted,
-            lambda: fetch_listings(recorder.settings.exchange),
+            known=known,
+            change=recorder.change,
+            record=recorder.record,
+            now=recorder.clock.now,
+            recorded=lambda: recorder.wanted,
+            listed=lambda: fetch_listings(recorder.settings.exchange),
         )
 
 

@@ -1,5 +1,9 @@
-from .pairs_file import NAME as NAME, LastRecorded as LastRecorded, PairsFile as PairsFile
-from .pairs_watcher import PairsWatcher as PairsWatcher
+from .pairs_file import (
+    PAIRS_FILE_NAME as PAIRS_FILE_NAME,
+    LastRecorded as LastRecorded,
+    PairsFile as PairsFile,
+    PairsWatcher as PairsWatcher,
+)
 from .practice import (
     refuse_mixing as refuse_mixing,
     refuse_mixing_unasked as refuse_mixing_unasked,
