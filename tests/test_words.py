@@ -8,7 +8,7 @@ from ingester.words import counted, duration_text, nearest_text, size_text
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.04, "0.0 s"),
+        (0.04, "40 ms"),
         (119.96, "120.0 s"),
         (120, "2.0 min"),
         (7199, "120.0 min"),

@@ -465,10 +465,10 @@ def _record(
             recorder.metrics.store.last_failure or "it has not applied them yet",
             recorder.spool.folder,
         )
-    _require_rows(recorder, lasting)
+    require_rows(recorder, lasting)
 
 
-def _require_rows(recorder: RecorderService, lasting: float | None) -> None:
+def require_rows(recorder: RecorderService, lasting: float | None) -> None:
     """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
     if lasting is None or recorder.metrics.store.rows.received:
         return

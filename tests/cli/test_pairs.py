@@ -162,7 +162,7 @@ def test_what_is_watched_survives_a_kill_and_a_broken_file(questdb, file):
 def test_the_first_start_makes_the_list_and_named_pairs_leave_it_alone(questdb, file):
     listed = symbols_of(DEFAULT_COINS[:40], "USDT")
     with Simulator(pairs=listed) as simulator:
-        options = ("--collector", "pairs-first", "--for", "1s", *following(simulator, questdb, file))
+        options = ("--collector", "pairs-first", "--for", "3s", *following(simulator, questdb, file))
         for words in ((), ("--pairs", "BTCUSDT")):
             with Recorder(*options, *words) as recorder:
                 recorder.process.wait(60)
@@ -177,7 +177,7 @@ def test_pairs_that_are_no_longer_listed_do_not_keep_a_recorder_from_starting(qu
     file.create(["BTCUSDT", "OLDUSDT"], "from another year")
     with (
         Simulator(pairs=["BTCUSDT"]) as simulator,
-        Recorder("--collector", "pairs-old", "--for", "1s", *following(simulator, questdb, file)) as recorder,
+        Recorder("--collector", "pairs-old", "--for", "3s", *following(simulator, questdb, file)) as recorder,
     ):
         recorder.process.wait(60)
         code, output = recorder.stop()

@@ -20,7 +20,7 @@ from websockets.sync.server import serve
 
 from ingester.book import level_columns
 from ingester.cli import cli
-from ingester.cli.start import _require_rows
+from ingester.cli.start import require_rows
 from ingester.errors import OperationError
 from ingester.exchange.binance_spot import Exchange
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
@@ -29,7 +29,7 @@ from ingester.simulator.books import book
 from ingester.simulator.simulator import Simulator
 from ingester.words import counted
 
-RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
+RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 COINS44 = symbols_of(DEFAULT_COINS, "USDT")
 
 
@@ -264,7 +264,7 @@ def test_a_named_pair_that_was_delisted_does_not_keep_a_recorder_from_starting_a
 def test_default_pairs_that_do_not_trade_are_skipped_with_one_line(questdb):
     with (
         Simulator(pairs=COINS44[:40], statuses={"ADAUSDT": "BREAK"}) as simulator,
-        Recorder("--for", "2s", "--collector", "skip", *at(simulator, questdb)) as recorder,
+        Recorder("--for", "4s", "--collector", "skip", *at(simulator, questdb)) as recorder,
     ):
         recorder.process.wait(60)
         code, output = recorder.stop()
@@ -470,13 +470,13 @@ def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, 
 def test_a_timed_run_of_which_no_row_was_kept_has_failed(books, words):
     feed = SimpleNamespace(snapshots=books, failed_attempts=1, last_failure="")
     recorder = SimpleNamespace(
-        metrics=SimpleNamespace(feed=feed, store=SimpleNamespace(received=0)),
+        metrics=SimpleNamespace(feed=feed, store=SimpleNamespace(rows=SimpleNamespace(received=0))),
         feed=SimpleNamespace(connected=0),
         settings=SimpleNamespace(exchange=Exchange("here", "ws://127.0.0.1:9", "http://127.0.0.1:9")),
         spool=SimpleNamespace(folder=Path("spool/full")),
     )
-    _require_rows(recorder, None)
+    require_rows(recorder, None)
     with pytest.raises(OperationError, match=words):
-        _require_rows(recorder, 5.0)
+        require_rows(recorder, 5.0)
     recorder.metrics.store.rows.received = 1
-    _require_rows(recorder, 5.0)
+    require_rows(recorder, 5.0)
