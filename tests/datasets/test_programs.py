@@ -108,7 +108,7 @@ WRONG = [
     ({"start": END, "end": START}, SettingsError, "from 2024-09-01 12:10 lies after to 2024-09-01 12:00"),
     ({"every": "0.5ms"}, SettingsError, "every '0.5ms' is not a whole number of milliseconds"),
     ({"max_age": "long"}, SettingsError, "max_age 'long' is not a duration"),
-    ({"levels": 9}, SettingsError, r"levels 9 is not between 1 and \d+"),
+    ({"levels": 21}, SettingsError, r"levels 21 is not between 1 and \d+"),
     ({"format": "xls"}, SettingsError, "format 'xls' is not known. Choose one of pkl"),
     ({"fill": "back"}, SettingsError, "fill 'back' is not known"),
     ({"coins": "BTC", "pairs": "BTCUSDT"}, SettingsError, "coins and pairs both name pairs"),
