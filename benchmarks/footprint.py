@@ -27,7 +27,7 @@ from table import fill, recorded_books
 from ingester import __version__
 from ingester.book import OrderBook
 from ingester.clock import SECOND
-from ingester.exchange.binance_spot import DEPTHS
+from ingester.exchange import VENUES
 from ingester.questdb import QuestDB, RowEncoder, jar, schema
 from ingester.questdb.server import HEAP, ManagedServer
 
@@ -68,7 +68,7 @@ def main() -> None:
     what = f"ingester {__version__}; QuestDB {jar.VERSION}, heap {HEAP}"
     print(f"{MARKER}\n{machine()}; {what}; {options.seconds:g} s each.")
     print(recording([recorded(pairs, options.seconds, options.warmup) for pairs in options.pairs]), flush=True)
-    print(sizing({depth: row_bytes(depth) for depth in DEPTHS}))
+    print(sizing({depth: row_bytes(depth) for depth in VENUES["binance"].books.depths}))
     print(MARKER.replace("benchmarks", "end of benchmarks"))
 
 

@@ -5,10 +5,13 @@ from collections import deque
 
 from ingester.clock import SECOND
 from ingester.connection.websocket import Frames, Lost, Opened
-from ingester.exchange import binance_spot
+from ingester.exchange import VENUES, StreamSpec
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
 from ingester.sequence.monitor import SequenceMonitor
+
+VENUE = VENUES["binance"]
+STREAMS = StreamSpec(channel=VENUE.books, depth=5, interval_ms=100)
 
 
 class SilentStream:
@@ -46,9 +49,10 @@ class Bench:
         self.events = []
         self.streams = []
         self.asked = 0
-        self.monitor = SequenceMonitor(list(symbols), 5, self.events.append, self.ask)
+        self.monitor = SequenceMonitor(list(symbols), STREAMS, self.events.append, self.ask)
         self.feed = Feed(
             self.monitor,
+            VENUE,
             keep_every,
             copies,
             lambda: life * SECOND,
@@ -101,7 +105,7 @@ class Bench:
             "bids": [list(map(str, b)) for b in bids],
             "asks": [list(map(str, a)) for a in asks],
         }
-        name = binance_spot.stream_name(symbol, 5)
+        name = STREAMS.name(symbol).decode()
         self.say({"stream": name, "data": data}, stream)
 
     def say(self, message, stream=0):

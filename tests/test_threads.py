@@ -12,7 +12,7 @@ from waiting import eventually
 from ingester import threads
 from ingester.config.settings import Settings
 from ingester.datasets.backup import Backup
-from ingester.exchange.binance_spot import Exchange
+from ingester.exchange import simulator_at
 from ingester.monitoring.alerts import AlertLimits, Notice
 from ingester.monitoring.metrics_server import MonitoringServer
 from ingester.monitoring.monitor import Monitor, Observer
@@ -96,7 +96,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
     schema.ensure(db, 5)
     with ExitStack() as closing:
         simulator = closing.enter_context(Simulator(pairs=PAIRS))
-        source = Exchange("practice", simulator.stream_url, simulator.rest_url)
+        source = simulator_at(simulator.stream_url, simulator.rest_url).at(name="practice")
         collector = RecorderService(Settings(tuple(PAIRS), source, collector="killed"), db, tmp_path)
         receiver, stop = Receiver(), threading.Event()
         closing.callback(receiver.stop)

@@ -24,6 +24,7 @@ from ingester.config import (
     masked_text,
     read_configuration,
 )
+from ingester.exchange import VENUES
 from ingester.words import nearest_names
 
 log = logging.getLogger("ingester.config.file")
@@ -41,8 +42,8 @@ _PREFIX = "INGESTER_"
 _IN_FORCE = "ingester.config.file"
 _DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*)\]\s*$", re.DOTALL)
 _EXAMPLES = {
-    "stream-url": "wss://stream.binance.com:9443",
-    "rest-url": "https://api.binance.com",
+    "stream-url": VENUES["binance"].stream_url,
+    "rest-url": VENUES["binance"].rest_url,
     "questdb": "http://127.0.0.1:9000",
     "to": "2024-08-08 13:00",
     "export.every": "250ms",

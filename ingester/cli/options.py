@@ -18,16 +18,20 @@ from ingester.errors import SettingsError
 from ingester.exchange import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
+    SIMULATOR,
+    VENUES,
     NotConnected,
-    binance_spot,
+    Venue,
     is_name,
     normal,
+    rightly_named,
+    simulator_at,
     symbols_of,
     tls_context,
     use_listing,
 )
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect, read_secret
-from ingester.record import PAIRS_FILE_NAME, SIMULATOR, PairsFile
+from ingester.record import PAIRS_FILE_NAME, PairsFile
 
 log = logging.getLogger("ingester.access")
 
@@ -319,34 +323,30 @@ def exchange_options(purpose: str) -> Callable[[Command], Command]:
     """`--exchange`, the simulator among them, and its addresses; `purpose` is the help of the first one."""
 
     def decorate(command: Command) -> Command:
-        return _exchange([*binance_spot.EXCHANGES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
+        return _exchange([*VENUES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
 
     return decorate
 
 
 def listing_options(command: Command) -> Command:
     """`--exchange`, `--rest-url` and `--exchange-ca`, for commands that ask what is listed."""
-    return _exchange(list(binance_spot.EXCHANGES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
+    return _exchange(list(VENUES), "Whose pairs.")(_rest_url(_exchange_ca(command)))
 
 
-def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> binance_spot.Exchange:
+def exchange_at(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> Venue:
     """Returns the exchange that these options name, where it is not a simulator of our own."""
-    preset = binance_spot.EXCHANGES.get(name) or binance_spot.Exchange(SIMULATOR, "", "")
-    return binance_spot.rightly_named(
-        preset._replace(
-            stream_url=stream_url or preset.stream_url, rest_url=rest_url or preset.rest_url, ca_file=ca_file
-        )
-    )
+    venue = VENUES.get(name) or simulator_at("", "")
+    return rightly_named(venue.at(stream_url=stream_url, rest_url=rest_url, ca_file=ca_file))
 
 
-def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> binance_spot.Exchange:
+def listing_at(name: str, rest_url: str | None, ca_file: Path | None) -> Venue:
     """Returns the exchange that is asked what it lists; at another address than its own it is called by its host."""
     chosen = exchange_at(name, None, rest_url, ca_file)
     host, own = (
         urlsplit(url).netloc.rpartition("@")[2]
         for url in (chosen.rest_url, exchange_at(name, None, None, None).rest_url)
     )
-    return chosen if host == own else chosen._replace(name=host)
+    return chosen if host == own else dataclasses.replace(chosen, name=host, market=host)
 
 
 def is_our_own(name: str, stream_url: str | None, rest_url: str | None) -> bool:

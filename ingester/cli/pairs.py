@@ -30,9 +30,9 @@ from ingester.exchange import (
     PATIENCE_SECONDS,
     PRODUCTS,
     Criteria,
-    Exchange,
     Listing,
     Supplies,
+    Venue,
     Verdict,
     amount,
     amount_text,
@@ -316,7 +316,7 @@ def screen(
 
 
 def _repeat(
-    criteria: Criteria, place: Exchange, source: str, file: PairsFile, pause: float, stop: threading.Event
+    criteria: Criteria, place: Venue, source: str, file: PairsFile, pause: float, stop: threading.Event
 ) -> None:
     """Screens until told to stop; a failure changes nothing, and is tried again sooner."""
     log.info("screening every %s; Ctrl-C ends it", duration_text(pause))
@@ -337,7 +337,7 @@ def _repeat(
 
 
 def _screened(
-    criteria: Criteria, place: Exchange, source: str, file: PairsFile, do_apply: bool, repeated: bool = False
+    criteria: Criteria, place: Venue, source: str, file: PairsFile, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
     listed = fetch_listings(place, patience=PATIENCE_SECONDS)
     tickers = screening.fetch_tickers(place)

@@ -56,11 +56,12 @@ from ingester.exchange import (
     DEFAULT_QUOTE,
     Choice,
     Listing,
-    binance_spot,
+    Venue,
     choose,
     choose_watched,
     fetch_listings,
     listed_symbols,
+    region_refused,
 )
 from ingester.live import LiveBuffer
 from ingester.monitoring import (
@@ -236,7 +237,8 @@ def start(
     with contextlib.ExitStack() as closing:
         metrics_server, webhook = _reporting(metrics, metrics_host, alarm_webhook, closing)
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
-        settings = Settings(tuple(plan.symbols), source, depth, interval_ms(interval), connections, rotating, collector)
+        every_ms = interval_ms(interval, source.books)
+        settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
         check = beside(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )
@@ -328,7 +330,7 @@ def _exchange(
     ca_file: Path | None,
     symbols: list[str],
     closing: contextlib.ExitStack,
-) -> binance_spot.Exchange:
+) -> Venue:
     if is_our_own(name, stream_url, rest_url):
         simulator = closing.enter_context(Simulator(pairs=simulated_symbols(symbols)))
         stream_url, rest_url = stream_url or simulator.stream_url, rest_url or simulator.rest_url
@@ -451,7 +453,7 @@ def _record(
             view.show()
             if recorder.metrics.feed.region_refused and not recorder.metrics.feed.snapshots:
                 recorder.stop()
-                raise RegionRefused(binance_spot.region_refused(exchange.name, exchange.stream_url))
+                raise RegionRefused(region_refused(exchange, exchange.stream_url))
         stop.set()
         for each in changing:
             each.stop()

@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,8 +58,10 @@ class Deadline:
         return left
 
 
-def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> websocket.WebSocket:
-    """A websocket that stands, within so many seconds; for `ca_file` see `tls_context`.
+def open_websocket(
+    url: str, seconds: float, ca_file: Path | None = None, headers: Mapping[str, str] | None = None
+) -> websocket.WebSocket:
+    """Returns an open websocket, within so many seconds; for `ca_file` see `tls_context`.
 
     Raises NotConnected, and UpgradeRefused.
     """
@@ -79,7 +81,7 @@ def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> web
             sock = tls_context(ca_file).wrap_socket(sock, server_hostname=host)
         connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _BoundedReads(sock, deadline)
         try:
-            connection.connect(url, socket=bounded, redirect_limit=0)  # type: ignore[no-untyped-call]
+            connection.connect(url, socket=bounded, redirect_limit=0, header=dict(headers or {}))  # type: ignore[no-untyped-call]
         finally:  # an answer that is none to an upgrade says more than what the library makes of it
             if refusal := _refusal(bytes(bounded.received), where):
                 raise refusal

@@ -11,8 +11,7 @@ books are stored: halted pairs have them.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import length_hint
+from collections.abc import Callable, Mapping, Sequence
 
 from ingester.book import OrderBook
 from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
@@ -28,7 +27,17 @@ from ingester.connection import (
     WebSocketThread,
 )
 from ingester.events import PROCESS_PAUSED, Event
-from ingester.exchange import binance_spot
+from ingester.exchange import (
+    Acknowledged,
+    Book,
+    Malformed,
+    Message,
+    Method,
+    Refused,
+    ShuttingDown,
+    Venue,
+    is_crossed,
+)
 from ingester.metrics import FeedMetrics
 from ingester.sequence import GapDetector, SequenceMonitor
 
@@ -61,6 +70,7 @@ class Feed:
     def __init__(
         self,
         monitor: SequenceMonitor,
+        venue: Venue,
         keep_every: int,
         copies: int,
         life_ns: Callable[[], int],
@@ -73,6 +83,8 @@ class Feed:
 
         `life_ns`: how old a connection may become, in ns.
         """
+        self._venue = venue
+        self._channel = venue.books
         self._keep_every = keep_every
         self._make_stream = make_stream
         self._now = now
@@ -97,7 +109,9 @@ class Feed:
                 label, names, peers, detectors, self._open_connection, self._request, life_ns, metrics, on_event
             )
 
-        self._subscriptions = SubscriptionManager(monitor, copies, make_slot, self._connections.values)
+        self._subscriptions = SubscriptionManager(
+            monitor, copies, venue.limits.streams_per_connection, make_slot, self._connections.values
+        )
 
     @property
     def connected(self) -> int:
@@ -195,7 +209,7 @@ class Feed:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
         for connection in self._connections.values():
             if connection.subscribed_ns is not None:
-                self._request("UNSUBSCRIBE", connection.stream, connection.slot.names)
+                self._request(Method.UNSUBSCRIBE, connection.stream, connection.slot.names)
         self._ended = True
 
     def unanswered(self) -> bool:
@@ -220,14 +234,14 @@ class Feed:
             stream.start()
         return connection
 
-    def _request(self, method: str, stream: WebSocketThread, names: Sequence[bytes]) -> dict[bytes, int]:
-        texts = [name.decode() for name in names]
-        first, last = self._requests + 1, self._requests
-        for last, text in binance_spot.requests(method, texts, first):
-            self._asked[last] = stream
-            stream.send(text)
-        self._requests = last
-        return {name: first + place // binance_spot.STREAMS_PER_REQUEST for place, name in enumerate(names)}
+    def _request(self, method: Method, stream: WebSocketThread, names: Sequence[bytes]) -> dict[bytes, int]:
+        numbers: dict[bytes, int] = {}
+        for request in self._venue.requests(method, [name.decode() for name in names], self._requests + 1):
+            self._requests = request.id
+            self._asked[request.id] = stream
+            stream.send(request.text)
+            numbers.update((name.encode(), request.id) for name in request.streams)
+        return numbers
 
     def _begin(self, now: int) -> None:
         self._begun = True
@@ -284,89 +298,117 @@ class Feed:
             self._lost_ns.setdefault(slot, lost.at_ns)
 
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
-        connection, payloads = self._connections[frames.stream], iter(frames.payloads)
-        while True:
+        """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
+        connection, receive_ns = self._connections[frames.stream], frames.receive_ns
+        detectors, peek, ids = self.monitor.detectors, self._channel.peek, connection.ids
+        kept: list[bytes] = []
+        ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
+        for payload in frames.payloads:
             try:
-                self._take_all(payloads, connection, frames.receive_ns, snapshots)
-                return
-            except Exception as error:  # a bug; it costs one frame, and the others of this read go on
-                log.exception("connection %s: a frame could not be taken in", connection.slot.label)
-                payload = frames.payloads[-1 - length_hint(payloads)]
-                self.monitor.lose(payload, connection.slot.names)
-                self._quarantine(connection, frames.receive_ns, f"{type(error).__name__}: {error}")
+                head = peek(payload)
+                if head is None:
+                    ahead = None
+                elif ahead is not None:
+                    name, _, update_id = head
+                    detector = detectors.get(name)
+                    if detector is not None and update_id <= detector.update_id and name not in ahead:
+                        restarts = update_id < detector.update_id and detector.restarted(
+                            update_id, connection, ids.get(name, -1)
+                        )
+                        ids[name] = update_id
+                        if not restarts:  # most copies end here, not decoded
+                            self._drop(detector, update_id)
+                            continue
+                        self._decode(kept, connection, receive_ns, snapshots)
+                        self._decode([payload], connection, receive_ns, snapshots, restarts=True)
+                        kept, ahead = [], set()
+                        continue
+                    ahead.add(name)
+                kept.append(payload)
+            except Exception as error:
+                self._lose(payload, connection, receive_ns, error)
+        if kept:
+            self._decode(kept, connection, receive_ns, snapshots)
 
-    def _take_all(
-        self, payloads: Iterator[bytes], connection: Connection, receive_ns: int, snapshots: list[OrderBook]
+    def _decode(
+        self,
+        frames: Sequence[bytes],
+        connection: Connection,
+        receive_ns: int,
+        snapshots: list[OrderBook],
+        restarts: bool = False,
     ) -> None:
-        detectors, metrics, head_of = self.monitor.detectors, self._metrics, binance_spot.head
-        ids = connection.ids
-        for payload in payloads:
-            head = head_of(payload)
-            restarts = False
-            if head is not None:
-                name, update_id = head[1], int(head[2])
+        """Decodes frames and takes in what they say. `restarts`: the update ids of this stream go on from here."""
+        try:
+            messages = self._channel.decode(frames)
+        except Exception as error:
+            if len(frames) == 1:
+                self._lose(frames[0], connection, receive_ns, error)
+            else:
+                for payload in frames:
+                    self._decode([payload], connection, receive_ns, snapshots, restarts)
+            return
+        detectors, metrics, ids = self.monitor.detectors, self._metrics, connection.ids
+        for payload, book in zip(frames, messages, strict=True):
+            try:
+                if not isinstance(book, Book):
+                    self._answer(book, connection, receive_ns, payload)
+                    continue
+                name, update_id = book.stream, book.update_id
                 detector = detectors.get(name)
-                if detector is not None and update_id <= detector.update_id:  # most copies end here, not decoded
-                    restarts = update_id < detector.update_id and detector.restarted(
-                        update_id, connection, ids.get(name, -1)
-                    )
-                    ids[name] = update_id
-                    if not restarts:
+                if detector is None:
+                    if name not in connection.unsubscribing:  # else it was on its way when the pair went
+                        stream = name.decode(errors="replace")
+                        self._quarantine(connection, receive_ns, f"a stream nobody asked for: {stream}")
+                    continue
+                before_id = ids.get(name, -1)
+                ids[name] = update_id
+                if update_id <= detector.update_id:
+                    if not restarts and (
+                        update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
+                    ):
                         self._drop(detector, update_id)
                         continue
-            message = binance_spot.decode(payload)
-            if not isinstance(message, binance_spot.BookMessage):
-                self._answer(message, connection, receive_ns, payload)
-                continue
-            name = message.stream.encode()
-            detector = detectors.get(name)
-            if detector is None:
-                if name in connection.unsubscribing:  # was on its way when the pair went
+                elif update_id >= detector.ceiling and detector.held(update_id):
+                    detector.quarantine(None)
+                    reason = f"update id {update_id} after {detector.update_id}"
+                    self._quarantine(connection, receive_ns, reason, detector.symbol)
                     continue
-                self._quarantine(connection, receive_ns, f"a stream nobody asked for: {message.stream}")
-                continue
-            partial = message.data
-            update_id = partial.update_id
-            before_id = ids.get(name, -1)
-            ids[name] = update_id
-            if update_id <= detector.update_id:
-                if not restarts and (
-                    update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
-                ):
-                    self._drop(detector, update_id)
+                if is_crossed(book):
+                    detector.quarantine(update_id)
+                    reason = f"crossed: {book.bids[0]} {book.asks[0]}"
+                    self._quarantine(connection, receive_ns, reason, detector.symbol)
                     continue
-            elif update_id >= detector.ceiling and detector.held(update_id):
-                detector.quarantine(None)
-                self._quarantine(
-                    connection, receive_ns, f"update id {update_id} after {detector.update_id}", detector.symbol
+                if update_id < detector.update_id:
+                    self.monitor.restarted(detector, update_id, receive_ns)
+                before_ns = detector.receive_ns
+                gap = detector.accept(receive_ns, update_id)
+                if gap is not None:
+                    self.monitor.record(gap, detector)
+                elif before_id < 0 and detector.count > 1:
+                    detector.join(before_ns)
+                if (detector.count - 1) % self._keep_every:
+                    metrics.skipped += 1
+                    continue
+                metrics.snapshots += 1
+                snapshots.append(
+                    OrderBook(detector.symbol, detector.receive_ns, update_id, book.bids, book.asks, book.event_ns)
                 )
-                continue
-            if binance_spot.is_crossed(partial):
-                detector.quarantine(update_id)
-                self._quarantine(
-                    connection, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", detector.symbol
-                )
-                continue
-            if update_id < detector.update_id:
-                self.monitor.restarted(detector, update_id, receive_ns)
-            before_ns = detector.receive_ns
-            gap = detector.accept(receive_ns, update_id)
-            if gap is not None:
-                self.monitor.record(gap, detector)
-            elif before_id < 0 and detector.count > 1:
-                detector.join(before_ns)
-            if (detector.count - 1) % self._keep_every:
-                metrics.skipped += 1
-                continue
-            metrics.snapshots += 1
-            snapshots.append(OrderBook(detector.symbol, detector.receive_ns, update_id, partial.bids, partial.asks))
+            except Exception as error:
+                self._lose(payload, connection, receive_ns, error)
+
+    def _lose(self, payload: bytes, connection: Connection, receive_ns: int, error: Exception) -> None:
+        """A bug cost this frame; the others of the read go on."""
+        log.error("connection %s: a frame could not be taken in", connection.slot.label, exc_info=error)
+        self.monitor.lose(payload, connection.slot.names)
+        self._quarantine(connection, receive_ns, f"{type(error).__name__}: {error}")
 
     def _drop_large(self, frames: Frames) -> None:
         """Quarantines what is too large for a book."""
         connection = self._connections[frames.stream]
         for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
             frames.payloads.remove(payload)
-            what = binance_spot.Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
+            what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
 
     def _drop(self, detector: GapDetector, update_id: int) -> None:
@@ -375,12 +417,12 @@ class Feed:
         if update_id < detector.handover_id and (gap := detector.late(update_id)):
             self.monitor.record(gap, detector)
 
-    def _answer(self, message: binance_spot.Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
+    def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
-        if isinstance(message, binance_spot.Acknowledged):
+        if isinstance(message, Acknowledged):
             self._asked.pop(message.id, None)
             connection.acknowledged(message.id, receive_ns)
-        elif isinstance(message, binance_spot.Refused):
+        elif isinstance(message, Refused):
             self._metrics.refused += 1
             connection.refusals += 1
             if message.id is not None:
@@ -389,13 +431,13 @@ class Feed:
                 detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
                 self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
-        elif isinstance(message, binance_spot.ShuttingDown):
+        elif isinstance(message, ShuttingDown):
             if not connection.shutting_down:
                 connection.shutting_down = True
                 log.warning("connection %s: the exchange announces its shutdown", label)
                 self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
                 connection.slot.shutdown_announced(connection, receive_ns)
-        elif isinstance(message, binance_spot.Malformed):
+        elif isinstance(message, Malformed):
             names = connection.slot.names if connection.garbled < GARBLED_PER_TICK else ()
             connection.garbled += not self.monitor.suspect(payload, names)
             self._quarantine(connection, receive_ns, message.reason)

@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ingester.events import RESTART
-from ingester.exchange import EXCHANGES, SIMULATOR
+from ingester.exchange import SIMULATOR, VENUES
 from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Report
 from ingester.words import counted, duration_text
 
@@ -89,7 +89,7 @@ def _way(exchange: str) -> str:
     """The options that lead to an exchange; one that is no preset is called by its address."""
     return (
         f"--exchange {exchange}"
-        if exchange in (*EXCHANGES, SIMULATOR)
+        if exchange in (*VENUES, SIMULATOR)
         else "with the --stream-url and --rest-url of the recorder"
     )
 

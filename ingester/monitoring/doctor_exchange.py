@@ -21,11 +21,12 @@ from ingester.exchange import (
     Deadline,
     NotConnected,
     UpgradeRefused,
-    binance_spot,
+    Venue,
     connect_socket,
     connections,
     fetch_over,
     open_websocket,
+    region_refused,
     tls_context,
 )
 from ingester.monitoring.doctor import Check, Finding, State
@@ -54,7 +55,7 @@ class Sample(NamedTuple):
     answered: int
 
 
-def exchange_checks(exchange: binance_spot.Exchange, now: Now = time.time_ns) -> list[Check]:
+def exchange_checks(exchange: Venue, now: Now = time.time_ns) -> list[Check]:
     """Both ways to an exchange."""
     return [
         Check("stream", lambda: _stream(exchange)),
@@ -82,7 +83,7 @@ def clock_finding(seconds: float, doubt: float) -> Finding:
     return Finding("clock", state, f"this machine's clock is {text}: receive times will be as wrong", mend)
 
 
-def _stream(exchange: binance_spot.Exchange) -> Iterator[Finding]:
+def _stream(exchange: Venue) -> Iterator[Finding]:
     url = urlsplit(exchange.stream_url)
     passed = yield from _reach("stream", url, exchange.ca_file)
     if not passed:
@@ -90,12 +91,12 @@ def _stream(exchange: binance_spot.Exchange) -> Iterator[Finding]:
         return
     begun = time.monotonic()
     try:
-        connection = open_websocket(binance_spot.combined_url(exchange.stream_url), CONNECT_SECONDS, exchange.ca_file)
+        connection = open_websocket(exchange.connection_url, CONNECT_SECONDS, exchange.ca_file, exchange.headers)
         with contextlib.suppress(OSError, websocket.WebSocketException):
             connection.send_close()
         connection.shutdown()  # type: ignore[no-untyped-call]  # without waiting for a goodbye, which may never end
     except UpgradeRefused as error:
-        yield refusal_finding("stream websocket", error.status, exchange.name, exchange.stream_url)
+        yield refusal_finding("stream websocket", error.status, exchange, exchange.stream_url)
     except NotConnected as error:
         mend = "something between here and the exchange does not let websockets through; try another network"
         yield Finding("stream websocket", "fail", f"no handshake: {error}", mend)
@@ -103,7 +104,7 @@ def _stream(exchange: binance_spot.Exchange) -> Iterator[Finding]:
         yield Finding("stream websocket", "ok", f"handshake in {_ms(begun)}")
 
 
-def _rest(exchange: binance_spot.Exchange, now: Now) -> Iterator[Finding]:
+def _rest(exchange: Venue, now: Now) -> Iterator[Finding]:
     url = urlsplit(exchange.rest_url)
     passed = yield from _reach("rest", url, exchange.ca_file)
     if not passed:
@@ -120,21 +121,19 @@ def _rest(exchange: binance_spot.Exchange, now: Now) -> Iterator[Finding]:
     yield clock_finding(*offset(samples))
 
 
-def _sample(exchange: binance_spot.Exchange, now: Now) -> tuple[list[Sample], Finding | None]:
-    address = f"{exchange.rest_url.rstrip('/')}/api/v3/time"
+def _sample(exchange: Venue, now: Now) -> tuple[list[Sample], Finding | None]:
+    address = exchange.rest_address(exchange.server_time)
     samples = []
     context = tls_context(exchange.ca_file) if urlsplit(address).scheme == "https" else None
     with connections(proxy_for(address), Deadline(LONGEST_SECONDS), context) as made:
         for _ in range(SAMPLES + 1):
             asked = now()
             try:
-                answer = fetch_over(made, address, Deadline(CONNECT_SECONDS), LARGEST_TIME, address)
+                answer = fetch_over(made, address, Deadline(CONNECT_SECONDS), LARGEST_TIME, address, exchange.headers)
                 answered = now()
                 if answer.status != 200:
-                    return [], refusal_finding("rest answer", answer.status, exchange.name, exchange.rest_url)
-                theirs = int(msgspec.json.decode(answer.data)["serverTime"]) * 1_000_000
-                if not 0 < theirs < 1 << 63:
-                    raise ValueError(f"serverTime is {str(theirs)[:40]}")
+                    return [], refusal_finding("rest answer", answer.status, exchange, exchange.rest_url)
+                theirs = exchange.server_time.decode(answer.data)
             except TimeoutError:
                 text = f"{address} did not answer in full within {CONNECT_SECONDS:.0f} s"
                 return [], Finding("rest answer", "fail", text, _NOT_THERE)
@@ -156,12 +155,10 @@ def _sample(exchange: binance_spot.Exchange, now: Now) -> tuple[list[Sample], Fi
     return samples[1:], None  # the first had to connect
 
 
-def refusal_finding(subject: str, status: int, exchange: str, url: str) -> Finding:
+def refusal_finding(subject: str, status: int, exchange: Venue, url: str) -> Finding:
     """What an HTTP status other than the expected one means."""
     if status == 451:
-        return Finding(
-            subject, "fail", "HTTP 451: this region is not served", binance_spot.region_refused(exchange, url)
-        )
+        return Finding(subject, "fail", "HTTP 451: this region is not served", region_refused(exchange, url))
     if status in (403, 418, 429):
         mend = "wait some minutes; other programs behind this address may ask too much"
         return Finding(subject, "fail", f"HTTP {status}: this address has asked too often, or is kept out", mend)

@@ -11,7 +11,7 @@ from .practice import (
 )
 from .recorder import Recorder as Recorder
 from .recorder_service import RecorderService as RecorderService, spool_folder as spool_folder
-from .source import SIMULATOR as SIMULATOR, simulated_symbols as simulated_symbols
+from .source import simulated_symbols as simulated_symbols
 from .unsent import (
     Leftover as Leftover,
     give_back_reserves as give_back_reserves,

@@ -12,7 +12,7 @@ import msgspec
 
 from ingester import private
 from ingester.errors import MixedData
-from ingester.exchange import binance_spot
+from ingester.exchange import is_practice
 from ingester.questdb import EVENTS, ORDERBOOK, Endpoint, QuestDB
 from ingester.record.unsent import leftovers
 from ingester.spool import replace_durably
@@ -60,10 +60,8 @@ def _refuse_held(db: QuestDB, exchange: str, data_dir: Path) -> None:
 def _refuse_waiting(exchange: str, data_dir: Path) -> None:
     """Whatever server they were for: the next start of their recorder sends them to its own."""
     for other in _notes(data_dir).values():
-        if binance_spot.is_practice(other) != binance_spot.is_practice(exchange) and (
-            waiting := leftovers(data_dir, ())
-        ):
-            own, theirs = _KINDS[binance_spot.is_practice(exchange)], _KINDS[binance_spot.is_practice(other)]
+        if is_practice(other) != is_practice(exchange) and (waiting := leftovers(data_dir, ())):
+            own, theirs = _KINDS[is_practice(exchange)], _KINDS[is_practice(other)]
             raise MixedData(
                 f"In {data_dir} wait {theirs} (from {other}), and {exchange} would add {own}: {waiting[0].text}. "
                 "Start the recorder that has left them again, or give another --data-dir."
@@ -71,9 +69,9 @@ def _refuse_waiting(exchange: str, data_dir: Path) -> None:
 
 
 def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
-    if binance_spot.is_practice(other) == binance_spot.is_practice(exchange):
+    if is_practice(other) == is_practice(exchange):
         return
-    own, theirs = _KINDS[binance_spot.is_practice(exchange)], _KINDS[binance_spot.is_practice(other)]
+    own, theirs = _KINDS[is_practice(exchange)], _KINDS[is_practice(other)]
     elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
     raise MixedData(
         f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "

@@ -12,12 +12,12 @@ from ingester.config import FILLS, Settings, interval_ms, seconds
 from ingester.connection import AttemptLimit
 from ingester.errors import NotRunning, UsageError, named_as_arguments
 from ingester.events import Event
-from ingester.exchange import binance_spot, choose, listed_symbols
+from ingester.exchange import Venue, choose, listed_symbols
 from ingester.feed import FeedLoop
 from ingester.grid import as_frame
 from ingester.live import Consumer, LiveBuffer, OnEvent, OnSnapshot, RingRows, Row, Subscribers, SynchronousRows
 from ingester.metrics import FeedMetrics
-from ingester.record.source import OWN, SIMULATOR, exchange_of, named_symbols, simulated_symbols
+from ingester.record.source import OWN, exchange_of, named_symbols, simulated_symbols
 from ingester.sequence import Gap
 from ingester.simulator import Simulator
 
@@ -46,7 +46,7 @@ class Recorder:
         pairs: Sequence[str] | str,
         depth: int = 5,
         interval: str = "100ms",
-        exchange: str | binance_spot.Exchange = "binance",
+        exchange: str | Venue = "binance",
         *,
         keep: str = "10min",
         connections: int = 2,
@@ -56,7 +56,7 @@ class Recorder:
     ) -> None:
         """
         `pairs`: as Binance writes them. `depth`: levels a side, 5, 10 or 20. `interval`: keep a snapshot this often.
-        `exchange`: a name as `ingester start --exchange` takes ("simulator" runs an artificial one), or an `Exchange`.
+        `exchange`: a name as `ingester start --exchange` takes ("simulator" runs an artificial one), or a `Venue`.
         `keep`: so many rows of each pair are kept as come in this time at the interval; a row takes 8 + 32 x depth
         bytes, so that 44 pairs of depth 5 take 45 MB for ten minutes. `connections`: over how many each pair comes.
         `stream_url`, `rest_url`: instead of the exchange's own addresses.
@@ -66,7 +66,8 @@ class Recorder:
         symbols = tuple(named_symbols(pairs))
         with named_as_arguments():
             self._exchange = exchange_of(exchange, stream_url, rest_url)
-            self._settings = Settings(symbols, self._exchange, depth, interval_ms(interval), connections)
+            every_ms = interval_ms(interval, self._exchange.books)
+            self._settings = Settings(symbols, self._exchange, depth, every_ms, connections)
         self._simulator = None if self._exchange.stream_url != OWN else Simulator(pairs=simulated_symbols(symbols))
         self._told = stream_url is not None
         self._batch_delay = seconds(linger, "linger") if linger else 0.0
@@ -75,7 +76,7 @@ class Recorder:
         self.metrics = FeedMetrics()
         """Counters: snapshots, copies, losses, reconnects, …"""
         self._clock = Clock()
-        self._limit = AttemptLimit(time.monotonic)
+        self._limit = AttemptLimit(self._settings.exchange.limits)
         self._intake: FeedLoop | None = None
         self._started_ns = 0
         self._running_lock = threading.Lock()
@@ -103,7 +104,7 @@ class Recorder:
             source = self._exchange
             if self._simulator is not None:
                 self._simulator.start()
-                source = binance_spot.Exchange(SIMULATOR, self._simulator.stream_url, self._simulator.rest_url)
+                source = source.at(stream_url=self._simulator.stream_url, rest_url=self._simulator.rest_url)
             try:
                 symbols = self._listed(source, self.pairs)
             except BaseException:
@@ -268,7 +269,7 @@ class Recorder:
             raise UsageError(f"fill {fill!r} is not one of {', '.join(FILLS)}.")
         return SynchronousRows(record, symbols, every_ns, max_age_ns, fill, self._clock.now, self._wake)
 
-    def _listed(self, source: binance_spot.Exchange, symbols: Sequence[str]) -> list[str]:
+    def _listed(self, source: Venue, symbols: Sequence[str]) -> list[str]:
         return listed_symbols(source, symbols, lambda listed: choose(symbols, True, listed), told=self._told)
 
     def _running_intake(self) -> FeedLoop:

@@ -3,7 +3,6 @@
 import gc
 import logging
 import threading
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -62,7 +61,7 @@ class RecorderService:
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
         self.live = record or LiveBuffer([], settings.depth)
         self._intake = FeedLoop(
-            settings, self, self.clock, self.metrics.feed, AttemptLimit(time.monotonic), BATCH_DELAY_SECONDS
+            settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
         self.feed = self._intake.feed
         self._encoder = RowEncoder(settings.depth, settings.collector)

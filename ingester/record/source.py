@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 
 from ingester.errors import SettingsError
-from ingester.exchange import DEFAULT_COINS, DEFAULT_QUOTE, binance_spot, normal, symbols_of
+from ingester.exchange import (
+    DEFAULT_COINS,
+    DEFAULT_QUOTE,
+    SIMULATOR,
+    Venue,
+    normal,
+    rightly_named,
+    simulator_at,
+    symbols_of,
+    venue_named,
+)
 
-SIMULATOR = binance_spot.SIMULATOR
 OWN = "ws://127.0.0.1:1"
 """Stands for the address of our own simulator."""
 
@@ -24,21 +33,14 @@ def simulated_symbols(symbols: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*symbols, *symbols_of(DEFAULT_COINS, DEFAULT_QUOTE)]))
 
 
-def exchange_of(
-    exchange: str | binance_spot.Exchange, stream_url: str | None, rest_url: str | None
-) -> binance_spot.Exchange:
+def exchange_of(exchange: str | Venue, stream_url: str | None, rest_url: str | None) -> Venue:
     """The exchange that is meant; the addresses of a simulator of our own are `OWN` until it runs."""
-    if isinstance(exchange, binance_spot.Exchange):
+    if isinstance(exchange, Venue):
         known = exchange
     elif exchange == SIMULATOR:
-        known = binance_spot.Exchange(SIMULATOR, OWN, "http://127.0.0.1:1")
+        known = simulator_at(OWN, "http://127.0.0.1:1")
         if bool(stream_url) != bool(rest_url):
             raise SettingsError("Of stream_url and rest_url only one is given. A simulator elsewhere needs both.")
-    elif exchange in binance_spot.EXCHANGES:
-        known = binance_spot.EXCHANGES[exchange]
     else:
-        offered = ", ".join([*binance_spot.EXCHANGES, SIMULATOR])
-        raise SettingsError(f"exchange {exchange!r} is not known. Choose one of {offered}, or give an Exchange.")
-    return binance_spot.rightly_named(
-        known._replace(stream_url=stream_url or known.stream_url, rest_url=rest_url or known.rest_url)
-    )
+        known = venue_named(exchange)
+    return rightly_named(known.at(stream_url=stream_url, rest_url=rest_url))

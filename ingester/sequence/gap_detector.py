@@ -49,6 +49,7 @@ from ingester.events import (
     RESTART,
     Event,
 )
+from ingester.exchange import ListingStatus
 
 HIGHEST_ID = 2**53
 """Binance has come to 2^37 in nine years; an exchange that counts a million updates a second needs 285 years."""
@@ -68,7 +69,7 @@ LATE_INTERVALS = 1.6
 """A snapshot that comes after so many mean intervals is late: one may be missing before it."""
 MEMORY_NS = 60 * SECOND
 """Over about so long the mean interval is taken."""
-TRADING = "TRADING"
+TRADING = ListingStatus.TRADING
 
 
 class Gap(NamedTuple):

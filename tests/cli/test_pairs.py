@@ -11,7 +11,7 @@ from small_servers import Answering
 
 from ingester.cli import cli
 from ingester.cli.pairs import _repeat
-from ingester.exchange.binance_spot import Exchange
+from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.screening import Criteria
 from ingester.exchange.supplies import PRODUCTS
@@ -316,7 +316,7 @@ def test_screening_again_and_again_follows_the_market_and_outlives_failures(exch
     sizes, pauses = [], []
     for rest_url, least in rounds:
         waits.clear()
-        place = Exchange("simulator", "", rest_url)
+        place = simulator_at("", rest_url)
         _repeat(Criteria(min_volume=least), place, rest_url + PRODUCTS, file, 86400.0, Stop())
         sizes.append(len(file.read().pairs))
         pauses += waits

@@ -22,7 +22,7 @@ from ingester.book import level_columns
 from ingester.cli import cli
 from ingester.cli.start import require_rows
 from ingester.errors import OperationError
-from ingester.exchange.binance_spot import Exchange
+from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.questdb.client import QuestDB
 from ingester.simulator.books import book
@@ -472,7 +472,7 @@ def test_a_timed_run_of_which_no_row_was_kept_has_failed(books, words):
     recorder = SimpleNamespace(
         metrics=SimpleNamespace(feed=feed, store=SimpleNamespace(rows=SimpleNamespace(received=0))),
         feed=SimpleNamespace(connected=0),
-        settings=SimpleNamespace(exchange=Exchange("here", "ws://127.0.0.1:9", "http://127.0.0.1:9")),
+        settings=SimpleNamespace(exchange=simulator_at("ws://127.0.0.1:9", "http://127.0.0.1:9").at(name="here")),
         spool=SimpleNamespace(folder=Path("spool/full")),
     )
     require_rows(recorder, None)

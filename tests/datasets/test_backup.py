@@ -17,7 +17,7 @@ from ingester.datasets import backup as backups
 from ingester.datasets.backup import Backup, interval_ends, run_folder
 from ingester.datasets.dataset import COLON, columns, parse_time, time_text
 from ingester.errors import OperationError
-from ingester.exchange import binance_spot
+from ingester.exchange import VENUES
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -109,9 +109,7 @@ class Run:
     """A recorder's spool and writer without its feed: rows are received by `receive`."""
 
     def __init__(self, db, root, collector, started_ns, every_minutes, format):
-        self.settings = Settings(
-            PAIRS[:1], binance_spot.EXCHANGES["binance"], collector=collector
-        )  # the other came later
+        self.settings = Settings(PAIRS[:1], VENUES["binance"], collector=collector)  # the other came later
         self.started_ns = started_ns
         self.every_minutes = every_minutes
         self.spool = Spool(root / "spool")

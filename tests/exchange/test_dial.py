@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import msgspec
 import pytest
 import trustme
 from proxy_server import ProxyServer
@@ -14,8 +15,10 @@ from small_servers import Accepting
 from websockets.sync.server import serve
 
 from ingester.errors import ExchangeError
-from ingester.exchange import dial, rest
+from ingester.exchange import VENUES, dial, rest
 from ingester.exchange.dial import NotConnected, UpgradeRefused, open_websocket
+
+NUMBERS = msgspec.json.Decoder(list[int]).decode
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n"
 
@@ -205,7 +208,7 @@ def test_an_issuer_of_ones_own_is_trusted_where_it_is_named(authority, over_tls,
     connection.send("sent")
     assert connection.recv() == "sent"
     connection.close()
-    assert rest.get(rest_url, list[int], "binance", ca_file=ca_file) == [1, 2]
+    assert rest.get(rest_url, NUMBERS, VENUES["binance"].at(ca_file=ca_file)) == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -214,4 +217,4 @@ def test_an_unknown_issuer_is_refused_with_the_option_that_helps(over_tls):
     with pytest.raises(NotConnected, match=r"not trusted: .* --exchange-ca FILE"):
         open_websocket(stream_url, 5)
     with pytest.raises(ExchangeError, match=r"not trusted: .* --exchange-ca FILE"):
-        rest.get(rest_url, list[int], "binance")
+        rest.get(rest_url, NUMBERS, VENUES["binance"])

@@ -7,8 +7,7 @@ from small_servers import Answering
 
 from ingester.datasets import dataset
 from ingester.errors import UnknownPair
-from ingester.exchange import binance_spot, pairs
-from ingester.exchange.listings import Listing
+from ingester.exchange import Listing, ListingStatus, pairs, simulator_at
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
     assets,
@@ -21,7 +20,7 @@ from ingester.exchange.pairs import (
 )
 
 LISTED = {
-    symbol: Listing(symbol, status, symbol[:-4], "USDT")
+    symbol: Listing(symbol, symbol[:-4], "USDT", ListingStatus(status))
     for symbol, status in {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "EOSUSDT": "BREAK"}.items()
 }
 
@@ -129,7 +128,7 @@ def answers(tmp_path):
 
     pairs.use_listing(tmp_path)
     with Answering(answer) as server:
-        yield answers, binance_spot.Exchange("tried", "ws://127.0.0.1:1", server.url)
+        yield answers, simulator_at("ws://127.0.0.1:1", server.url).at(name="tried")
     pairs.use_listing(tmp_path / "nowhere")
 
 

@@ -16,7 +16,7 @@ from ingester.clock import SECOND
 from ingester.config.settings import Settings
 from ingester.datasets.dataset import time_text
 from ingester.errors import FellBehind
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.live.buffer import LiveBuffer
 from ingester.live.synchronous import SynchronousRows
 from ingester.questdb import schema
@@ -39,7 +39,7 @@ def lived(questdb, tmp_path_factory):
     schema.ensure(db, 5)
     rows = {}
     with Simulator(PAIRS[1:], thin={PAIRS[1]: 3}, files=[folder / "books.gz"], speed=20) as simulator:
-        exchange = binance_spot.Exchange("simulator", simulator.stream_url, simulator.rest_url)
+        exchange = simulator_at(simulator.stream_url, simulator.rest_url)
         record = LiveBuffer(PAIRS, 5, 10_000)
         collector = RecorderService(Settings(tuple(PAIRS), exchange, collector="lived"), db, folder, record)
         collector.start()

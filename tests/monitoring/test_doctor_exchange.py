@@ -13,7 +13,7 @@ import trustme
 import websocket
 from proxy_server import ProxyServer
 
-from ingester.exchange.binance_spot import Exchange
+from ingester.exchange import VENUES
 from ingester.monitoring.doctor import examine
 from ingester.monitoring.doctor_exchange import (
     Sample,
@@ -27,7 +27,10 @@ from ingester.simulator import Simulator
 
 
 def examined(stream_url, rest_url):
-    return {finding.subject: finding for finding in examine(exchange_checks(Exchange("binance", stream_url, rest_url)))}
+    return {
+        finding.subject: finding
+        for finding in examine(exchange_checks(VENUES["binance"].at(stream_url=stream_url, rest_url=rest_url)))
+    }
 
 
 def test_all_steps_to_an_exchange_that_answers():
@@ -117,7 +120,7 @@ def test_what_an_offset_means(seconds, doubt, state):
 
 @pytest.mark.parametrize(("status", "words"), [(451, "region"), (418, "wait"), (503, "later")])
 def test_refusals(status, words):
-    finding = refusal_finding("rest answer", status, "binance", "https://api.binance.com")
+    finding = refusal_finding("rest answer", status, VENUES["binance"], "https://api.binance.com")
     assert finding.state == "fail"
     assert words in finding.mend
 

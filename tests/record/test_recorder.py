@@ -10,7 +10,7 @@ import ingester
 from ingester import Recorder
 from ingester.datasets.dataset import INDEX, columns
 from ingester.errors import NotRunning, SettingsError, UnknownPair, UsageError
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.simulator import Simulator
 
 PAIRS = ["BTCUSDT", "ETHUSDT", "XTHINUSDT"]
@@ -23,7 +23,7 @@ def simulator():
 
 
 def recorder_at(simulator, pairs=PAIRS, **options):
-    exchange = binance_spot.Exchange("simulator", simulator.stream_url, simulator.rest_url)
+    exchange = simulator_at(simulator.stream_url, simulator.rest_url)
     return Recorder(pairs, exchange=exchange, **options)
 
 

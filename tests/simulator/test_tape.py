@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from ingester.book import OrderBook
-from ingester.exchange import binance_spot
+from ingester.exchange import Book, binance_spot
 from ingester.simulator.tape import SnapshotBook, decimal, tape_of_snapshots
 
 numbers = st.floats(min_value=1e-30, max_value=1e30, allow_nan=False)
@@ -43,9 +43,9 @@ def test_a_book_is_decoded_as_it_was(
 ) -> None:
     tape = tape_of_snapshots("x", ["BTCUSDT"], lambda: iter([OrderBook("BTCUSDT", 5, number, bids, asks)]))
     (book,) = tape.books()
-    message = binance_spot.decode(b'{"stream":"btcusdt@depth5@100ms","data":%b}' % book.cut(depth))
-    assert isinstance(message, binance_spot.BookMessage)
-    assert (message.data.bids, message.data.asks, message.data.update_id) == (bids[:depth], asks[:depth], number)
+    (message,) = binance_spot.decode([b'{"stream":"btcusdt@depth5@100ms","data":%b}' % book.cut(depth)])
+    assert isinstance(message, Book)
+    assert (message.bids, message.asks, message.update_id) == (bids[:depth], asks[:depth], number)
 
 
 def test_a_tape_begins_anew_and_a_book_takes_another_number() -> None:
