@@ -97,7 +97,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
     with ExitStack() as closing:
         simulator = closing.enter_context(Simulator(pairs=PAIRS))
         source = simulator_at(simulator.stream_url, simulator.rest_url).at(name="practice")
-        collector = RecorderService(Settings(tuple(PAIRS), source, collector="killed"), db, tmp_path)
+        collector = RecorderService(Settings(tuple(PAIRS), source, collector="killed"), db, data_dir=tmp_path)
         receiver, stop = Receiver(), threading.Event()
         closing.callback(receiver.stop)
         webhook, door = Webhook(receiver.url), MonitoringServer("127.0.0.1:0")
@@ -114,7 +114,12 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         lease = Lease(db, EXPORT, 0, 1)
         collector.start()
         backup = Backup(
-            *(db, collector.spool, collector.settings, collector.started_ns, collector.clock.now, folder, 1 / 60, "csv")
+            *(db, collector.spool, collector.settings),
+            started_ns=collector.started_ns,
+            now=collector.clock.now,
+            folder=folder,
+            every_minutes=1 / 60,
+            format="csv",
         )
         for each in (pulse, following, retention, backup):
             each.start()

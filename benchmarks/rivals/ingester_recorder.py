@@ -26,7 +26,7 @@ def main() -> None:
     db = QuestDB(endpoint)
     schema.ensure(db, settings.depth)
     spool = tempfile.TemporaryDirectory()
-    collector = RecorderService(settings, db, Path(spool.name))
+    collector = RecorderService(settings, db, data_dir=Path(spool.name))
     store = collector.metrics.store
 
     def begin() -> None:

@@ -245,7 +245,7 @@ def start(
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
         db, server, watermark = _reach(data_dir, questdb, settings)
         shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth)
-        recorder = RecorderService(settings, db, data_dir, shown if sys.stderr.isatty() else None)
+        recorder = RecorderService(settings, db, data_dir=data_dir, live=shown if sys.stderr.isatty() else None)
         backup = _backup(recorder, db, backup_every, backup_format, backup_root, closing)
         observer = Observer(
             recorder,
@@ -299,8 +299,16 @@ def _backup(
     from ingester.datasets import Backup, run_folder  # 40 MB of libraries that recording alone does not need
 
     folder = closing.enter_context(run_folder(root, recorder.started_ns))
-    started_ns, now = recorder.started_ns, recorder.clock.now
-    return Backup(db, recorder.spool, recorder.settings, started_ns, now, folder, every, form)
+    return Backup(
+        db,
+        recorder.spool,
+        recorder.settings,
+        started_ns=recorder.started_ns,
+        now=recorder.clock.now,
+        folder=folder,
+        every_minutes=every,
+        format=form,
+    )
 
 
 def _look_for_leftovers(data_dir: Path, collector: str) -> None:

@@ -109,6 +109,7 @@ class Backup:
         db: QuestDB,
         spool: Spool,
         settings: Settings,
+        *,
         started_ns: int,
         now: Now,
         folder: Path,

@@ -9,9 +9,8 @@ from .practice import (
     refuse_mixing_unasked as refuse_mixing_unasked,
     refuse_sending as refuse_sending,
 )
-from .recorder import Recorder as Recorder
+from .recorder import Recorder as Recorder, simulated_symbols as simulated_symbols
 from .recorder_service import RecorderService as RecorderService, spool_folder as spool_folder
-from .source import simulated_symbols as simulated_symbols
 from .unsent import (
     Leftover as Leftover,
     give_back_reserves as give_back_reserves,

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from ingester import private, threads
@@ -46,11 +47,18 @@ def spool_folder(data_dir: Path, collector: str) -> Path:
     return inside(data_dir / "spool", collector, "collector")
 
 
+def make_ready(db: QuestDB, settings: Settings, data_dir: Path) -> None:
+    """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
+    db.ping()
+    refuse_mixing(db, settings.exchange.name, data_dir)
+    schema.ensure(db, settings.depth)
+
+
 class RecorderService:
     """Records until `stop`. Also the sink of its feed thread: see `FeedLoop`."""
 
-    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: LiveBuffer | None = None) -> None:
-        """`record`: what live readers of this process read, if there are any."""
+    def __init__(self, settings: Settings, db: QuestDB, *, data_dir: Path, live: LiveBuffer | None = None) -> None:
+        """`live`: what live readers of this process read, if there are any."""
         self.settings = settings
         self.metrics = Metrics()
         self.event_counts = EventCounts()
@@ -59,7 +67,7 @@ class RecorderService:
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self.live = record or LiveBuffer([], settings.depth)
+        self.live = live or LiveBuffer([], settings.depth)
         self._intake = FeedLoop(
             settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
@@ -71,7 +79,7 @@ class RecorderService:
             self.spool,
             self.clock.now,
             self.metrics.store,
-            self._make_ready,
+            partial(make_ready, db, settings, data_dir),
             DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
             self._intake.note,
             sent_counts=self._sent_counts,
@@ -132,12 +140,6 @@ class RecorderService:
         log.error("%s: new rows get times before older ones. Set the clock right, and start the recorder again", text)
         self._intake.note(Event(self.started_ns, "clock_step", detail=text))
         return False
-
-    def _make_ready(self) -> None:
-        """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
-        self._db.ping()
-        refuse_mixing(self._db, self.settings.exchange.name, self._data_dir)
-        schema.ensure(self._db, self.settings.depth)
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
         """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
