@@ -179,7 +179,7 @@ _HEAD = f"""\
 # its value. `ingester config` shows what is in force, and where each value comes from.
 #
 # An option on the command line wins over an environment variable, a variable over this file. A variable's name is
-# INGESTER_, the command unless the key stands at the top, and the key: INGESTER_QUESTDB, INGESTER_START_DEPTH.
+# INGESTER_, the command unless the key is at the top, and the key: INGESTER_QUESTDB, INGESTER_START_DEPTH.
 # The file is ./{CONFIG_NAME}, else the user's own; --config FILE or {CONFIG_VARIABLE} names another one.
 # Whoever can read it can read the passwords in it: chmod 600 {CONFIG_NAME}
 """

@@ -318,7 +318,7 @@ def screen(
 def _repeat(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, pause: float, stop: threading.Event
 ) -> None:
-    """Screens until told to stop; a failure changes nothing, and is tried again sooner."""
+    """Screens again and again until `stop` is set; a failure changes nothing, and the next try comes sooner."""
     log.info("screening every %s; Ctrl-C ends it", duration_text(pause))
     while not stop.is_set():
         wait = pause

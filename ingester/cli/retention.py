@@ -1,4 +1,4 @@
-"""`ingester retention`: what old days weigh, and what becomes of them; and its options for `ingester start`."""
+"""`ingester retention`: sizes of old days, conversion to Parquet, dropping; and these options of `ingester start`."""
 
 import shutil
 import time

@@ -138,7 +138,7 @@ def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[st
     since = dataset.parse_time(start, "--from") if start else None
     until = dataset.parse_time(end, "--to") if end else None
     data = open_dataset(folder).select(pairs=named).between(since, until)
-    for pair in data.pairs:  # what cannot be read is told before anyone listens
+    for pair in data.pairs:  # an unreadable file is an error before clients connect
         data.rows(pair)
     return _tape(data.start_ns, data.end_ns, data.pairs, partial(dataset_snapshots, data))
 
@@ -157,7 +157,7 @@ def _serve(simulator: Simulator) -> None:
 
 
 def _follow(simulator: Simulator, stop: threading.Event) -> None:
-    """Waits for the end, and says how far recordings are: on a terminal always, elsewhere at their end."""
+    """Waits for the end, and shows the position of recordings: on a terminal always, elsewhere at their end."""
     console, told = Console(stderr=True), 0
     with console.status("") as status:  # shown on a terminal only
         while not simulator.failed and not stop.wait(0.1):

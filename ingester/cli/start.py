@@ -96,20 +96,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("ingester.start")
 
 CLOCK_SECONDS = 60
-"""So often it is said that the machine's clock is wrong."""
+"""How often it is logged that the machine's clock is wrong."""
 CHECK_SECONDS = 5.0
-"""So long the exchange may take to list its pairs, all in all; then recording starts and they are checked beside."""
+"""How long the exchange may take to list its pairs; then recording starts, and they are checked meanwhile."""
 PATIENCE_SECONDS = 6.0
-"""So long a start waits for a QuestDB into which was recorded before; then rows go to the spool."""
+"""How long a start waits for a QuestDB that it has used before; then rows go to the spool."""
 FIRST_SECONDS = 120.0
-"""So long the first start waits, which has to see that the tables can be made."""
+"""How long the first start waits, which has to create the tables."""
 
 
 ENDED_AT_ONCE = b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n"
 
 
 class Late(NamedTuple):
-    """What recording need not wait for; it may have come about already."""
+    """Results that recording does not wait for."""
 
     check: Future[list[str]]
     watermark: Future[QuestDB]
@@ -312,7 +312,7 @@ def _backup(
 
 
 def _look_for_leftovers(data_dir: Path, collector: str) -> None:
-    """Names rows that wait under other names, as after the host's name changed, and frees what was kept for them."""
+    """Logs rows that wait under other names, as after the host's name changed, and frees reserved disk space."""
     running = {collector, *running_collectors(data_dir)}
     for each in leftovers(data_dir, running):
         log.warning("%s; %s", each.text, each.mend(data_dir))
@@ -359,7 +359,7 @@ def _checked(check: Future[list[str]], symbols: list[str]) -> list[str]:
 
 
 def _take_out(check: Future[list[str]], recorder: RecorderService) -> None:
-    """Takes out the pairs that are not to be recorded, as a check found that came after recording began."""
+    """Removes the pairs that a late check has found not to be listed."""
     try:
         listed = check.result()
     except IngesterError as error:
@@ -401,7 +401,7 @@ def _reach(
     except (LevelsRefused, MixedData):
         raise
     except StoreError as error:
-        # One that says no is for a person to mend before a recorder of this name has its first row.
+        # An error that QuestDB answers is for a person to repair before a recorder of this name has its first row.
         silent = isinstance(error, Unreachable | ServerError)
         if endpoint is None or not used or not (silent or spool_folder(data_dir, settings.collector).is_dir()):
             raise
@@ -495,7 +495,7 @@ def require_rows(recorder: RecorderService, lasting: float | None) -> None:
 def _when_late(
     late: Late, recorder: RecorderService, db: QuestDB, server: ManagedServer | None, stop: threading.Event
 ) -> None:
-    """Follows what is known only after the start; a managed server is watched once nobody is starting it any more."""
+    """Uses the late results; a managed server is watched once nobody is starting it any more."""
     failed_before = late.watermark.done()
 
     def watermark(done: Future[QuestDB]) -> None:
@@ -558,7 +558,7 @@ class Plan(NamedTuple):
 def planned(
     coins: str | None, quote: str, pairs: str | None, data_dir: Path, pairs_file: Path | None, collector: str
 ) -> Plan:
-    """What `ingester start` is to record: what options name, else what the file says, else the default list.
+    """Returns the pairs that `ingester start` is to record: from options, else from the file, else the default list.
 
     A file that cannot be used does not keep a recorder from starting that has recorded before: it goes on with what it
     was watching then. Raises PairsFileError where it never has, UsageError for options that cannot be used.

@@ -154,7 +154,7 @@ def _restart_text(report: Report) -> str:
 
 
 def _old_days_text(report: Report) -> str | None:
-    """What becomes of days that are over; None where nothing does."""
+    """When old days are converted and dropped; None where they are kept as they are."""
     becomes = (("Parquet", report.parquet_after_seconds), ("dropped", report.drop_after_seconds))
     told = [f"{what} after {duration_text(after)}" for what, after in becomes if after is not None]
     return ", ".join(told) or None

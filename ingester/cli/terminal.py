@@ -20,11 +20,11 @@ from rich.text import Text
 from ingester.text import plain
 
 ERRORS = "backslashreplace"
-"""What becomes of a character that the output's encoding lacks: its number, which JSON readers understand too."""
+"""A character that the output's encoding lacks is printed as its number, which JSON readers understand too."""
 
 
 class OutputLost(OSError):
-    """What is printed cannot be written; not raised where nobody reads it any more."""
+    """Output cannot be written; not raised where the reader has closed the pipe."""
 
 
 class _Output(io.FileIO):
@@ -38,8 +38,8 @@ class _Output(io.FileIO):
 
 
 def open_streams() -> None:
-    """Makes all three usable. One that was closed leads nowhere: else the next file that is opened gets its number, and
-    what some library prints lands in that file."""
+    """Makes all three usable. A closed one leads to /dev/null: else the next file that is opened gets its number, and
+    what some library prints ends up in that file."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -70,7 +70,7 @@ def use_utf8() -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line. Where that cannot be, as on a full disk or a closed terminal, nothing else is the worse for it."""
+    """Prints a line; does nothing where that is impossible, as on a full disk or a closed terminal."""
     try:
         click.echo(text)
     except (OSError, ValueError):

@@ -56,7 +56,7 @@ def examine(checks: Sequence[Check], patience: float = PATIENCE_SECONDS) -> list
     def run(check: Check, findings: list[Finding]) -> None:
         try:
             for finding in check.look():
-                findings.append(finding)  # one by one: what was found before a check hangs is told
+                findings.append(finding)  # one by one: what was found before a check hangs is kept
         except Exception as error:  # a bug in one check must not hide what the others find
             findings.append(
                 Finding(check.subject, "fail", f"{type(error).__name__}: {error}", "this is a bug: please report it")

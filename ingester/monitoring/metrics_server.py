@@ -171,9 +171,9 @@ def lag_buckets(lag: Durations) -> list[tuple[str, float]]:
 # The port.
 
 MOST_REQUESTS = 8
-"""So many are answered at the same time; of more, the oldest is hung up on."""
+"""Requests that are answered at the same time; with more, the oldest is hung up on."""
 MOST_THREADS = 4 * MOST_REQUESTS
-"""Those that were hung up on end at once, unless what they ask hangs; from so many on, new ones are hung up on."""
+"""At this number new requests are hung up on: threads of closed requests end at once, unless the answer hangs."""
 REQUEST_SECONDS = 5.0
 """How long a client may take in all, from its connection to the last byte of its answer."""
 RETRY_SECONDS = 0.2

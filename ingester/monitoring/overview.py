@@ -128,9 +128,11 @@ def problems_of_all(
     data_dir: str,
     unsent: Sequence[UnsentRows] = (),
 ) -> list[Problem]:
-    """What is wrong, the critical first. What a recorder says of itself is taken as it says it."""
+    """Returns what is wrong, critical problems first; those that a recorder reports of itself are taken over."""
     found = [*_recorders(recorders, data_dir), *_server(server, recorders)]
-    told = {each.collector for each in recorders if each.state == "dead"}  # how to have its rows sent is said there
+    told = {
+        each.collector for each in recorders if each.state == "dead"
+    }  # their problem says already how to send the rows
     found += [Problem("rows_unsent", "warning", each.text, each.mend) for each in unsent if each.collector not in told]
     own = {problem.kind for problem in found}
     if disk is not None and "disk_full" not in own:

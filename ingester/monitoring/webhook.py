@@ -1,4 +1,4 @@
-"""Messages to a webhook, as JSON, from a thread of its own: nothing waits for it, whatever the other side does.
+"""Alerts to a webhook, as JSON, from a thread of its own: nothing waits for it, however slow the receiver is.
 
     {"text": "…", "collector": "…", "host": "…", "kind": "rows_waiting", "state": "raised", "severity": "critical",
      "summary": "…", "mend": "…", "count": 1, "seconds": 61.0, "at": "2026-11-25T10:00:00Z", "version": "…"}

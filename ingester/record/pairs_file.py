@@ -47,7 +47,7 @@ class PairsFileEntries(NamedTuple):
     pairs: dict[str, str]
     """The pairs to record, in the order of the file, with the remark behind each."""
     removed: dict[str, str]
-    """Pairs that were taken out, and what is said of that."""
+    """Pairs that were removed, with the remark on each."""
 
 
 def parse(text: str, path: Path) -> PairsFileEntries:
@@ -176,7 +176,7 @@ class PairsFile:
 
 
 class PairsChange:
-    """What is to become of the file: `added` and `removed` with their remarks, over what it says `now`."""
+    """A change of the file: pairs `added` and `removed` with their remarks; `now` is what the file says before it."""
 
     def __init__(self, now: PairsFileEntries) -> None:
         self.now = now
@@ -306,7 +306,7 @@ class PairsWatcher:
             return
         try:
             state = self._file.signature()
-            # What is written in place may be half written: wait until it rests. What was replaced is whole.
+            # A file that is written in place may be half written: wait until it rests. A replaced file is complete.
             rests = state == self._seen or (state and self._seen and state[0] != self._seen[0])  # type: ignore[index]
             self._seen = state
             if state == self._followed or not rests:

@@ -35,15 +35,15 @@ DRAIN_SECONDS = 10.0
 """How long the end waits for QuestDB; what it has not taken by then waits in the spool for the next start."""
 
 COLLECT_NS = 30 * SECOND
-"""Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
+"""Failed requests leave reference cycles that hold the rows; the collector's own rhythm would free them too seldom."""
 BEHIND_SECONDS = 10.0
-"""So far behind the earlier run's newest row a clock may be at a start: in half an hour it is right again."""
+"""How far behind the earlier run's newest row the clock may be at a start: it catches up in half an hour."""
 AUDIT_SECONDS = 10.0
 """How long the end waits for QuestDB to show everything that was sent."""
 
 
 def spool_folder(data_dir: Path, collector: str) -> Path:
-    """Where the rows of a recorder wait."""
+    """The folder of a recorder's spool."""
     return inside(data_dir / "spool", collector, "collector")
 
 
@@ -142,7 +142,7 @@ class RecorderService:
         return False
 
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
-        """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
+        """Adds symbols from the next full second on and removes others, each with its reason. From any thread."""
         with self._changing:
             self._wanted = (self._wanted - removed.keys()) | added.keys()
             self._intake.change(added, removed)
@@ -193,7 +193,7 @@ class RecorderService:
         return drained and seen
 
     def take(self, snapshots: list[OrderBook]) -> None:
-        """Into the spool first, then for all to see."""
+        """Writes books to the spool first, then to the live buffer."""
         body, rows = self._encoder.snapshots(snapshots), len(snapshots)
         first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
         counts = self.metrics.store.rows
@@ -215,7 +215,7 @@ class RecorderService:
             self.live.take(snapshots)
 
     def note(self, events: list[Event]) -> bool:
-        """Into the spool, and for all to see."""
+        """Writes events to the spool, then to the live buffer; returns False where the spool is full."""
         now = self.clock.now()
         if not self.spool.append(self._encoder.events(events), 0, now, now):
             return False
@@ -224,18 +224,18 @@ class RecorderService:
         return True
 
     def changed(self, added: Collection[str], removed: Collection[str]) -> None:
-        """Symbols come and go: what the spool refused of those that go is a gap until now."""
+        """Symbols were added and removed: for a removed one whose rows the spool refused, the gap ends now."""
         for symbol in set(removed) & self._refused.keys():
             gap = Gap(symbol, self._refused.pop(symbol), self.clock.now(), SPOOL_FULL)
             self._intake.note(gap.event())
         self.live.changed(added, removed)
 
     def watermark(self, until_ns: int) -> None:
-        """What the live record's grids wait for."""
+        """Passes the watermark on to the live buffer, whose grids wait for it."""
         self.live.watermark(until_ns)
 
     def tick(self, now: int) -> None:
-        """What time demands, once a second."""
+        """Does what is due; called once a second."""
         if now >= self._collect_ns:
             self._collect_ns = now + COLLECT_NS
             gc.collect()
