@@ -58,9 +58,9 @@ class MetricsCollector(Collector):
         if seen is None:
             return
         report = seen.report
+        yield from _identity(report)
         for section in (report, report.rows, report.storing, report.spool, report.feed, report.disk):
             yield from declared_metrics(section)
-        yield from _identity(report)
         yield from _labelled(report, seen)
         yield HistogramMetricFamily(
             "ingester_store_lag_seconds",
