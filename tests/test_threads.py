@@ -91,7 +91,7 @@ class Away:
 
 @pytest.mark.slow
 def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb, tmp_path):
-    before = threads.deaths()
+    before, others = threads.deaths(), set(threading.enumerate())
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
     with ExitStack() as closing:
@@ -101,7 +101,9 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         receiver, stop = Receiver(), threading.Event()
         closing.callback(receiver.stop)
         webhook, door = Webhook(receiver.url), MonitoringServer("127.0.0.1:0")
-        pulse = Monitor(Observer(collector, tmp_path, False, "", AlertLimits()), tmp_path, "killed", webhook.tell)
+        pulse = Monitor(
+            Observer(collector, data_dir=tmp_path, questdb="", managed=False, limits=AlertLimits()), tell=webhook.tell
+        )
         watched = PairsFile(tmp_path / "pairs.txt")
         (tmp_path / "pairs.txt").write_text("\n".join(PAIRS))
         following = PairsWatcher(
@@ -132,7 +134,8 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         lease.begin()
         eventually(lambda: collector.metrics.store.rows.stored > 20 and seen)
 
-        living = [thread for thread in threading.enumerate() if isinstance(thread, SupervisedThread)]
+        started = [thread for thread in threading.enumerate() if thread not in others]
+        living = [thread for thread in started if isinstance(thread, SupervisedThread)]
         names = {thread.name.split(" on_")[0] for thread in living}
         assert names >= {
             *("stream 1a", "stream 1b", "feed", "writer", "reconciler", "spool-sync", "server watch", "watch", "pulse"),

@@ -16,6 +16,7 @@ from ingester.cli.configuration import configurable, explained, folder_of, refus
 from ingester.cli.terminal import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
 from ingester.text import PlainLines, plain
+from ingester.throttle import exchange_lines
 
 MODULES = {
     "start": "start",
@@ -110,7 +111,8 @@ def system_error(error: OSError, folder: str | None = None) -> str:
 def log_to_stderr() -> None:
     """Transitions go to stderr, one line each, in UTC."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(PlainLines())
+    for each in (exchange_lines(), PlainLines()):
+        handler.addFilter(each)
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)

@@ -19,6 +19,7 @@ from ingester.monitoring import connecting, connecting_text, way_out
 from ingester.questdb import Endpoint
 from ingester.record import RecorderService
 from ingester.text import PlainLines
+from ingester.throttle import exchange_lines
 from ingester.words import counted, duration_text
 
 log = logging.getLogger("ingester.start")
@@ -105,9 +106,8 @@ class LogLines:
             return
         feed, store = self._collector.metrics.feed, self._collector.metrics.store
         log.info(
-            "%d pairs, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, "
-            "%d of %d connections, gaps: %s; %d bad frames",
-            self._collector.feed.pairs,
+            "%s, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, %d of %d connections, gaps: %s; %d bad frames",
+            counted(self._collector.feed.pairs, "pair"),
             self._rate.update(feed.snapshots),
             store.rows.stored,
             self._collector.spool.rows_waiting,
@@ -137,7 +137,8 @@ class Live:
 
     def __enter__(self) -> Self:
         handler = RichHandler(console=self._console, show_path=False, log_time_format="%H:%M:%S", markup=False)
-        handler.addFilter(PlainLines())
+        for each in (exchange_lines(), PlainLines()):
+            handler.addFilter(each)
         self._logger.handlers[:] = [handler]
         self._live.start()
         return self

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import click
 from ingester.cli.options import data_dir_option, listing_at, listing_options, pairs_file_option, watch_list
 from ingester.cli.terminal import TextTable, plain_table, print_json, print_table, stop_signals
 from ingester.config import seconds
+from ingester.deadline import beside
 from ingester.errors import (
     ExchangeError,
     Incomplete,
@@ -226,6 +228,8 @@ log = logging.getLogger("ingester.pairs")
 AGAIN_SECONDS = 600.0
 """After a failure the next try comes so soon."""
 SHORTEST_SECONDS = 60.0
+LOOK_SECONDS = 0.2
+"""How often a running screening looks whether it is to end."""
 
 
 @pairs.command(short_help="List what qualifies by volume and market cap; with --apply, watch it.")
@@ -323,11 +327,19 @@ def _repeat(
     while not stop.is_set():
         wait = pause
         try:
-            verdicts = _screened(criteria, place, source, file, True, repeated=file.exists())
+            # A request and its `Retry-After` may take a minute, which nobody has to wait for at the end.
+            screened = beside(lambda: _screened(criteria, place, source, file, True, repeated=file.exists()), "screen")
+            while not futures.wait([screened], LOOK_SECONDS).done:
+                if stop.is_set():
+                    return
+            verdicts = screened.result()
             for verdict in verdicts:
                 if verdict.wanted != verdict.watched:
                     log.info("%s %s: %s", verdict.symbol, "added" if verdict.wanted else "removed", verdict.reason)
-            log.info("%d pairs of %s qualify", sum(verdict.wanted for verdict in verdicts), criteria.quote)
+            qualify = sum(verdict.wanted for verdict in verdicts)
+            log.info(
+                "%s in %s %s", counted(qualify, "pair"), criteria.quote, "qualifies" if qualify == 1 else "qualify"
+            )
         except (ExchangeError, PairsFileError, SettingsError) as error:
             wait = min(pause, AGAIN_SECONDS)
             if isinstance(error, RateLimited):

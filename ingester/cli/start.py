@@ -226,19 +226,19 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which_file()
-    private.data_folder(data_dir)
-    _wait_for_clock()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
-    beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
     limits = AlertLimits(gap=seconds(alarm_gap, "--alarm-gap"), wait=seconds(alarm_wait, "--alarm-wait"))
     with contextlib.ExitStack() as closing:
         metrics_server, webhook = _reporting(metrics, metrics_host, alarm_webhook, closing)
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
         every_ms = interval_ms(interval, source.books)
         settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
+        private.data_folder(data_dir)
+        _wait_for_clock()
+        beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
         check = beside(
             lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
         )
@@ -578,5 +578,5 @@ def planned(
         before = last.read()
         if before is None:
             raise
-        log.error("%s Recording goes on with the %d pairs watched before.", error, len(before))
+        log.error("%s Recording goes on with the %s watched before.", error, counted(len(before), "pair"))
         return Plan(before, False, file, from_file=True)

@@ -28,6 +28,7 @@ from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbo
 from ingester.spool import Spool, sync_folder
 from ingester.text import path_part
 from ingester.threads import SupervisedThread
+from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +241,9 @@ class Backup:
             self._patience = max(self._patience, time.monotonic() + STOP_SECONDS)
             self._writing = False
         until = dataset.time_text(interval.end_ns)
-        log.info("raw backup %d: %d rows of %d pairs, until %s", interval.number, sum(files), len(files), until)
+        log.info(
+            "raw backup %d: %d rows of %s, until %s", interval.number, sum(files), counted(len(files), "pair"), until
+        )
 
     def _collect(self, interval: Interval, cut: Path) -> list[Waiting]:
         chosen, (_, start_ns, end_ns) = self._settings, interval

@@ -40,6 +40,7 @@ from ingester.exchange import (
 )
 from ingester.metrics import FeedMetrics
 from ingester.sequence import GapDetector, SequenceMonitor
+from ingester.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ MOST_FRAMES = 2_000
 """After so many, which need not be books, others have their turn: a flood holds up nothing else."""
 LARGEST_BOOK = 1 << 16
 """Bytes; the largest that Binance sends has about 2 kB. A larger frame is none, and decoding it would take time."""
-REFUSALS_TOLD = 20
-"""So many error answers of a connection are told one by one; then the 32nd, 64th, 128th, …"""
+REFUSALS_AT_ONCE, REFUSAL_SECONDS = 20, 10.0
+"""So many error answers of the exchange go on record one by one, and then one in so many seconds, of all connections
+together."""
 LONGEST_DETAIL = 200
 """Characters of what the exchange says that go on record."""
 GARBLED_PER_TICK = 20
@@ -91,6 +93,7 @@ class Feed:
         self._metrics = metrics
         self._on_event = on_event
         self.monitor = monitor
+        self._refusals = Throttle(REFUSALS_AT_ONCE, REFUSAL_SECONDS, lambda: now() / SECOND)
         self._inbox: deque[Arrival] = deque()
         self._requests = 0  # ids given to requests so far
         self._asked: dict[int, WebSocketThread] = {}  # requests not yet answered
@@ -317,7 +320,7 @@ class Feed:
                         )
                         ids[name] = update_id
                         if not restarts:  # most copies end here, not decoded
-                            self._drop(detector, update_id)
+                            self._drop(detector)
                             continue
                         self._decode(kept, connection, receive_ns, snapshots)
                         self._decode([payload], connection, receive_ns, snapshots, restarts=True)
@@ -367,13 +370,17 @@ class Feed:
                     if not restarts and (
                         update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
                     ):
-                        self._drop(detector, update_id)
+                        self._drop(detector)
                         continue
-                elif update_id >= detector.ceiling and detector.held(update_id):
-                    detector.quarantine(None)
-                    reason = f"update id {update_id} after {detector.update_id}"
-                    self._quarantine(connection, receive_ns, reason, detector.symbol)
-                    continue
+                elif update_id >= detector.ceiling:
+                    if detector.outdated(update_id, connection, before_id, receive_ns):
+                        metrics.copies += 1
+                        continue
+                    if detector.held(update_id):
+                        detector.quarantine(None)
+                        reason = f"update id {update_id} after {detector.update_id}"
+                        self._quarantine(connection, receive_ns, reason, detector.symbol)
+                        continue
                 if is_crossed(book):
                     detector.quarantine(update_id)
                     reason = f"crossed: {book.bids[0]} {book.asks[0]}"
@@ -381,12 +388,12 @@ class Feed:
                     continue
                 if update_id < detector.update_id:
                     self.monitor.restarted(detector, update_id, receive_ns)
-                before_ns = detector.receive_ns
+                last_id, last_ns = detector.update_id, detector.receive_ns
                 gap = detector.accept(receive_ns, update_id)
                 if gap is not None:
                     self.monitor.record(gap, detector)
-                elif before_id < 0 and detector.count > 1:
-                    detector.join(before_ns)
+                if before_id != last_id:
+                    detector.out_of_turn(before_id, last_ns, gap)
                 if (detector.count - 1) % self._keep_every:
                     metrics.skipped += 1
                     continue
@@ -411,11 +418,11 @@ class Feed:
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
 
-    def _drop(self, detector: GapDetector, update_id: int) -> None:
+    def _drop(self, detector: GapDetector) -> None:
         """A copy, or one that comes too late."""
         self._metrics.copies += 1
-        if update_id < detector.handover_id and (gap := detector.late(update_id)):
-            self.monitor.record(gap, detector)
+        if detector.found is not None:
+            self.monitor.record_found(detector)
 
     def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
@@ -424,11 +431,11 @@ class Feed:
             connection.acknowledged(message.id, receive_ns)
         elif isinstance(message, Refused):
             self._metrics.refused += 1
-            connection.refusals += 1
             if message.id is not None:
                 self._asked.pop(message.id, None)
-            if connection.refusals <= REFUSALS_TOLD or connection.refusals & (connection.refusals - 1) == 0:
-                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
+            if (held := self._refusals.take()) is not None:
+                more = f" ({held:,} more before it)" if held else ""
+                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}{more}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
                 self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, ShuttingDown):

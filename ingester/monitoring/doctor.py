@@ -215,7 +215,7 @@ def folder_checks(data_dir: Path) -> list[Check]:
     return [
         Check("data folder", lambda: _folder(data_dir)),
         Check("secrets", lambda: _secrets(data_dir)),
-        Check("spool", lambda: _spools(data_dir)),
+        Check("spool", lambda: spool_findings(data_dir)),
         Check("disk space", lambda: _space(existing(data_dir))),
         Check("disk speed", lambda: _speed(existing(data_dir))),
     ]
@@ -282,11 +282,17 @@ def secret_finding(path: Path, mode: int, owner: int, self: int) -> Finding:
     return Finding("secrets", "ok", f"{path} is for its owner only")
 
 
-def _spools(data_dir: Path) -> Iterator[Finding]:
-    found = leftovers(data_dir, running_collectors(data_dir))
+def spool_findings(data_dir: Path) -> Iterator[Finding]:
+    """Whether rows of stopped recorders wait."""
+    unreadable: list[str] = []
+    found = leftovers(data_dir, running_collectors(data_dir), unreadable)
     for each in found:
         yield Finding("spool", "warning", each.text, each.mend(data_dir))
-    if not found:
+    for line in unreadable:
+        yield Finding(
+            "spool", "warning", line, "try again; if it stays so, look at the disk and at who owns the folder"
+        )
+    if not found and not unreadable:
         yield Finding("spool", "ok", "no rows of stopped recorders are waiting")
 
 

@@ -240,15 +240,16 @@ def published_reports(data_dir: Path) -> list[Published]:
         try:
             age = time.time() - path.stat().st_mtime
             report = msgspec.json.decode(path.read_bytes(), type=Report)
+            alive = is_locked(path.with_suffix(".lock"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:  # msgspec's errors are among them
             log.warning("%s cannot be read: %s", path, error)
             continue
-        found.append(Published(report, is_locked(path.with_suffix(".lock")), max(0.0, age), path))
+        found.append(Published(report, alive, max(0.0, age), path))
     return found
 
 
 def running_collectors(data_dir: Path) -> set[str]:
-    """The names of the recorders that run in a data folder."""
+    """The names of the recorders that run in a data folder. Raises OSError where that cannot be found out now."""
     return {path.stem for path in state_folder(data_dir).glob("*.lock") if is_locked(path)}

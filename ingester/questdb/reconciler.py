@@ -162,7 +162,6 @@ class Reconciler:
         return complete
 
     def _run(self) -> None:
-        self._expect_earlier()
         while True:
             self._files.look()
             self._try()
@@ -170,17 +169,19 @@ class Reconciler:
                 break
         self._complete = self.final(self._deadline - time.monotonic())
 
-    def _expect_earlier(self) -> None:
+    def _expect_earlier(self) -> bool:
+        """Counts what an earlier run sent; False where that cannot be read now."""
         if self._expected:
-            return
-        self._expected = True
+            return True
         try:
             retained = self._spool.retained()
-        except Exception:  # a bug must not end the thread
-            log.exception("what an earlier run sent cannot be counted")
-            return
+        except OSError as error:
+            log.debug("what an earlier run sent cannot be counted now: %s", error)
+            return False
+        self._expected = True
         if retained.rows:
             self._sent_counts.expect_earlier(*retained)
+        return True
 
     def _try(self, final: bool = False) -> bool:
         try:
@@ -193,6 +194,8 @@ class Reconciler:
 
     def _look(self, final: bool) -> bool:
         """One look at the tables; True where rows were looked for and nothing has to be looked for again."""
+        if not self._expect_earlier():
+            return False
         if self._metrics.failures != self._failures:
             self._failures = self._metrics.failures
             self._raise_doubt()

@@ -270,7 +270,7 @@ class ManagedServer:
             names = ("HTTP_BIND_TO", "PG_NET_BIND_TO")
             http, pg = (int(settings[f"QDB_{name}"].rpartition(":")[2]) for name in names)
             return ServerState(process.pid, http, pg, started=peer.started_at(process.pid))
-        except (psutil.Error, OSError, KeyError, ValueError):
+        except (psutil.Error, FileNotFoundError, ProcessLookupError, KeyError, ValueError):
             return None
 
     def _remember(self, state: ServerState) -> None:

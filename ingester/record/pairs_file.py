@@ -94,8 +94,11 @@ class PairsFile:
         self.path = path
 
     def exists(self) -> bool:
-        """Whether there is one."""
-        return self.path.exists()
+        """Whether there is one. Raises PairsFileError where that cannot be seen now."""
+        try:
+            return self.signature() is not None
+        except OSError as error:
+            raise PairsFileError(f"{self.path} cannot be looked at ({error.strerror}).") from error
 
     def signature(self) -> tuple[int, int, int] | None:
         """Changes when the file (or who may read it) does: inode, time of change, size; None where there is none.
@@ -195,8 +198,8 @@ class LastRecorded:
         self._ever = folder / "ever-watched.txt"
 
     def read(self) -> list[str] | None:
-        """The symbols; None where that is not known."""
-        return _noted(self._path) or None
+        """The symbols; None where there is no note of them. Raises OSError where it cannot be read now."""
+        return _lines(self._path) or None
 
     def ever(self) -> set[str]:
         """All symbols that it was ever to record, as far as they can be read."""

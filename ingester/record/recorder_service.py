@@ -103,8 +103,8 @@ class RecorderService:
         check_clock(self.clock.now())
         private.data_folder(self._data_dir)
         private.folder(self.spool.folder.parent)
-        recovery = self.spool.open()
         before = self._last_watched.read()
+        recovery = self.spool.open()
         if recovery.last_ns is not None and self._begin_after(recovery.last_ns):
             self._intake.monitor.resume(recovery.last_ns, before)
         self._note_wanted()

@@ -1,13 +1,15 @@
 """`ingester pairs`, and a recorder that follows it: what comes and goes, and what beside it must not notice."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from click.testing import CliRunner
 from recorder import Recorder, at, rows_of
-from small_servers import Answering
+from small_servers import Accepting, Answering
 
 from ingester.cli import cli
 from ingester.cli.pairs import _repeat
@@ -349,3 +351,30 @@ def test_a_pair_that_the_exchange_lists_later_joins_while_the_recorder_runs(ques
     assert stored(questdb, "pairs-later").keys() == {"BTCUSDT", "SUIUSDT"}
     (added,) = events(questdb, "pairs-later", "kind = 'pair_added'")
     assert "listed by the exchange now" in str(added)
+
+
+@pytest.mark.parametrize("answer", ["later", "never"])
+def test_a_screening_that_waits_for_the_exchange_ends_at_once_when_it_is_told_to(tmp_path, answer):
+    """It wants to be asked again in 50 s, or does not answer at all."""
+    asked = threading.Event()
+
+    def serve(client):
+        client.recv(4096)
+        asked.set()
+        if answer == "later":
+            client.sendall(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 50\r\nContent-Length: 0\r\n\r\n")
+        else:
+            client.recv(4096)
+
+    with Accepting(serve) as server:
+        options = ("--min-volume", "1", "--apply", "--every", "1d", "--rest-url", f"http://127.0.0.1:{server.port}")
+        command = [sys.executable, "-m", "ingester", "pairs", "screen", *options, "--data-dir", str(tmp_path)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert asked.wait(30)
+            time.sleep(0.3)
+            begun = time.monotonic()
+            process.terminate()
+            _, output = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 3, output  # 1 s where nothing else runs on the machine
+    assert process.returncode == 0
+    assert "Traceback" not in output

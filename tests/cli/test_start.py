@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -27,6 +28,7 @@ from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.questdb.client import QuestDB
 from ingester.simulator.books import book
 from ingester.simulator.simulator import Simulator
+from ingester.throttle import LINE_SECONDS, LINES_AT_ONCE
 from ingester.words import counted
 
 RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
@@ -431,7 +433,8 @@ def test_where_nobody_listens_it_is_said_everywhere_and_the_run_has_failed(quest
 
 @pytest.mark.slow
 def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, tmp_path):
-    """Error answers, empty messages, fragments and pings, without end, as fast as they are taken."""
+    """Error answers, empty messages, fragments and pings, as fast as they are taken, over connections that end soon:
+    what goes into the log depends on how long it lasts, and not on how much comes."""
     error = b'{"error":{"code":2,"msg":"no"},"id":9}'
     flood = (b"\x81" + bytes([len(error)]) + error) * 300 + b"\x81\x00" * 100 + b"\x89\x04ping" * 100
     flood += b"\x01\x00" + b"\x00\x00" * 50 + b"\x80\x00"
@@ -439,7 +442,7 @@ def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, 
 
     def handler(connection):
         with contextlib.suppress(OSError):
-            while True:
+            for _ in range(2000):
                 connection.socket.sendall(flood)
                 sent.append(552)
 
@@ -462,7 +465,10 @@ def test_a_flood_of_whatever_neither_fills_memory_nor_holds_up_the_end(questdb, 
     assert resident < 300 << 20
     assert took < 3, output  # 2 s where nothing else runs on the machine
     assert code == 0
-    assert len(recorder.lines) < 120
+    caused = [line for line in recorder.lines if re.search("connection (1a|1b)|gap of", line)]
+    assert len(caused) <= LINES_AT_ONCE + (time.monotonic() - begun) / LINE_SECONDS + 1
+    assert sum("refused a request" in line for line in caused) < 25
+    assert len(recorder.lines) - len(caused) < 40
     assert "Traceback" not in output
 
 
@@ -480,3 +486,18 @@ def test_a_timed_run_of_which_no_row_was_kept_has_failed(books, words):
         require_rows(recorder, 5.0)
     recorder.metrics.store.rows.received = 1
     require_rows(recorder, 5.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(("--depth", "7"), ("--interval", "7ms"), ("--connections", "9"), ("--rotate-every", "1s"), ("--for", "soon")),
+        *(("--collector", "a/b"), ("--coins", "!"), ("--stream-url", "ftp://here"), ("--alarm-gap", "never")),
+        *(("--metrics", "nowhere"), ("--parquet-after", "x"), ("--exchange-ca", "missing.pem"), ("--drop-after", "1s")),
+    ],
+)
+def test_wrong_usage_leaves_nothing_behind(tmp_path, wrong):
+    data_dir = tmp_path / "data"
+    answer = CliRunner().invoke(cli, ["start", "--exchange", "simulator", *wrong, "--data-dir", str(data_dir)])
+    assert answer.exit_code == 2, answer.output
+    assert not data_dir.exists()

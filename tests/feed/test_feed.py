@@ -284,6 +284,25 @@ def test_a_flood_of_error_answers_and_announcements_is_neither_told_nor_put_on_r
     assert len(caplog.records) < 60
 
 
+def test_a_flood_of_error_answers_is_bounded_however_often_the_connection_is_replaced(caplog):
+    bench = Bench(symbols=("BTCUSDT",), copies=2)
+    bench.begin()
+    caplog.clear()
+    error = b'{"error":{"code":2,"msg":"no"},"id":99}'
+    for _ in range(60):
+        for stream in (0, 1):
+            bench.arrive(Frames(bench.streams[stream], bench.now_ns, [error] * 100))
+            bench.lose(stream)
+            bench.open(stream)
+        bench.turn(1)
+    assert bench.metrics.refused == 12_000
+    refused = [event.detail for event in bench.kinds("refused")]
+    assert 20 <= len(refused) <= 26
+    assert sum("refused a request" in record.message for record in caplog.records) == len(refused)
+    assert refused[-1].startswith("2 no (")
+    assert sum(int(each.partition("(")[2].split()[0].replace(",", "")) for each in refused if "(" in each) > 9_000
+
+
 def test_a_frame_that_is_far_too_large_for_a_book_is_quarantined_undecoded():
     bench = Bench(symbols=("BTCUSDT", "ETHUSDT"))
     bench.begin()

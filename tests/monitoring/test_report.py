@@ -1,13 +1,15 @@
 """statefile.py: who is alive, and what a reader may find."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 
+import pytest
 from reports import report
 
-from ingester.monitoring.report import StateFile, published_reports, state_folder
+from ingester.monitoring.report import StateFile, published_reports, running_collectors, state_folder
 
 HOLDER = """
 import pathlib, sys, time
@@ -65,3 +67,22 @@ def test_what_cannot_be_read_is_passed_over_with_a_warning(tmp_path, caplog):
     assert [each.report.collector for each in published_reports(tmp_path)] == ["one"]
     assert "two.json" in caplog.text
     assert published_reports(tmp_path / "nowhere") == []
+
+
+def test_a_recorder_whose_lock_cannot_be_looked_at_now_is_not_called_gone(tmp_path, monkeypatch, caplog):
+    file, opens = StateFile(tmp_path, "one"), os.open
+    file.write(report())
+
+    def refused(path, *arguments, **options):
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opens(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    assert published_reports(tmp_path) == []
+    assert "Too many open files" in caplog.text
+    with pytest.raises(OSError, match="Too many open files"):
+        running_collectors(tmp_path)
+    monkeypatch.undo()
+    assert running_collectors(tmp_path) == {"one"}
+    file.close()

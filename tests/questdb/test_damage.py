@@ -1,5 +1,9 @@
 """A table whose files a crash has damaged: told by status, doctor and a recorder's health, never "all is well"."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from ingester.book import OrderBook
@@ -107,3 +111,12 @@ def test_an_answer_that_breaks_off_at_a_damaged_file_is_an_error(recorded, lose)
     lose("2024-08-08*/bid_1.d")
     with pytest.raises(QueryError, match="aborted its answer"):
         db.sql("SELECT * FROM orderbook LIMIT 1")
+
+
+def test_files_that_cannot_be_looked_at_now_are_not_called_damaged(recorded, monkeypatch, caplog):
+    def refused(path, *arguments, **options):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert find_damage(recorded[1]) == ""
+    assert "Too many open files" in caplog.text

@@ -188,10 +188,31 @@ def test_what_was_ever_watched_is_not_lost_where_it_cannot_be_read_for_a_moment(
 
     with monkeypatch.context() as failing:
         failing.setattr(Path, "read_text", refused)
-        assert last.read() is None
+        with pytest.raises(OSError, match="Too many"):
+            last.read()
         with pytest.raises(OSError, match="Too many"):
             last.write(["SUIUSDT"])
     assert last.ever() == {"BTCUSDT", "ETHUSDT"}
+
+
+def test_a_list_that_cannot_be_seen_now_is_not_made_again(tmp_path, monkeypatch):
+    file = PairsFile(tmp_path / "pairs.txt")
+    file.create(["BTCUSDT"], "of the user")
+
+    def refused(path, *arguments, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "stat", refused)
+        with pytest.raises(PairsFileError, match="Input/output error"):
+            file.exists()
+    monkeypatch.setattr(PairsFile, "signature", refused)
+    with pytest.raises(PairsFileError, match="Input/output error"):
+        file.create(["ETHUSDT"], "default")
+    with pytest.raises(PairsFileError, match="Input/output error"), file.changing():
+        pass
+    monkeypatch.undo()
+    assert list(file.read().pairs) == ["BTCUSDT"]
 
 
 class Follower:
