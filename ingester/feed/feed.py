@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ingester.book import OrderBook
 from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
@@ -36,10 +37,10 @@ from ingester.exchange import (
     Refused,
     ShuttingDown,
     Venue,
-    is_crossed,
 )
 from ingester.metrics import FeedMetrics
-from ingester.sequence import GapDetector, SequenceMonitor
+from ingester.sequence import SequenceMonitor
+from ingester.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,15 @@ MOST_FRAMES = 2_000
 """After so many, which need not be books, others have their turn: a flood holds up nothing else."""
 LARGEST_BOOK = 1 << 16
 """Bytes; the largest that Binance sends has about 2 kB. A larger frame is none, and decoding it would take time."""
-REFUSALS_TOLD = 20
-"""So many error answers of a connection are told one by one; then the 32nd, 64th, 128th, …"""
+REFUSALS_AT_ONCE, REFUSAL_SECONDS = 20, 10.0
+"""So many error answers of the exchange go on record one by one, and then one in so many seconds, of all connections
+together."""
 LONGEST_DETAIL = 200
 """Characters of what the exchange says that go on record."""
 GARBLED_PER_TICK = 20
 """A frame of an unknown symbol puts all symbols of its connection in doubt; of a flood of them only the first do."""
 
+make_book: Callable[[tuple[object, ...]], OrderBook] = partial(tuple.__new__, OrderBook)  # half the cost of OrderBook()
 
 MakeStream = Callable[[str, deque[Arrival]], WebSocketThread]
 
@@ -91,6 +94,7 @@ class Feed:
         self._metrics = metrics
         self._on_event = on_event
         self.monitor = monitor
+        self._refusals = Throttle(REFUSALS_AT_ONCE, REFUSAL_SECONDS, lambda: now() / SECOND)
         self._inbox: deque[Arrival] = deque()
         self._requests = 0  # ids given to requests so far
         self._asked: dict[int, WebSocketThread] = {}  # requests not yet answered
@@ -300,9 +304,10 @@ class Feed:
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
         """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
         connection, receive_ns = self._connections[frames.stream], frames.receive_ns
-        detectors, peek, ids = self.monitor.detectors, self._channel.peek, connection.ids
+        detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._channel.peek, connection.ids
         kept: list[bytes] = []
         ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
+        restarts: tuple[int, ...] = ()  # places in `kept` from which the update ids of their stream go on
         for payload in frames.payloads:
             try:
                 head = peek(payload)
@@ -312,47 +317,32 @@ class Feed:
                     name, _, update_id = head
                     detector = detectors.get(name)
                     if detector is not None and update_id <= detector.update_id and name not in ahead:
-                        restarts = update_id < detector.update_id and detector.restarted(
+                        restarted = update_id < detector.update_id and detector.restarted(
                             update_id, connection, ids.get(name, -1)
                         )
                         ids[name] = update_id
-                        if not restarts:  # most copies end here, not decoded
-                            self._drop(detector, update_id)
+                        if not restarted:  # most copies end here, not decoded
+                            metrics.copies += 1
+                            if detector.found is not None:
+                                self.monitor.record_found(detector)
                             continue
-                        self._decode(kept, connection, receive_ns, snapshots)
-                        self._decode([payload], connection, receive_ns, snapshots, restarts=True)
-                        kept, ahead = [], set()
-                        continue
+                        restarts += (len(kept),)
                     ahead.add(name)
                 kept.append(payload)
             except Exception as error:
                 self._lose(payload, connection, receive_ns, error)
-        if kept:
-            self._decode(kept, connection, receive_ns, snapshots)
-
-    def _decode(
-        self,
-        frames: Sequence[bytes],
-        connection: Connection,
-        receive_ns: int,
-        snapshots: list[OrderBook],
-        restarts: bool = False,
-    ) -> None:
-        """Decodes frames and takes in what they say. `restarts`: the update ids of this stream go on from here."""
-        try:
-            messages = self._channel.decode(frames)
-        except Exception as error:
-            if len(frames) == 1:
-                self._lose(frames[0], connection, receive_ns, error)
-            else:
-                for payload in frames:
-                    self._decode([payload], connection, receive_ns, snapshots, restarts)
+        if not kept:
             return
-        detectors, metrics, ids = self.monitor.detectors, self._metrics, connection.ids
-        for payload, book in zip(frames, messages, strict=True):
+        messages: Sequence[Message | None]
+        try:
+            messages = self._channel.decode(kept)
+        except Exception:
+            messages = [self._decode_one(each, connection, receive_ns) for each in kept]
+        for place, book in enumerate(messages):
             try:
                 if not isinstance(book, Book):
-                    self._answer(book, connection, receive_ns, payload)
+                    if book is not None:
+                        self._answer(book, connection, receive_ns, kept[place])
                     continue
                 name, update_id = book.stream, book.update_id
                 detector = detectors.get(name)
@@ -364,38 +354,53 @@ class Feed:
                 before_id = ids.get(name, -1)
                 ids[name] = update_id
                 if update_id <= detector.update_id:
-                    if not restarts and (
+                    if place not in restarts and (
                         update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
                     ):
-                        self._drop(detector, update_id)
+                        metrics.copies += 1
+                        if detector.found is not None:
+                            self.monitor.record_found(detector)
                         continue
-                elif update_id >= detector.ceiling and detector.held(update_id):
-                    detector.quarantine(None)
-                    reason = f"update id {update_id} after {detector.update_id}"
-                    self._quarantine(connection, receive_ns, reason, detector.symbol)
-                    continue
-                if is_crossed(book):
+                elif update_id >= detector.ceiling:
+                    if detector.outdated(update_id, connection, before_id, receive_ns):
+                        metrics.copies += 1
+                        continue
+                    if detector.held(update_id):
+                        detector.quarantine(None)
+                        reason = f"update id {update_id} after {detector.update_id}"
+                        self._quarantine(connection, receive_ns, reason, detector.symbol)
+                        continue
+                bids, asks = book.bids, book.asks
+                if bids and asks and bids[0][0] >= asks[0][0]:
                     detector.quarantine(update_id)
-                    reason = f"crossed: {book.bids[0]} {book.asks[0]}"
+                    reason = f"crossed: {bids[0]} {asks[0]}"
                     self._quarantine(connection, receive_ns, reason, detector.symbol)
                     continue
                 if update_id < detector.update_id:
                     self.monitor.restarted(detector, update_id, receive_ns)
-                before_ns = detector.receive_ns
+                last_id, last_ns = detector.update_id, detector.receive_ns
                 gap = detector.accept(receive_ns, update_id)
                 if gap is not None:
                     self.monitor.record(gap, detector)
-                elif before_id < 0 and detector.count > 1:
-                    detector.join(before_ns)
+                if before_id != last_id:
+                    detector.out_of_turn(before_id, last_ns, gap)
                 if (detector.count - 1) % self._keep_every:
                     metrics.skipped += 1
                     continue
                 metrics.snapshots += 1
                 snapshots.append(
-                    OrderBook(detector.symbol, detector.receive_ns, update_id, book.bids, book.asks, book.event_ns)
+                    make_book((detector.symbol, detector.receive_ns, update_id, bids, asks, book.event_ns))
                 )
             except Exception as error:
-                self._lose(payload, connection, receive_ns, error)
+                self._lose(kept[place], connection, receive_ns, error)
+
+    def _decode_one(self, payload: bytes, connection: Connection, receive_ns: int) -> Message | None:
+        """What a frame says; None where a bug has cost it."""
+        try:
+            return self._channel.decode([payload])[0]
+        except Exception as error:
+            self._lose(payload, connection, receive_ns, error)
+            return None
 
     def _lose(self, payload: bytes, connection: Connection, receive_ns: int, error: Exception) -> None:
         """A bug cost this frame; the others of the read go on."""
@@ -411,12 +416,6 @@ class Feed:
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
 
-    def _drop(self, detector: GapDetector, update_id: int) -> None:
-        """A copy, or one that comes too late."""
-        self._metrics.copies += 1
-        if update_id < detector.handover_id and (gap := detector.late(update_id)):
-            self.monitor.record(gap, detector)
-
     def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
         if isinstance(message, Acknowledged):
@@ -424,11 +423,11 @@ class Feed:
             connection.acknowledged(message.id, receive_ns)
         elif isinstance(message, Refused):
             self._metrics.refused += 1
-            connection.refusals += 1
             if message.id is not None:
                 self._asked.pop(message.id, None)
-            if connection.refusals <= REFUSALS_TOLD or connection.refusals & (connection.refusals - 1) == 0:
-                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
+            if (held := self._refusals.take()) is not None:
+                more = f" ({held:,} more before it)" if held else ""
+                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}{more}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
                 self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, ShuttingDown):

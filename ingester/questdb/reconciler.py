@@ -166,7 +166,6 @@ class Reconciler:
         return complete
 
     def _run(self) -> None:
-        self._expect_earlier()
         while True:
             self._files.look()
             self._try()
@@ -174,17 +173,19 @@ class Reconciler:
                 break
         self._complete = self.final(self._deadline - time.monotonic())
 
-    def _expect_earlier(self) -> None:
+    def _expect_earlier(self) -> bool:
+        """Counts what an earlier run sent; False where that cannot be read now."""
         if self._expected:
-            return
-        self._expected = True
+            return True
         try:
             retained = self._spool.retained()
-        except Exception:  # a bug must not end the thread
-            log.exception("what an earlier run sent cannot be counted")
-            return
+        except OSError as error:
+            log.debug("what an earlier run sent cannot be counted now: %s", error)
+            return False
+        self._expected = True
         if retained.rows:
             self._sent_counts.expect_earlier(*retained)
+        return True
 
     def _try(self, final: bool = False) -> bool:
         try:
@@ -197,6 +198,8 @@ class Reconciler:
 
     def _look(self, final: bool) -> bool:
         """One look at the tables; True where rows were looked for and nothing has to be looked for again."""
+        if not self._expect_earlier():
+            return False
         if self._metrics.failures != self._failures:
             self._failures = self._metrics.failures
             self._raise_doubt()
@@ -274,7 +277,7 @@ class Reconciler:
         again = {span: lacking for span, lacking in missing.items() if span.resends < MOST_RESENDS}
         resent = self._spool.resend(min(span.start_ns for span in again)) if again else 0
         if resent:
-            self._metrics.rows_resent += resent
+            self._metrics.rows.resent += resent
             self._report(again, "sent again")
             for span in again:
                 span.resends += 1
@@ -302,7 +305,7 @@ class Reconciler:
         span.visible = expected.total() - span.missing
         surplus = (visible - span.expected()).total() if not whole else 0
         if surplus:
-            self._metrics.rows_surplus += surplus
+            self._metrics.rows.surplus += surplus
             log.error("%d rows received in the minute from %s are visible and were never sent", surplus, _time(since))
         return lacking
 
@@ -321,7 +324,7 @@ class Reconciler:
 
     def _count(self) -> None:
         spans = self._sent_counts.spans()
-        self._metrics.rows_missing = sum(span.missing for span in spans)
+        self._metrics.rows.missing = sum(span.missing for span in spans)
         open_since = next((span.start_ns for span in spans if not span.is_settled), None)
         known = open_since if open_since is not None else max((span.end_ns for span in spans), default=0)
         self._metrics.reconciled_ns = max(self._metrics.reconciled_ns, min(known, self._now()))

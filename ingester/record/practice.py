@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ingester import private
-from ingester.errors import MixedData
+from ingester.errors import MixedData, SpoolError
 from ingester.exchange import is_practice
 from ingester.questdb import EVENTS, ORDERBOOK, Endpoint, QuestDB
 from ingester.record.unsent import leftovers
@@ -60,7 +60,13 @@ def _refuse_held(db: QuestDB, exchange: str, data_dir: Path) -> None:
 def _refuse_waiting(exchange: str, data_dir: Path) -> None:
     """Whatever server they were for: the next start of their recorder sends them to its own."""
     for other in _notes(data_dir).values():
-        if is_practice(other) != is_practice(exchange) and (waiting := leftovers(data_dir, ())):
+        if is_practice(other) == is_practice(exchange):
+            continue
+        unreadable: list[str] = []
+        waiting = leftovers(data_dir, (), unreadable)
+        if unreadable:
+            raise SpoolError(f"{unreadable[0]}. It may hold rows of {other}, which {exchange} must not be mixed with.")
+        if waiting:
             own, theirs = _KINDS[is_practice(exchange)], _KINDS[is_practice(other)]
             raise MixedData(
                 f"In {data_dir} wait {theirs} (from {other}), and {exchange} would add {own}: {waiting[0].text}. "
@@ -75,7 +81,7 @@ def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
     elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
     raise MixedData(
         f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "
-        f"The two could not be told apart later, so each needs a table of its own: give {elsewhere}."
+        f"Practice and real data are kept in tables of their own: give {elsewhere}."
     )
 
 
@@ -85,9 +91,9 @@ def _has_rows(db: QuestDB) -> bool:
 
 
 def _recorded(db: QuestDB) -> list[str]:
-    """The exchanges that recorders have named."""
+    """The exchanges that recorders have named at their start: `2 pairs, depth 5, every 100 ms, simulator`."""
     rows = db.sql(f"SELECT DISTINCT detail FROM {EVENTS} WHERE kind = 'started'").rows
-    return sorted({detail.rpartition(", ")[2] for (detail,) in rows if detail})
+    return sorted({detail.rpartition(", ")[2] for (detail,) in rows if detail and ", " in detail})
 
 
 def _key(endpoint: Endpoint) -> str:
@@ -95,10 +101,14 @@ def _key(endpoint: Endpoint) -> str:
 
 
 def _notes(data_dir: Path) -> dict[str, str]:
+    """By QuestDB, the exchange recorded into it. Raises SpoolError where that cannot be read now."""
     try:
         return _read(data_dir)
-    except OSError:
-        return {}
+    except OSError as error:
+        raise SpoolError(
+            f"{data_dir / FILE} cannot be read ({error.strerror or error}), so it is not known whether {data_dir} "
+            "holds real books or simulated ones. Try again, or give another --data-dir."
+        ) from error
 
 
 def _read(data_dir: Path) -> dict[str, str]:

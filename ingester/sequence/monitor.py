@@ -87,6 +87,12 @@ class SequenceMonitor:
         if detector.status != TRADING:
             self._set_status(detector, TRADING, gap.until_ns or gap.since_ns)
 
+    def record_found(self, detector: GapDetector) -> None:
+        """A gap has turned out that ended some time ago."""
+        gap, detector.found = detector.found, None
+        if gap is not None:
+            self.record(gap, detector)
+
     def restarted(self, detector: GapDetector, update_id: int, at_ns: int) -> None:
         """A symbol's update ids go on below the last one."""
         log.warning("%s: update ids go on at %d after %d", detector.symbol, update_id, detector.update_id)

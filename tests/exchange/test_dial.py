@@ -218,3 +218,39 @@ def test_an_unknown_issuer_is_refused_with_the_option_that_helps(over_tls):
         open_websocket(stream_url, 5)
     with pytest.raises(ExchangeError, match=r"not trusted: .* --exchange-ca FILE"):
         rest.get(rest_url, NUMBERS, VENUES["binance"])
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """A resolver that does not answer until it is let go; gives the names it was asked for, and how to let it go."""
+    asked, let_go, resolve = [], threading.Event(), dial.socket.getaddrinfo
+
+    def hang(host, *arguments, **options):
+        asked.append(host)
+        let_go.wait(30)
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(dial.socket, "getaddrinfo", hang)
+    yield asked, let_go
+    let_go.set()
+
+
+def test_a_resolver_that_hangs_holds_up_nobody_and_one_thread_at_most(resolver, exchange):
+    asked, let_go = resolver
+    url = f"ws://exchange.example:{exchange}"
+    for _ in range(3):
+        begun = time.monotonic()
+        with pytest.raises(NotConnected, match=r"the name exchange\.example cannot be resolved: no answer within 0 s"):
+            open_websocket(url, 0.2)
+        with pytest.raises(ExchangeError, match=r"exchange\.example cannot be resolved: no answer within 0 s"):
+            rest.fetch(f"http://exchange.example:{exchange}/", 0.2)
+        assert time.monotonic() - begun < 2
+    assert asked == ["exchange.example"]
+    assert [thread.name for thread in threading.enumerate()].count("look up exchange.example") == 1
+    let_go.set()
+    connection = open_websocket(url, 5)
+    connection.send("hello")
+    assert connection.recv() == "hello"
+    connection.close()
+    open_websocket(url, 5).close()
+    assert len(asked) == 2  # nothing is remembered

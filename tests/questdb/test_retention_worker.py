@@ -26,7 +26,7 @@ from ingester.questdb.query import rows_by_symbol
 from ingester.questdb.retention import CONVERT, Policy
 from ingester.questdb.retention_worker import RetentionThread, RetentionWorker, Surroundings
 from ingester.questdb.server import ManagedServer
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

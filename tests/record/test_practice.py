@@ -13,7 +13,7 @@ from spools import wait_in_spool
 from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.config.settings import Settings
-from ingester.errors import MixedData
+from ingester.errors import MixedData, SpoolError
 from ingester.events import Event
 from ingester.exchange import VENUES, is_practice, rightly_named
 from ingester.questdb import schema
@@ -21,7 +21,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.record.practice import FILE, refuse_mixing, refuse_mixing_unasked
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 REAL, SIMULATED = "binance", "simulator"
 AWAY = Endpoint.parse("http://127.0.0.1:1")
@@ -178,7 +178,8 @@ def test_what_was_recorded_is_noted_for_this_user_alone_and_never_replaced_by_le
 
     with monkeypatch.context() as failing:
         failing.setattr(Path, "read_bytes", refused)
-        refuse_mixing_unasked(second, REAL, tmp_path)
+        with pytest.raises(SpoolError, match=r"recorded.json cannot be read \(Too many open files\)"):
+            refuse_mixing_unasked(second, REAL, tmp_path)
     with pytest.raises(MixedData):
         refuse_mixing_unasked(first, SIMULATED, tmp_path)
 
