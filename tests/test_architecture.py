@@ -151,6 +151,7 @@ WITHOUT_OWN_TEST = {
     "cli/retention.py": "questdb/test_retention.py",
     "cli/server.py": "questdb/test_server.py",
     "cli/sql.py": "test_reference.py",
+    "cli/tables.py": "test_text.py",
     "connection/connection.py": "connection/test_slot.py",
     "datasets/columns.py": "datasets/test_recordings.py",
     "datasets/content.py": "datasets/test_importer.py",
