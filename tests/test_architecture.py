@@ -124,6 +124,31 @@ def test_every_module_says_what_it_is_for_and_is_one_thing():
         assert text.count("\n") <= MOST_LINES, f"{path} is crowded"
 
 
+def test_only_the_exchange_and_its_simulator_know_forms_of_an_exchange():
+    """Stream names, paths, hosts and payloads are those modules' own; the others ask a `Venue`."""
+    forms = re.compile(
+        r"@depth|@\d+ms|/api/v3|/fapi/|/ws\b|lastUpdateId|depthUpdate|exchangeInfo|stream\.binance|api\.binance"
+    )
+    wrong = []
+    for path in MODULES:
+        if path.parts[0] in ("exchange", "simulator"):
+            continue
+        tree = tree_of(path)
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+                wrong += [f"{path}: {node.value!r}"] if forms.search(node.value) else []
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module or "", *(alias.name for alias in node.names)}
+                wrong += [f"{path} imports {name}" for name in names if "binance" in name]
+            elif isinstance(node, ast.Attribute | ast.Name):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id
+                wrong += [
+                    f"{path} knows {name}" for name in [name] if name in ("BINANCE", "BINANCE_FUTURES", "INTERVAL_MS")
+                ]
+    assert wrong == []
+
+
 def test_the_docstring_of_a_package_names_its_modules():
     for path in MODULES:
         if path.name == "__init__.py" or len(path.parts) == 1 or path.parts[0] == "cli":
@@ -160,21 +185,18 @@ WITHOUT_OWN_TEST = {
     "datasets/pickle_machine.py": "datasets/test_pickles.py",
     "datasets/unpacking.py": "test_bombs.py",
     "exchange/binance.py": "exchange/test_binance_spot.py",
-    "exchange/binance_futures.py": "exchange/test_rest.py",
     "exchange/registry.py": "exchange/test_rest.py",
     "exchange/venue.py": "exchange/test_binance_spot.py",
     "live/buffer.py": "record/test_recorder.py",
     "live/callbacks.py": "live/test_consumer.py",
     "live/subscribers.py": "live/test_consumer.py",
+    "questdb/exchange_history.py": "questdb/test_migrations.py",
     "questdb/jar.py": "questdb/test_server.py",
     "questdb/launch.py": "questdb/test_server.py",
     "questdb/partitions.py": "questdb/test_retention_worker.py",
     "questdb/tables.py": "questdb/test_schema.py",
     "record/recorder_service.py": "cli/test_start.py",
     "sequence/monitor.py": "feed/test_feed.py",
-    "simulator/lanes.py": "simulator/test_broadcast.py",
-    "simulator/markets.py": "simulator/test_simulator.py",
-    "simulator/sent_log.py": "simulator/test_simulator.py",
     "spool/disk.py": "spool/test_spool.py",
     "spool/segment.py": "spool/test_recovery.py",
 }

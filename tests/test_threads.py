@@ -26,7 +26,7 @@ from ingester.questdb.server import watch
 from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder
 from ingester.record.recorder_service import RecorderService
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 from ingester.threads import SupervisedThread
 
 PAIRS = ["BTCUSDT", "ETHUSDT"]

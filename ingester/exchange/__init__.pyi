@@ -56,5 +56,4 @@ from .venue import (
     ShuttingDown as ShuttingDown,
     StreamSpec as StreamSpec,
     Venue as Venue,
-    is_crossed as is_crossed,
 )

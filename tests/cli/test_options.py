@@ -15,7 +15,7 @@ from tls_proxy import TlsProxy
 from ingester.cli.configuration import settings
 from ingester.cli.options import Access, data_options
 from ingester.errors import SettingsError
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 
 @click.command()

@@ -16,7 +16,7 @@ from ingester.exchange.screening import (
     screen,
 )
 from ingester.exchange.supplies import Supplies
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
 
