@@ -74,7 +74,7 @@ data_dir_option = click.option(
 _file = click.Path(dir_okay=False, path_type=Path)
 _access_options = (
     click.option("--questdb", metavar="URL", help="Use this QuestDB, http(s)://host:port, instead of the managed one."),
-    click.option("--questdb-user", metavar="PAIRS_FILE_NAME", help="User name at QuestDB."),
+    click.option("--questdb-user", metavar="NAME", help="User name at QuestDB."),
     click.option(
         "--questdb-password-file",
         type=_file,
@@ -195,7 +195,7 @@ def _with_secret(endpoint: Endpoint, access: Access) -> Endpoint:
     if way.startswith("token"):
         return dataclasses.replace(endpoint, user=None, password=None, token=secret, read_from=file)
     if endpoint.user is None:
-        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user PAIRS_FILE_NAME.")
+        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user NAME.")
     return dataclasses.replace(endpoint, password=secret, read_from=file)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from ingester.cli.options import data_dir_option, listing_at, listing_options, pairs_file_option, watch_list
-from ingester.cli.terminal import TextTable, plain_table, print_json, print_table, stop_signals
+from ingester.cli.tables import TextTable, plain_table, print_json, print_table
+from ingester.cli.terminal import stop_signals
 from ingester.config import seconds
 from ingester.deadline import beside
 from ingester.errors import (

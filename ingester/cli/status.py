@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ingester.cli.options import data_options
-from ingester.cli.terminal import TextTable, print_json
+from ingester.cli.tables import TextTable, print_json
 from ingester.monitoring import DayOfGaps, Overview, RecorderOverview, Report, ServerOverview, status as look
 from ingester.questdb import Endpoint
 from ingester.words import counted, duration_text, size_text
