@@ -4,8 +4,10 @@ import pytest
 from recorder import Recorder, at, rows_of
 
 from ingester.book import level_columns
+from ingester.exchange import VENUES, ListingStatus, fetch_listings
 from ingester.simulator import Simulator
 from ingester.simulator.books import book
+from ingester.simulator.rest_answers import SimulatedPair
 
 CONTRACTS = ["BTCUSDT", "BTCUSDT_261225", "DOGEUSDT"]
 
@@ -39,3 +41,12 @@ def test_contracts_are_recorded_complete_and_exact(questdb, depth):
         assert len(ids[symbol]) >= 20
         assert ids[symbol] == sent[symbol][: len(ids[symbol])]
         assert len(sent[symbol]) - len(ids[symbol]) <= 1  # one may leave after the goodbye
+
+
+def test_states_and_steps_of_contracts_are_understood():
+    states = {"BTCUSDT": "TRADING", "ETHUSDT": "HALT", "ADAUSDT": "CANCEL_ONLY", "XMRUSDT": "BREAK"}
+    with Simulator([SimulatedPair(symbol, status=status) for symbol, status in states.items()]) as simulator:
+        listed = fetch_listings(VENUES["binance-futures"].at(rest_url=simulator.rest_url))
+    expected = [ListingStatus.TRADING, ListingStatus.HALT, ListingStatus.CANCEL_ONLY, ListingStatus.CLOSED]
+    assert [listed[symbol].status for symbol in states] == expected
+    assert (listed["BTCUSDT"].tick_size, listed["BTCUSDT"].step_size) == (0.1, 0.0001)

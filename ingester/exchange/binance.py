@@ -47,6 +47,8 @@ STATUSES = {status.value: status for status in ListingStatus} | {
     "AUCTION_MATCH": ListingStatus.AUCTION,
     "PRE_DELIVERING": ListingStatus.HALT,
     "PRE_SETTLE": ListingStatus.HALT,
+    "TRADING_HALT": ListingStatus.HALT,
+    "TRADING_CANCEL_ONLY": ListingStatus.CANCEL_ONLY,
     "DELIVERING": ListingStatus.CLOSED,
     "SETTLING": ListingStatus.CLOSED,
     "DELIVERED": ListingStatus.CLOSED,
