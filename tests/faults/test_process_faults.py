@@ -353,7 +353,7 @@ def test_a_spool_that_is_deleted_and_moved_while_it_records(place, tmp_path, rep
 
 def test_damaged_spool_files_never_give_a_wrong_row(tmp_path, report):
     """Real rows in small segments; each time one file is cut or one bit is turned, and everything is read back."""
-    encoder, rows = RowEncoder(5, "damaged"), []
+    encoder, rows = RowEncoder(depth=5, exchange="binance", collector="damaged"), []
     spool = Spool(tmp_path / "spool", limit_bytes=1 << 30, reserve_bytes=0, free_bytes=0, segment_bytes=3_000)
     spool.open()
     for number in range(150):

@@ -47,7 +47,7 @@ def db(questdb):
 
 def recorded_by(db, *exchanges):
     """The table as recorders of these exchanges leave it."""
-    encoder = RowEncoder(5, "mixed")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="mixed")
     started = [
         Event(AT + place, "started", detail=f"1 pair, depth 5, 100 ms, {name}") for place, name in enumerate(exchanges)
     ]
