@@ -5,7 +5,7 @@ from recorder import Recorder, at, rows_of
 
 from ingester.book import level_columns
 from ingester.exchange import VENUES, ListingStatus, fetch_listings
-from ingester.simulator import Simulator
+from ingester.simulator import Simulator, synthetic_pair
 from ingester.simulator.books import book
 from ingester.simulator.rest_answers import SimulatedPair
 
@@ -20,7 +20,8 @@ def flat(bids, asks, depth):
 @pytest.mark.parametrize("depth", [5, 20])
 def test_contracts_are_recorded_complete_and_exact(questdb, depth):
     collector = f"futures-{depth}"
-    columns = ", ".join(["symbol", "last_update_id", *level_columns(depth)])
+    own = ["exchange", "symbol", "last_update_id", "cast(event_time AS long)", "cast(timestamp AS long)"]
+    columns = ", ".join([*own, *level_columns(depth)])
     with (
         Simulator(CONTRACTS, keep_sent=True) as simulator,
         Recorder(
@@ -34,8 +35,13 @@ def test_contracts_are_recorded_complete_and_exact(questdb, depth):
     assert code == 0, output
     assert spot == {}  # nothing came from the spot market
     ids = {symbol: [] for symbol in CONTRACTS}
-    for symbol, update_id, *levels in rows_of(questdb, collector, columns):
+    address = simulator.stream_url.removeprefix("ws://")
+    for exchange, symbol, update_id, event_us, received_us, *levels in rows_of(questdb, collector, columns):
+        assert exchange == address
         assert levels == flat(*book(0, symbol, update_id, depth, "futures"), depth)
+        made_us = update_id // synthetic_pair(0, symbol, "futures").stride * 100_000
+        assert made_us <= event_us < made_us + 100_000  # the slot of the tick in which the symbol's frames leave
+        assert event_us <= received_us + 5_000
         ids[symbol].append(update_id)
     for symbol in CONTRACTS:
         assert len(ids[symbol]) >= 20

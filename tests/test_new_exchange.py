@@ -125,14 +125,15 @@ def test_the_exchange_of_the_page_is_recorded(questdb, acme, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert acme.paths == {"/feed"}
-    columns = ["symbol", "last_update_id", *level_columns(10)]
+    columns = ["symbol", "last_update_id", "cast(event_time AS long)", *level_columns(10)]
     rows = rows_of(questdb, "acme", ", ".join(columns))
     for symbol in ("BTCUSD", "ETHUSD"):
         own = [row[1:] for row in rows if row[0] == symbol]
         assert len(own) >= 40
         assert len({seq for seq, *_ in own}) == len(own)
         assert {seq for seq, *_ in own} <= set(acme.sent[symbol])
-        for seq, *levels in own:
+        for seq, event_us, *levels in own:
+            assert event_us == seq * 10_000
             best = seq % 1000
             assert levels == [
                 *(number for level in range(10) for number in (best + 1000.5 - level, level + 1.0)),
