@@ -18,6 +18,7 @@ from ingester.datasets import known
 from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.content import Content, check_counts, distinct
 from ingester.datasets.gaps import DROPPED, NOT_RECORDED
+from ingester.datasets.merging import WINDOW_NS
 from ingester.datasets.origins import EXPECTED, Origin, Origins
 from ingester.datasets.recordings import FoundFiles, open_recording
 from ingester.datasets.unpacking import UnreadableRecording
@@ -162,7 +163,8 @@ class Importer:
     def _store_books(self, symbol: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
         times, values = books.times, books.values
-        self._wait_for(symbol, int(times[0]) - (known.LONGEST_BACK_NS if every_ns else 0), int(times[-1]))
+        before_ns, after_ns = (known.LONGEST_BACK_NS, WINDOW_NS) if every_ns else (0, 0)
+        self._wait_for(symbol, int(times[0]) - before_ns, int(times[-1]) + after_ns)
         found = known.find(self._db, symbol, times, values, every_ns, IMPORTED)
         rows = ~found.known
         if rows.any():

@@ -3,7 +3,12 @@
 QuestDB 9.3.4 cannot read a Parquet day that is older than one of the table's columns: a query of that column ends the
 server, and a late row suspends the table. So Parquet days are made native first, then the columns are added, then these
 days become Parquet again. Whenever that is interrupted, all days can be read. Which of them were Parquet stands in
-`collector_events`, so that the next call goes on. A table that has such days from an earlier version is mended.
+`collector_events`, so that the next call goes on.
+
+A table that has such days from an earlier version is mended, one day at a time. So are days that an earlier version
+made Parquet after the columns were added: an export without a row filter ends the server there. Nothing in such a day
+tells it from a sound one. It is rewritten where its first row lacks a number in one of these columns, and no event says
+that its file holds them all.
 """
 
 import contextlib
@@ -100,18 +105,20 @@ def _kind(noted: Mapping[str, tuple[str, str]], day: Partition) -> str:
 
 
 def _is_outdated(db: QuestDB, day: Partition, names: Sequence[str], noted: Mapping[str, tuple[str, str]]) -> bool:
-    """Whether a Parquet day lacks some of the columns."""
-    if not partitions.added_later(names):
+    """Whether a Parquet day lacks some of the columns, or may hold them in a form that ends the server."""
+    later = set(partitions.added_later(names))
+    if not later:
         return False
     kind, detail = noted.get(day.day, ("", ""))
     held = re.search(r", (\d+) columns$", detail)
     if kind == _PARQUET and held and int(held[1]) == len(names):
         return False
+    listed = ", ".join(f'"{name}"' for name in names)
     try:
-        db.sql(f"SELECT * FROM {ORDERBOOK} WHERE timestamp IN '{day.day}' LIMIT 1")
+        rows = db.sql(f"SELECT {listed} FROM {ORDERBOOK} WHERE timestamp IN '{day.day}' LIMIT 1").rows
     except QueryError as error:
         return partitions.TOO_OLD in str(error)
-    return False
+    return any(value is None for row in rows for name, value in zip(names, row, strict=True) if name in later)
 
 
 def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str, str]) -> None:
@@ -131,13 +138,13 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str
         size * WRITTEN_SHARE + day.rows * VALUE_BYTES * len(missing)
         for size, day in zip(sizes, work.native, strict=True)
     )
-    needed = sum(sizes) + round(again) + SPARE_BYTES
+    needed = (sum(sizes) if missing else max(sizes)) + round(again) + SPARE_BYTES
     if free < needed:
+        why = "as the table gets more levels" if missing else "to be rewritten one by one"
         raise LevelsRefused(
-            f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, as the table gets "
-            f"more levels. That needs {needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. "
-            "Make room, drop old days (ingester retention --drop-after), or record the deeper books into another "
-            "--data-dir."
+            f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, {why}. That needs "
+            f"{needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. Make room, drop old days "
+            "(ingester retention --drop-after), or record the deeper books into another --data-dir."
         )
 
 
@@ -198,11 +205,12 @@ def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
         _note(db, _NATIVE, f"{day.day}: {day.rows} rows, as the table gets more columns")
     if work.native and partitions.suspension(db):
         _resume(db, work.native)
-    for number, day in enumerate(work.native, 1):
-        log.info("%s is made native (%d of %d), as the table gets more columns", day.day, number, len(work.native))
-        partitions.make_native(db, day.day, lambda: False)
-    _add(db, missing)
+    if missing:
+        _make_native(db, work.native)
+        _add(db, missing)
     for number, day in enumerate(work.parquet, 1):
+        if not missing and day in work.native:
+            _make_native(db, [day])
         begun, now = time.monotonic(), partitions.find(db, day.day)
         if now is None or now.is_active:  # the newest day stays native
             continue
@@ -212,6 +220,13 @@ def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
             names = partitions.column_names(db)
             _note(db, _PARQUET, partitions.converted(day, after, time.monotonic() - begun, len(names)))
         log.info("%s is Parquet again (%d of %d)", day.day, number, len(work.parquet))
+    db.sql(f"SELECT wait_wal_table('{EVENTS}')")  # the next call goes by these
+
+
+def _make_native(db: QuestDB, days: Sequence[Partition]) -> None:
+    for number, day in enumerate(days, 1):
+        log.info("%s is made native (%d of %d), to get all columns", day.day, number, len(days))
+        partitions.make_native(db, day.day, lambda: False)
 
 
 def _add(db: QuestDB, missing: Mapping[str, str]) -> None:

@@ -284,6 +284,45 @@ def test_a_table_that_an_earlier_version_has_broken_is_mended(server, db, tmp_pa
     assert ["rows_missing"] in told if late else ["rows_missing"] not in told
 
 
+@pytest.mark.parametrize("noted", [False, True])
+def test_days_that_an_earlier_version_made_parquet_after_the_levels_came_are_mended_one_by_one(
+    server, db, tmp_path, monkeypatch, noted
+):
+    schema.ensure(db, 20)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(partitions, "_store_every_column", lambda *_: None)
+        make_parquet(db, *DAYS[:2])
+    if noted:
+        for day in DAYS[:2]:
+            detail = f"{day}: 300 rows, 90000 bytes, as Parquet 9000 bytes, 0.1 s"
+            db.sql(
+                "INSERT INTO collector_events (timestamp, collector, kind, detail) "
+                f"VALUES (now(), 'deeper', 'partition_converted', '{detail}')"
+            )
+        db.sql("SELECT wait_wal_table('collector_events')")
+    assert [each.day for each in schema.days_to_rewrite(db, 20)] == DAYS[:2]
+    one_day = type("usage", (), {"free": columns.SPARE_BYTES + 2 * ROWS * 8 * 84 - 1})
+    monkeypatch.setattr(columns.shutil, "disk_usage", lambda folder: one_day)
+    schema.ensure(db, 20)
+    monkeypatch.undo()
+    assert schema.days_to_rewrite(db, 20) == []
+    assert forms(db) == dict(zip(DAYS, (True, True, False), strict=True))
+    for day in DAYS[:2]:  # as this would end a server whose days were not rewritten
+        with db.parquet(f"SELECT * FROM orderbook WHERE timestamp IN '{day}'", bytearray()) as data:
+            assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 84)
+    assert server.alive()
+    if noted:
+        assert_readable(server, db, tmp_path, deep=())
+
+
+def test_days_whose_rows_have_all_levels_are_not_rewritten(server, db):
+    schema.ensure(db, 20)
+    for day in range(3, 5):
+        store(db, books("AUSDT", FIRST + day * DAY + NOON, 20))
+    make_parquet(db, "2024-08-11")
+    assert schema.days_to_rewrite(db, 20) == []
+
+
 def test_rows_with_more_levels_than_the_table_has_do_not_add_them_unasked(server, db):
     make_parquet(db, DAYS[0])
     with pytest.raises(RowsRefused, match="bid_6 does not exist"):
