@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from ingester.exchange import assets, supplies
+from ingester.exchange import SUPPLIES_PATH, assets
 from ingester.simulator.books import book, update_id
 from ingester.simulator.markets import UNITS, circulating, market
 
@@ -61,7 +61,7 @@ def rest_answer(listing: SimulatedListing, url: str, tick: int, recorded: Callab
                 return json_answer(_exchange_info(listing, symbols, tick))
             tickers = [_ticker(listing.seed, symbol, tick, recorded(symbol, 1)) for symbol in symbols]
             return json_answer(tickers[0] if "symbol" in values else tickers)
-        case supplies.PRODUCTS:
+        case path if path == SUPPLIES_PATH:
             return json_answer(
                 {"code": "000000", "message": None, "messageDetail": None, "success": True,
                  "data": [_product(listing, symbol, tick, recorded(symbol, 1)) for symbol in listing.symbols]}
