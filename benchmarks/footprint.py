@@ -181,7 +181,7 @@ def spool_row_bytes(depth: int) -> float:
     """What a row of this depth takes in the spool: its ILP, as sent to QuestDB."""
     levels = recorded_books(depth)[:1000].reshape(-1, 2, depth, 2).tolist()
     books = [OrderBook("BTCUSDT", at * SECOND, 10**10 + at, *sides) for at, sides in enumerate(levels, 1)]
-    return len(RowEncoder(depth, "recorder").snapshots(books)) / len(books)
+    return len(RowEncoder(depth=depth, exchange="binance", collector="recorder").snapshots(books)) / len(books)
 
 
 def recording(runs: list[Footprint]) -> str:

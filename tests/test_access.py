@@ -16,7 +16,7 @@ from tls_proxy import TlsProxy
 from ingester.cli.access import Access
 from ingester.cli.options import data_options
 from ingester.errors import SettingsError
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 
 @click.command()

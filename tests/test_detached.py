@@ -14,7 +14,7 @@ from waiting import eventually
 
 from ingester.monitoring.state_file import read_all
 from ingester.questdb.client import QuestDB
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -184,7 +184,7 @@ def recorded(questdb):
                 )
                 for place in kept
             ]
-            db.write(RowEncoder(10, collector).snapshots(snapshots))
+            db.write(RowEncoder(depth=10, exchange="binance", collector=collector).snapshots(snapshots))
     db.sql("SELECT wait_wal_table('orderbook')")
     return questdb
 

@@ -8,7 +8,7 @@ from recorder import Recorder, at, rows_of, url_of
 from spools import wait_in_spool
 
 from ingester.cli import cli
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 
 def run(*options):

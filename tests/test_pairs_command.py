@@ -18,7 +18,8 @@ from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.screening import SUPPLIES_PATH, Criteria
 from ingester.questdb.client import QuestDB
 from ingester.record.pairs_file import PairsFile
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.rest_answers import SimulatedPair
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_120_pairs_lose_no_book_while_others_come_and_go_and_connections_are_rep
     file.create(base, "the first ones")
     asked = {}
     with (
-        Simulator(pairs=[*base, *guests], ledger=True) as simulator,
+        Simulator(pairs=[*base, *guests], keep_sent=True) as simulator,
         Recorder(
             *("--collector", "come-and-go", "--rotate-every", "4s"), *following(simulator, questdb, file)
         ) as recorder,
@@ -117,7 +118,7 @@ def test_120_pairs_lose_no_book_while_others_come_and_go_and_connections_are_rep
 
 @pytest.mark.slow
 def test_what_is_watched_survives_a_kill_and_a_broken_file(questdb, file):
-    with Simulator(pairs=["BTCUSDT", "ETHUSDT", "SUIUSDT", "EDUUSDT"], ledger=True) as simulator:
+    with Simulator(pairs=["BTCUSDT", "ETHUSDT", "SUIUSDT", "EDUUSDT"], keep_sent=True) as simulator:
         options = ("--collector", "pairs-killed", *following(simulator, questdb, file))
         asking = ("--rest-url", simulator.rest_url, "--pairs-file", file.path)
         run("add", "BTC", "EDU", *asking)
@@ -202,8 +203,8 @@ def test_a_broken_list_ends_a_first_start_with_its_line(questdb, file):
 
 @pytest.fixture(scope="module")
 def exchange():
-    pairs = [*symbols_of(DEFAULT_COINS, "USDT"), "ETHBTC", "USDCUSDT", "BTCUPUSDT"]
-    with Simulator(pairs=pairs, statuses={"EOSUSDT": "BREAK"}) as simulator:
+    pairs = [*(set(symbols_of(DEFAULT_COINS, "USDT")) - {"EOSUSDT"}), "ETHBTC", "USDCUSDT", "BTCUPUSDT"]
+    with Simulator([SimulatedPair("EOSUSDT", status="BREAK"), *pairs]) as simulator:
         yield simulator
 
 

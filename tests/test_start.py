@@ -26,8 +26,9 @@ from ingester.errors import OperationError
 from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.questdb.client import QuestDB
+from ingester.simulator import Simulator, tape_of_file
 from ingester.simulator.books import book
-from ingester.simulator.simulator import Simulator
+from ingester.simulator.rest_answers import SimulatedPair
 from ingester.throttle import LINE_SECONDS, LINES_AT_ONCE
 from ingester.words import counted
 
@@ -54,7 +55,7 @@ def test_a_real_recording_arrives_complete_and_exact(questdb, depth):
     collector = f"recording-{depth}"
     columns = ", ".join(["last_update_id", *level_columns(depth)])
     with (
-        Simulator(files=[RECORDING], speed=40) as simulator,
+        Simulator(tapes=[tape_of_file(RECORDING)], speed=40) as simulator,
         Recorder("--pairs", "BTCUSDT", "--depth", depth, "--collector", collector, *at(simulator, questdb)) as recorder,
     ):
         assert simulator.wait_finished(60)
@@ -70,7 +71,7 @@ def test_a_real_recording_arrives_complete_and_exact(questdb, depth):
 def test_44_pairs_for_20_seconds_every_row_recomputed(questdb):
     columns = ", ".join(["timestamp", "symbol", "last_update_id", *level_columns(5)])
     with (
-        Simulator(pairs=COINS44, seed=7, ledger=True) as simulator,
+        Simulator(pairs=COINS44, seed=7, keep_sent=True) as simulator,
         Recorder("--collector", "coins44", "--for", "20s", *at(simulator, questdb)) as recorder,
     ):
         recorder.process.wait(90)
@@ -90,7 +91,7 @@ def test_44_pairs_for_20_seconds_every_row_recomputed(questdb):
 
 
 def test_starting_again_appends_and_duplicates_nothing(questdb):
-    with Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator:
+    with Simulator(pairs=["BTCUSDT", "ETHUSDT"], keep_sent=True) as simulator:
         options = ("--pairs", "BTCUSDT,ETHUSDT", "--collector", "again", *at(simulator, questdb))
         counts = []
         for _ in range(2):
@@ -110,7 +111,7 @@ def test_starting_again_appends_and_duplicates_nothing(questdb):
 def test_thin_books_have_null_levels(questdb):
     columns = ", ".join(["last_update_id", *level_columns(5)])
     with (
-        Simulator(pairs=["ONTUSDT"], thin={"ONTUSDT": 2}) as simulator,
+        Simulator([SimulatedPair("ONTUSDT", levels=2)]) as simulator,
         Recorder("--pairs", "ONTUSDT", "--collector", "thin", "--for", "3s", *at(simulator, questdb)) as recorder,
     ):
         recorder.process.wait(60)
@@ -124,7 +125,7 @@ def test_thin_books_have_null_levels(questdb):
 
 def test_down_sampling_keeps_every_third_snapshot(questdb):
     with (
-        Simulator(pairs=["BTCUSDT"], ledger=True) as simulator,
+        Simulator(pairs=["BTCUSDT"], keep_sent=True) as simulator,
         Recorder(
             "--pairs", "BTCUSDT", "--interval", "300ms", "--collector", "third", "--for", "4s", *at(simulator, questdb)
         ) as recorder,
@@ -139,7 +140,7 @@ def test_down_sampling_keeps_every_third_snapshot(questdb):
 
 def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
     with (
-        Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator,
+        Simulator(pairs=["BTCUSDT", "ETHUSDT"], keep_sent=True) as simulator,
         Recorder("--pairs", "BTCUSDT,ETHUSDT", "--collector", "faults", *at(simulator, questdb)) as recorder,
     ):
         recorder.wait_for("is open")
@@ -165,7 +166,7 @@ def test_bad_frames_and_lost_connections_do_not_end_the_recording(questdb):
 def test_after_a_kill_what_waited_is_stored_and_the_gap_is_on_record(questdb):
     """QuestDB hangs, the recorder is killed, both come back: only the last moment before the kill may be missing."""
     process = psutil.Process(questdb.status().pid)
-    with Simulator(pairs=["BTCUSDT", "ETHUSDT"], ledger=True) as simulator:
+    with Simulator(pairs=["BTCUSDT", "ETHUSDT"], keep_sent=True) as simulator:
         options = ("--pairs", "BTCUSDT,ETHUSDT", "--collector", "killed", *at(simulator, questdb))
         with Recorder(*options) as recorder:
             recorder.wait_for("is open")
@@ -265,7 +266,7 @@ def test_a_named_pair_that_was_delisted_does_not_keep_a_recorder_from_starting_a
 
 def test_default_pairs_that_do_not_trade_are_skipped_with_one_line(questdb):
     with (
-        Simulator(pairs=COINS44[:40], statuses={"ADAUSDT": "BREAK"}) as simulator,
+        Simulator([SimulatedPair("ADAUSDT", status="BREAK"), *COINS44[1:40]]) as simulator,
         Recorder("--for", "2s", "--collector", "skip", *at(simulator, questdb)) as recorder,
     ):
         recorder.process.wait(60)
@@ -341,7 +342,7 @@ def test_an_unreachable_questdb_is_named(questdb):
 
 @pytest.mark.slow
 def test_a_later_start_records_into_the_spool_while_questdb_is_away(questdb, tmp_path):
-    with Simulator(pairs=["BTCUSDT"], ledger=True) as simulator:
+    with Simulator(pairs=["BTCUSDT"], keep_sent=True) as simulator:
         options = ("--pairs", "BTCUSDT", "--collector", "away", *at(simulator, questdb)[:4], "--data-dir", tmp_path)
         away = ("--questdb", "http://127.0.0.1:9")
         here = ("--questdb", url_of(questdb.endpoint))

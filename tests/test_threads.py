@@ -28,7 +28,7 @@ from ingester.record.pairs_file import PairsFile
 from ingester.record.pairs_watcher import PairsWatcher
 from ingester.record.recorder import Recorder
 from ingester.record.recorder_service import RecorderService
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 from ingester.threads import SupervisedThread
 
 PAIRS = ["BTCUSDT", "ETHUSDT"]

@@ -129,7 +129,8 @@ def _apply(db: QuestDB, retention_worker: RetentionWorker) -> None:
     due = [step for step in retention_worker.survey() if step.is_due(time.time_ns()) and not step.hindrance]
     if not due:
         return
-    encoder, console = RowEncoder(5, default_collector()), Console(stderr=True, highlight=False, soft_wrap=True)
+    encoder = RowEncoder(depth=5, exchange=None, collector=default_collector())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     db.sql(schema.statement(schema.EVENTS))
     with console.status(f"due: {', '.join(step.partition.day for step in due[:3])}{' …' if len(due) > 3 else ''}"):
         retention_worker.settle()

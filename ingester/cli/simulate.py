@@ -16,7 +16,7 @@ from ingester.cli.standard_streams import say
 from ingester.clock import SECOND
 from ingester.datasets import check_range, choose_symbols, dataset
 from ingester.questdb import PLAYBACK, Endpoint, holding
-from ingester.simulator import Simulator, Tape, parse_fault, tape_of_snapshots
+from ingester.simulator import Simulator, Tape, parse_fault, tape_of_file, tape_of_snapshots
 from ingester.words import counted
 
 
@@ -103,16 +103,15 @@ def simulate(
         tapes = [_of_dataset(folder, start, end, wanted if by_user else None)]
     elif start is not None and end is not None:
         tapes = [_of_table(start, end, wanted if by_user else None, data_dir, questdb)]
-    if loop and not tapes and not files:
+    tapes += [tape_of_file(file) for file in files]
+    if loop and not tapes:
         raise click.UsageError("--loop repeats a recording: name one with --from and --to, --dataset or --file.")
     _serve(
         Simulator(
-            pairs=() if tapes or (files and not by_user) else wanted,
+            pairs=() if tapes and not (files and by_user) else wanted,
             seed=seed,
             port=port,
-            files=files,
-            tapes=tapes,
-            loop=loop,
+            tapes=[tape._replace(loop=loop) for tape in tapes],
             speed=speed,
             spread=not burst,
             faults=[parse_fault(text) for text in faults],

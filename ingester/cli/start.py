@@ -58,7 +58,6 @@ from ingester.record import (
     spool_folder,
 )
 from ingester.simulator import Simulator
-from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets import Backup
@@ -247,11 +246,8 @@ def _reach(
     def ready() -> QuestDB:
         db, _ = open_questdb(data_dir, questdb, new=True)
         refuse_mixing(db, settings.exchange.name, data_dir)
-        if days := schema.days_to_rewrite(db, settings.depth):
-            log.warning(
-                "rows wait in the spool while QuestDB rewrites %s, as orderbook got more levels",
-                counted(len(days), "Parquet day"),
-            )
+        if work := schema.work_before(db, settings.depth):
+            log.warning("rows wait in the spool while QuestDB %s", work)
         else:
             schema.ensure(db, settings.depth)
         return db

@@ -26,6 +26,7 @@ from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import (
     ALWAYS_NS,
+    DEFAULT_EXCHANGE,
     EVENTS,
     IMPORT,
     IMPORTED,
@@ -249,7 +250,7 @@ class Importer:
             if before.get(since) != (until, reason)
         ]
         if events:
-            self._db.write(RowEncoder(DEPTHS[0], IMPORTED).events(events))
+            self._db.write(RowEncoder(depth=DEPTHS[0], exchange=DEFAULT_EXCHANGE, collector=IMPORTED).events(events))
         return bool(events)
 
     def _without_rows(self, symbol: str, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
@@ -277,10 +278,12 @@ class Importer:
             frame = pd.DataFrame(values[rows], columns=level_columns(values.shape[1] // 4))
             frame["last_update_id"] = ids[rows]
             frame["timestamp"] = times[rows].view("datetime64[ns]")
-            for name, value in (("symbol", symbol), ("collector", IMPORTED)):
+            for name, value in (("exchange", DEFAULT_EXCHANGE), ("symbol", symbol), ("collector", IMPORTED)):
                 frame[name] = pd.Categorical([value] * len(frame))
             self._buffer.clear()  # type: ignore[no-untyped-call]
-            self._buffer.dataframe(frame, table_name=ORDERBOOK, symbols=["symbol", "collector"], at="timestamp")
+            self._buffer.dataframe(
+                frame, table_name=ORDERBOOK, symbols=["exchange", "symbol", "collector"], at="timestamp"
+            )
             yield bytes(self._buffer)
 
 

@@ -258,7 +258,7 @@ def _refusal(answer: bytes, where: str) -> UpgradeRefused | None:
 
 
 def retry_after(header: str | None, body: bytes = b"", now: Callable[[], float] = time.time) -> float | None:
-    """Returns seconds from 0 to `LONGEST_WAIT_SECONDS`, from a `Retry-After` or else from "banned until <ms>" in the text.
+    """Returns seconds from 0 to `LONGEST_WAIT_SECONDS`, from `Retry-After` or else "banned until <ms>" in the text.
 
     The header may hold seconds, an HTTP date, or a Unix time in s or ms. None where neither says anything sensible.
     """

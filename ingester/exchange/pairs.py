@@ -243,9 +243,9 @@ def normal(name: str) -> str:
 
 def is_name(name: str) -> bool:
     """Whether a coin or pair may be called so, apart from separators: letters of any script, digits, marks, symbols."""
-    symbol = normal(name)
-    return bool(symbol) and all(
-        unicodedata.category(each)[0] in "LNM" or unicodedata.category(each) == "So" for each in symbol
+    pair = normal(name).partition("_")[0]  # a day of delivery behind it is digits
+    return bool(pair) and all(
+        unicodedata.category(each)[0] in "LNM" or unicodedata.category(each) == "So" for each in pair
     )
 
 

@@ -14,6 +14,7 @@ from ingester.events import Event
 from ingester.metrics import StoreMetrics
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import Inspection
+from ingester.questdb.query import quoted
 from ingester.questdb.schema import EVENTS, ORDERBOOK
 from ingester.questdb.sent_counts import SentCounts, SentSpan
 from ingester.spool import Spool
@@ -94,6 +95,7 @@ class Reconciler:
         self,
         db: QuestDB,
         spool: Spool,
+        exchange: str | None,
         collector: str,
         sent_counts: SentCounts,
         now: Now,
@@ -105,7 +107,9 @@ class Reconciler:
     ) -> None:
         self._db = db
         self._spool = spool
-        self._collector = collector.replace("'", "''")
+        own = f"collector = {quoted([collector])}"
+        self._of_the_recorder = own
+        self._of_this_run = f"{own} AND exchange = {quoted([exchange])}" if exchange else own
         self._sent_counts = sent_counts
         self._now = now
         self._metrics = metrics
@@ -290,8 +294,9 @@ class Reconciler:
         """The rows of a span that are not visible, by symbol."""
         whole = "" in expected
         since = span.start_ns if whole else max(span.start_ns, self._sent_counts.first_ns)
+        of = self._of_the_recorder if whole else self._of_this_run
         rows = self._db.sql(
-            f"SELECT {'' if whole else 'symbol, '}count() FROM {ORDERBOOK} WHERE collector = '{self._collector}' "
+            f"SELECT {'' if whole else 'symbol, '}count() FROM {ORDERBOOK} WHERE {of} "
             f"AND timestamp >= {since // 1000} AND timestamp < {-(-span.end_ns // 1000)}"
         ).rows
         visible = Counter({"": rows[0][0]} if whole else dict(rows))

@@ -12,6 +12,7 @@ from ingester.clock import SECOND, Clock, check_clock
 from ingester.config import Settings
 from ingester.connection import AttemptLimit
 from ingester.events import PAIR_ADDED, PAIR_REMOVED, SPOOL_DAMAGED, SPOOL_FULL, Event
+from ingester.exchange import stored_name
 from ingester.feed import LONGEST_DETAIL, FeedLoop
 from ingester.live import LiveBuffer
 from ingester.metrics import Metrics
@@ -55,6 +56,7 @@ class RecorderService:
         self.metrics = Metrics()
         self.event_counts = EventCounts()
         self._db = db
+        self._exchange = stored_name(settings.exchange.name)
         self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
@@ -64,7 +66,7 @@ class RecorderService:
             settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
         self.feed = self._intake.feed
-        self._encoder = RowEncoder(settings.depth, settings.collector)
+        self._encoder = RowEncoder(depth=settings.depth, exchange=self._exchange, collector=settings.collector)
         self._sent_counts = SentCounts()
         self._writer = Writer(
             db,
@@ -75,9 +77,17 @@ class RecorderService:
             DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
             self._intake.note,
             sent_counts=self._sent_counts,
+            exchange=self._exchange,
         )
         self._reconciler = Reconciler(
-            db, self.spool, settings.collector, self._sent_counts, self.clock.now, self.metrics.store, self._intake.note
+            db,
+            self.spool,
+            self._exchange,
+            settings.collector,
+            self._sent_counts,
+            self.clock.now,
+            self.metrics.store,
+            self._intake.note,
         )
         self._wanted = set(settings.symbols)
         self._changing = threading.Lock()

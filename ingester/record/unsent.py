@@ -139,7 +139,7 @@ def send(
 
         letters = DeadLetters(inside(data_dir / "dead-letter", collector))
         writer = Writer(db, spool, now, metrics, prepare, letters, lambda event: None, sent_counts=sent_counts)
-        reconciler = Reconciler(db, spool, collector, sent_counts, now, metrics, lambda event: None)
+        reconciler = Reconciler(db, spool, None, collector, sent_counts, now, metrics, lambda event: None)
         writer.start()
         reconciler.start()
         progress = time.monotonic()

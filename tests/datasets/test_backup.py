@@ -132,7 +132,7 @@ class Run:
         )
         self.received = {symbol: [] for symbol in PAIRS}
         self._ids = itertools.count(1)
-        self._encoder = RowEncoder(5, collector)
+        self._encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
 
     def receive(self, *times_ns):
         """A row of each pair at each of the times."""
@@ -214,9 +214,11 @@ def test_each_interval_holds_its_rows_and_all_together_each_row_once(run, db):
     first_end = next(interval_ends(started, 10))
     this.receive(started, first_end - 1000, first_end, first_end + 1000, minutes_ago(5), minutes_ago(0.2))
     this.store()
-    other = RowEncoder(5, "somebody-else")
+    other = RowEncoder(depth=5, exchange="binance", collector="somebody-else")
     db.write(other.snapshots([OrderBook("BTCUSDT", first_end + 5000, 777, [(1.0, 1.0)], [(2.0, 1.0)])]))
-    earlier = RowEncoder(5, "backup-all")  # an earlier run, whose last book came again
+    earlier = RowEncoder(
+        depth=5, exchange="binance", collector="backup-all"
+    )  # an earlier run, whose last book came again
     db.write(earlier.snapshots([OrderBook("BTCUSDT", started - SECOND, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
     this.backup.start()
     until(lambda: len(this.intervals("BTCUSDT")) >= 2)

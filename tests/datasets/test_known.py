@@ -36,7 +36,7 @@ def recorded(db, symbol, when, books, collector="one", first_id=7_000_000_000):
         OrderBook(symbol, int(at), first_id + place, *(sides(book[:half]), sides(book[half:])))
         for place, (at, book) in enumerate(zip(when, books, strict=True))
     ]
-    encoder = RowEncoder(10, collector)
+    encoder = RowEncoder(depth=10, exchange="binance", collector=collector)
     for begin in range(0, len(snapshots), 5000):
         db.write(encoder.snapshots(snapshots[begin : begin + 5000]))
     db.sql("SELECT wait_wal_table('orderbook')")

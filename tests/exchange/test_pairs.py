@@ -198,12 +198,16 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
         assert words in caplog.text
 
 
-@pytest.mark.parametrize("name", ["BTCUSDT", "btc/usdt", "币安人生USDT", "हिन्दीUSDT", "ไทยUSDT", "🐶USDT", "1INCH"])
+@pytest.mark.parametrize(
+    "name", ["BTCUSDT", "btc/usdt", "币安人生USDT", "हिन्दीUSDT", "ไทยUSDT", "🐶USDT", "1INCH", "BTCUSDT_261225"]
+)
 def test_names_of_any_script_are_names(name):
     assert pairs.is_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "-", "BTC,ETH", "BTC\x00", "BTC\n", "[red]", "BTC\u202e", "../x", "BTC'"])
+@pytest.mark.parametrize(
+    "name", ["", "-", "BTC,ETH", "BTC\x00", "BTC\n", "[red]", "BTC\u202e", "../x", "BTC'", "../x_261225"]
+)
 def test_what_is_no_name_of_a_pair(name):
     assert not pairs.is_name(name)
 

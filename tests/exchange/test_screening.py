@@ -19,8 +19,8 @@ from ingester.exchange.screening import (
     require_moderate,
     screen_pairs,
 )
-from ingester.simulator.markets import circulating
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.books import circulating
 
 FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
 

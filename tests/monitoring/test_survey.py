@@ -30,7 +30,7 @@ def db(questdb):
     now = time.time_ns()
 
     def write(collector, rows, events):
-        encoder = RowEncoder(5, collector)
+        encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
         books = [OrderBook("BTCUSDT", at, at, [(1.0, 1.0)], [(2.0, 1.0)]) for at in rows]
         db.write(encoder.snapshots(books) + encoder.events(events))
 

@@ -34,7 +34,7 @@ def recorded(tmp_path_factory):
     server = ManagedServer(tmp_path_factory.mktemp("damaged"), heap="384m")
     db = QuestDB(server.ensure())
     schema.ensure(db, 5)
-    encoder = RowEncoder(5, "damaged")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="damaged")
     for day in range(3):
         at = FIRST + day * DAY
         rows = [OrderBook("AUSDT", at + n * SECOND, n, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5) for n in range(2000)]
@@ -85,7 +85,7 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     assert file in findings["table"].text
     spool, metrics = Spool(server.data_dir / f"spool-{file}", audited=True), StoreMetrics()
     spool.open()
-    reconciler = Reconciler(db, spool, "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
+    reconciler = Reconciler(db, spool, "binance", "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
     reconciler.start()
     reconciler.stop(5.0)
     spool.close()

@@ -51,7 +51,7 @@ class Run:
         options = {"reserve_bytes": 0, "free_bytes": 0} | spool
         self.spool = Spool(folder / "spool", audited=True, **options)
         self.spool.open()
-        self.encoder = RowEncoder(5, collector)
+        self.encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
         self.writer = Writer(
             db,
             self.spool,
@@ -66,6 +66,7 @@ class Run:
         self.reconciler = Reconciler(
             db,
             self.spool,
+            "binance",
             collector,
             self.sent_counts,
             lambda: self.now,

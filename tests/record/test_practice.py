@@ -21,7 +21,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.record.practice import FILE, refuse_mixing, refuse_mixing_unasked
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 REAL, SIMULATED = "binance", "simulator"
 AWAY = Endpoint.parse("http://127.0.0.1:1")
@@ -47,7 +47,7 @@ def db(questdb):
 
 def recorded_by(db, *exchanges):
     """The table as recorders of these exchanges leave it."""
-    encoder = RowEncoder(5, "mixed")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="mixed")
     started = [
         Event(AT + place, "started", detail=f"1 pair, depth 5, 100 ms, {name}") for place, name in enumerate(exchanges)
     ]

@@ -12,13 +12,14 @@ from ingester.datasets.dataset import INDEX, columns
 from ingester.errors import NotRunning, SettingsError, UnknownPair, UsageError
 from ingester.exchange import simulator_at
 from ingester.simulator import Simulator
+from ingester.simulator.rest_answers import SimulatedPair
 
 PAIRS = ["BTCUSDT", "ETHUSDT", "XTHINUSDT"]
 
 
 @pytest.fixture(scope="module")
 def simulator():
-    with Simulator([*PAIRS, "SOLUSDT"], thin={"XTHINUSDT": 2}, ledger=True) as simulator:
+    with Simulator([*PAIRS[:2], SimulatedPair("XTHINUSDT", levels=2), "SOLUSDT"], keep_sent=True) as simulator:
         yield simulator
 
 
