@@ -15,8 +15,7 @@ from ingester.cli import cli
 from ingester.cli.pairs import _repeat
 from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
-from ingester.exchange.screening import Criteria
-from ingester.exchange.supplies import PRODUCTS
+from ingester.exchange.screening import SUPPLIES_PATH, Criteria
 from ingester.questdb.client import QuestDB
 from ingester.record.pairs_file import PairsFile
 from ingester.simulator import Simulator
@@ -320,7 +319,7 @@ def test_screening_again_and_again_follows_the_market_and_outlives_failures(exch
     for rest_url, least in rounds:
         waits.clear()
         place = simulator_at("", rest_url)
-        _repeat(Criteria(min_volume=least), place, rest_url + PRODUCTS, file, 86400.0, Stop())
+        _repeat(Criteria(min_volume=least), place, rest_url + SUPPLIES_PATH, file, 86400.0, Stop())
         sizes.append(len(file.read().pairs))
         pauses += waits
     assert sizes == [2, 43, 43]
