@@ -21,7 +21,7 @@ Receive times of what passes rise strictly, by at least the table's resolution o
 
 What is a gap: the time between two snapshots that passed, where
 
-* it is longer than `limit_ns`, which follows the symbol's own rhythm (reason: exchange silent), or
+* it is longer than the symbol's own rhythm allows (`gap_rule.py`; reason: exchange silent), or
 * meanwhile no connection delivered the symbol, however shortly (connection lost, or exchange silent where it stood, or
   not connected where none has stood since the start), or
 * a frame in between was quarantined and no sound copy of it came, or
@@ -35,7 +35,9 @@ first one, the joint, turns out to be a gap if something late comes that lies in
 has come so far.
 """
 
+from collections import deque
 from collections.abc import Hashable
+from itertools import pairwise
 from typing import NamedTuple
 
 from ingester.clock import SECOND
@@ -49,6 +51,7 @@ from ingester.events import (
     RESTART,
     Event,
 )
+from ingester.sequence.gap_rule import LONGEST_INTERVAL_NS, RHYTHM_INTERVALS, SHORTEST_GAP_NS, gap_limit_ns
 
 HIGHEST_ID = 2**53
 """Binance has come to 2^37 in nine years; an exchange that counts a million updates a second needs 285 years."""
@@ -57,17 +60,8 @@ CONTRADICTED_AFTER = 3
 FLOOR_NS = 300 * SECOND
 """So far (to twice so far) a connection may lag behind another without being taken for a new count."""
 RESOLUTION_NS = 1_000
-UNKNOWN_LIMIT_NS = 5 * SECOND
-"""Before a symbol's rhythm is known."""
-SHORTEST_LIMIT_NS, LONGEST_LIMIT_NS = SECOND, 600 * SECOND
-LIMIT_INTERVALS = 10
-"""A silence of so many mean intervals is a gap: of independent arrivals one in 20,000 comes later than that."""
-UNKNOWN_MEAN_NS = 60 * SECOND
-"""What a symbol whose first interval is a gap may come to be taken for."""
 LATE_INTERVALS = 1.6
 """A snapshot that comes after so many mean intervals is late: one may be missing before it."""
-MEMORY_NS = 60 * SECOND
-"""Over about so long the mean interval is taken."""
 TRADING = "TRADING"
 
 
@@ -104,7 +98,6 @@ class GapDetector:
     __slots__ = (
         "_backward",
         "_below",
-        "_counted",
         "_floor",
         "_floor_ns",
         "_floor_since_ns",
@@ -113,16 +106,14 @@ class GapDetector:
         "_handover_until_ns",
         "_held_after",
         "_held_id",
-        "_known_ns",
         "_leap_ns",
-        "_mean_ns",
-        "_measured_ns",
         "_missing_id",
         "_next_floor",
         "_next_since_ns",
         "_open",
         "_reason",
         "_suspect",
+        "_times",
         "before_id",
         "ceiling",
         "count",
@@ -144,8 +135,8 @@ class GapDetector:
         """From this id on one has to be confirmed: see `held`."""
         self.count = 0
         """Snapshots that passed."""
-        self.limit_ns = UNKNOWN_LIMIT_NS
-        """How long after the last one the next is no gap; negative where something is known to be missing."""
+        self.limit_ns = SHORTEST_GAP_NS
+        """How long after the last one the next is surely no gap; negative where something is known to be missing."""
         self.status = TRADING
         """What the exchange said last, where it was asked."""
         self.handover_id = -1
@@ -166,10 +157,7 @@ class GapDetector:
         self._missing_id = -1  # of a quarantined frame
         self._suspect = False  # whether that frame may have been of another symbol
         self._open = False  # whether the present gap is on record already
-        self._known_ns = 0  # over how long the mean interval was taken
-        self._mean_ns = 0.0  # mean interval; 0 where unknown
-        self._counted = 0  # snapshots that the mean interval tells of
-        self._measured_ns = 0  # up to when it does
+        self._times: deque[int] = deque(maxlen=RHYTHM_INTERVALS + 1)  # receive times of the last ones that passed
 
     def resume(self, last_ns: int) -> None:
         """An earlier run received until `last_ns`: this one begins with a gap."""
@@ -180,7 +168,6 @@ class GapDetector:
         """From now on snapshots may come."""
         if not self._reason or self.receive_ns > now:  # the clock was set back between two runs
             self.receive_ns = now
-        self._measured_ns = now
 
     def wait_since(self, started_ns: int) -> Gap | None:
         """Nothing could come since the start: a gap of its own; returns the one that the start has ended, if any."""
@@ -256,6 +243,7 @@ class GapDetector:
             self._raise_floor(receive_ns, update_id)
         self.before_id = self.update_id
         self.update_id, self.receive_ns, self._backward = update_id, receive_ns, 0
+        self._times.append(receive_ns)
         self._below = None
         self.count += 1
         return gap
@@ -307,7 +295,8 @@ class GapDetector:
 
     def silent(self, now: int, patience_ns: int) -> bool:
         """Whether nothing passed for longer than both the symbol's rhythm and `patience_ns` allow."""
-        return now - self.receive_ns > max(patience_ns, self.longest_ns())
+        pause_ns = now - self.receive_ns
+        return pause_ns > patience_ns and pause_ns > self.longest_ns()
 
     def open(self) -> Gap | None:
         """The gap that lasts, once: for the record before its end is known."""
@@ -328,36 +317,31 @@ class GapDetector:
             return None
         if self._backward or self._contradicted():  # nobody will know any more which ones were wrong
             self.miss(IDS_RESTARTED)
-        if self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns:
+        if self.limit_ns >= 0 and now - self.receive_ns <= self.longest_ns():
             return None
         return Gap(self.symbol, self.receive_ns, now, self._why())
 
-    def measure(self) -> None:
-        """Learns the rhythm from what passed since the last time; called about once a second."""
-        arrived, span = self.count - self._counted, self.receive_ns - self._measured_ns
-        if arrived <= 0 or span <= 0:
-            return
-        interval = span / arrived
-        self._known_ns = min(MEMORY_NS, self._known_ns + span)
-        self._mean_ns += (interval - self._mean_ns) * min(1.0, span / self._known_ns)
-        self._counted, self._measured_ns = self.count, self.receive_ns
-        if self.limit_ns >= 0:
-            self.limit_ns = self.longest_ns()
-
     def interval_ns(self) -> float:
         """Mean time between two snapshots; infinite where it is not known."""
-        return self._mean_ns or float("inf")
+        intervals, total_ns = self._rhythm()
+        return total_ns / intervals if intervals else float("inf")
 
     def longest_ns(self) -> int:
         """How long a pause its rhythm allows."""
-        if not self._mean_ns:
-            return UNKNOWN_LIMIT_NS
-        return min(LONGEST_LIMIT_NS, max(SHORTEST_LIMIT_NS, int(LIMIT_INTERVALS * self._mean_ns)))
+        return gap_limit_ns(*self._rhythm())
+
+    def _rhythm(self) -> tuple[int, int]:
+        """How many intervals are known, and their sum in ns, as the rule counts them."""
+        times = self._times
+        if len(times) < 2:
+            return 0, 0
+        total_ns = times[-1] - times[0]
+        if total_ns > LONGEST_INTERVAL_NS:  # so one of them may be longer
+            total_ns = sum(min(after - before, LONGEST_INTERVAL_NS) for before, after in pairwise(times))
+        return len(times) - 1, total_ns
 
     def _raise_floor(self, receive_ns: int, update_id: int) -> None:
         again = update_id < self.update_id or self._next_floor < 0
-        if not self.count:  # the rhythm begins with the first one, not with the subscription
-            self._counted, self._measured_ns = 1, receive_ns
         self._floor = update_id if again else self._next_floor
         self._floor_since_ns = receive_ns if again else self._next_since_ns
         self._next_floor, self._next_since_ns, self._floor_ns = update_id, receive_ns, receive_ns + FLOOR_NS
@@ -370,20 +354,20 @@ class GapDetector:
         if not self.receive_ns or until_ns < self._leap_ns:
             return None
         silent = until_ns - self.receive_ns > self.longest_ns()
+        if not silent and not self._reason:
+            return None
         if self._reason == QUARANTINED and update_id <= self._missing_id and not silent:
             if update_id == self._missing_id:  # the sound copy
                 self._whole()
             return None
-        if self._suspect and until_ns - self.receive_ns < LATE_INTERVALS * self._mean_ns:
+        interval_ns = self.interval_ns() if self._suspect else 0.0
+        if self._suspect and interval_ns < float("inf") and until_ns - self.receive_ns < LATE_INTERVALS * interval_ns:
             self._whole()
             return None
         gap = Gap(self.symbol, self.receive_ns, until_ns, self._why())
-        if self._reason in ("", EXCHANGE_SILENT):  # perhaps the pair has become slower
-            self._mean_ns = min(2 * self._mean_ns or UNKNOWN_MEAN_NS, until_ns - self.receive_ns)
-        self._counted, self._measured_ns = self.count + 1, until_ns
         self._whole()
         return gap
 
     def _whole(self) -> None:
         self._reason, self._missing_id, self._suspect, self._open, self._leap_ns = "", -1, False, False, 0
-        self.limit_ns = self.longest_ns()
+        self.limit_ns = SHORTEST_GAP_NS
