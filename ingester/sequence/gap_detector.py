@@ -60,6 +60,8 @@ CONTRADICTED_AFTER = 3
 FLOOR_NS = 300 * SECOND
 """So far (to twice so far) a connection may lag behind another without being taken for a new count."""
 RESOLUTION_NS = 1_000
+FIRST_LIMIT_NS = 5 * SECOND
+"""Where none comes for so long after the begin, that is a gap."""
 LATE_INTERVALS = 1.6
 """A snapshot that comes after so many mean intervals is late: one may be missing before it."""
 TRADING = "TRADING"
@@ -327,8 +329,8 @@ class GapDetector:
         return total_ns / intervals if intervals else float("inf")
 
     def longest_ns(self) -> int:
-        """How long a pause its rhythm allows."""
-        return gap_limit_ns(*self._rhythm())
+        """How long a pause its rhythm allows, or how long the first one may take to come."""
+        return gap_limit_ns(*self._rhythm()) if self._times else FIRST_LIMIT_NS
 
     def _rhythm(self) -> tuple[int, int]:
         """How many intervals are known, and their sum in ns, as the rule counts them."""

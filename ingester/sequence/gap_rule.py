@@ -17,7 +17,7 @@ GAP_INTERVALS = 10
 """Of independent arrivals one in 9,000 comes later than after so many mean intervals of the last fifty."""
 RHYTHM_INTERVALS = 50
 LONGEST_INTERVAL_NS = 60 * SECOND
-UNKNOWN_LIMIT_NS = 5 * SECOND
+UNKNOWN_LIMIT_NS = 60 * SECOND
 
 
 def gap_limit_ns(intervals: int, total_ns: int) -> int:

@@ -1,6 +1,6 @@
 -- When was a pair silent for longer than its own rhythm allows, whoever recorded it?
 -- A pause is a gap where it is longer than ten mean intervals and than a second: the mean of the last fifty intervals of
--- the collector that brought the row before it, none counted as longer than a minute; five seconds after the first row.
+-- the collector that brought the row before it, none counted as longer than a minute; one minute after the first row.
 -- This is the rule of the recorder, of coverage and of manifests. @longer_than leaves out shorter gaps (seconds).
 -- `timestamp` is the last row before the gap, `until` the first one after it; what precedes the first row of a range or
 -- follows its last is not counted.
@@ -32,5 +32,5 @@ CREATE OR REPLACE VIEW gaps AS (
         FROM rhythms
     )
     WHERE received - previous > 1000000 AND received - previous > 1e6 * @longer_than
-      AND (known = 0 AND received - previous > 5000000 OR known > 0 AND (received - previous) * known > 10 * total)
+      AND (known = 0 AND received - previous > 60000000 OR known > 0 AND (received - previous) * known > 10 * total)
 );

@@ -26,7 +26,7 @@ def by_the_rule(times):
     """(since, until, limit) of the gaps between receive times, as `sequence/gap_rule.py` says it in words."""
     for place, (since, until) in enumerate(pairwise(times)):
         known = [min(after - before, 60 * SECOND) for before, after in pairwise(times[max(0, place - 50) : place + 1])]
-        limit = max(SECOND, 10 * sum(known) // len(known)) if known else 5 * SECOND
+        limit = max(SECOND, 10 * sum(known) // len(known)) if known else 60 * SECOND
         if until - since > limit:
             yield since, until, limit
 
