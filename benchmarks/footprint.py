@@ -27,7 +27,7 @@ from table import fill, recorded_books
 from ingester import __version__
 from ingester.book import OrderBook
 from ingester.clock import SECOND
-from ingester.exchange.binance_spot import DEPTHS
+from ingester.exchange import VENUES
 from ingester.questdb import QuestDB, RowEncoder, jar, schema
 from ingester.questdb.server import HEAP, ManagedServer
 
@@ -68,7 +68,7 @@ def main() -> None:
     what = f"ingester {__version__}; QuestDB {jar.VERSION}, heap {HEAP}"
     print(f"{MARKER}\n{machine()}; {what}; {options.seconds:g} s each.")
     print(recording([recorded(pairs, options.seconds, options.warmup) for pairs in options.pairs]), flush=True)
-    print(sizing({depth: row_bytes(depth) for depth in DEPTHS}))
+    print(sizing({depth: row_bytes(depth) for depth in VENUES["binance"].books.depths}))
     print(MARKER.replace("benchmarks", "end of benchmarks"))
 
 
@@ -181,7 +181,7 @@ def spool_row_bytes(depth: int) -> float:
     """What a row of this depth takes in the spool: its ILP, as sent to QuestDB."""
     levels = recorded_books(depth)[:1000].reshape(-1, 2, depth, 2).tolist()
     books = [OrderBook("BTCUSDT", at * SECOND, 10**10 + at, *sides) for at, sides in enumerate(levels, 1)]
-    return len(RowEncoder(depth, "recorder").snapshots(books)) / len(books)
+    return len(RowEncoder(depth=depth, exchange="binance", collector="recorder").snapshots(books)) / len(books)
 
 
 def recording(runs: list[Footprint]) -> str:

@@ -17,7 +17,7 @@ from control import answer, tell
 
 from ingester import Recorder
 from ingester.book import OrderBook
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 
 POLL_SECONDS = 0.015
 
@@ -44,7 +44,7 @@ def main() -> None:
     way, task = sys.argv[1], json.loads(sys.argv[2])
     names: list[str] = task["symbols"]
     places = {name: place for place, name in enumerate(names)}
-    exchange = binance_spot.Exchange("simulator", task["stream_url"], task["rest_url"])
+    exchange = simulator_at(task["stream_url"], task["rest_url"])
     recorder = Recorder(names, exchange=exchange, keep=task["keep"], linger=task["linger"])
     record = recorder._record
     seen, received, taken = Sights(), Sights(), Sights()

@@ -5,9 +5,7 @@ import time
 
 from control import answer, tell
 
-from ingester.simulator import Simulator
-from ingester.simulator.limits import ExchangeLimits
-from ingester.simulator.markets import market
+from ingester.simulator import ExchangeLimits, Simulator, synthetic_pair
 
 
 def symbols(count: int) -> list[str]:
@@ -17,7 +15,7 @@ def symbols(count: int) -> list[str]:
 
 def tick(symbol: str, update_id: int) -> int:
     """Which book of a pair has this update id; they are numbered without a hole."""
-    return update_id // market(0, symbol).stride
+    return update_id // synthetic_pair(0, symbol).stride
 
 
 def main() -> None:

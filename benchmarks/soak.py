@@ -22,8 +22,7 @@ import psutil
 
 from ingester.errors import StoreError
 from ingester.questdb import ManagedServer, QuestDB
-from ingester.simulator import Simulator
-from ingester.simulator.limits import ExchangeLimits
+from ingester.simulator import ExchangeLimits, Simulator
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "faults")]
 
@@ -53,7 +52,9 @@ def main() -> int:
     try:
         # Ten seconds of the exchange pass in one, so that its buffers fill ten times as fast.
         with (
-            Simulator(COINS44, ledger=True, speed=options.speed, limits=ExchangeLimits(ping_interval=5)) as simulator,
+            Simulator(
+                COINS44, keep_sent=True, speed=options.speed, limits=ExchangeLimits(ping_interval=5)
+            ) as simulator,
             Managed(simulator, server, "soak") as trial,
         ):
             samples, counts = soak(trial, server, simulator, chance, 60 * options.minutes, options)

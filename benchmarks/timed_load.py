@@ -12,27 +12,24 @@ import numpy as np
 from control import answer, tell
 from load import symbols
 
-from ingester.simulator import simulator as simulated
-from ingester.simulator.limits import ExchangeLimits
-from ingester.simulator.sent_log import SentLog
+from ingester.simulator import ExchangeLimits, SentLog, Simulator
 
 
 class Departures(SentLog):
-    """Notes when each book left: it is asked right before the write of a whole batch."""
+    """Notes when each book left: `note` is called right before the write of a whole batch."""
 
     by_symbol: dict[str, dict[int, int]] = {}  # noqa: RUF012 (of the one simulator of this process)
 
-    def note(self, symbol: str, update_id: int) -> None:
+    def note(self, market: str, symbol: str, update_id: int) -> None:
         self.by_symbol.setdefault(symbol, {}).setdefault(update_id, time.time_ns())
 
 
 def main() -> None:
     count, mode = int(sys.argv[1]), sys.argv[2]
-    simulated.Ledger = Departures  # type: ignore[misc]
     names = symbols(count)
     folder = Path(tempfile.mkdtemp(prefix="ingester-departures-"))
-    with simulated.Simulator(
-        names, spread=mode == "spread", limits=ExchangeLimits(attempts=None), ledger=True
+    with Simulator(
+        names, spread=mode == "spread", limits=ExchangeLimits(attempts=None), keep_sent=Departures()
     ) as simulator:
 
         def begin() -> None:

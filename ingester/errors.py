@@ -24,7 +24,8 @@ IngesterError
         ├── AccessRefused      QuestDB does not accept the user and password, or the token
         ├── Untrusted          QuestDB's certificate is not accepted
         ├── SchemaMismatch     an existing table does not fit
-        ├── LevelsRefused      an existing table cannot get more levels now
+        ├── LevelsRefused      an existing table cannot get more columns now
+        ├── MigrationRefused   tables of an earlier version are still written to by a recorder of that version
         ├── MixedData          practice would be recorded among real books, or the reverse
         └── SpoolError         the folder of rows that wait on disk cannot be used
 
@@ -137,7 +138,11 @@ class SchemaMismatch(StoreError):
 
 
 class LevelsRefused(StoreError):
-    """An existing table cannot get more levels now: its Parquet days are read, or the disk has too little room."""
+    """An existing table cannot get more columns now: its Parquet days are read, or the disk has too little room."""
+
+
+class MigrationRefused(StoreError):
+    """Tables of an earlier version cannot be brought up to date now: a recorder of that version writes into them."""
 
 
 class MixedData(StoreError):

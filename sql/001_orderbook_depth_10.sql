@@ -1,9 +1,11 @@
 -- Order books as received, 10 levels a side. Only one of the 001 files is applied: the one of the recorded depth.
 CREATE TABLE IF NOT EXISTS orderbook (
     timestamp TIMESTAMP,        -- receive time, UTC, microseconds
+    exchange SYMBOL,            -- binance, binance-futures, simulator, …
     symbol SYMBOL CAPACITY 2048,
     collector SYMBOL,           -- which recorder received it
     last_update_id LONG,
+    event_time TIMESTAMP,       -- the exchange's own time, NULL where a book comes without one
     bid_1 DOUBLE, bidv_1 DOUBLE,
     bid_2 DOUBLE, bidv_2 DOUBLE,
     bid_3 DOUBLE, bidv_3 DOUBLE,
@@ -26,4 +28,4 @@ CREATE TABLE IF NOT EXISTS orderbook (
     ask_10 DOUBLE, askv_10 DOUBLE
 )
 TIMESTAMP(timestamp) PARTITION BY DAY WAL
-DEDUP UPSERT KEYS(timestamp, symbol, collector, last_update_id);
+DEDUP UPSERT KEYS(timestamp, exchange, symbol, collector, last_update_id);

@@ -1,6 +1,7 @@
 -- What happened to the recorders: starts, stops, connects, disconnects, gaps. `until` ends what `timestamp` began.
 CREATE TABLE IF NOT EXISTS collector_events (
     timestamp TIMESTAMP,        -- UTC, microseconds
+    exchange SYMBOL,
     collector SYMBOL,
     kind SYMBOL,
     symbol SYMBOL CAPACITY 2048,
@@ -9,4 +10,4 @@ CREATE TABLE IF NOT EXISTS collector_events (
     until TIMESTAMP
 )
 TIMESTAMP(timestamp) PARTITION BY MONTH WAL
-DEDUP UPSERT KEYS(timestamp, collector, kind, symbol, connection);
+DEDUP UPSERT KEYS(timestamp, exchange, collector, kind, symbol, connection);

@@ -24,7 +24,7 @@ def flat(snapshot):
 
 
 def store(db, snapshots, collector, events=()):
-    encoder = RowEncoder(5, collector)
+    encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
     for start in range(0, len(snapshots), 1000):
         db.write(encoder.snapshots(snapshots[start : start + 1000]))
     if events:

@@ -1,14 +1,18 @@
 """A feed with its world, for tests: connections that say what they are told to, a clock that is turned."""
 
+import dataclasses
 import json
 from collections import deque
 
 from ingester.clock import SECOND
 from ingester.connection.websocket import Frames, Lost, Opened
-from ingester.exchange import binance_spot
+from ingester.exchange import VENUES, StreamSpec
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
 from ingester.sequence.monitor import SequenceMonitor
+
+VENUE = VENUES["binance"]
+STREAMS = StreamSpec(channel=VENUE.books, depth=5, interval_ms=100)
 
 
 class SilentStream:
@@ -40,15 +44,16 @@ class SilentStream:
 class Bench:
     """A feed with its world: a clock to turn, connections to put words into the mouth of."""
 
-    def __init__(self, symbols=("BTCUSDT", "ETHUSDT"), keep_every=1, copies=1, life=10_000):
+    def __init__(self, symbols=("BTCUSDT", "ETHUSDT"), keep_every=1, copies=1, life=10_000, channel=VENUE.books):
         self.now_ns = 1_000 * SECOND + 300_000_000
         self.metrics = FeedMetrics()
         self.events = []
         self.streams = []
         self.asked = 0
-        self.monitor = SequenceMonitor(list(symbols), 5, self.events.append, self.ask)
+        self.monitor = SequenceMonitor(list(symbols), STREAMS, self.events.append, self.ask)
         self.feed = Feed(
             self.monitor,
+            dataclasses.replace(VENUE, channels=(channel,)),
             keep_every,
             copies,
             lambda: life * SECOND,
@@ -101,11 +106,11 @@ class Bench:
             "bids": [list(map(str, b)) for b in bids],
             "asks": [list(map(str, a)) for a in asks],
         }
-        name = binance_spot.stream_name(symbol, 5)
+        name = STREAMS.name(symbol).decode()
         self.say({"stream": name, "data": data}, stream)
 
     def say(self, message, stream=0):
-        payload = message if isinstance(message, bytes) else json.dumps(message).encode()
+        payload = message if isinstance(message, bytes) else json.dumps(message, separators=(",", ":")).encode()
         self.arrive(Frames(self.streams[stream], self.now_ns, [payload]))
 
     def ids(self):

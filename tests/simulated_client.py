@@ -12,8 +12,8 @@ import pytest
 import urllib3
 import websocket
 
+from ingester.simulator import Simulator
 from ingester.simulator.books import book
-from ingester.simulator.simulator import Simulator
 
 RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
 PAIRS = ("BTCUSDT", "ETHUSDT", "ADAUSDT")

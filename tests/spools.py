@@ -67,7 +67,7 @@ def wait_in_spool(data_dir, collector, portions=3, acknowledged=0, depth=5, segm
     first = time.time_ns() // SECOND * SECOND - 60 * SECOND
     spool = Spool(spools(data_dir) / collector, reserve_bytes=RESERVE, free_bytes=0, segment_bytes=segment_bytes)
     spool.open()
-    encoder = RowEncoder(depth, collector)
+    encoder = RowEncoder(depth=depth, exchange="binance", collector=collector)
     for portion in range(portions):
         times = [first + portion * SECOND + row * 100_000_000 for row in range(10)]
         levels = [(100.0 - level, 1.0) for level in range(depth)]

@@ -1,25 +1,34 @@
 """Small files that ask for much: what people import from elsewhere takes neither memory nor time beyond its size."""
 
+import bz2
 import gzip
 import io
+import lzma
+import re
 import struct
 import time
 import tracemalloc
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ingester.datasets import pickles
 from ingester.datasets.columns import MOST_COLUMNS
+from ingester.datasets.content import Content
+from ingester.datasets.origins import Origin
 from ingester.datasets.pickle_machine import UnreadablePickle
 from ingester.datasets.recordings import open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 
 NAME = "ADA_USDT_100ms_(2023-06-01 08꞉31)_(1)"
+LEVEL_SIDES = ["Bid", "BidV", "Ask", "AskV"]
 LEVEL = ["Bid_1", "BidV_1", "Ask_1", "AskV_1"]
+
+PACK = {".gz": gzip.compress, "bz2": bz2.compress, ".xz": lambda data: lzma.compress(data, preset=1)}
 
 
 def read(path):
@@ -47,6 +56,55 @@ def text(value):
 
 def named(name):
     return b"".join(map(text, name.split())) + b"\x93"
+
+
+def import_content(path, skip_bad):
+    """CPU seconds until a file was refused, with what reason, or else its rows."""
+    begun = time.process_time()
+    try:
+        content = Content(open_recording(path), Origin(), skip_bad)
+    except UnreadableRecording as error:
+        return time.process_time() - begun, str(error)
+    return time.process_time() - begun, content.rows
+
+
+@pytest.mark.parametrize(
+    ("ending", "line", "refused"),
+    [
+        (".csv.gz", b"\n", r"has [\d,]+ more blank lines than others up to line [\d,]+; expected a book in each"),
+        (".csv.bz2", b"\r\n", "more blank lines than others"),
+        (".csv.xz", b"\n\r\n", "more blank lines than others"),
+        (".csv.gz", b"x\n", r"has 100,001 bad lines among the first 100,002, the first of them: line 3 has 1 fields"),
+        (".csv.gz", b" \n", "bad lines among the first"),
+        (".csv.gz", b"2023-06-01 12:00:00,1,1,2,y\n", "line 3 AskV_1 is 'y', which is not a number"),
+        (".csv.xz", b"y,1,1,2,1\n", "line 3 has no time"),
+        (".csv.gz", b"1999-06-01 12:00:00,1,1,2,1\n", "line 3 has the time 1999-06-01 12:00"),
+    ],
+)
+def test_a_few_bytes_that_become_millions_of_lines_without_a_book_are_refused_early(tmp_path, ending, line, refused):
+    path = tmp_path / (NAME + ending)
+    begin = ",".join(["Request Time", *LEVEL]).encode() + b"\n2023-06-01 12:00:00,1,1,2,1\n"
+    path.write_bytes(PACK[ending[-3:]](begin + line * ((16 << 20) // len(line))))
+    assert path.stat().st_size < 1 << 20
+    for skip_bad in (False, True):
+        seconds, why = import_content(path, skip_bad)
+        assert re.search(refused, why), why
+        assert seconds < 5
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\r\n\n", b"x\n"])
+def test_a_file_with_some_blank_or_bad_lines_between_its_books_is_read(tmp_path, between):
+    path = tmp_path / f"{NAME}.csv"
+    rows = 300_000
+    lines = [f"{1_685_600_000_000 + at},1,1,2,1\n".encode() for at in range(rows)]
+    lines[::10] = [line + between for line in lines[::10]]
+    path.write_bytes(",".join(["Request Time", *LEVEL]).encode() + b"\n" + b"".join(lines))
+    pieces = read(path)
+    times = np.concatenate([piece.times for piece in pieces])
+    assert np.array_equal(times, (1_685_600_000_000 + np.arange(rows)) * 10**6)
+    assert import_content(path, True)[1] == rows
+    bad = [each.line for piece in pieces for each in piece.bad]
+    assert bad == (list(range(3, 3 + 11 * rows // 10, 11)) if between == b"x\n" else [])
 
 
 @pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
@@ -79,6 +137,41 @@ def test_a_state_that_names_one_dict_over_and_over_is_refused():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 * len(content)
+
+
+def list_of_nones(count):
+    return b"(" + b"N" * count + b"l"
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [
+        (b"N0" * 6_000_000, r"unpacks to more than [\d,]+ instructions; expected a frame of plain numbers.*unpack it"),
+        (b"N" + b"\x94" * 12_000_000, "instructions"),
+        (list_of_nones(12_000_000), "instructions"),
+        (b"X\x00\x00\x00\x11" + b"x" * (17 << 24), "unpacks to more than 300 times its size"),
+    ],
+)
+def test_a_few_bytes_that_become_millions_of_steps_of_a_pickle_are_refused(tmp_path, content, refused):
+    path = tmp_path / f"{NAME}.pkl.gz"
+    path.write_bytes(gzip.compress(b"\x80\x04" + content + b"N."))
+    assert path.stat().st_size < 1 << 20
+    seconds, why = import_content(path, False)
+    assert re.search(refused, why), why
+    assert seconds < 5
+
+
+def test_packed_pickles_of_a_quiet_pair_are_read(tmp_path):
+    rows = 100_000
+    index = pd.date_range("2023-06-01", periods=rows, freq="100ms", name="Request Time")
+    frame = pd.DataFrame(np.ones((rows, 20)), index, [f"{side}_{n}" for side in LEVEL_SIDES for n in range(1, 6)])
+    path = tmp_path / f"{NAME}.pkl.xz"
+    frame.to_pickle(path, compression={"method": "xz", "preset": 0})
+    assert import_content(path, False)[1] == rows
+    texts = frame[:20_000].astype(str)
+    path = tmp_path / f"{NAME}.pkl.gz"
+    texts.to_pickle(path, protocol=4)
+    assert import_content(path, False)[1] == 20_000
 
 
 @pytest.mark.parametrize("column", ["_time", "Bid_1"])

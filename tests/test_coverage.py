@@ -40,7 +40,10 @@ def recorded(questdb):
         kept = [at for at in times if not without[0] < at < without[1]]
         return [OrderBook(symbol, at + late_ns, at // SECOND, [(1.0, 1.0)], [(2.0, 1.0)]) for at in kept]
 
-    one, two = RowEncoder(5, "cov-1"), RowEncoder(5, "cov-2")
+    one, two = (
+        RowEncoder(depth=5, exchange="binance", collector="cov-1"),
+        RowEncoder(depth=5, exchange="binance", collector="cov-2"),
+    )
     db.write(one.snapshots(rows("COVAUSDT", without=gap)))
     db.write(one.snapshots(rows("COVBUSDT", without=gap)))
     db.write(two.snapshots(rows("COVBUSDT", late_ns=3_000_000)))
@@ -209,7 +212,7 @@ def test_rows_of_impossible_times_cost_nothing_and_can_be_removed_as_the_documen
         schema.ensure(db, 5)
         start = parse_time("2020-01-01 12:00")
         times = [SECOND, *range(start, start + 60 * SECOND, SECOND), parse_time("2261-01-01")]
-        encoder = RowEncoder(5, "cov")
+        encoder = RowEncoder(depth=5, exchange="binance", collector="cov")
         db.write(encoder.snapshots([OrderBook("COVXUSDT", at, 1, [(1.0, 1.0)], [(2.0, 1.0)]) for at in times]))
         db.sql("SELECT wait_wal_table('orderbook')")
         options = ("--data-dir", str(tmp_path))

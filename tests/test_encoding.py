@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ingester
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 PACKAGE = Path(ingester.__file__).parent
 CHINESE = "币安人生USDT"

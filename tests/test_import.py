@@ -160,26 +160,31 @@ def test_a_file_of_tardis_needs_no_name_of_ours(run, questdb, tmp_path):
 
 @pytest.fixture(scope="module")
 def recorded(questdb):
-    """Two recorders, of which one missed half a minute, and both ten seconds; ten levels, some of them thin."""
+    """Two recorders, of which one has five levels and missed half a minute, the other ten levels, some of them thin.
+
+    Both missed ten seconds."""
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 10)
     chance = np.random.default_rng(7)
     for symbol in ("IEXAUSDT", "币安人生USDT"):
         times = START + np.cumsum(chance.integers(50_000, 150_000, 1200)) * 1000
         prices = chance.random((1200, 40)).round(8)
-        for collector, missing, late_ns in (("one", (300, 600), 0), ("two", (500, 600), 3_000_000)):
+        for collector, depth, missing, late_ns in (
+            ("one", 5, (300, 600), 0),
+            ("two", 10, (500, 600), 3_000_000),
+        ):
             kept = [place for place in range(1200) if not missing[0] <= place < missing[1]]
             snapshots = [
                 OrderBook(
                     symbol,
                     int(times[place]) + late_ns,
                     10**10 + place,
-                    [tuple(pair) for pair in prices[place, :20].reshape(-1, 2).tolist()][: 10 - place % 3],
-                    [tuple(pair) for pair in prices[place, 20:].reshape(-1, 2).tolist()],
+                    [tuple(pair) for pair in prices[place, :20].reshape(-1, 2).tolist()][: min(depth, 10 - place % 3)],
+                    [tuple(pair) for pair in prices[place, 20:].reshape(-1, 2).tolist()][:depth],
                 )
                 for place in kept
             ]
-            db.write(RowEncoder(10, collector).snapshots(snapshots))
+            db.write(RowEncoder(depth=10, exchange="binance", collector=collector).snapshots(snapshots))
     db.sql("SELECT wait_wal_table('orderbook')")
     return questdb
 
@@ -217,6 +222,7 @@ def renamed(folder, target, old, new):
         ("--format", "parquet", "--levels", 10),
         ("--format", "npz", "--levels", 10),
         ("--format", "npz", "--every", "100ms"),
+        ("--format", "pkl", "--every", "100ms", "--levels", 10),
         ("--format", "parquet", "--every", "1s", "--fill", "forward"),
     ],
 )
@@ -226,6 +232,17 @@ def test_of_an_own_data_set_nothing_is_new(recorded, tmp_path, options):
     assert re.search(r"[\d,]+ rows of 2 pairs from 2 files: 0 new, [\d,]+ known", output), output
     assert ("its rows are repeats of books" in output) == ("--every" in options)
     assert "passed over" not in output
+
+
+def test_of_a_renamed_grid_nothing_is_new_where_its_manifest_is_beside_it(recorded, tmp_path):
+    folder = exported(recorded, tmp_path, "--format", "csv", "--every", "100ms", pairs="IEXAUSDT")
+    (path,) = folder.glob("IEXA*")
+    path.rename(folder / "ada.csv")
+    (folder / "ada.csv.gz").write_bytes(gzip.compress((folder / "ada.csv").read_bytes()))
+    (tmp_path / "moved").mkdir()
+    output = ingester(recorded, "import", folder.rename(tmp_path / "moved" / "set"))
+    assert re.search(r"rows of 1 pair from 2 files: 0 new, [\d,]+ known", output), output
+    assert output.count("is on a grid of 100ms") == 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.backup import run_folder
 from ingester.datasets.dataset import COLON, columns, parse_time
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 PAIRS = "BTCUSDT,ADAUSDT"
 MINUTE = 60 * SECOND

@@ -9,7 +9,7 @@ from unanswering import Late, Unanswering
 from waiting import eventually
 
 from ingester.questdb.client import QuestDB
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from ingester.clock import SECOND
 from ingester.config.settings import Settings
 from ingester.datasets.slices import ScratchFile
 from ingester.errors import SettingsError
-from ingester.exchange.binance_spot import EXCHANGES
-from ingester.monitoring.state_file import StateFile
+from ingester.exchange import VENUES
+from ingester.monitoring.report import StateFile
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.record.recorder_service import spool_folder
@@ -45,7 +45,7 @@ def test_other_names_stay(tmp_path, name):
 @pytest.mark.parametrize("collector", [".", "..", "a/b", ""])
 def test_no_recorder_is_called_like_another_folder(collector):
     with pytest.raises(SettingsError, match="--collector"):
-        Settings(("BTCUSDT",), EXCHANGES["binance"], collector=collector)
+        Settings(("BTCUSDT",), VENUES["binance"], collector=collector)
 
 
 @pytest.mark.parametrize("symbol", HOSTILE)

@@ -247,7 +247,7 @@ def test_what_becomes_of_old_days_is_in_the_status(tmp_path):
             schema.ensure(db, 5)
             books = [OrderBook("BTCUSDT", 1_600_041_600 * SECOND + n * SECOND, n, [(1.0, 1.0)], []) for n in range(9)]
             books.append(books[0]._replace(receive_ns=time.time_ns()))  # the newest day stays as it is
-            db.write(RowEncoder(5, "earlier").snapshots(books))
+            db.write(RowEncoder(depth=5, exchange="binance", collector="earlier").snapshots(books))
             db.sql("SELECT wait_wal_table('orderbook')")
             words = ["retention", "--data-dir", str(tmp_path), "--parquet-after", "3d", "--apply"]
             assert "is Parquet" in CliRunner().invoke(cli, words).output

@@ -11,7 +11,7 @@ from control import answer, tell
 import ingester.cli.start  # noqa: F401 (what the command imports counts as its memory)
 from ingester.cli.live import LogLines
 from ingester.config import Settings
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.metrics import Histogram
 from ingester.questdb import Endpoint, QuestDB, schema
 from ingester.record import RecorderService
@@ -20,13 +20,13 @@ from ingester.record import RecorderService
 def main() -> None:
     task = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO)
-    exchange = binance_spot.Exchange("simulator", task["stream_url"], task["rest_url"])
+    exchange = simulator_at(task["stream_url"], task["rest_url"])
     endpoint = Endpoint(task["http_url"], task["user"], task["password"])
     settings = Settings(tuple(task["symbols"]), exchange, depth=task["depth"], collector=task["name"])
     db = QuestDB(endpoint)
     schema.ensure(db, settings.depth)
     spool = tempfile.TemporaryDirectory()
-    collector = RecorderService(settings, db, Path(spool.name))
+    collector = RecorderService(settings, db, data_dir=Path(spool.name))
     store = collector.metrics.store
 
     def begin() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
     def report() -> dict[str, object]:
         lag = [store.lag.quantile(0.5), store.lag.quantile(0.99)] if store.lag.total else None
-        return {"lag": lag, "received": store.received, "stored": store.stored, "refused": store.refused}
+        return {"lag": lag, "received": store.rows.received, "stored": store.rows.stored, "refused": store.rows.lost}
 
     stop = answer(report, begin)
     collector.start()

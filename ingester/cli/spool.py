@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
 from ingester.cli.options import data_dir_option, data_options, open_questdb
-from ingester.cli.signals import stop_signals
+from ingester.cli.terminal import print_json, stop_signals
 from ingester.errors import OperationError
 from ingester.monitoring import running_collectors
 from ingester.questdb import Endpoint
@@ -47,9 +46,12 @@ def list_(as_json: bool, data_dir: Path) -> None:
       ingester spool list
     """
     _require(data_dir)
-    found = leftovers(data_dir, running_collectors(data_dir))
+    unreadable: list[str] = []
+    found = leftovers(data_dir, running_collectors(data_dir), unreadable)
+    if unreadable:
+        raise OperationError(f"{'; '.join(unreadable)}. It may hold rows that wait. Try again.")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([each._asdict() for each in found]), indent=2))
+        print_json([each._asdict() for each in found])
         return
     for each in found:
         click.echo(f"{each.text}.\n  {each.mend(data_dir)}")
@@ -72,7 +74,10 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
       ingester spool send --collector old-host --questdb http://db:9000
     """
     _require(data_dir)
-    found = leftovers(data_dir, running_collectors(data_dir))
+    unreadable: list[str] = []
+    found = leftovers(data_dir, running_collectors(data_dir), unreadable)
+    for line in unreadable:
+        click.echo(line, err=True)
     chosen = [each for each in found if collector in (None, each.collector)]
     if not chosen:
         known = f" Rows of {', '.join(each.collector for each in found)} are waiting." if found else ""
@@ -80,11 +85,13 @@ def send(ctx: click.Context, collector: str | None, data_dir: Path, questdb: End
             f"No rows of {collector} are waiting, or its recorder is running and sends them itself.{known}"
             if collector
             else NONE_WAIT
+            if not unreadable
+            else "Nothing was sent."
         )
-        return
+        ctx.exit(1 if unreadable else 0)
     db, _ = open_questdb(data_dir, questdb, new=True)
     refuse_sending(db, data_dir)
-    complete = True
+    complete = not unreadable
     with stop_signals() as stop:
         for each in chosen:
             with _counting(each) as show:

@@ -1,4 +1,4 @@
-"""What a recorder is told: frozen, checked once, the bad value named."""
+"""A recorder's settings: frozen, and checked once; errors name the value."""
 
 import re
 import socket
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from platformdirs import user_data_path
 
 from ingester.errors import SettingsError
-from ingester.exchange import binance_spot
+from ingester.exchange import Channel, StreamSpec, Venue, rightly_named
 
 FILLS = ("none", "forward")
 """What a grid holds where a snapshot is too old."""
@@ -29,13 +29,15 @@ def seconds(text: str, what: str = "duration") -> float:
     return found
 
 
-def interval_ms(text: str) -> int:
-    """A recording interval in ms. Raises SettingsError where it is not a whole multiple of what the exchange sends."""
+def interval_ms(text: str, channel: Channel) -> int:
+    """A recording interval in ms. Raises SettingsError where it is not a whole multiple of what the channel sends."""
     interval = round(seconds(text, "--interval") * 1000, 6)
-    if interval % binance_spot.INTERVAL_MS:
+    if channel.interval_of(interval) is None:
+        offered = " or ".join(f"{each}ms" for each in channel.intervals_ms)
+        shortest = channel.intervals_ms[0]
         raise SettingsError(
-            f"--interval {text!r} is not a whole multiple of 100ms, the rhythm in which Binance sends books. "
-            "Write 100ms, 200ms, 500ms, 1s, …"
+            f"--interval {text!r} is not a whole multiple of {offered}, the rhythm in which the exchange sends books. "
+            f"Write {shortest}ms, {2 * shortest}ms, {5 * shortest}ms, {10 * shortest}ms, …"
         )
     return int(interval)
 
@@ -50,10 +52,11 @@ class Settings:
     """One recorder's settings. Raises SettingsError on a value that cannot be used."""
 
     symbols: tuple[str, ...]
-    exchange: binance_spot.Exchange
+    exchange: Venue
     """Under the name that is true of its address."""
     depth: int = 5
-    interval_ms: int = binance_spot.INTERVAL_MS
+    interval_ms: int = 0
+    """Keep a snapshot this often; 0: as often as the exchange sends."""
     connections: int = 2
     """How many connections receive each pair."""
     rotate_seconds: float = 23 * 3600.0
@@ -63,11 +66,16 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.symbols:
             raise SettingsError("No pair is left to record. Name some with --coins BTC,ETH or --pairs BTCUSDT,ETHUSDT.")
-        _check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.binance.com:9443")
-        _check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.binance.com")
-        object.__setattr__(self, "exchange", binance_spot.rightly_named(self.exchange))
-        if self.depth not in binance_spot.DEPTHS:
-            raise SettingsError(f"--depth {self.depth} is not offered by Binance. Choose 5, 10 or 20.")
+        _check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.example.com:9443")
+        _check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.example.com")
+        object.__setattr__(self, "exchange", rightly_named(self.exchange))
+        channel = self.exchange.books
+        if self.depth not in channel.depths:
+            *others, last = map(str, channel.depths)
+            offered = f"{', '.join(others)} or {last}" if others else last
+            raise SettingsError(f"--depth {self.depth} is not offered by {self.exchange.title}. Choose {offered}.")
+        if not self.interval_ms:
+            object.__setattr__(self, "interval_ms", channel.intervals_ms[0])
         if not 1 <= self.connections <= 8:
             raise SettingsError(f"--connections {self.connections} is not between 1 and 8.")
         if not 2 <= self.rotate_seconds <= 24 * 3600:
@@ -76,6 +84,13 @@ class Settings:
             raise SettingsError(
                 f"--collector {self.collector!r} is no name of 1 to 64 letters, digits, dots, dashes and underscores."
             )
+
+    @property
+    def streams(self) -> StreamSpec:
+        """What is subscribed for every pair: of the intervals that the exchange offers the longest one that fits."""
+        channel = self.exchange.books
+        interval = channel.interval_of(self.interval_ms) or channel.intervals_ms[0]
+        return StreamSpec(channel=channel, depth=self.depth, interval_ms=interval)
 
 
 def _check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> None:

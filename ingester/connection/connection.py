@@ -33,8 +33,6 @@ class Connection:
         """How often in a row it was made again and brought nothing."""
         self.garbled = 0
         """Frames of an unknown symbol in this second that could not be read."""
-        self.refusals = 0
-        """Error answers that came over this connection."""
         self.shutting_down = False
         """Whether the exchange has announced its end."""
         self.ending = ""
@@ -76,7 +74,7 @@ class Connection:
         """The connection is gone."""
         self.opened_ns = self.subscribed_ns = None
         self.ending = ""
-        self.refusals, self.shutting_down = 0, False
+        self.shutting_down = False
         for memory in (self.ids, self._seen, self.moved, self._joined, self.tries, self._next_try):
             memory.clear()
         self.unsubscribing, self._answered = {}, {}

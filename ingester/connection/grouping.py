@@ -3,12 +3,8 @@
 import heapq
 from collections.abc import Sequence
 
-from ingester.exchange import binance_spot
 
-
-def place(
-    sizes: Sequence[int], names: Sequence[bytes], at_most: int = binance_spot.STREAMS_PER_CONNECTION
-) -> list[list[bytes]]:
+def place(sizes: Sequence[int], names: Sequence[bytes], at_most: int) -> list[list[bytes]]:
     """The new names of each group: of the present ones, which hold so many, then of as many others as are needed.
 
     The smallest group with room takes the next name; what finds no room goes into as few new groups as possible, all
@@ -30,6 +26,6 @@ def place(
     return placed + [rest[number::count] for number in range(count)]
 
 
-def split(names: Sequence[bytes], at_most: int = binance_spot.STREAMS_PER_CONNECTION) -> list[list[bytes]]:
+def split(names: Sequence[bytes], at_most: int) -> list[list[bytes]]:
     """As few groups as possible of at most `at_most` names, all of nearly the same size."""
     return place((), names, at_most)

@@ -19,6 +19,7 @@ from ingester.clock import SECOND
 from ingester.connection.connection import LONGEST_STALENESS_NS, Connection
 from ingester.connection.websocket import WebSocketThread
 from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, Event
+from ingester.exchange import Method
 from ingester.metrics import FeedMetrics
 from ingester.sequence import GAP_INTERVALS, TRADING, GapDetector
 
@@ -46,7 +47,7 @@ class ConnectionSlot:
         peers: Sequence["ConnectionSlot"],
         detectors: Mapping[bytes, GapDetector],
         open_connection: Callable[["ConnectionSlot"], Connection],
-        request: Callable[[str, WebSocketThread, Sequence[bytes]], Mapping[bytes, int]],
+        request: Callable[[Method, WebSocketThread, Sequence[bytes]], Mapping[bytes, int]],
         life_ns: Callable[[], int],
         metrics: FeedMetrics,
         on_event: Callable[[Event], None],
@@ -93,20 +94,20 @@ class ConnectionSlot:
 
     def subscribe(self, connection: Connection, now: int) -> None:
         """Asks for all streams on a connection that stands."""
-        self._request("SUBSCRIBE", connection.stream, self.names)
+        self._request(Method.SUBSCRIBE, connection.stream, self.names)
         connection.subscribe(now)
 
     def join(self, connection: Connection, names: Sequence[bytes], now: int) -> None:
         """Asks for more streams on a connection that is subscribed; they are not among the slot's yet."""
         if not self.names:
             connection.data_ns = now  # it could bring nothing before
-        self._request("SUBSCRIBE", connection.stream, names)
+        self._request(Method.SUBSCRIBE, connection.stream, names)
         connection.join(names, now)
 
     def part(self, connection: Connection, names: Sequence[bytes]) -> None:
         """Asks for streams no longer, where they were asked for."""
         if connection.subscribed_ns is not None:
-            connection.unsubscribing.update(self._request("UNSUBSCRIBE", connection.stream, names))
+            connection.unsubscribing.update(self._request(Method.UNSUBSCRIBE, connection.stream, names))
         connection.forget(names)
 
     def close(self) -> None:
@@ -216,8 +217,8 @@ class ConnectionSlot:
                     self._on_event(Event(now, "resubscribed", detector.symbol, self.label, detail))
         if silent:
             log.warning("connection %s: %s silent, subscribed again", self.label, symbols_text(silent, self._detectors))
-            self._request("UNSUBSCRIBE", connection.stream, silent)
-            self._request("SUBSCRIBE", connection.stream, silent)
+            self._request(Method.UNSUBSCRIBE, connection.stream, silent)
+            self._request(Method.SUBSCRIBE, connection.stream, silent)
         if connection is self.connection and any(
             connection.tries[name] == REPLACE_AFTER_RESUBSCRIPTIONS for name in silent
         ):

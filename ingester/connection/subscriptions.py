@@ -60,19 +60,21 @@ class SubscriptionManager:
         self,
         monitor: SequenceMonitor,
         copies: int,
+        streams_per_connection: int,
         make_slot: MakeSlot,
         connections: Callable[[], Iterable[Connection]],
     ):
         """`copies`: slots of each group. `connections` gives all connections, those that are about to end included."""
         self._monitor = monitor
         self._copies = copies
+        self._at_most = streams_per_connection
         self._make_slot = make_slot
         self._connections = connections
         self._count = 0  # groups there have ever been
         self._groups: list[SubscriptionGroup] = []
         self._admit_ns = 0  # the next full second at which pairs may begin
         self.slots: list[ConnectionSlot] = []
-        for names in split(list(monitor.detectors)):
+        for names in split(list(monitor.detectors), self._at_most):
             self._new_group(names)
 
     def add(self, requested: Mapping[str, str], now: int, begun: bool) -> None:
@@ -84,7 +86,7 @@ class SubscriptionManager:
         known = pending_pairs | self._monitor.detectors.keys()
         names = {self._monitor.name(symbol): PairRequest(symbol, why, now) for symbol, why in requested.items()}
         new = [name for name in names if name not in known]
-        placed = place([group.size for group in self._groups], new)
+        placed = place([group.size for group in self._groups], new, self._at_most)
         for _ in placed[len(self._groups) :]:
             self._new_group([])
         if not pending_pairs:  # else a second that is due stays so

@@ -5,9 +5,9 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import websocket
@@ -15,7 +15,7 @@ import websocket
 from ingester.clock import SECOND, Now, PauseDetector, backoff, elapsed_ns
 from ingester.connection import frames
 from ingester.errors import ExchangeError
-from ingester.exchange import UpgradeRefused, binance_spot, open_websocket
+from ingester.exchange import Limits, UpgradeRefused, Venue, open_websocket
 from ingester.threads import SupervisedThread
 
 READ_BYTES = 1 << 15
@@ -23,10 +23,9 @@ HANDSHAKE_SECONDS = 10.0
 READ_SECONDS = 1.0
 SETTLED_SECONDS = 30.0
 """A connection that lived this long was a good one: the next attempt after it waits as little as the first."""
-SEND_SPACING_NS = 2 * SECOND // (binance_spot.MESSAGES_PER_SECOND - 1)
-"""Requests and pongs take less than half of what is allowed: one every 250 ms was seen to be closed with 1008, where
-every 500 ms was not (binance.py, rule 4)."""
 SLOWEST_SPACING_NS = 8 * SECOND
+ATTEMPT_PERCENT = 80
+"""Of the connection attempts that the exchange allows; the rest is left to other programs behind the same address."""
 TOO_MANY = 1008
 """The close code of a client that sent too much ("policy violation"): the next connection sends half as often."""
 TOO_MANY_SECONDS = 5.0
@@ -81,14 +80,20 @@ class Lost(NamedTuple):
 Arrival = Opened | Frames | Lost
 
 
-class AttemptLimit:
-    """Keeps the connection attempts of a whole process under the exchange's limit (binance.py, rule 6)."""
+def send_spacing_ns(limits: Limits) -> int:
+    """How long to wait between two messages to the exchange: they take less than half of what it allows.
 
-    def __init__(
-        self, monotonic: Callable[[], float], attempts: int = binance_spot.ATTEMPTS_PER_WINDOW * 4 // 5
-    ) -> None:
-        # Some of the allowance is left to other programs behind the same address.
-        self._attempts = attempts
+    Where 5 a second are allowed, one every 250 ms was seen to be closed with 1008, and one every 500 ms was not.
+    """
+    return 2 * SECOND // (limits.messages_per_second - 1)
+
+
+class AttemptLimit:
+    """Keeps the connection attempts of a whole process under the exchange's limit."""
+
+    def __init__(self, limits: Limits, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._attempts = limits.attempts * ATTEMPT_PERCENT // 100
+        self._window_seconds = limits.attempt_window_seconds
         self._monotonic = monotonic
         self._made: deque[float] = deque()
         self._lock = threading.Lock()
@@ -98,7 +103,7 @@ class AttemptLimit:
         with self._lock:
             at = now = self._monotonic()
             if len(self._made) >= self._attempts:
-                at = max(now, self._made.popleft() + binance_spot.ATTEMPT_WINDOW_SECONDS)
+                at = max(now, self._made.popleft() + self._window_seconds)
             self._made.append(at)
             return at - now
 
@@ -112,20 +117,18 @@ class WebSocketThread:
     def __init__(
         self,
         name: str,
-        url: str,
+        venue: Venue,
         inbox: deque[Arrival],
         arrived: Callable[[], None],
         now: Now,
         limit: AttemptLimit,
         waits: Callable[[], Iterator[float]] = backoff,
         elapsed: Now = elapsed_ns,
-        ca_file: Path | None = None,
     ) -> None:
         self.name = name
         self.reading_ns: int | None = None
         """Since when it has been reading what is not in the inbox yet; None where there is no such thing."""
-        self._url = url
-        self._ca_file = ca_file
+        self._venue = venue
         self._inbox = inbox
         self._arrived = arrived
         self._now = now
@@ -135,7 +138,7 @@ class WebSocketThread:
         self._outbox: deque[str] = deque()
         self._pong: bytes | None = None  # the answer that the last ping wants
         self._last_sent_ns = 0
-        self._spacing_ns = SEND_SPACING_NS
+        self._spacing_ns = self._usual_spacing_ns = send_spacing_ns(venue.limits)
         self._scolded = 0  # how often in a row the exchange has closed because too much was sent
         self._opened = False  # whether the feed takes a connection to stand
         self._put_bytes = self._taken_bytes = 0  # into the inbox, out of it: written by one thread each
@@ -217,7 +220,9 @@ class WebSocketThread:
 
     def _live(self) -> str:
         """Connects and reads until the connection ends; returns why it did."""
-        connection = open_websocket(self._url, HANDSHAKE_SECONDS, self._ca_file)
+        connection = open_websocket(
+            self._venue.connection_url, HANDSHAKE_SECONDS, self._venue.ca_file, self._venue.headers
+        )
         try:
             self._renewal = ""
             self._outbox.clear()  # what came late was meant for the connection before
@@ -229,7 +234,7 @@ class WebSocketThread:
                 self._scolded += 1
                 self._spacing_ns = min(SLOWEST_SPACING_NS, 2 * self._spacing_ns)
             elif self._now() - begun_ns > SETTLED_SECONDS * SECOND:
-                self._scolded, self._spacing_ns = 0, SEND_SPACING_NS
+                self._scolded, self._spacing_ns = 0, self._usual_spacing_ns
             return reason
         finally:
             self.reading_ns = None

@@ -5,7 +5,6 @@ read. Intervals follow each other in order and none is left out: where QuestDB i
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -24,10 +23,12 @@ from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.export import check_room, write_file
 from ingester.datasets.slices import Waiting, collect
 from ingester.errors import OperationError, SettingsError, StoreError
+from ingester.locks import take_lock
 from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
 from ingester.spool import Spool, sync_folder
 from ingester.text import path_part
 from ingester.threads import SupervisedThread
+from ingester.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -85,19 +86,20 @@ def _claim(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
+        locked = take_lock(descriptor)
     except OSError as error:
         if descriptor >= 0:
             os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise OperationError(
-                f"{folder} is in use by another recorder, started in the same minute. "
-                "Start this one in the next minute, or give it another --backup-root."
-            ) from None
         raise OperationError(
             f"{folder} cannot be used for raw backups ({error.strerror}). Choose another --backup-root."
         ) from error
+    if not locked:
+        os.close(descriptor)
+        raise OperationError(
+            f"{folder} is in use by another recorder, started in the same minute. "
+            "Start this one in the next minute, or give it another --backup-root."
+        )
+    return descriptor
 
 
 class Backup:
@@ -108,6 +110,7 @@ class Backup:
         db: QuestDB,
         spool: Spool,
         settings: Settings,
+        *,
         started_ns: int,
         now: Now,
         folder: Path,
@@ -238,7 +241,9 @@ class Backup:
             self._patience = max(self._patience, time.monotonic() + STOP_SECONDS)
             self._writing = False
         until = dataset.time_text(interval.end_ns)
-        log.info("raw backup %d: %d rows of %d pairs, until %s", interval.number, sum(files), len(files), until)
+        log.info(
+            "raw backup %d: %d rows of %s, until %s", interval.number, sum(files), counted(len(files), "pair"), until
+        )
 
     def _collect(self, interval: Interval, cut: Path) -> list[Waiting]:
         chosen, (_, start_ns, end_ns) = self._settings, interval

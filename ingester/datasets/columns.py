@@ -22,6 +22,8 @@ EARLIEST_NS = parse_time("2017-07-01")
 """Binance opened in July 2017."""
 AHEAD_NS = 60 * SECOND
 """Times may lie so far in the future: clocks differ."""
+MOST_BAD = 100_000
+"""Bad lines that a file may have, and one more for every ten good ones."""
 UNITS = {"s": SECOND, "ms": 10**6, "us": 1000, "ns": 1}
 
 _MOST_US = np.iinfo(np.int64).max // 1000
@@ -244,6 +246,15 @@ def books(
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
     return ParsedBooks(times, values, sorted(bad), int((empty & ~(wrong | outside)).sum()))
+
+
+def check_bad(bad: int, good: int, first: Bad, part: str) -> None:
+    """Raises UnreadableRecording where too much of what was read so far is wrong."""
+    if bad > MOST_BAD + good // 10:
+        raise UnreadableRecording(
+            f"has {bad:,} bad {part}s among the first {bad + good:,}, the first of them: {part} {first.line} "
+            f"{first.why}. So many are not skipped; correct the file, and import it again"
+        )
 
 
 def _outside(ns: int) -> str:

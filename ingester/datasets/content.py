@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.datasets import known
-from ingester.datasets.columns import Bad, ParsedBooks
+from ingester.datasets.columns import Bad, ParsedBooks, check_bad
 from ingester.datasets.dataset import frequency_text
 from ingester.datasets.origins import Origin
 from ingester.datasets.recordings import PIECE_ROWS, Recording, unreadable
@@ -45,6 +45,9 @@ class Content:
             self._bad += books.bad[: max(0, BAD_SHOWN - len(self._bad))]
             self._counts["bad"] += len(books.bad)
             self._counts["empty"] += books.empty
+            if books.bad:
+                good = self.rows + self._counts["filled"] + self._counts["empty"] + len(books.times)
+                check_bad(self._counts["bad"], good, self._bad[0], recording.part)
             if not len(books.times):
                 continue
             self.first_ns = min(self.first_ns or int(books.times[0]), int(books.times[0]))

@@ -18,6 +18,7 @@ from ingester.datasets import known
 from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.content import Content, check_counts, distinct
 from ingester.datasets.gaps import DROPPED, NOT_RECORDED
+from ingester.datasets.merging import WINDOW_NS
 from ingester.datasets.origins import EXPECTED, Origin, Origins
 from ingester.datasets.recordings import FoundFiles, open_recording
 from ingester.datasets.unpacking import UnreadableRecording
@@ -25,6 +26,7 @@ from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import (
     ALWAYS_NS,
+    DEFAULT_EXCHANGE,
     EVENTS,
     IMPORT,
     IMPORTED,
@@ -162,7 +164,8 @@ class Importer:
     def _store_books(self, symbol: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
         times, values = books.times, books.values
-        self._wait_for(symbol, int(times[0]) - (known.LONGEST_BACK_NS if every_ns else 0), int(times[-1]))
+        before_ns, after_ns = (known.LONGEST_BACK_NS, WINDOW_NS) if every_ns else (0, 0)
+        self._wait_for(symbol, int(times[0]) - before_ns, int(times[-1]) + after_ns)
         found = known.find(self._db, symbol, times, values, every_ns, IMPORTED)
         rows = ~found.known
         if rows.any():
@@ -247,7 +250,7 @@ class Importer:
             if before.get(since) != (until, reason)
         ]
         if events:
-            self._db.write(RowEncoder(DEPTHS[0], IMPORTED).events(events))
+            self._db.write(RowEncoder(depth=DEPTHS[0], exchange=DEFAULT_EXCHANGE, collector=IMPORTED).events(events))
         return bool(events)
 
     def _without_rows(self, symbol: str, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
@@ -275,10 +278,12 @@ class Importer:
             frame = pd.DataFrame(values[rows], columns=level_columns(values.shape[1] // 4))
             frame["last_update_id"] = ids[rows]
             frame["timestamp"] = times[rows].view("datetime64[ns]")
-            for name, value in (("symbol", symbol), ("collector", IMPORTED)):
+            for name, value in (("exchange", DEFAULT_EXCHANGE), ("symbol", symbol), ("collector", IMPORTED)):
                 frame[name] = pd.Categorical([value] * len(frame))
             self._buffer.clear()  # type: ignore[no-untyped-call]
-            self._buffer.dataframe(frame, table_name=ORDERBOOK, symbols=["symbol", "collector"], at="timestamp")
+            self._buffer.dataframe(
+                frame, table_name=ORDERBOOK, symbols=["exchange", "symbol", "collector"], at="timestamp"
+            )
             yield bytes(self._buffer)
 
 

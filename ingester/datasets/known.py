@@ -4,7 +4,8 @@ A row of the table is the same book where it has the same pair, the same microse
 of the file; the table may have more levels. A row that has fewer levels, and the same numbers there, is a cut of the
 book: then the book is stored with that row's update id, so that both count as copies of one book, and of those of
 collector `import` the deeper one takes the other's place. Rows of a grid repeat the last book before them, however old
-that is: it is known where the table has it, among those of the last minute before the newest.
+that is: it is known where the table has it, among those of the last minute before the newest. As in an export, a book
+has the time of its first copy and the levels of its deepest, which may have come after the row.
 """
 
 from collections.abc import Iterator
@@ -52,7 +53,9 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     if not n:
         return found
     start_ns, end_ns = int(times[0]), int(times[-1]) + MICROSECOND
-    begin_ns = _newest_before(db, symbol, start_ns) - LOOK_BACK_NS if every_ns else start_ns
+    begin_ns = start_ns
+    if every_ns:
+        begin_ns, end_ns = _newest_before(db, symbol, start_ns) - LOOK_BACK_NS, end_ns + WINDOW_NS
     counts = rows_by_symbol(db, begin_ns, end_ns)
     if not counts.get(symbol):
         return found
@@ -60,19 +63,19 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     depths = depths_of(values)
     taken = [found.taken]
     last: _Before | None = None
-    looked_at = 0
     for rows in _read(db, symbol, levels, counts, begin_ns, end_ns):
         here = slice(*np.searchsorted(times, [rows.times[0], rows.times[-1] + 1]).tolist())
         theirs = _bits(rows.values)
         _compare(found, here, times, bits, depths, rows, theirs)
         taken.append(rows.ids[np.isin(rows.times, times[here])])
         if every_ns:
+            before_ns = last.ends_ns if last is not None else begin_ns
             last = _Before.of(last, rows, theirs, every_ns, own)
-            until = int(np.searchsorted(times, rows.times[-1], side="right"))
-            _repeats(found, times, bits, slice(looked_at, until), last)
-            looked_at = until
+            # Once more those to whose books a deeper copy may have come now.
+            again = slice(*np.searchsorted(times, [before_ns - WINDOW_NS, last.ends_ns + 1]).tolist())
+            _repeats(found, times, bits, again, last)
     if last is not None:
-        _repeats(found, times, bits, slice(looked_at, n), last)
+        _repeats(found, times, bits, slice(int(np.searchsorted(times, last.ends_ns)), n), last)
     if (cut := np.flatnonzero((found.ids != NEW) & ~found.known)).size:
         _merged(db, symbol, levels, counts, found, times, bits, cut)
     return found._replace(taken=np.unique(np.concatenate(taken)))
@@ -185,22 +188,42 @@ class _Before(NamedTuple):
 
     marks: npt.NDArray[np.uint64]
     times: Nanoseconds
+    """When the first copy of each was received."""
+    ids: npt.NDArray[np.int64]
     bits: Any
+    ends_ns: int
+    """The time of the last row that was read."""
 
     @classmethod
     def of(cls, before: "_Before | None", rows: TableRows, theirs: Any, every_ns: int, own: str) -> "_Before":
         """With those of the last minute that there was before them."""
         by_own = rows.collectors.index(own) if own in rows.collectors else -1
         real = ~((rows.by == by_own) & (rows.times % every_ns == 0))
-        times, bits = rows.times[real], theirs[real]
+        times, ids, bits = rows.times[real], rows.ids[real], theirs[real]
         marks = _marks(bits)
         if before is not None:
-            recent = before.times >= before.times.max(initial=0) - LOOK_BACK_NS
+            # A row that is looked at once more is `WINDOW_NS` older than the newest book at most.
+            recent = before.times >= before.times.max(initial=0) - LOOK_BACK_NS - WINDOW_NS
             times = np.concatenate([before.times[recent], times])
+            ids = np.concatenate([before.ids[recent], ids])
             bits = np.concatenate([before.bits[recent], bits])
             marks = np.concatenate([before.marks[recent], marks])
+        times = _of_first_copies(times, ids)
         order = np.lexsort((times, marks))
-        return cls(marks[order], times[order], bits[order])
+        return cls(marks[order], times[order], ids[order], bits[order], int(rows.times[-1]))
+
+
+def _of_first_copies(times: Nanoseconds, ids: npt.NDArray[np.int64]) -> Nanoseconds:
+    """When the first copy of each row was received, at most `WINDOW_NS` before it."""
+    order = np.lexsort((times, ids))
+    by_id, when = ids[order], times[order]
+    copies = (by_id[1:] == by_id[:-1]) & (when[1:] - when[:-1] <= WINDOW_NS)
+    if not copies.any():
+        return times
+    first = np.maximum.accumulate(np.where(np.concatenate([[True], ~copies]), np.arange(len(order)), 0))
+    received = times.copy()
+    received[order] = when[first]
+    return received
 
 
 def _repeats(found: KnownRows, times: Nanoseconds, bits: Any, here: slice, before: _Before) -> None:

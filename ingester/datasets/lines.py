@@ -1,6 +1,7 @@
 """CSV of one pair's books, read in blocks of whole lines, so that memory does not grow with the file.
 
 A block is parsed as a whole. Only where that fails are its lines looked at one by one, to name those that are wrong.
+A file of mostly blank or bad lines is refused early: a few packed bytes can become millions of them.
 """
 
 import csv
@@ -12,12 +13,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ingester.datasets.columns import Bad, Layout, ParsedBooks, Times, books, first_line
+from ingester.datasets.columns import Bad, Layout, ParsedBooks, Times, books, check_bad, first_line
 from ingester.datasets.unpacking import UnreadableRecording
 
 BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
+MOST_BLANK = 1_000_000
+"""A file may have so many blank lines more than others."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 _NULLS = {"", "nan", "NaN", "NULL", "null", "NA", "N/A", "n/a", "None", "-nan", "-NaN", "<NA>"}
@@ -52,9 +55,18 @@ class Lines:
 
     def pieces(self) -> Iterator[ParsedBooks]:
         """The books, in the order of the file. Raises UnreadableRecording."""
+        surplus = 0
         with self._open() as file:
             for number, block in self._blocks(file):
-                yield self._books(number, block)
+                lines = _numbers_of(number, block)
+                ends = block.count(b"\n")
+                surplus += ends - 2 * len(lines)
+                if surplus > MOST_BLANK:
+                    raise UnreadableRecording(
+                        f"has {surplus:,} more blank lines than others up to line {number + ends - 1:,}; expected a "
+                        "book in each line. Delete the blank lines, and import it again"
+                    )
+                yield self._books(number, block, lines)
 
     def _blocks(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         """Whole lines after the head, with the number of the first of them."""
@@ -88,9 +100,8 @@ class Lines:
             self.notes["the packed data ends too early: what follows is missing"] = None
         return bytes(data)
 
-    def _books(self, number: int, block: bytes) -> ParsedBooks:
+    def _books(self, number: int, block: bytes, lines: npt.NDArray[np.int64]) -> ParsedBooks:
         bad: list[Bad] = []
-        lines = _numbers_of(number, block)
         try:
             table = self._parsed(block)
             if table.num_rows != len(lines):
@@ -136,12 +147,13 @@ class Lines:
 
     def _sorted_out(self, number: int, block: bytes) -> tuple[bytes, npt.NDArray[np.int64], list[Bad]]:
         """The sound lines of a block, their numbers, and what is wrong with the others."""
-        sound, numbers, bad = [], [], []
+        sound, numbers, bad = list[bytes](), list[int](), list[Bad]()
         for at, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):
             if not line.rstrip(b"\r"):
                 continue
             if why := self._wrong(line):
                 bad.append(Bad(at, why))
+                check_bad(len(bad), len(sound), bad[0], self.part)
             else:
                 sound.append(line)
                 numbers.append(at)
@@ -188,7 +200,11 @@ def _line(file: IO[bytes], number: int) -> list[str]:
 
 def _numbers_of(first: int, block: bytes) -> npt.NDArray[np.int64]:
     """The numbers (n,) of the lines of a block that hold something."""
-    if block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block:
-        lines = block.removesuffix(b"\n").split(b"\n")
-        return np.array([number for number, line in enumerate(lines, first) if line.rstrip(b"\r")], np.int64)
+    if block.startswith((b"\n", b"\r")) or b"\n\n" in block or b"\n\r" in block:
+        text = np.frombuffer(block, np.uint8)
+        filled = np.flatnonzero((text != ord("\n")) & (text != ord("\r")))
+        ends = np.flatnonzero(text == ord("\n"))
+        # Before each line end, how many bytes there are that make a line.
+        before = np.searchsorted(filled, ends)
+        return first + np.flatnonzero(np.diff(before, prepend=0))
     return np.arange(first, first + block.count(b"\n"), dtype=np.int64)

@@ -1,16 +1,19 @@
 """Where an imported file comes from: of which pair it is, whether it is on a grid, and which gaps it has.
 
-Its data set's manifest tells exactly; else the name of the file tells the pair.
+Its data set's manifest tells exactly, also of a file that was renamed; else the name of the file tells the pair.
 """
 
+import hashlib
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from ingester.datasets.dataset import COLON, MILLISECOND, parse_time, symbol_named
-from ingester.datasets.unpacking import PACKED, UnreadableRecording, open_regular
+from ingester.datasets.unpacking import PACKED, UnreadableRecording, open_regular, unpacked
 from ingester.errors import SettingsError
 
 MANIFEST = "manifest.json"
@@ -21,6 +24,7 @@ ENDINGS = ".pkl, .csv (also .gz, .bz2, .xz, .zst), .parquet or .npz"
 EXPECTED = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1).pkl"
 
 _NAME = re.compile(r"([^_]+_[^_]*)_(\d+)(ms|s|min|m|h)(_\([^()]+\))+", re.IGNORECASE)
+_READ_BYTES = 1 << 20
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 
 
@@ -51,6 +55,8 @@ class _OriginGrid(msgspec.Struct):
 
 class _ManifestPair(msgspec.Struct):
     file: str
+    sha256: str = ""
+    bytes: int = 0
     gaps: list[_OriginGap] = []
 
 
@@ -66,6 +72,8 @@ class Origins:
         self._folder: Path | None = None
         self._manifest: _OriginManifest | str | None = None
         """A text says why it cannot be used; None: there is none."""
+        self._renamed: dict[Path, str] = {}
+        """The pair of each file that the manifest beside it has under another name; empty where it has none."""
 
     def of(self, path: Path) -> Origin:
         """Raises UnreadableRecording where nothing can be made of the name of the file."""
@@ -75,16 +83,40 @@ class Origins:
         manifest = self._manifest
         if isinstance(manifest, str):
             return named._replace(note=manifest)
-        names = (path.name, _unpacked(path.name))
-        pair = next((item for item in manifest.pairs.items() if item[1].file in names), None) if manifest else None
-        if manifest is None or pair is None:
+        if manifest is None or not (symbol := self._pair_of(path, manifest.pairs)):
             return named
         try:
-            gaps = [(parse_time(gap.since), parse_time(gap.until), gap.reason) for gap in pair[1].gaps]
+            gaps = [(parse_time(gap.since), parse_time(gap.until), gap.reason) for gap in manifest.pairs[symbol].gaps]
         except (SettingsError, OverflowError) as error:
             return named._replace(note=f"{MANIFEST} beside it is damaged, its gaps are not known: {str(error)[:200]}")
         every_ns = manifest.grid.every_ms * MILLISECOND if manifest.grid else 0
-        return named._replace(symbol=pair[0], every_ns=every_ns, gaps=tuple(gaps), frequency_ns=0)
+        return named._replace(symbol=symbol, every_ns=every_ns, gaps=tuple(gaps), frequency_ns=0)
+
+    def _pair_of(self, path: Path, pairs: Mapping[str, _ManifestPair]) -> str:
+        """By the name of the file, else by its content. Empty where it is none of the data set."""
+        names = (path.name, _unpacked(path.name))
+        if symbol := next((symbol for symbol, pair in pairs.items() if pair.file in names), ""):
+            return symbol
+        if path not in self._renamed:
+            self._renamed[path] = _pair_of_content(path, pairs)
+        return self._renamed[path]
+
+
+def _pair_of_content(path: Path, pairs: Mapping[str, _ManifestPair]) -> str:
+    """The pair whose file has the bytes of this one, packed or not."""
+    by_content = {pair.sha256: symbol for symbol, pair in pairs.items() if pair.sha256}
+    sizes = {pair.bytes for pair in pairs.values() if pair.sha256}
+    digest, size = hashlib.sha256(), 0
+    try:
+        with unpacked(path) as file:
+            if path.suffix.lower() not in PACKED and os.fstat(file.fileno()).st_size not in sizes:
+                return ""
+            while size <= max(sizes, default=0) and (data := file.read(_READ_BYTES)):
+                digest.update(data)
+                size += len(data)
+    except Exception:  # what broken and hostile bytes raise is anybody's guess; reading its rows says why
+        return ""
+    return by_content.get(digest.hexdigest(), "")
 
 
 def symbol_of(name: str) -> str:

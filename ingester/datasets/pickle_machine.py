@@ -8,10 +8,12 @@ A pickle is a program. These hold for every one, however made:
 2. `_KNOWN` is the list of names that a frame of books needs. Any other name refuses the program.
 3. Memory is bounded by the size of the program: nothing is allocated by a length that it merely states, and containers
    are counted. No value is walked, so depth and cycles do not matter. Nothing is kept for the next program.
+4. Time is bounded as well: opcodes are counted, for a few packed bytes can become hundreds of millions of them.
 """
 
 import struct
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 from ingester.errors import OperationError
@@ -104,8 +106,9 @@ _WIDTHS = {"B": 1, "<i": 4, "<I": 4, "<Q": 8}
 class Machine:
     """Runs the program of a pickle (see the module's docstring). Used once."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, most_opcodes: int) -> None:
         self.content = content
+        self._most_opcodes = most_opcodes
         self._view = memoryview(content)
         self.stack: list[Any] = []
         self._marks: list[int] = []
@@ -116,7 +119,7 @@ class Machine:
         """What is on top of the stack at the end."""
         content, stack, memo = self.content, self.stack, self.memo
         at = 0
-        while True:
+        for _ in repeat(None, self._most_opcodes):
             code = content[at]
             at += 1
             # Text and what follows it are most of a frame of texts, so they come without a call.
@@ -136,6 +139,10 @@ class Machine:
                 if do is None:
                     raise UnreadablePickle(f"is damaged, or no pickle: it has the opcode 0x{code:02x} at {at - 1}")
                 at = do(self, at)
+        raise UnreadablePickle(
+            f"is refused: it unpacks to more than {self._most_opcodes:,} instructions; expected a frame of plain "
+            f"numbers. If it is sound, {ADVICE}, or unpack it and import that"
+        )
 
     # Arguments that follow an opcode
 

@@ -1,8 +1,8 @@
 """Reads the DataFrame in a pickle without executing any of it.
 
 A machine of our own (`pickle_machine.py`) makes inert values of the pickle: plain ones, names as text, and records of
-what the pickle wants to be called. A frame is read out of these, each step checked, with arrays that `pickle_arrays.py`
-takes from checked bytes. The file decides about nothing else: not what is called, nor how much memory is taken.
+what the pickle wants to be called. A frame is read out of these, each step checked, with arrays that are taken from
+checked bytes. The file decides about nothing else: not what is called, nor how much memory is taken.
 """
 
 import math
@@ -35,14 +35,23 @@ _ZERO = datetime(1970, 1, 1)
 class Arrays:
     """Reads the arrays of one pickle."""
 
-    def __init__(self, size: int) -> None:
-        """`size`: bytes of the pickle."""
+    def __init__(self, size: int, most_objects: int) -> None:
+        """`size`: bytes of the pickle; `most_objects`: cells that may be objects."""
         self._room = WORK_PER_BYTE * size + LEAST_WORK
+        self._objects = most_objects
 
     def spend(self, work: int) -> None:
         self._room -= work
         if self._room < 0:
             raise UnreadablePickle("is refused: it names the same values over and over, more than a frame does")
+
+    def _spend_objects(self, cells: int) -> None:
+        self._objects -= cells
+        if self._objects < 0:
+            raise UnreadablePickle(
+                "is refused: it has too many cells that are objects for its size; expected numbers. If it is sound, "
+                f"{ADVICE}"
+            )
 
     # Arrays
 
@@ -90,6 +99,7 @@ class Arrays:
             if type(data) is not list or len(data) != cells:
                 raise UnreadablePickle(f"is damaged: an array of {cells:,} cells has another number of values")
             self.spend(cells)
+            self._spend_objects(cells)
             objects = np.empty(cells, object)
             for place, cell in enumerate(data):  # one by one: numpy would look into what has a length
                 objects[place] = cell
@@ -174,6 +184,7 @@ class Arrays:
         ends = np.frombuffer(offsets[first * width : (first + rows + 1) * width], _OFFSET_TYPES[named]).tolist()
         bits = np.frombuffer(valid, "u1")
         self.spend(len(ends) + 1)
+        self._spend_objects(rows)
         if (rows and len(ends) != rows + 1) or (len(bits) and len(bits) * 8 < first + rows):
             raise UnreadablePickle("is damaged: its pyarrow text is cut short")
         if ends and (ends[0] < 0 or ends[-1] > len(data) or any(end < begin for begin, end in pairwise(ends))):
@@ -270,6 +281,11 @@ def what_is(made: Any) -> str:
     return kind_of(made) or type(made).__name__
 
 
+LEAST_OBJECTS, OBJECTS_PER_BYTE = 10_000_000, 10
+"""Opcodes, and cells that are objects, that a pickle may have however small it is packed; and for each packed byte. A
+day of 100 ms as text has 35 million opcodes and 18 million cells, and hardly less than 2 MB."""
+
+
 class PlainFrame(NamedTuple):
     """A frame as plain arrays of one length."""
 
@@ -283,13 +299,14 @@ class PlainFrame(NamedTuple):
     """(rows, columns) of which the columns are views, where they all lie in one array."""
 
 
-def read(content: bytes) -> PlainFrame:
+def read(content: bytes, packed_bytes: int | None = None) -> PlainFrame:
     """The frame in a pickle of protocol 0 to 5, written under pandas 0.25 to 3. Arrays may be views of `content`.
 
-    Raises UnreadablePickle.
+    `packed_bytes`: the size of the file that `content` was unpacked from. Raises UnreadablePickle.
     """
+    most_objects = LEAST_OBJECTS + OBJECTS_PER_BYTE * (len(content) if packed_bytes is None else packed_bytes)
     try:
-        return _Reader(len(content)).frame(Machine(content).run())
+        return _Reader(len(content), most_objects).frame(Machine(content, most_objects).run())
     except MemoryError as error:
         raise UnreadablePickle("needs more memory than there is") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
@@ -299,9 +316,9 @@ def read(content: bytes) -> PlainFrame:
 class _Reader:
     """Reads one frame."""
 
-    def __init__(self, size: int) -> None:
-        """`size`: bytes of the pickle."""
-        self._arrays = Arrays(size)
+    def __init__(self, size: int, most_objects: int) -> None:
+        """`size`: bytes of the pickle; `most_objects`: cells that may be objects."""
+        self._arrays = Arrays(size, most_objects)
 
     def frame(self, made: Any) -> PlainFrame:
         if kind_of(made) != "DataFrame":

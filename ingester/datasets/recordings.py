@@ -3,7 +3,6 @@
 They are read piece by piece, but for pickles, which `pickles.py` reads without executing anything in them.
 """
 
-import io
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,9 @@ from ingester.errors import SettingsError
 from ingester.grid import Floats
 
 PIECE_ROWS = 1 << 16
+PICKLE_BYTES, PICKLE_RATIO = 256 << 20, 300
+"""A pickle, which is read as a whole, may unpack to so many bytes, or so many times its size: one of rows that are all
+alike shrinks to a 130th."""
 MOST_TEXT_BYTES = 1000
 """Of a number or a time that is written as text."""
 _LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -133,16 +135,14 @@ def unreadable(error: Exception) -> UnreadableRecording:
 def _unpickled(path: Path) -> "_Frame":
     import pandas as pd
 
-    with unpacked(path) as file:
-        frame = load_pickle(io.BytesIO(file.read()))
-    if not isinstance(frame, pd.DataFrame):
-        raise UnreadableRecording(f"holds a {type(frame).__name__}, expected a DataFrame")
-    names = [str(name) for name in frame.columns]
-    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.tz is not None:
-        frame = frame.set_axis(frame.index.tz_convert(None))
-    return _Frame(
-        names, [_plain(name, frame.iloc[:, place]) for place, name in enumerate(names)], np.asarray(frame.index)
-    )
+    with unpacked(path, PICKLE_BYTES, PICKLE_RATIO) as file:
+        content = file.read()
+    try:
+        plain = pickles.read(content, path.stat().st_size)
+    except UnreadablePickle as error:
+        raise UnreadableRecording(str(error)) from error
+    arrays = [_plain(name, column) for name, column in zip(plain.names, plain.columns, strict=True)]
+    return _Frame(plain.names, arrays, np.asarray(pd.Index(plain.labels)))
 
 
 class _Frame:
@@ -307,7 +307,8 @@ def _holds_times(labels: Any) -> bool:
 def _plain(name: str, column: Any) -> Any:
     """A column of pandas as an array. Raises UnreadableRecording for one of levels that is no plain one."""
     dtype = column.dtype
-    if name in ALL_COLUMNS and not (isinstance(dtype, np.dtype) or str(dtype).startswith("str")):
+    plain = isinstance(dtype, np.dtype) and dtype.kind not in "Mm"
+    if name in ALL_COLUMNS and not (plain or str(dtype).startswith("str")):
         raise UnreadableRecording(
             f"column {name} is of type {dtype}, expected float64. Make its columns plain numbers "
             "(frame.astype('float64')), and write it again"
@@ -345,18 +346,3 @@ def _numbers(name: str, column: Any, bad: dict[int, str]) -> Floats:
                 bad.setdefault(row, f"{name} is {str(text)[:40]!r}, which is not a number")
                 texts[row] = np.nan
         return texts.astype(np.float64)
-
-
-def load_pickle(file: IO[bytes]) -> Any:
-    """The DataFrame in a pickle, of which nothing is executed. Raises UnreadableRecording."""
-    import pandas as pd
-
-    try:
-        plain = pickles.read(file.read())
-    except UnreadablePickle as error:
-        raise UnreadableRecording(str(error)) from error
-    index = pd.Index(plain.labels, name=plain.labels_name)
-    if plain.block is not None:
-        return pd.DataFrame(plain.block, index=index, columns=plain.names, copy=False)
-    frame = pd.DataFrame(dict(enumerate(plain.columns)), index=index)
-    return frame.set_axis(plain.names, axis=1)

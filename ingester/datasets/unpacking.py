@@ -43,10 +43,11 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def unpacked(path: Path) -> IO[bytes]:
+def unpacked(path: Path, always_bytes: int = 0, most_ratio: int = MOST_RATIO) -> IO[bytes]:
     """The bytes of a file, unpacked where its ending says that it is packed. Not to be trusted to be short.
 
-    Reading raises UnreadableRecording where they are too many for what is packed, EOFError where the file is cut short.
+    Reading raises UnreadableRecording where they are more than `always_bytes` (0: `ALWAYS_BYTES`) and than `most_ratio`
+    times what is packed, EOFError where the file is cut short.
     """
     file = open_regular(path)
     ending = path.suffix.lower()
@@ -62,16 +63,19 @@ def unpacked(path: Path) -> IO[bytes]:
         inner = _Xz(file)
     else:
         inner = _zstd(file)
-    return io.BufferedReader(_BoundedStream(inner, file, max(ALWAYS_BYTES, MOST_RATIO * size)), 1 << 20)
+    return io.BufferedReader(
+        _BoundedStream(inner, file, max(always_bytes or ALWAYS_BYTES, most_ratio * size), most_ratio), 1 << 20
+    )
 
 
 class _BoundedStream(io.RawIOBase):
     """Reads until a limit."""
 
-    def __init__(self, inner: Any, file: IO[bytes], limit: int) -> None:
+    def __init__(self, inner: Any, file: IO[bytes], limit: int, ratio: int) -> None:
         self._inner = inner
         self._file = file
         self._left = limit
+        self._ratio = ratio
 
     def readable(self) -> bool:
         return True
@@ -81,7 +85,7 @@ class _BoundedStream(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise UnreadableRecording(
-                f"unpacks to more than {MOST_RATIO} times its size: it was made to fill memory or disk. "
+                f"unpacks to more than {self._ratio} times its size: it was made to fill memory or disk. "
                 "If it is sound, unpack it and import that."
             )
         room[: len(data)] = data

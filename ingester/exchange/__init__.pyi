@@ -1,11 +1,5 @@
-from . import binance_spot as binance_spot, screening as screening, supplies as supplies
-from .binance_spot import (
-    EXCHANGES as EXCHANGES,
-    SIMULATOR as SIMULATOR,
-    Exchange as Exchange,
-    lower as lower,
-    upper as upper,
-)
+from . import screening as screening, supplies as supplies
+from .binance import lower as lower, upper as upper
 from .dial import (
     Deadline as Deadline,
     NotConnected as NotConnected,
@@ -14,7 +8,6 @@ from .dial import (
     open_websocket as open_websocket,
     tls_context as tls_context,
 )
-from .listings import Listing as Listing
 from .pairs import (
     DEFAULT_COINS as DEFAULT_COINS,
     DEFAULT_QUOTE as DEFAULT_QUOTE,
@@ -26,11 +19,20 @@ from .pairs import (
     guessed_assets as guessed_assets,
     is_name as is_name,
     listed_symbols as listed_symbols,
-    nearest as nearest,
     normal as normal,
     pair_named as pair_named,
     symbols_of as symbols_of,
     use_listing as use_listing,
+)
+from .registry import (
+    SIMULATOR as SIMULATOR,
+    VENUES as VENUES,
+    is_practice as is_practice,
+    region_refused as region_refused,
+    rightly_named as rightly_named,
+    simulator_at as simulator_at,
+    stored_name as stored_name,
+    venue_named as venue_named,
 )
 from .rest import PATIENCE_SECONDS as PATIENCE_SECONDS, connections as connections, fetch_over as fetch_over
 from .screening import Criteria as Criteria, Verdict as Verdict, amount as amount, amount_text as amount_text
@@ -39,4 +41,19 @@ from .supplies import (
     PRODUCTS as PRODUCTS,
     Supplies as Supplies,
     fetch_supplies as fetch_supplies,
+)
+from .venue import (
+    Acknowledged as Acknowledged,
+    Book as Book,
+    Channel as Channel,
+    Limits as Limits,
+    Listing as Listing,
+    ListingStatus as ListingStatus,
+    Malformed as Malformed,
+    Message as Message,
+    Method as Method,
+    Refused as Refused,
+    ShuttingDown as ShuttingDown,
+    StreamSpec as StreamSpec,
+    Venue as Venue,
 )

@@ -11,14 +11,17 @@ import io
 import re
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
 
+from ingester.deadline import beside, within
 from ingester.errors import ExchangeError, SettingsError
 from ingester.exchange.retry_after import retry_after
 from ingester.proxies import Proxy, proxy_for
@@ -28,6 +31,9 @@ LARGEST_HEADER = 1 << 14
 SHORTEST_SHARE = 0.5
 """Seconds that each of several addresses is tried at least."""
 _PORTS = {"ws": 80, "wss": 443}
+_Address = tuple[Any, ...]
+_lookups: dict[tuple[str, int], Future[Sequence[_Address]]] = {}  # those that run
+_lookups_lock = threading.Lock()
 
 
 class NotConnected(ExchangeError):
@@ -58,8 +64,10 @@ class Deadline:
         return left
 
 
-def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> websocket.WebSocket:
-    """A websocket that stands, within so many seconds; for `ca_file` see `tls_context`.
+def open_websocket(
+    url: str, seconds: float, ca_file: Path | None = None, headers: Mapping[str, str] | None = None
+) -> websocket.WebSocket:
+    """Returns an open websocket, within so many seconds; for `ca_file` see `tls_context`.
 
     Raises NotConnected, and UpgradeRefused.
     """
@@ -79,7 +87,7 @@ def open_websocket(url: str, seconds: float, ca_file: Path | None = None) -> web
             sock = tls_context(ca_file).wrap_socket(sock, server_hostname=host)
         connection, bounded = websocket.WebSocket(skip_utf8_validation=True), _BoundedReads(sock, deadline)
         try:
-            connection.connect(url, socket=bounded, redirect_limit=0)  # type: ignore[no-untyped-call]
+            connection.connect(url, socket=bounded, redirect_limit=0, header=dict(headers or {}))  # type: ignore[no-untyped-call]
         finally:  # an answer that is none to an upgrade says more than what the library makes of it
             if refusal := _refusal(bytes(bounded.received), where):
                 raise refusal
@@ -107,7 +115,7 @@ def connect_socket(host: str, port: int, proxy: Proxy | None, deadline: Deadline
 
 
 def _connect(host: str, port: int, deadline: Deadline) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = _addresses(host, port, deadline)
     failure: OSError = OSError("it has no address")
     for number, (family, kind, protocol, _, address) in enumerate(found):
         sock = socket.socket(family, kind, protocol)
@@ -121,6 +129,26 @@ def _connect(host: str, port: int, deadline: Deadline) -> socket.socket:
             sock.close()
             failure = error
     raise failure
+
+
+def _addresses(host: str, port: int, deadline: Deadline) -> Sequence[_Address]:
+    """The addresses of a host. Raises socket.gaierror, also where the system's resolver has not answered in time.
+
+    The system's call cannot be ended, so it runs in a thread of its own. While one does, all who ask for the same wait
+    for it: a resolver that hangs for hours holds one thread for each name.
+    """
+    with _lookups_lock:
+        lookup = _lookups.get((host, port))
+        if lookup is None or lookup.done():
+            lookup = _lookups[host, port] = beside(
+                lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), f"look up {host}"
+            )
+    if not wait([lookup], deadline.left()).done:
+        raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {deadline.seconds:.0f} s")
+    with _lookups_lock:
+        if _lookups.get((host, port)) is lookup:
+            del _lookups[host, port]
+    return lookup.result()
 
 
 def _through_http(sock: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> None:
@@ -155,7 +183,9 @@ def _through_socks(host: str, port: int, proxy: Proxy, deadline: Deadline) -> so
     resolves = proxy.scheme in ("socks4a", "socks5h")
     made = through.Proxy.create(kind, proxy.host, proxy.port, proxy.user, proxy.password, rdns=resolves)
     try:
-        connected: socket.socket = made.connect(host, port, timeout=deadline.left())
+        connected: socket.socket = within(
+            deadline.left(), lambda: made.connect(host, port, timeout=deadline.left()), f"connect through {proxy}"
+        )
     except (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError) as error:
         raise NotConnected(f"the proxy {proxy} does not connect to {host}:{port}: {error}") from error
     return connected

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ingester.errors import Incomplete
+from ingester.exchange.venue import Listing, ListingStatus
 from ingester.proxies import is_loopback
 
 log = logging.getLogger(__name__)
@@ -31,15 +32,6 @@ LEAST_SHARE = 0.8
 MOST_SOURCES = 20
 
 
-class Listing(msgspec.Struct, frozen=True):
-    """One pair as the exchange lists it; `status` is TRADING, HALT, BREAK, END_OF_DAY or CANCEL_ONLY."""
-
-    symbol: str
-    status: str
-    base: str = msgspec.field(name="baseAsset")
-    quote: str = msgspec.field(name="quoteAsset")
-
-
 class _Source(msgspec.Struct, frozen=True):
     """`short_since`: since when it has given short answers only."""
 
@@ -48,7 +40,7 @@ class _Source(msgspec.Struct, frozen=True):
 
 
 class _ListedPair(msgspec.Struct, frozen=True):
-    status: str
+    status: ListingStatus
     base: str
     quote: str
     source: str
@@ -81,7 +73,7 @@ class KeptListing:
         """The pairs that this source no longer lists, but did less than a day ago."""
         since = self._now() - PATIENCE_SECONDS
         return {
-            symbol: Listing(symbol, pair.status, pair.base, pair.quote)
+            symbol: Listing(symbol, pair.base, pair.quote, pair.status)
             for symbol, pair in self._read().symbols.items()
             if pair.source == source and pair.gone_since is not None and pair.gone_since > since
         }

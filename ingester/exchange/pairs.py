@@ -1,17 +1,17 @@
 """Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
 
-import difflib
 import logging
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPair
-from ingester.exchange import binance_spot, listings, rest
-from ingester.exchange.listings import KeptListing, Listing
+from ingester.exchange import binance, listings, rest
+from ingester.exchange.listings import KeptListing
+from ingester.exchange.venue import Listing, ListingStatus, Venue
+from ingester.words import nearest_text
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,9 @@ QUOTES = tuple(
 )
 """Assets that Binance has used to price others in; a longer one before its own ending."""
 _COINS = frozenset((*DEFAULT_COINS, *QUOTES))
+_WITH_DAY = re.compile(r"(.*?)(_\d{6})?", re.DOTALL)
 USUAL_LETTERS = 3
 """Names of coins have so many letters or more, with few exceptions."""
-
-
-class _ExchangeInfo(msgspec.Struct):
-    symbols: list[msgspec.Raw]
 
 
 class Choice(NamedTuple):
@@ -83,20 +80,22 @@ def guessed_assets(symbol: str, bases: Collection[str] = ()) -> tuple[str, str]:
 
 
 def normal(name: str) -> str:
-    """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`."""
-    return "".join(character for character in binance_spot.upper(name) if character not in " -/_")
+    """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`. The day of delivery of a
+    futures contract stays behind it: `BTCUSDT_261225`."""
+    pair, day = _WITH_DAY.fullmatch(binance.upper(name).strip(" ")).groups()  # type: ignore[union-attr]
+    return "".join(character for character in pair if character not in " -/_") + (day or "")
 
 
 def is_name(name: str) -> bool:
     """Whether a coin or pair may be called so, apart from separators: letters of any script, digits, marks, symbols."""
-    symbol = normal(name)
-    return bool(symbol) and all(
-        unicodedata.category(each)[0] in "LNM" or unicodedata.category(each) == "So" for each in symbol
+    pair = normal(name).partition("_")[0]  # a day of delivery behind it is digits
+    return bool(pair) and all(
+        unicodedata.category(each)[0] in "LNM" or unicodedata.category(each) == "So" for each in pair
     )
 
 
-def fetch_listings(exchange: binance_spot.Exchange, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
-    """All pairs the exchange lists, by symbol (`/api/v3/exchangeInfo`, weight 20); they are also kept.
+def fetch_listings(exchange: Venue, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
+    """Returns all pairs that the exchange lists, by symbol; they are also kept.
 
     An entry that cannot be read is left out. Waits up to `patience` seconds where the exchange wants to be asked later;
     a recorder does not.
@@ -105,24 +104,14 @@ def fetch_listings(exchange: binance_spot.Exchange, timeout: float = 10.0, patie
     when the exchange cannot be asked.
     """
     source = exchange.rest_url.rstrip("/")
-    info = rest.get(
-        f"{source}/api/v3/exchangeInfo", _ExchangeInfo, exchange.name, timeout, patience, ca_file=exchange.ca_file
-    )
-    listed = {each.symbol: each for each in map(_listing, info.symbols) if each is not None}
-    if unread := len(info.symbols) - len(listed):
-        log.warning("%d of %d pairs listed by %s cannot be read, and are left out", unread, len(info.symbols), source)
+    entries = rest.ask(exchange, exchange.listings, timeout=timeout, patience=patience)
+    listed = {each.symbol: each for each in entries if each is not None}
+    if unread := len(entries) - len(listed):
+        log.warning("%d of %d pairs listed by %s cannot be read, and are left out", unread, len(entries), source)
     if not listed:
         raise Incomplete(f"{source} lists no pairs at all, as during maintenance. Try again later.")
     _kept.note(source, listed)
     return listed
-
-
-def _listing(entry: msgspec.Raw) -> Listing | None:
-    try:
-        found = msgspec.json.decode(entry, type=Listing)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return found if found.symbol and found.base and found.quote else None
 
 
 def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], before: Container[str] = ()) -> Choice:
@@ -135,7 +124,7 @@ def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], b
     """
     wanted = list(dict.fromkeys(named))
     unknown = [symbol for symbol in wanted if symbol not in listed]
-    idle = [symbol for symbol in wanted if symbol in listed and listed[symbol].status != "TRADING"]
+    idle = [symbol for symbol in wanted if symbol in listed and listed[symbol].status is not ListingStatus.TRADING]
     if by_user:
         wrong = [symbol for symbol in unknown if symbol not in before] or (unknown if unknown == wanted else [])
         if wrong:
@@ -158,7 +147,7 @@ def choose_watched(watched: Sequence[str], listed: Mapping[str, Listing]) -> Cho
     """
     gone = [symbol for symbol in watched if symbol not in listed]
     kept = [symbol for symbol in watched if symbol in listed]
-    idle = [symbol for symbol in kept if listed[symbol].status != "TRADING"]
+    idle = [symbol for symbol in kept if listed[symbol].status is not ListingStatus.TRADING]
     remarks = [f"not trading now, and still watched: {', '.join(idle)}"] if idle else []
     if gone:
         remarks.append(
@@ -180,14 +169,8 @@ def pair_named(name: str, quote: str, known: Container[str]) -> str:
     return pair if written_as_pair or complete or looks_like_one else coin_pair
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names that resemble this one."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
-
-
 def listed_symbols(
-    exchange: binance_spot.Exchange,
+    exchange: Venue,
     symbols: Sequence[str],
     choice_of: Callable[[Mapping[str, Listing]], Choice],
     told: bool,
@@ -217,5 +200,5 @@ def listed_symbols(
 
 
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
-    hint = nearest(symbol, listed)
+    hint = nearest_text(symbol, listed, "It resembles no listed pair.")
     return f"The exchange lists no pair {symbol!r}. {hint} Pairs are written like BTCUSDT, coins like BTC."

@@ -7,18 +7,18 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-import msgspec
 import urllib3
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused, SettingsError, cause
-from ingester.exchange import binance_spot
 from ingester.exchange.dial import Deadline, NotConnected, connect_socket, tls_context
+from ingester.exchange.registry import region_refused
 from ingester.exchange.retry_after import retry_after
+from ingester.exchange.venue import RestRequest, Venue
 from ingester.proxies import Proxy, proxy_for
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ MOST_REDIRECTS = 3
 READ_BYTES = 1 << 16
 AGAIN_SECONDS = 0.5
 """Before a request is repeated that got no answer."""
-TOO_MANY, BANNED = 429, 418  # binance.py, rule 9
+TOO_MANY, BANNED = 429, 418
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -47,26 +47,38 @@ class Got(NamedTuple):
     data: bytes
 
 
-def get(
-    url: str,
-    form: type[Answer],
-    exchange: str,
+def ask(
+    venue: Venue,
+    request: RestRequest[Answer],
+    *,
     timeout: float = 10.0,
     patience: float = PATIENCE_SECONDS,
     wait: Callable[[float], None] = time.sleep,
-    ca_file: Path | None = None,
 ) -> Answer:
-    """The JSON answer to a GET as `form`; numbers may be written as texts. `exchange` is for the error's words.
+    """Returns the exchange's answer to a request; for the rest see `get`."""
+    return get(venue.rest_address(request), request.decode, venue, timeout=timeout, patience=patience, wait=wait)
+
+
+def get(
+    url: str,
+    decode: Callable[[bytes], Answer],
+    venue: Venue,
+    *,
+    timeout: float = 10.0,
+    patience: float = PATIENCE_SECONDS,
+    wait: Callable[[float], None] = time.sleep,
+) -> Answer:
+    """Returns what `decode` makes of the answer to a GET; the address may be another one than the exchange's.
 
     `timeout`: seconds for all of a request, from the name's look-up to the last byte. HTTP 429 and 418 are obeyed: the
-    request is repeated once after what `Retry-After` says, up to `patience` seconds. For `ca_file` see `tls_context`.
-    Raises RegionRefused on HTTP 451, RateLimited, and ExchangeError when the exchange cannot be asked.
+    request is repeated once after what `Retry-After` says, up to `patience` seconds.
+    Raises RegionRefused on HTTP 451, RateLimited, and ExchangeError where the exchange does not answer as it should.
     """
-    answer = _request(url, timeout, ca_file)
+    answer = _request(url, timeout, venue)
     if answer.status in (TOO_MANY, BANNED) and (seconds := _wait_of(answer)) <= patience:
         log.info("%s answered HTTP %d; asked again after %.0f s", url, answer.status, seconds)
         wait(seconds)
-        answer = _request(url, timeout, ca_file)
+        answer = _request(url, timeout, venue)
     if answer.status in (TOO_MANY, BANNED):
         seconds = _wait_of(answer)
         raise RateLimited(
@@ -74,16 +86,22 @@ def get(
             seconds,
         )
     if answer.status == 451:
-        raise RegionRefused(binance_spot.region_refused(exchange, url))
+        raise RegionRefused(region_refused(venue, url))
     if answer.status != 200:
         raise ExchangeError(f"{url} answered HTTP {answer.status}: {_plain(answer.data)}")
     try:
-        return msgspec.json.decode(answer.data, type=form, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ExchangeError(f"{url} did not answer as Binance does: {error}") from error
+        return decode(answer.data)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are among the former
+        raise ExchangeError(f"{url} did not answer as {venue.title} does: {error}") from error
 
 
-def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER, ca_file: Path | None = None) -> Got:
+def fetch(
+    url: str,
+    timeout: float,
+    largest: int = LARGEST_ANSWER,
+    ca_file: Path | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Got:
     """The answer to one GET, within so many seconds and bytes; redirects are followed on the same host only.
 
     Raises ExchangeError naming the address, and the proxy where there is one.
@@ -91,7 +109,7 @@ def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER, ca_file: Path
     deadline = Deadline(timeout)
     origin = urlsplit(url)
     for _ in range(MOST_REDIRECTS + 1):
-        answer = _fetch_once(url, deadline, largest, ca_file)
+        answer = _fetch_once(url, deadline, largest, ca_file, headers or {})
         if not 300 <= answer.status < 400 or not (location := answer.headers.get("location")):
             return answer
         target = urljoin(url, location)
@@ -104,11 +122,11 @@ def fetch(url: str, timeout: float, largest: int = LARGEST_ANSWER, ca_file: Path
     raise ExchangeError(f"{url} redirects too many times")
 
 
-def _request(url: str, timeout: float, ca_file: Path | None) -> Got:
+def _request(url: str, timeout: float, venue: Venue) -> Got:
     """As `fetch`; what fails at once, as on a connection that was closed meanwhile, is tried twice."""
     deadline = Deadline(timeout)
     try:
-        return fetch(url, timeout, ca_file=ca_file)
+        return fetch(url, timeout, ca_file=venue.ca_file, headers=venue.headers)
     except ExchangeError:
         try:
             left = deadline.left() - AGAIN_SECONDS
@@ -117,10 +135,10 @@ def _request(url: str, timeout: float, ca_file: Path | None) -> Got:
         if left < timeout / 2:
             raise
     time.sleep(AGAIN_SECONDS)
-    return fetch(url, left, ca_file=ca_file)
+    return fetch(url, left, ca_file=venue.ca_file, headers=venue.headers)
 
 
-def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None) -> Got:
+def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None, headers: Mapping[str, str]) -> Got:
     try:
         proxy = proxy_for(url)
     except SettingsError as error:
@@ -129,7 +147,7 @@ def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None
     context = tls_context(ca_file) if urlsplit(url).scheme == "https" else None
     try:
         with connections(proxy, deadline, context) as made:
-            return fetch_over(made, url, deadline, largest, where)
+            return fetch_over(made, url, deadline, largest, where, headers)
     except NotConnected as error:
         raise ExchangeError(f"{where} cannot be reached: {error}") from error
     except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
@@ -145,7 +163,14 @@ def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None
         raise ExchangeError(f"{where} cannot be reached: {str(error)[:200]}") from error
 
 
-def fetch_over(made: "Connections", url: str, deadline: Deadline, largest: int, where: str) -> Got:
+def fetch_over(
+    made: "Connections",
+    url: str,
+    deadline: Deadline,
+    largest: int,
+    where: str,
+    headers: Mapping[str, str] | None = None,
+) -> Got:
     """The answer to one GET over connections that may stand already; `where` names the address in errors.
 
     Raises ExchangeError where it is too large, TimeoutError, and what urllib3 raises.
@@ -155,7 +180,7 @@ def fetch_over(made: "Connections", url: str, deadline: Deadline, largest: int, 
             answer = made.manager.request(
                 "GET",
                 url,
-                headers={"accept-encoding": "gzip"},
+                headers={**(headers or {}), "accept-encoding": "gzip"},
                 timeout=deadline.left(),
                 retries=False,
                 redirect=False,

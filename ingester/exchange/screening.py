@@ -9,13 +9,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 from ingester.errors import ExchangeError, Incomplete, SettingsError
-from ingester.exchange import binance_spot, rest
-from ingester.exchange.listings import Listing
+from ingester.exchange import rest
 from ingester.exchange.pairs import assets
 from ingester.exchange.supplies import Supplies
+from ingester.exchange.venue import Listing, ListingStatus, Ticker, Venue
 
 LEAST_SHARE = 0.9
 """So much of what trades an answer must tell of before anything is concluded from it."""
@@ -28,14 +26,6 @@ STABLECOINS = frozenset(
 
 _LEVERAGED = re.compile(r"(.+)(UP|DOWN|BULL|BEAR)")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-
-
-class Ticker(msgspec.Struct, frozen=True):
-    """What was traded of a pair in 24 hours, in its quote asset, and the last price."""
-
-    symbol: str
-    price: float = msgspec.field(name="lastPrice")
-    volume: float = msgspec.field(name="quoteVolume")
 
 
 class Criteria(NamedTuple):
@@ -63,13 +53,9 @@ class Verdict(NamedTuple):
     market_cap: float | None = None
 
 
-def fetch_tickers(exchange: binance_spot.Exchange, timeout: float = 20.0) -> dict[str, Ticker]:
-    """Of all pairs (`/api/v3/ticker/24hr`, weight 80). Raises ExchangeError and its kinds."""
-    url = f"{exchange.rest_url.rstrip('/')}/api/v3/ticker/24hr"
-    return {
-        ticker.symbol: ticker
-        for ticker in rest.get(url, list[Ticker], exchange.name, timeout, ca_file=exchange.ca_file)
-    }
+def fetch_tickers(venue: Venue, timeout: float = 20.0) -> dict[str, Ticker]:
+    """Returns the tickers of all pairs. Raises ExchangeError and its kinds."""
+    return {ticker.symbol: ticker for ticker in rest.ask(venue, venue.tickers, timeout=timeout)}
 
 
 def screen(
@@ -108,7 +94,7 @@ def require_complete(
     criteria: Criteria, listed: Mapping[str, Listing], tickers: Mapping[str, Ticker], supplies: Supplies
 ) -> None:
     """Raises Incomplete where an answer lacks what it should hold, SettingsError where nothing trades in the quote."""
-    trading = [symbol for symbol, listing in listed.items() if listing.status == "TRADING"]
+    trading = [symbol for symbol, listing in listed.items() if listing.status is ListingStatus.TRADING]
     if not trading:
         raise Incomplete("The exchange lists no pair that trades; nothing is concluded from that.")
     here = [symbol for symbol in trading if listed[symbol].quote == criteria.quote]
@@ -170,7 +156,9 @@ def _unfit(
     """Why a pair is none to be recorded, whatever its figures."""
     if listing is None:
         return "the exchange no longer lists it"
-    if listing.status != "TRADING" and (not watched or listing.status == "BREAK"):
+    if listing.status is not ListingStatus.TRADING and (
+        not watched or listing.status in (ListingStatus.BREAK, ListingStatus.CLOSED)
+    ):
         return f"does not trade ({listing.status})"
     if base in STABLECOINS and not criteria.stablecoins:
         return "a stablecoin or currency"

@@ -9,6 +9,7 @@ import msgspec
 
 from ingester.errors import SettingsError
 from ingester.exchange import rest
+from ingester.exchange.binance_spot import BINANCE
 
 PRODUCTS = "/bapi/asset/v2/public/asset-service/product/get-products"
 DEFAULT_SOURCE = f"https://www.binance.com{PRODUCTS}"
@@ -35,13 +36,16 @@ class _Products(msgspec.Struct):
     data: list[_Product]
 
 
+_decode_products = msgspec.json.Decoder(_Products, strict=False).decode
+
+
 def fetch_supplies(source: str, timeout: float = 20.0) -> Supplies:
     """From a URL or a CSV file with the columns `coin` and `circulating_supply`.
 
     Raises ExchangeError where the URL does not answer as it should, SettingsError naming the line of a file.
     """
     if source.startswith(("http://", "https://")):
-        products = rest.get(source, _Products, "binance", timeout).data
+        products = rest.get(source, _decode_products, BINANCE, timeout=timeout).data
         coins: dict[str, float] = {}
         for product in products:
             if product.cs and math.isfinite(product.cs) and product.cs > 0:

@@ -11,8 +11,8 @@ books are stored: halted pairs have them.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import length_hint
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ingester.book import OrderBook
 from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
@@ -28,9 +28,19 @@ from ingester.connection import (
     WebSocketThread,
 )
 from ingester.events import PROCESS_PAUSED, Event
-from ingester.exchange import binance_spot
+from ingester.exchange import (
+    Acknowledged,
+    Book,
+    Malformed,
+    Message,
+    Method,
+    Refused,
+    ShuttingDown,
+    Venue,
+)
 from ingester.metrics import FeedMetrics
-from ingester.sequence import GapDetector, SequenceMonitor
+from ingester.sequence import SequenceMonitor
+from ingester.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +54,15 @@ MOST_FRAMES = 2_000
 """After so many, which need not be books, others have their turn: a flood holds up nothing else."""
 LARGEST_BOOK = 1 << 16
 """Bytes; the largest that Binance sends has about 2 kB. A larger frame is none, and decoding it would take time."""
-REFUSALS_TOLD = 20
-"""So many error answers of a connection are told one by one; then the 32nd, 64th, 128th, …"""
+REFUSALS_AT_ONCE, REFUSAL_SECONDS = 20, 10.0
+"""So many error answers of the exchange go on record one by one, and then one in so many seconds, of all connections
+together."""
 LONGEST_DETAIL = 200
 """Characters of what the exchange says that go on record."""
 GARBLED_PER_TICK = 20
 """A frame of an unknown symbol puts all symbols of its connection in doubt; of a flood of them only the first do."""
 
+make_book: Callable[[tuple[object, ...]], OrderBook] = partial(tuple.__new__, OrderBook)  # half the cost of OrderBook()
 
 MakeStream = Callable[[str, deque[Arrival]], WebSocketThread]
 
@@ -61,6 +73,7 @@ class Feed:
     def __init__(
         self,
         monitor: SequenceMonitor,
+        venue: Venue,
         keep_every: int,
         copies: int,
         life_ns: Callable[[], int],
@@ -73,12 +86,15 @@ class Feed:
 
         `life_ns`: how old a connection may become, in ns.
         """
+        self._venue = venue
+        self._channel = venue.books
         self._keep_every = keep_every
         self._make_stream = make_stream
         self._now = now
         self._metrics = metrics
         self._on_event = on_event
         self.monitor = monitor
+        self._refusals = Throttle(REFUSALS_AT_ONCE, REFUSAL_SECONDS, lambda: now() / SECOND)
         self._inbox: deque[Arrival] = deque()
         self._requests = 0  # ids given to requests so far
         self._asked: dict[int, WebSocketThread] = {}  # requests not yet answered
@@ -97,7 +113,9 @@ class Feed:
                 label, names, peers, detectors, self._open_connection, self._request, life_ns, metrics, on_event
             )
 
-        self._subscriptions = SubscriptionManager(monitor, copies, make_slot, self._connections.values)
+        self._subscriptions = SubscriptionManager(
+            monitor, copies, venue.limits.streams_per_connection, make_slot, self._connections.values
+        )
 
     @property
     def connected(self) -> int:
@@ -195,7 +213,7 @@ class Feed:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
         for connection in self._connections.values():
             if connection.subscribed_ns is not None:
-                self._request("UNSUBSCRIBE", connection.stream, connection.slot.names)
+                self._request(Method.UNSUBSCRIBE, connection.stream, connection.slot.names)
         self._ended = True
 
     def unanswered(self) -> bool:
@@ -220,14 +238,14 @@ class Feed:
             stream.start()
         return connection
 
-    def _request(self, method: str, stream: WebSocketThread, names: Sequence[bytes]) -> dict[bytes, int]:
-        texts = [name.decode() for name in names]
-        first, last = self._requests + 1, self._requests
-        for last, text in binance_spot.requests(method, texts, first):
-            self._asked[last] = stream
-            stream.send(text)
-        self._requests = last
-        return {name: first + place // binance_spot.STREAMS_PER_REQUEST for place, name in enumerate(names)}
+    def _request(self, method: Method, stream: WebSocketThread, names: Sequence[bytes]) -> dict[bytes, int]:
+        numbers: dict[bytes, int] = {}
+        for request in self._venue.requests(method, [name.decode() for name in names], self._requests + 1):
+            self._requests = request.id
+            self._asked[request.id] = stream
+            stream.send(request.text)
+            numbers.update((name.encode(), request.id) for name in request.streams)
+        return numbers
 
     def _begin(self, now: int) -> None:
         self._begun = True
@@ -284,118 +302,141 @@ class Feed:
             self._lost_ns.setdefault(slot, lost.at_ns)
 
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
-        connection, payloads = self._connections[frames.stream], iter(frames.payloads)
-        while True:
+        """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
+        connection, receive_ns = self._connections[frames.stream], frames.receive_ns
+        detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._channel.peek, connection.ids
+        kept: list[bytes] = []
+        ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
+        restarts: tuple[int, ...] = ()  # places in `kept` from which the update ids of their stream go on
+        for payload in frames.payloads:
             try:
-                self._take_all(payloads, connection, frames.receive_ns, snapshots)
-                return
-            except Exception as error:  # a bug; it costs one frame, and the others of this read go on
-                log.exception("connection %s: a frame could not be taken in", connection.slot.label)
-                payload = frames.payloads[-1 - length_hint(payloads)]
-                self.monitor.lose(payload, connection.slot.names)
-                self._quarantine(connection, frames.receive_ns, f"{type(error).__name__}: {error}")
-
-    def _take_all(
-        self, payloads: Iterator[bytes], connection: Connection, receive_ns: int, snapshots: list[OrderBook]
-    ) -> None:
-        detectors, metrics, head_of = self.monitor.detectors, self._metrics, binance_spot.head
-        ids = connection.ids
-        for payload in payloads:
-            head = head_of(payload)
-            restarts = False
-            if head is not None:
-                name, update_id = head[1], int(head[2])
+                head = peek(payload)
+                if head is None:
+                    ahead = None
+                elif ahead is not None:
+                    name, _, update_id = head
+                    detector = detectors.get(name)
+                    if detector is not None and update_id <= detector.update_id and name not in ahead:
+                        restarted = update_id < detector.update_id and detector.restarted(
+                            update_id, connection, ids.get(name, -1)
+                        )
+                        ids[name] = update_id
+                        if not restarted:  # most copies end here, not decoded
+                            metrics.copies += 1
+                            if detector.found is not None:
+                                self.monitor.record_found(detector)
+                            continue
+                        restarts += (len(kept),)
+                    ahead.add(name)
+                kept.append(payload)
+            except Exception as error:
+                self._lose(payload, connection, receive_ns, error)
+        if not kept:
+            return
+        messages: Sequence[Message | None]
+        try:
+            messages = self._channel.decode(kept)
+        except Exception:
+            messages = [self._decode_one(each, connection, receive_ns) for each in kept]
+        for place, book in enumerate(messages):
+            try:
+                if not isinstance(book, Book):
+                    if book is not None:
+                        self._answer(book, connection, receive_ns, kept[place])
+                    continue
+                name, update_id = book.stream, book.update_id
                 detector = detectors.get(name)
-                if detector is not None and update_id <= detector.update_id:  # most copies end here, not decoded
-                    restarts = update_id < detector.update_id and detector.restarted(
-                        update_id, connection, ids.get(name, -1)
-                    )
-                    ids[name] = update_id
-                    if not restarts:
-                        self._drop(detector, update_id)
+                if detector is None:
+                    if name not in connection.unsubscribing:  # else it was on its way when the pair went
+                        stream = name.decode(errors="replace")
+                        self._quarantine(connection, receive_ns, f"a stream nobody asked for: {stream}")
+                    continue
+                before_id = ids.get(name, -1)
+                ids[name] = update_id
+                if update_id <= detector.update_id:
+                    if place not in restarts and (
+                        update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
+                    ):
+                        metrics.copies += 1
+                        if detector.found is not None:
+                            self.monitor.record_found(detector)
                         continue
-            message = binance_spot.decode(payload)
-            if not isinstance(message, binance_spot.BookMessage):
-                self._answer(message, connection, receive_ns, payload)
-                continue
-            name = message.stream.encode()
-            detector = detectors.get(name)
-            if detector is None:
-                if name in connection.unsubscribing:  # was on its way when the pair went
+                elif update_id >= detector.ceiling:
+                    if detector.outdated(update_id, connection, before_id, receive_ns):
+                        metrics.copies += 1
+                        continue
+                    if detector.held(update_id):
+                        detector.quarantine(None)
+                        reason = f"update id {update_id} after {detector.update_id}"
+                        self._quarantine(connection, receive_ns, reason, detector.symbol)
+                        continue
+                bids, asks = book.bids, book.asks
+                if bids and asks and bids[0][0] >= asks[0][0]:
+                    detector.quarantine(update_id)
+                    reason = f"crossed: {bids[0]} {asks[0]}"
+                    self._quarantine(connection, receive_ns, reason, detector.symbol)
                     continue
-                self._quarantine(connection, receive_ns, f"a stream nobody asked for: {message.stream}")
-                continue
-            partial = message.data
-            update_id = partial.update_id
-            before_id = ids.get(name, -1)
-            ids[name] = update_id
-            if update_id <= detector.update_id:
-                if not restarts and (
-                    update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
-                ):
-                    self._drop(detector, update_id)
+                if update_id < detector.update_id:
+                    self.monitor.restarted(detector, update_id, receive_ns)
+                last_id, last_ns = detector.update_id, detector.receive_ns
+                gap = detector.accept(receive_ns, update_id)
+                if gap is not None:
+                    self.monitor.record(gap, detector)
+                if before_id != last_id:
+                    detector.out_of_turn(before_id, last_ns, gap)
+                if (detector.count - 1) % self._keep_every:
+                    metrics.skipped += 1
                     continue
-            elif update_id >= detector.ceiling and detector.held(update_id):
-                detector.quarantine(None)
-                self._quarantine(
-                    connection, receive_ns, f"update id {update_id} after {detector.update_id}", detector.symbol
+                metrics.snapshots += 1
+                snapshots.append(
+                    make_book((detector.symbol, detector.receive_ns, update_id, bids, asks, book.event_ns))
                 )
-                continue
-            if binance_spot.is_crossed(partial):
-                detector.quarantine(update_id)
-                self._quarantine(
-                    connection, receive_ns, f"crossed: {partial.bids[0]} {partial.asks[0]}", detector.symbol
-                )
-                continue
-            if update_id < detector.update_id:
-                self.monitor.restarted(detector, update_id, receive_ns)
-            before_ns = detector.receive_ns
-            gap = detector.accept(receive_ns, update_id)
-            if gap is not None:
-                self.monitor.record(gap, detector)
-            elif before_id < 0 and detector.count > 1:
-                detector.join(before_ns)
-            if (detector.count - 1) % self._keep_every:
-                metrics.skipped += 1
-                continue
-            metrics.snapshots += 1
-            snapshots.append(OrderBook(detector.symbol, detector.receive_ns, update_id, partial.bids, partial.asks))
+            except Exception as error:
+                self._lose(kept[place], connection, receive_ns, error)
+
+    def _decode_one(self, payload: bytes, connection: Connection, receive_ns: int) -> Message | None:
+        """What a frame says; None where a bug has cost it."""
+        try:
+            return self._channel.decode([payload])[0]
+        except Exception as error:
+            self._lose(payload, connection, receive_ns, error)
+            return None
+
+    def _lose(self, payload: bytes, connection: Connection, receive_ns: int, error: Exception) -> None:
+        """A bug cost this frame; the others of the read go on."""
+        log.error("connection %s: a frame could not be taken in", connection.slot.label, exc_info=error)
+        self.monitor.lose(payload, connection.slot.names)
+        self._quarantine(connection, receive_ns, f"{type(error).__name__}: {error}")
 
     def _drop_large(self, frames: Frames) -> None:
         """Quarantines what is too large for a book."""
         connection = self._connections[frames.stream]
         for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
             frames.payloads.remove(payload)
-            what = binance_spot.Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
+            what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
             self._answer(what, connection, frames.receive_ns, payload)
 
-    def _drop(self, detector: GapDetector, update_id: int) -> None:
-        """A copy, or one that comes too late."""
-        self._metrics.copies += 1
-        if update_id < detector.handover_id and (gap := detector.late(update_id)):
-            self.monitor.record(gap, detector)
-
-    def _answer(self, message: binance_spot.Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
+    def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
-        if isinstance(message, binance_spot.Acknowledged):
+        if isinstance(message, Acknowledged):
             self._asked.pop(message.id, None)
             connection.acknowledged(message.id, receive_ns)
-        elif isinstance(message, binance_spot.Refused):
+        elif isinstance(message, Refused):
             self._metrics.refused += 1
-            connection.refusals += 1
             if message.id is not None:
                 self._asked.pop(message.id, None)
-            if connection.refusals <= REFUSALS_TOLD or connection.refusals & (connection.refusals - 1) == 0:
-                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}"
+            if (held := self._refusals.take()) is not None:
+                more = f" ({held:,} more before it)" if held else ""
+                detail = f"{message.code} {message.message[:LONGEST_DETAIL]}{more}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
                 self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
-        elif isinstance(message, binance_spot.ShuttingDown):
+        elif isinstance(message, ShuttingDown):
             if not connection.shutting_down:
                 connection.shutting_down = True
                 log.warning("connection %s: the exchange announces its shutdown", label)
                 self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
                 connection.slot.shutdown_announced(connection, receive_ns)
-        elif isinstance(message, binance_spot.Malformed):
+        elif isinstance(message, Malformed):
             names = connection.slot.names if connection.garbled < GARBLED_PER_TICK else ()
             connection.garbled += not self.monitor.suspect(payload, names)
             self._quarantine(connection, receive_ns, message.reason)

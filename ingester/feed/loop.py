@@ -21,7 +21,7 @@ from ingester.config import Settings
 from ingester.connection import Arrival, AttemptLimit, WebSocketThread
 from ingester.errors import ExchangeError
 from ingester.events import Event
-from ingester.exchange import binance_spot, fetch_listings
+from ingester.exchange import fetch_listings
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
 from ingester.sequence import SequenceMonitor
@@ -87,10 +87,11 @@ class FeedLoop:
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._tick_ns = 0  # when the next look at the clock is due
-        self.monitor = SequenceMonitor(settings.symbols, settings.depth, self.note, self._ask)
+        self.monitor = SequenceMonitor(settings.symbols, settings.streams, self.note, self._ask)
         self.feed = Feed(
             self.monitor,
-            settings.interval_ms // binance_spot.INTERVAL_MS,
+            settings.exchange,
+            settings.interval_ms // settings.streams.interval_ms,
             settings.connections,
             lambda: int(settings.rotate_seconds * random.uniform(0.9, 1.0) * SECOND),  # not all at once
             self._make_stream,
@@ -135,11 +136,7 @@ class FeedLoop:
                 self._events.extendleft(reversed(events))  # for when there is room
 
     def _make_stream(self, name: str, inbox: deque[Arrival]) -> WebSocketThread:
-        exchange = self.settings.exchange
-        url = binance_spot.combined_url(exchange.stream_url)
-        return WebSocketThread(
-            name, url, inbox, self._arrived.set, self._clock.now, self._limit, ca_file=exchange.ca_file
-        )
+        return WebSocketThread(name, self.settings.exchange, inbox, self._arrived.set, self._clock.now, self._limit)
 
     def _run(self) -> None:
         arrived, stopping = self._arrived, self._stopping

@@ -6,7 +6,8 @@ secrets, tls       passwords and tokens in files; which certificates are trusted
 jar, launch, server  the managed server: fetched, verified, started, adopted, watched
 peer               which process has the other end of a connection
 tables, schema     names and statements of `sql/`; applies them, checks existing tables
-columns            adds levels to a table that has Parquet days
+migrations, exchange_history  bring tables of earlier versions up to date; of which exchange their rows are
+columns            adds columns to a table that has Parquet days
 damage             files of a table that a crash has cut
 query, reader      what the table holds; time slices as arrays
 encoder, ilp       books and events as ILP; ILP split into rows

@@ -4,6 +4,7 @@ from .damage import find_damage as find_damage
 from .dead_letters import DeadLetters as DeadLetters
 from .encoder import RowEncoder as RowEncoder, buffer_maker as buffer_maker
 from .endpoint import Endpoint as Endpoint
+from .exchange_history import DEFAULT_EXCHANGE as DEFAULT_EXCHANGE
 from .leases import ALWAYS_NS as ALWAYS_NS, EXPORT as EXPORT, IMPORT as IMPORT, PLAYBACK as PLAYBACK, holding as holding
 from .partitions import DAY as DAY, list_partitions as list_partitions, start_of as start_of
 from .query import (

@@ -1,9 +1,14 @@
-"""Adds columns to `orderbook`, as a deeper recorder needs them, so that every day stays readable in every way.
+"""Adds columns to `orderbook`, for a deeper recorder and by migrations, so that every day stays readable in every way.
 
 QuestDB 9.3.4 cannot read a Parquet day that is older than one of the table's columns: a query of that column ends the
 server, and a late row suspends the table. So Parquet days are made native first, then the columns are added, then these
 days become Parquet again. Whenever that is interrupted, all days can be read. Which of them were Parquet stands in
-`collector_events`, so that the next call goes on. A table that has such days from an earlier version is mended.
+`collector_events`, so that the next call goes on.
+
+A table that has such days from an earlier version is mended, one day at a time. So are days that an earlier version
+made Parquet after the columns were added: an export without a row filter ends the server there. Nothing in such a day
+tells it from a sound one. It is rewritten where its first row lacks a number in one of these columns, and no event says
+that its file holds them all.
 """
 
 import contextlib
@@ -14,16 +19,17 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import psutil
 
+from ingester.book import level_columns
 from ingester.config import default_collector
-from ingester.errors import LevelsRefused, QueryError, StoreError
-from ingester.questdb import partitions
+from ingester.errors import LevelsRefused, MigrationRefused, QueryError, StoreError
+from ingester.questdb import migrations, partitions
 from ingester.questdb.client import QuestDB
-from ingester.questdb.leases import IMPORT, RETENTION, HeldRange, Lease, holds, is_kept
+from ingester.questdb.leases import ALWAYS_NS, IMPORT, RETENTION, HeldRange, Lease, holds, is_kept
 from ingester.questdb.partitions import Partition
 from ingester.questdb.query import quoted
 from ingester.questdb.retention import SPARE_BYTES, WRITTEN_SHARE
@@ -52,35 +58,58 @@ def ensure(db: QuestDB, missing: Mapping[str, str]) -> None:
     Raises LevelsRefused where columns cannot be added now; then nothing was changed. Raises StoreError.
     """
     names = partitions.column_names(db)
-    work = _work(db, names, missing)
+    work = _work(db, names, bool(missing))
     if missing and not work.native:
         _add(db, missing)
         missing = {}  # and retention may have made a day Parquet at the same moment
         names = partitions.column_names(db)
-        work = _work(db, names, missing)
+        work = _work(db, names, False)
     if not work.parquet:
         return
     try:
-        _refuse(db, work, names, missing)
-        with _alone(db, work.parquet):
-            _carry_out(db, _work(db, partitions.column_names(db), missing), missing)
+        _refuse(db, work, names, len(missing))
+        with _alone(db, work.parquet, min(day.start_ns for day in work.parquet), work.parquet[-1].end_ns):
+            work = _work(db, partitions.column_names(db), bool(missing))
+            _carry_out(db, work, (lambda: _add(db, missing)) if missing else None)
     except LevelsRefused as error:
         if missing:
             raise
         log.warning("days of %s stay as they are for now: %s", ORDERBOOK, error)
 
 
-def days_to_rewrite(db: QuestDB, missing: Mapping[str, str]) -> list[Partition]:
-    """The days that `ensure` rewrites. Raises LevelsRefused where columns cannot be added now."""
+def migrate(db: QuestDB) -> None:
+    """Applies the migrations that the tables still need. Takes a few milliseconds where they need none.
+
+    Raises MigrationRefused while somebody writes rows of an earlier version, LevelsRefused where Parquet days cannot be
+    rewritten now; then nothing was changed. Raises StoreError.
+    """
+    if not (todo := migrations.pending(db)):
+        return
+    migrations.refuse_while_recorded(db)
     names = partitions.column_names(db)
-    work = _work(db, names, missing)
+    work = _work(db, names, True)
+    _refuse(db, work, names, len(todo))
+    # The rows of every day are changed: retention must not make one of them Parquet meanwhile.
+    with _alone(db, work.parquet, 0, ALWAYS_NS, importing=True):
+        if todo := migrations.pending(db):  # else another recorder has applied them
+            _carry_out(db, _work(db, partitions.column_names(db), True), lambda: migrations.apply(db, todo))
+
+
+def days_to_rewrite(db: QuestDB, missing: int) -> list[Partition]:
+    """Returns the days that have to be rewritten for so many new columns, or none where columns were added before.
+
+    Raises LevelsRefused where columns cannot be added now.
+    """
+    names = partitions.column_names(db)
+    work = _work(db, names, missing > 0)
     if missing and work.native:
         _refuse(db, work, names, missing)
         _refuse_while_read(_others(holds(db) if is_kept(db) else []), work.parquet)
     return work.parquet
 
 
-def _work(db: QuestDB, names: Sequence[str], missing: Mapping[str, str]) -> _Work:
+def _work(db: QuestDB, names: Sequence[str], missing: bool) -> _Work:
+    """`missing`: whether columns are to be added."""
     days = partitions.list_partitions(db)
     parquet, noted = [each for each in days if each.is_parquet], _noted(db)
     old = parquet if missing else [each for each in parquet if _is_outdated(db, each, names, noted)]
@@ -100,27 +129,30 @@ def _kind(noted: Mapping[str, tuple[str, str]], day: Partition) -> str:
 
 
 def _is_outdated(db: QuestDB, day: Partition, names: Sequence[str], noted: Mapping[str, tuple[str, str]]) -> bool:
-    """Whether a Parquet day lacks some of the columns."""
-    if not partitions.added_later(names):
+    """Whether a Parquet day lacks some of the columns, or may hold them in a form that ends the server."""
+    later = set(partitions.added_later(names))
+    if not later:
         return False
     kind, detail = noted.get(day.day, ("", ""))
     held = re.search(r", (\d+) columns$", detail)
     if kind == _PARQUET and held and int(held[1]) == len(names):
         return False
+    listed = ", ".join(f'"{name}"' for name in names)
     try:
-        db.sql(f"SELECT * FROM {ORDERBOOK} WHERE timestamp IN '{day.day}' LIMIT 1")
+        rows = db.sql(f"SELECT {listed} FROM {ORDERBOOK} WHERE timestamp IN '{day.day}' LIMIT 1").rows
     except QueryError as error:
         return partitions.TOO_OLD in str(error)
-    return False
+    levels = later.intersection(level_columns(20))  # the other columns may well be NULL
+    return any(value is None for row in rows for name, value in zip(names, row, strict=True) if name in levels)
 
 
-def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str, str]) -> None:
-    """Raises LevelsRefused where the table or the disk does not allow it."""
+def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: int) -> None:
+    """Raises LevelsRefused where the table or the disk does not allow so many new columns."""
     stuck = partitions.suspension(db)
     if stuck and missing:
         raise LevelsRefused(
-            f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}), so it cannot get more levels now. Resolve the reason "
-            f'(a full disk, most often), then: ingester sql "ALTER TABLE {ORDERBOOK} RESUME WAL"'
+            f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}), so it cannot get more columns now. Resolve the "
+            f'reason (a full disk, most often), then: ingester sql "ALTER TABLE {ORDERBOOK} RESUME WAL"'
         )
     free = free_bytes(db)
     if free is None or not work.native:
@@ -128,16 +160,15 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: Mapping[str
     sizes = [day.rows * VALUE_BYTES * len(names) for day in work.native]
     # Then one day at a time gets the new columns, and lies beside its Parquet file for a moment.
     again = max(
-        size * WRITTEN_SHARE + day.rows * VALUE_BYTES * len(missing)
-        for size, day in zip(sizes, work.native, strict=True)
+        size * WRITTEN_SHARE + day.rows * VALUE_BYTES * missing for size, day in zip(sizes, work.native, strict=True)
     )
-    needed = sum(sizes) + round(again) + SPARE_BYTES
+    needed = (sum(sizes) if missing else max(sizes)) + round(again) + SPARE_BYTES
     if free < needed:
+        why = "as the table gets more columns" if missing else "to be rewritten one by one"
         raise LevelsRefused(
-            f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, as the table gets "
-            f"more levels. That needs {needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. "
-            "Make room, drop old days (ingester retention --drop-after), or record the deeper books into another "
-            "--data-dir."
+            f"{counted(len(work.native), 'Parquet day')} of {ORDERBOOK} must be native for a while, {why}. That needs "
+            f"{needed / 1e9:.1f} GB on the server's disk, and {free / 1e9:.1f} GB are free. Make room, drop old days "
+            "(ingester retention --drop-after), or record into another --data-dir."
         )
 
 
@@ -166,17 +197,18 @@ def _refuse_while_read(others: Sequence[HeldRange], days: Sequence[Partition]) -
             if hold.purpose != RETENTION and hold.overlaps(day.start_ns, day.end_ns):
                 raise LevelsRefused(
                     f"{day.day} is Parquet and in use by {hold.purpose} ({hold.holder}), so {ORDERBOOK} cannot get "
-                    "more levels now. Wait until that has ended and try again."
+                    "more columns now. Wait until that has ended and try again."
                 )
 
 
 @contextlib.contextmanager
-def _alone(db: QuestDB, days: Sequence[Partition]) -> Iterator[None]:
-    """Keeps readers and retention off these days while the block runs, waiting first for retention.
+def _alone(
+    db: QuestDB, days: Sequence[Partition], start_ns: int, end_ns: int, importing: bool = False
+) -> Iterator[None]:
+    """Keeps readers and retention off a range of time while the block runs, waiting first for retention.
 
-    Raises LevelsRefused where somebody reads one of them.
+    Raises LevelsRefused where somebody reads one of these days, or, with `importing`, imports into the range.
     """
-    start_ns, end_ns = min(day.start_ns for day in days), max(day.end_ns for day in days)
     while True:
         lease = Lease(db, RETENTION, start_ns, end_ns)
         try:
@@ -184,25 +216,35 @@ def _alone(db: QuestDB, days: Sequence[Partition]) -> Iterator[None]:
                 raise StoreError(f"QuestDB does not show who reads days of {ORDERBOOK}: SELECT * FROM wal_tables()")
             others = _others(lease.others())
             _refuse_while_read(others, days)
-            if not others:
+            if importing and (imports := [each.holder for each in others if each.purpose == IMPORT]):
+                raise MigrationRefused(
+                    f"The tables at {db.endpoint.http_url} are of an earlier version, and an import is writing into "
+                    f"them ({imports[0]}). Wait until it has ended."
+                )
+            if not any(each.purpose == RETENTION for each in others):
                 yield
                 return
-            log.info("waiting for retention, which works on a day of %s (%s)", ORDERBOOK, others[0].holder)
+            log.info("waiting for another process that works on days of %s: %s", ORDERBOOK, others[0].holder)
         finally:
             lease.end()
         time.sleep(TURN_SECONDS * random.uniform(0.5, 5.0))  # of two that want the same, one comes first
 
 
-def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
+def _carry_out(db: QuestDB, work: _Work, change: Callable[[], None] | None) -> None:
+    """Changes the table while its Parquet days are native, and makes them Parquet again.
+
+    Without a change each day is rewritten by itself, so that the disk needs room for one.
+    """
     for day in work.native:
         _note(db, _NATIVE, f"{day.day}: {day.rows} rows, as the table gets more columns")
     if work.native and partitions.suspension(db):
         _resume(db, work.native)
-    for number, day in enumerate(work.native, 1):
-        log.info("%s is made native (%d of %d), as the table gets more columns", day.day, number, len(work.native))
-        partitions.make_native(db, day.day, lambda: False)
-    _add(db, missing)
+    if change is not None:
+        _make_native(db, work.native)
+        change()
     for number, day in enumerate(work.parquet, 1):
+        if change is None and day in work.native:
+            _make_native(db, [day])
         begun, now = time.monotonic(), partitions.find(db, day.day)
         if now is None or now.is_active:  # the newest day stays native
             continue
@@ -212,6 +254,13 @@ def _carry_out(db: QuestDB, work: _Work, missing: Mapping[str, str]) -> None:
             names = partitions.column_names(db)
             _note(db, _PARQUET, partitions.converted(day, after, time.monotonic() - begun, len(names)))
         log.info("%s is Parquet again (%d of %d)", day.day, number, len(work.parquet))
+    db.sql(f"SELECT wait_wal_table('{EVENTS}')")  # the next call goes by these
+
+
+def _make_native(db: QuestDB, days: Sequence[Partition]) -> None:
+    for number, day in enumerate(days, 1):
+        log.info("%s is made native (%d of %d), to get all columns", day.day, number, len(days))
+        partitions.make_native(db, day.day, lambda: False)
 
 
 def _add(db: QuestDB, missing: Mapping[str, str]) -> None:
@@ -254,7 +303,7 @@ def _resume(db: QuestDB, days: Sequence[Partition]) -> None:
         skipped += 1
     if skipped:
         text = (
-            f"{skipped} portions of rows came for days that were Parquet before the table got more levels, and were "
+            f"{skipped} portions of rows came for days that were Parquet before the table got more columns, and were "
             "skipped, as QuestDB cannot take them. A recorder sends its own again; repeat an import"
         )
         log.error("%s", text)

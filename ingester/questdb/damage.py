@@ -76,6 +76,9 @@ def find_damage(db: QuestDB) -> str:
         files = {name for name in _OF_THE_TABLE if _size(folder / name) == 0} or (
             _damaged(db, folder) and _damaged(db, folder)
         )
+    except OSError as error:  # it says nothing about the files
+        log.warning("the files of the table %s cannot be looked at now: %s", ORDERBOOK, error)
+        return ""
     except QueryError as error:
         return str(error).splitlines()[0].removeprefix("QuestDB refused the statement: ")
     named = sorted(files)
@@ -129,17 +132,21 @@ def _lacking(folder: Path, day: partitions.Partition, columns: Sequence[str]) ->
 
 
 def _size(path: Path) -> int | None:
+    """None where there is no such file. Raises OSError where it cannot be seen now, which says nothing about it."""
     try:
         return path.stat().st_size
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
 def _is_whole(path: Path) -> bool:
+    """Whether a Parquet file has its beginning and its end. Raises OSError where it cannot be read now."""
     try:
         with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
             head = file.read(4)
-            file.seek(-4, 2)
+            file.seek(max(0, size - 4))
             return head == file.read(4) == _MAGIC
-    except OSError:
+    except FileNotFoundError:
         return False

@@ -26,18 +26,21 @@ def buffer_maker() -> Sender:
 class RowEncoder:
     """Encodes for one recorder. Not for use by two threads at a time."""
 
-    def __init__(self, depth: int, collector: str) -> None:
+    def __init__(self, *, depth: int, exchange: str | None, collector: str) -> None:
+        """`exchange`: the name as the tables keep it; None for events that concern all exchanges of a table."""
         self._buffer = buffer_maker().new_buffer()
         self._depth = depth
+        self._exchange = exchange
         self._collector = collector
         self._names = level_columns(depth)
         self._bid_names, self._ask_names = self._names[: 2 * depth], self._names[2 * depth :]
 
     def snapshots(self, snapshots: Sequence[OrderBook]) -> bytes:
         """ILP rows of `orderbook`. Levels that a thin book lacks stay NULL; deeper ones than recorded are left out."""
-        buffer, depth, collector, names = self._buffer, self._depth, self._collector, self._names
+        buffer, depth, names = self._buffer, self._depth, self._names
+        exchange, collector = self._exchange, self._collector
         buffer.clear()  # type: ignore[no-untyped-call]
-        for symbol, receive_ns, update_id, bids, asks, _ in snapshots:
+        for symbol, receive_ns, update_id, bids, asks, event_ns in snapshots:
             columns: dict[str, Any]
             if len(bids) == len(asks) == depth:
                 columns = dict(zip(names, chain.from_iterable(chain(bids, asks)), strict=True))
@@ -45,9 +48,11 @@ class RowEncoder:
                 columns = dict(zip(self._bid_names, chain.from_iterable(bids), strict=False))
                 columns |= zip(self._ask_names, chain.from_iterable(asks), strict=False)
             columns["last_update_id"] = update_id
+            if event_ns is not None:
+                columns["event_time"] = TimestampMicros(event_ns // 1000)
             buffer.row(
                 ORDERBOOK,
-                symbols={"symbol": symbol, "collector": collector},
+                symbols={"exchange": exchange, "symbol": symbol, "collector": collector},
                 columns=columns,
                 at=TimestampNanos(receive_ns),
             )
@@ -59,6 +64,7 @@ class RowEncoder:
         buffer.clear()  # type: ignore[no-untyped-call]
         for at_ns, kind, symbol, connection, detail, until_ns in events:
             symbols = {
+                "exchange": self._exchange,
                 "collector": self._collector,
                 "kind": kind,
                 "symbol": symbol or None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ingester.errors import SettingsError
+from ingester.proxies import is_loopback
 from ingester.questdb.secrets import read_secret
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is this machine, by its address."""
-        return self.host in ("127.0.0.1", "localhost", "::1")
+        """Whether it is this machine, by its name or address."""
+        return is_loopback(self.host)
 
     @property
     def folder(self) -> Path | None:

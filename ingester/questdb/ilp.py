@@ -11,6 +11,8 @@ _ROW = re.compile(
 )
 _TABLE = re.compile(rb"(?:[^\\,]|\\.)++", re.DOTALL)
 _SYMBOL = re.compile(rb",symbol=((?:[^\\,]|\\.)*+)", re.DOTALL)
+_SYMBOLS = re.compile(rb",((?:[^\\=, ]|\\.)++)=((?:[^\\,]|\\.)*+)", re.DOTALL)
+_SPECIAL = re.compile(rb"[\\ ,=\n]")
 _FIELDS = re.compile(rb"(?P<name>(?:[^\\=,]|\\.)++)=(?P<value>%b)" % _VALUE, re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
@@ -50,6 +52,25 @@ def tags(row: bytes) -> Tags:
         int(update_id[1]) if update_id else None,
         int(match["at"]) if match["at"] else None,
     )
+
+
+def texts(row: bytes) -> dict[str, str]:
+    """Returns the symbols and the string fields of a row by name."""
+    match = _ROW.fullmatch(row)
+    if match is None:
+        return {}
+    found = {_text(name): _text(value) for name, value in _SYMBOLS.findall(match["head"])}
+    for field in _FIELDS.finditer(match["fields"] or b""):
+        if field["value"].startswith(b'"'):
+            found[_text(field["name"])] = _text(field["value"][1:-1])
+    return found
+
+
+def with_symbol(row: bytes, name: str, value: str) -> bytes:
+    """Returns the row with one more symbol, before the others."""
+    table = _TABLE.match(row)
+    end = table.end() if table else 0
+    return row[:end] + b"," + name.encode() + b"=" + _SPECIAL.sub(rb"\\\g<0>", value.encode()) + row[end:]
 
 
 def _text(escaped: bytes) -> str:

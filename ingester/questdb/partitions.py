@@ -18,10 +18,13 @@ _PARTITIONS = (
     "SELECT name, numRows, diskSize, isParquet, active, readOnly "
     f"FROM table_partitions('{ORDERBOOK}') WHERE attached ORDER BY name"
 )
-_SUSPENDED = f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}' AND suspended"
 TOO_OLD = "parquet column count is less"
 """Is in QuestDB's words where a Parquet day is older than a column that is asked for."""
-_KEYS = ("timestamp", "symbol", "collector", "last_update_id")
+_FIRST_COLUMNS = (
+    ("timestamp", "exchange", "symbol", "collector", "last_update_id", "event_time"),
+    ("timestamp", "symbol", "collector", "last_update_id"),
+)
+"""Before the levels: of a table that this version has made, and of one that an earlier version has."""
 _CANNOT_CONVERT = "PartitionEncoder.encodePartition"  # is in QuestDB's words where a conversion failed, and never rows
 
 
@@ -82,16 +85,16 @@ class TableSuspension(NamedTuple):
     """The last transaction that it has applied; the next one failed."""
 
 
-def suspension(db: QuestDB) -> TableSuspension | None:
-    """Whether the table is suspended. Raises StoreError."""
-    rows = db.sql(_SUSPENDED).rows
+def suspension(db: QuestDB, table: str = ORDERBOOK) -> TableSuspension | None:
+    """Returns why the table is suspended; None where it is not. Raises StoreError."""
+    rows = db.sql(f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{table}' AND suspended").rows
     return TableSuspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
 
 
-def settle(db: QuestDB) -> None:
+def settle(db: QuestDB, table: str = ORDERBOOK) -> None:
     """Waits until the table has applied all that it had acknowledged, or is suspended. Raises StoreError."""
-    rows = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'").rows
-    applied = f"SELECT name FROM wal_tables() WHERE name = '{ORDERBOOK}' AND (suspended OR writerTxn >= {rows[0][0]})"
+    rows = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{table}'").rows
+    applied = f"SELECT name FROM wal_tables() WHERE name = '{table}' AND (suspended OR writerTxn >= {rows[0][0]})"
     while not db.sql(applied).rows:
         time.sleep(POLL_SECONDS)
 
@@ -126,12 +129,13 @@ def column_names(db: QuestDB) -> list[str]:
 
 
 def added_later(names: Sequence[str]) -> list[str]:
-    """Those of a table's columns that it may not have had from the beginning: they stand behind the first ones."""
-    for depth in (20, 10, 5):
-        first = [*_KEYS, *level_columns(depth)]
-        if list(names[: len(first)]) == first:
-            return list(names[len(first) :])
-    return [name for name in names if name not in _KEYS]
+    """Returns those of a table's columns that it may not have had from the beginning: they follow the first ones."""
+    for head in _FIRST_COLUMNS:
+        for depth in (20, 10, 5):
+            first = [*head, *level_columns(depth)]
+            if list(names[: len(first)]) == first:
+                return list(names[len(first) :])
+    return [name for name in names if name not in _FIRST_COLUMNS[1]]
 
 
 def _store_every_column(db: QuestDB, day: str) -> None:
@@ -147,8 +151,8 @@ def _store_every_column(db: QuestDB, day: str) -> None:
     listed = ", ".join(f'"{name}"' for name in later)
     rows = db.sql(f"SELECT timestamp, {listed} FROM {ORDERBOOK} WHERE timestamp IN '{day}' LIMIT 1").rows
     for first, *values in rows:
-        # A number in the first row shows that the column has been there for all of the day.
-        unsure = [name for name, value in zip(later, values, strict=True) if not isinstance(value, float)]
+        # A value in the first row shows that the column has been there for all of the day.
+        unsure = [name for name, value in zip(later, values, strict=True) if not isinstance(value, float | str)]
         if unsure:
             same = ", ".join(f'"{name}" = "{name}"' for name in unsure)
             db.sql(f"UPDATE {ORDERBOOK} SET {same} WHERE timestamp = '{first}'")

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ingester.errors import NoAnswer, UnknownServer
+from ingester.errors import NoAnswer, UnknownServer, Unreachable
 
 ACCEPT_SECONDS = 5.0
 """How long a connection may wait for the server to accept it; a process that hangs does not."""
@@ -31,6 +31,9 @@ NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, LISTEN = 4, 20, 1, 10
 NO_COOKIE = b"\xff" * 8
 _REQUEST = struct.Struct("=IHHII BBBBI 2s2s4s12x4s12xI8s")
 """nlmsghdr and inet_diag_req_v2 of linux/netlink.h and linux/inet_diag.h."""
+
+_NOT_OURS = (psutil.Error, FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError, ValueError)
+"""These say that a process is gone, or another user's. Any other OSError, as for want of descriptors, says nothing."""
 
 Address = tuple[str, int]
 _known: deque[tuple[Path, int, int]] = deque(maxlen=8)
@@ -76,21 +79,26 @@ def process_of(state: ServerState, root: Path) -> psutil.Process | None:
         process = psutil.Process(state.pid)
         same = not state.started or started_at(state.pid) == state.started
         return process if same and is_server(process, root) else None
-    except (psutil.Error, FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
+    except _NOT_OURS:
         return None
 
 
 def is_server(process: psutil.Process, root: Path) -> bool:
-    """Whether a process is the QuestDB of a folder, and runs as this user or as the folder's owner. Raises
-    psutil.Error."""
+    """Whether a process is the QuestDB of a folder, and runs as this user or as the folder's owner.
+
+    Raises psutil.Error, and OSError where that cannot be seen now.
+    """
     option, folder = ["", "", *process.cmdline()][-2:]
+    if option != "-d":
+        return False
     owners, same = {os.geteuid()}, folder == str(root)  # perhaps moved or deleted under it
-    with contextlib.suppress(OSError):
-        owners.add(root.stat().st_uid)
-        same = os.path.samefile(folder, root)  # though it may have been given by another name
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        ours = root.stat()
+        owners.add(ours.st_uid)
+        with contextlib.suppress(OSError):  # it may have been given by another name; any process may name anything
+            same = os.path.samestat(os.stat(folder), ours)
     return (
-        option == "-d"
-        and same
+        same
         and process.uids().real in owners
         and Path(process.exe()).name.startswith("java")
         and process.status() != psutil.STATUS_ZOMBIE
@@ -100,9 +108,21 @@ def is_server(process: psutil.Process, root: Path) -> bool:
 def verify(connection: socket.socket, root: Path) -> None:
     """Returns where the server of a folder has accepted this connection.
 
-    Raises UnknownServer, which says who has it, where another process has; NoAnswer where nobody accepts it.
+    Raises UnknownServer, which says who has it, where another process has; NoAnswer where nobody accepts it;
+    Unreachable where the system does not let us see who has it now.
     """
     here, there = connection.getsockname(), connection.getpeername()
+    try:
+        _verify(here, there, root)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "out of memory"
+        raise Unreachable(
+            f"It cannot be seen now which process listens at {there[0]}:{there[1]} ({reason}), so nothing was sent "
+            "there. Try again."
+        ) from error
+
+
+def _verify(here: Address, there: Address, root: Path) -> None:
     pid = _server(root)
     deadline = time.monotonic() + ACCEPT_SECONDS
     while True:
@@ -120,11 +140,11 @@ def verify(connection: socket.socket, root: Path) -> None:
 
 
 def _server(root: Path) -> int | None:
-    """The process of a folder's server; None where it does not run."""
+    """The process of a folder's server; None where it does not run. Raises OSError where that cannot be seen now."""
     state = read_state(root.parent / "server.json")
     try:
         known = state and (root, state.pid, started_at(state.pid))
-    except (psutil.Error, OSError, ValueError):
+    except _NOT_OURS:
         return None
     if known and known in _known:
         return known[1]
@@ -135,12 +155,12 @@ def _server(root: Path) -> int | None:
 
 
 def find_server(root: Path) -> psutil.Process | None:
-    """The server of a folder whose state file is lost."""
+    """The server of a folder whose state file is lost. Raises OSError where that cannot be seen now."""
     for process in psutil.process_iter():
         try:
             if is_server(process, root):
                 return process
-        except (psutil.Error, OSError):
+        except _NOT_OURS:
             continue
     return None
 
@@ -209,6 +229,7 @@ def _hex(address: Address) -> bytes:
 
 
 def _owns(pid: int | None, inode: int) -> bool:
+    """Whether a process has a socket. Raises OSError where that cannot be seen now."""
     if pid is None:
         return False
     wanted, folder = f"socket:[{inode}]", f"/proc/{pid}/fd"
@@ -221,7 +242,7 @@ def _owns(pid: int | None, inode: int) -> bool:
                     return True
             except FileNotFoundError:
                 continue
-    except OSError:  # the process is gone, or another user's
+    except _NOT_OURS:
         pass
     return False
 

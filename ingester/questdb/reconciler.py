@@ -14,6 +14,7 @@ from ingester.events import Event
 from ingester.metrics import StoreMetrics
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import Inspection
+from ingester.questdb.query import quoted
 from ingester.questdb.schema import EVENTS, ORDERBOOK
 from ingester.questdb.sent_counts import SentCounts, SentSpan
 from ingester.spool import Spool
@@ -94,6 +95,7 @@ class Reconciler:
         self,
         db: QuestDB,
         spool: Spool,
+        exchange: str | None,
         collector: str,
         sent_counts: SentCounts,
         now: Now,
@@ -105,7 +107,9 @@ class Reconciler:
     ) -> None:
         self._db = db
         self._spool = spool
-        self._collector = collector.replace("'", "''")
+        own = f"collector = {quoted([collector])}"
+        self._of_the_recorder = own
+        self._of_this_run = f"{own} AND exchange = {quoted([exchange])}" if exchange else own
         self._sent_counts = sent_counts
         self._now = now
         self._metrics = metrics
@@ -162,7 +166,6 @@ class Reconciler:
         return complete
 
     def _run(self) -> None:
-        self._expect_earlier()
         while True:
             self._files.look()
             self._try()
@@ -170,17 +173,19 @@ class Reconciler:
                 break
         self._complete = self.final(self._deadline - time.monotonic())
 
-    def _expect_earlier(self) -> None:
+    def _expect_earlier(self) -> bool:
+        """Counts what an earlier run sent; False where that cannot be read now."""
         if self._expected:
-            return
-        self._expected = True
+            return True
         try:
             retained = self._spool.retained()
-        except Exception:  # a bug must not end the thread
-            log.exception("what an earlier run sent cannot be counted")
-            return
+        except OSError as error:
+            log.debug("what an earlier run sent cannot be counted now: %s", error)
+            return False
+        self._expected = True
         if retained.rows:
             self._sent_counts.expect_earlier(*retained)
+        return True
 
     def _try(self, final: bool = False) -> bool:
         try:
@@ -193,6 +198,8 @@ class Reconciler:
 
     def _look(self, final: bool) -> bool:
         """One look at the tables; True where rows were looked for and nothing has to be looked for again."""
+        if not self._expect_earlier():
+            return False
         if self._metrics.failures != self._failures:
             self._failures = self._metrics.failures
             self._raise_doubt()
@@ -270,7 +277,7 @@ class Reconciler:
         again = {span: lacking for span, lacking in missing.items() if span.resends < MOST_RESENDS}
         resent = self._spool.resend(min(span.start_ns for span in again)) if again else 0
         if resent:
-            self._metrics.rows_resent += resent
+            self._metrics.rows.resent += resent
             self._report(again, "sent again")
             for span in again:
                 span.resends += 1
@@ -287,8 +294,9 @@ class Reconciler:
         """The rows of a span that are not visible, by symbol."""
         whole = "" in expected
         since = span.start_ns if whole else max(span.start_ns, self._sent_counts.first_ns)
+        of = self._of_the_recorder if whole else self._of_this_run
         rows = self._db.sql(
-            f"SELECT {'' if whole else 'symbol, '}count() FROM {ORDERBOOK} WHERE collector = '{self._collector}' "
+            f"SELECT {'' if whole else 'symbol, '}count() FROM {ORDERBOOK} WHERE {of} "
             f"AND timestamp >= {since // 1000} AND timestamp < {-(-span.end_ns // 1000)}"
         ).rows
         visible = Counter({"": rows[0][0]} if whole else dict(rows))
@@ -297,7 +305,7 @@ class Reconciler:
         span.visible = expected.total() - span.missing
         surplus = (visible - span.expected()).total() if not whole else 0
         if surplus:
-            self._metrics.rows_surplus += surplus
+            self._metrics.rows.surplus += surplus
             log.error("%d rows received in the minute from %s are visible and were never sent", surplus, _time(since))
         return lacking
 
@@ -316,7 +324,7 @@ class Reconciler:
 
     def _count(self) -> None:
         spans = self._sent_counts.spans()
-        self._metrics.rows_missing = sum(span.missing for span in spans)
+        self._metrics.rows.missing = sum(span.missing for span in spans)
         open_since = next((span.start_ns for span in spans if not span.is_settled), None)
         known = open_since if open_since is not None else max((span.end_ns for span in spans), default=0)
         self._metrics.reconciled_ns = max(self._metrics.reconciled_ns, min(known, self._now()))

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from ingester.book import level_columns
 from ingester.errors import QueryError, SchemaMismatch
-from ingester.questdb import columns
+from ingester.questdb import columns, migrations, partitions
 from ingester.questdb.client import QuestDB
-from ingester.questdb.partitions import Partition
 from ingester.questdb.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, for_depth, sql_folder, statement, statements, views
+from ingester.words import counted
 
 __all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "for_depth", "sql_folder", "statement", "statements", "views"]
 
@@ -16,8 +16,11 @@ log = logging.getLogger("ingester.schema")
 
 _VIEWS = "SELECT view_name, view_sql, view_status FROM views()"
 _MARK = "-- ingester: sql/views/"  # in the body of each of our views, where the server keeps it
+_MIGRATED = ("exchange", "event_time")
+"""Columns that migrations add to a table of an earlier version."""
 _EVENT_TYPES = {
     "timestamp": "TIMESTAMP",
+    "exchange": "SYMBOL",
     "collector": "SYMBOL",
     "kind": "SYMBOL",
     "symbol": "SYMBOL",
@@ -31,7 +34,14 @@ def column_types(table: str, depth: int) -> dict[str, str]:
     """Column name to QuestDB type, as a recorder of this depth writes them."""
     if table == EVENTS:
         return dict(_EVENT_TYPES)
-    head = {"timestamp": "TIMESTAMP", "symbol": "SYMBOL", "collector": "SYMBOL", "last_update_id": "LONG"}
+    head = {
+        "timestamp": "TIMESTAMP",
+        "exchange": "SYMBOL",
+        "symbol": "SYMBOL",
+        "collector": "SYMBOL",
+        "last_update_id": "LONG",
+        "event_time": "TIMESTAMP",
+    }
     return head | dict.fromkeys(level_columns(depth), "DOUBLE")
 
 
@@ -45,25 +55,38 @@ def ensure(db: QuestDB, depth: int) -> None:
 
 
 def ensure_tables(db: QuestDB, depth: int) -> None:
-    """Makes both tables ready for a recorder of this depth; a deeper one adds its columns to an existing table.
+    """Makes the tables ready for a recorder of this depth: tables of an earlier version are brought up to date, and a
+    deeper recorder adds its columns.
 
-    A few milliseconds where they are ready; long where Parquet days have to be rewritten (`days_to_rewrite`). Raises
-    SchemaMismatch, with every difference named, where a table of that name cannot take the rows, and LevelsRefused
-    where it cannot get more levels now.
+    A few milliseconds where they are ready; long where `work_before` says so. Raises SchemaMismatch, with every
+    difference named, where a table of that name cannot take the rows, LevelsRefused where it cannot get more columns
+    now, and MigrationRefused while a recorder of an earlier version writes into it.
     """
     for each in statements(depth):
         db.sql(each)
     _missing(db, EVENTS, depth)
-    columns.ensure(db, _missing(db, ORDERBOOK, depth))
+    missing = _missing(db, ORDERBOOK, depth)
+    columns.migrate(db)
+    migrations.name_recent_rows(db)
+    columns.ensure(db, missing)
 
 
-def days_to_rewrite(db: QuestDB, depth: int) -> list[Partition]:
-    """The days that `ensure` rewrites before the tables take rows of this depth; none where it is done in a moment.
+def work_before(db: QuestDB, depth: int) -> str:
+    """Returns what `ensure` has to do before the tables take rows of this depth; empty where it is done in a moment.
 
     Raises as `ensure_tables` does, before anything is changed.
     """
     existing = {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}
-    return columns.days_to_rewrite(db, _missing(db, ORDERBOOK, depth)) if {ORDERBOOK, EVENTS} <= existing else []
+    if not {ORDERBOOK, EVENTS} <= existing:
+        return ""
+    missing = len(_missing(db, ORDERBOOK, depth))
+    todo = migrations.pending(db)
+    if todo:
+        migrations.refuse_while_recorded(db)
+    if days := columns.days_to_rewrite(db, missing + len(todo)):
+        return f"rewrites {counted(len(days), 'Parquet day')}, as {ORDERBOOK} got more columns"
+    days = partitions.list_partitions(db) if todo else []
+    return f"brings {counted(len(days), 'day')} of an earlier version up to date" if days else ""
 
 
 def _missing(db: QuestDB, table: str, depth: int) -> dict[str, str]:
@@ -82,7 +105,7 @@ def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, s
     rows = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
     existing, wanted = {name: type_ for name, type_, _ in rows}, column_types(table, depth)
     problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in rows if key})
-    return problems, {name: type_ for name, type_ in wanted.items() if name not in existing}
+    return problems, {name: type_ for name, type_ in wanted.items() if name not in existing and name not in _MIGRATED}
 
 
 def _apply_views(db: QuestDB, depth: int) -> None:
@@ -112,8 +135,8 @@ def _reason(error: QueryError) -> str:
 
 
 def differences(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """What keeps such rows out of an existing table. Missing level columns do not: they can be added."""
-    levels = set(level_columns(20))
+    """What keeps such rows out of an existing table. Missing columns that can be added do not."""
+    added = {*level_columns(20), *_MIGRATED}
     problems = [
         f"column {name} is {existing[name]}, expected {type_}"
         for name, type_ in wanted.items()
@@ -122,7 +145,7 @@ def differences(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[
     problems += [
         f"column {name} {type_} is missing"
         for name, type_ in wanted.items()
-        if name not in existing and name not in levels
+        if name not in existing and name not in added
     ]
     return problems
 
@@ -138,6 +161,6 @@ def _table_problems(db: QuestDB, table: str, keys: set[str]) -> list[str]:
         problems.append("it is not partitioned, expected PARTITION BY DAY")
     if not wal:
         problems.append("it is not a WAL table")
-    if not dedup or keys != set(DEDUP_KEYS[table]):
+    if not dedup or keys | {"exchange"} != set(DEDUP_KEYS[table]):
         problems.append(f"its dedup keys are ({', '.join(sorted(keys))}), expected ({', '.join(DEDUP_KEYS[table])})")
     return problems

@@ -9,11 +9,13 @@ from ingester.book import level_columns
 
 ORDERBOOK = "orderbook"
 EVENTS = "collector_events"
+INSTRUMENTS = "instruments"
 IMPORTED = "import"
 """The collector of rows that came from files."""
 DEDUP_KEYS = {
-    ORDERBOOK: ("timestamp", "symbol", "collector", "last_update_id"),
-    EVENTS: ("timestamp", "collector", "kind", "symbol", "connection"),
+    ORDERBOOK: ("timestamp", "exchange", "symbol", "collector", "last_update_id"),
+    EVENTS: ("timestamp", "exchange", "collector", "kind", "symbol", "connection"),
+    INSTRUMENTS: ("timestamp", "exchange", "symbol"),
 }
 
 

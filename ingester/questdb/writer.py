@@ -13,6 +13,7 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.dead_letters import DeadLetters
+from ingester.questdb.exchange_history import DEFAULT_EXCHANGE, ExchangeHistory, name_exchanges, needs_exchange
 from ingester.questdb.sent_counts import SentCounts
 from ingester.spool import Spool
 from ingester.threads import SupervisedThread
@@ -47,7 +48,9 @@ class Writer:
         on_event: Callable[[Event], None],
         waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
         sent_counts: SentCounts | None = None,
+        exchange: str = DEFAULT_EXCHANGE,
     ) -> None:
+        """`exchange`: that of rows of an earlier version of which no event says where they are from."""
         self._db = db
         self._spool = spool
         self._now = now
@@ -57,6 +60,8 @@ class Writer:
         self._on_event = on_event
         self._waits = waits
         self._sent_counts = sent_counts
+        self._exchange = exchange
+        self._history: ExchangeHistory | None = None
         self._prepared = False
         self._draining = threading.Event()
         self._abandon = threading.Event()
@@ -99,11 +104,10 @@ class Writer:
         metrics, now = self._metrics, self._now()
         if metrics.failing:
             metrics.failing = False
-            metrics.failing_seconds = (now - metrics.failing_since_ns) / SECOND
-            log.info("QuestDB takes rows again after %.1f s", metrics.failing_seconds)
+            log.info("QuestDB takes rows again after %.1f s", (now - metrics.failing_since_ns) / SECOND)
         self._spool.acknowledge(records)
         for record in records:
-            metrics.stored += record.rows
+            metrics.rows.stored += record.rows
             metrics.lag.add_range((now - record.last_ns) / SECOND, (now - record.first_ns) / SECOND, record.rows)
         return True
 
@@ -133,6 +137,9 @@ class Writer:
         if not self._prepared:
             self._prepare()
             self._prepared = True
+        if any(map(needs_exchange, bodies)):
+            self._history = self._history or ExchangeHistory.load(self._db, self._exchange)
+            bodies = name_exchanges(bodies, self._history)
         try:
             self._db.write(b"".join(bodies))
         except RowsRefused:

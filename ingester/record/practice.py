@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from ingester import private
-from ingester.errors import MixedData
-from ingester.exchange import binance_spot
+from ingester.errors import MixedData, SpoolError
+from ingester.exchange import is_practice
 from ingester.questdb import EVENTS, ORDERBOOK, Endpoint, QuestDB
 from ingester.record.unsent import leftovers
 from ingester.spool import replace_durably
@@ -60,10 +60,14 @@ def _refuse_held(db: QuestDB, exchange: str, data_dir: Path) -> None:
 def _refuse_waiting(exchange: str, data_dir: Path) -> None:
     """Whatever server they were for: the next start of their recorder sends them to its own."""
     for other in _notes(data_dir).values():
-        if binance_spot.is_practice(other) != binance_spot.is_practice(exchange) and (
-            waiting := leftovers(data_dir, ())
-        ):
-            own, theirs = _KINDS[binance_spot.is_practice(exchange)], _KINDS[binance_spot.is_practice(other)]
+        if is_practice(other) == is_practice(exchange):
+            continue
+        unreadable: list[str] = []
+        waiting = leftovers(data_dir, (), unreadable)
+        if unreadable:
+            raise SpoolError(f"{unreadable[0]}. It may hold rows of {other}, which {exchange} must not be mixed with.")
+        if waiting:
+            own, theirs = _KINDS[is_practice(exchange)], _KINDS[is_practice(other)]
             raise MixedData(
                 f"In {data_dir} wait {theirs} (from {other}), and {exchange} would add {own}: {waiting[0].text}. "
                 "Start the recorder that has left them again, or give another --data-dir."
@@ -71,9 +75,9 @@ def _refuse_waiting(exchange: str, data_dir: Path) -> None:
 
 
 def _compare(other: str, exchange: str, endpoint: Endpoint) -> None:
-    if binance_spot.is_practice(other) == binance_spot.is_practice(exchange):
+    if is_practice(other) == is_practice(exchange):
         return
-    own, theirs = _KINDS[binance_spot.is_practice(exchange)], _KINDS[binance_spot.is_practice(other)]
+    own, theirs = _KINDS[is_practice(exchange)], _KINDS[is_practice(other)]
     elsewhere = "another --data-dir" if endpoint.folder is not None else "another --questdb and another --data-dir"
     raise MixedData(
         f"The table {ORDERBOOK} at {endpoint.http_url} holds {theirs} (from {other}), and {exchange} would add {own}. "
@@ -97,10 +101,14 @@ def _key(endpoint: Endpoint) -> str:
 
 
 def _notes(data_dir: Path) -> dict[str, str]:
+    """By QuestDB, the exchange recorded into it. Raises SpoolError where that cannot be read now."""
     try:
         return _read(data_dir)
-    except OSError:
-        return {}
+    except OSError as error:
+        raise SpoolError(
+            f"{data_dir / FILE} cannot be read ({error.strerror or error}), so it is not known whether {data_dir} "
+            "holds real books or simulated ones. Try again, or give another --data-dir."
+        ) from error
 
 
 def _read(data_dir: Path) -> dict[str, str]:

@@ -10,14 +10,25 @@ from typing import Any, Self, TypeVar
 from ingester.clock import SECOND, Clock, check_clock
 from ingester.config import FILLS, Settings, interval_ms, seconds
 from ingester.connection import AttemptLimit
-from ingester.errors import NotRunning, UsageError, named_as_arguments
+from ingester.errors import NotRunning, SettingsError, UsageError, named_as_arguments
 from ingester.events import Event
-from ingester.exchange import binance_spot, choose, listed_symbols
+from ingester.exchange import (
+    DEFAULT_COINS,
+    DEFAULT_QUOTE,
+    SIMULATOR,
+    Venue,
+    choose,
+    listed_symbols,
+    normal,
+    rightly_named,
+    simulator_at,
+    symbols_of,
+    venue_named,
+)
 from ingester.feed import FeedLoop
 from ingester.grid import as_frame
 from ingester.live import Consumer, LiveBuffer, OnEvent, OnSnapshot, RingRows, Row, Subscribers, SynchronousRows
 from ingester.metrics import FeedMetrics
-from ingester.record.source import OWN, SIMULATOR, exchange_of, named_symbols, simulated_symbols
 from ingester.sequence import Gap
 from ingester.simulator import Simulator
 
@@ -46,7 +57,7 @@ class Recorder:
         pairs: Sequence[str] | str,
         depth: int = 5,
         interval: str = "100ms",
-        exchange: str | binance_spot.Exchange = "binance",
+        exchange: str | Venue = "binance",
         *,
         keep: str = "10min",
         connections: int = 2,
@@ -56,7 +67,7 @@ class Recorder:
     ) -> None:
         """
         `pairs`: as Binance writes them. `depth`: levels a side, 5, 10 or 20. `interval`: keep a snapshot this often.
-        `exchange`: a name as `ingester start --exchange` takes ("simulator" runs an artificial one), or an `Exchange`.
+        `exchange`: a name as `ingester start --exchange` takes ("simulator" runs an artificial one), or a `Venue`.
         `keep`: so many rows of each pair are kept as come in this time at the interval; a row takes 8 + 32 x depth
         bytes, so that 44 pairs of depth 5 take 45 MB for ten minutes. `connections`: over how many each pair comes.
         `stream_url`, `rest_url`: instead of the exchange's own addresses.
@@ -66,7 +77,8 @@ class Recorder:
         symbols = tuple(named_symbols(pairs))
         with named_as_arguments():
             self._exchange = exchange_of(exchange, stream_url, rest_url)
-            self._settings = Settings(symbols, self._exchange, depth, interval_ms(interval), connections)
+            every_ms = interval_ms(interval, self._exchange.books)
+            self._settings = Settings(symbols, self._exchange, depth, every_ms, connections)
         self._simulator = None if self._exchange.stream_url != OWN else Simulator(pairs=simulated_symbols(symbols))
         self._told = stream_url is not None
         self._batch_delay = seconds(linger, "linger") if linger else 0.0
@@ -75,7 +87,7 @@ class Recorder:
         self.metrics = FeedMetrics()
         """Counters: snapshots, copies, losses, reconnects, …"""
         self._clock = Clock()
-        self._limit = AttemptLimit(time.monotonic)
+        self._limit = AttemptLimit(self._settings.exchange.limits)
         self._intake: FeedLoop | None = None
         self._started_ns = 0
         self._running_lock = threading.Lock()
@@ -103,7 +115,7 @@ class Recorder:
             source = self._exchange
             if self._simulator is not None:
                 self._simulator.start()
-                source = binance_spot.Exchange(SIMULATOR, self._simulator.stream_url, self._simulator.rest_url)
+                source = source.at(stream_url=self._simulator.stream_url, rest_url=self._simulator.rest_url)
             try:
                 symbols = self._listed(source, self.pairs)
             except BaseException:
@@ -268,7 +280,7 @@ class Recorder:
             raise UsageError(f"fill {fill!r} is not one of {', '.join(FILLS)}.")
         return SynchronousRows(record, symbols, every_ns, max_age_ns, fill, self._clock.now, self._wake)
 
-    def _listed(self, source: binance_spot.Exchange, symbols: Sequence[str]) -> list[str]:
+    def _listed(self, source: Venue, symbols: Sequence[str]) -> list[str]:
         return listed_symbols(source, symbols, lambda listed: choose(symbols, True, listed), told=self._told)
 
     def _running_intake(self) -> FeedLoop:
@@ -316,3 +328,34 @@ def _ns(time: int | datetime) -> int:
         at = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
         return -(-(at - _EPOCH) // timedelta(microseconds=1)) * 1000
     return int(time)
+
+
+OWN = "ws://127.0.0.1:1"
+"""Stands for the address of our own simulator."""
+
+
+def named_symbols(pairs: Sequence[str] | str) -> list[str]:
+    """Pairs as Binance writes them. Raises SettingsError where there are none."""
+    names = pairs.split(",") if isinstance(pairs, str) else pairs
+    symbols = list(dict.fromkeys(normal(name) for name in names))
+    if not symbols:
+        raise SettingsError("pairs is empty. Name some as Binance writes them, such as ['BTCUSDT', 'ETHUSDT'].")
+    return symbols
+
+
+def simulated_symbols(symbols: Sequence[str]) -> list[str]:
+    """What our own simulator lists: well-known pairs too, so that they can be added later."""
+    return list(dict.fromkeys([*symbols, *symbols_of(DEFAULT_COINS, DEFAULT_QUOTE)]))
+
+
+def exchange_of(exchange: str | Venue, stream_url: str | None, rest_url: str | None) -> Venue:
+    """The exchange that is meant; the addresses of a simulator of our own are `OWN` until it runs."""
+    if isinstance(exchange, Venue):
+        known = exchange
+    elif exchange == SIMULATOR:
+        known = simulator_at(OWN, "http://127.0.0.1:1")
+        if bool(stream_url) != bool(rest_url):
+            raise SettingsError("Of stream_url and rest_url only one is given. A simulator elsewhere needs both.")
+    else:
+        known = venue_named(exchange)
+    return rightly_named(known.at(stream_url=stream_url, rest_url=rest_url))

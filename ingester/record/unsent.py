@@ -61,23 +61,40 @@ def spools(data_dir: Path) -> Path:
     return data_dir / "spool"
 
 
-def leftovers(data_dir: Path, running: Collection[str]) -> list[Leftover]:
-    """What waits in spools of recorders other than the `running` ones. Reads heads of records only, changes nothing."""
-    found = []
-    for folder in _folders(data_dir, running):
+def leftovers(data_dir: Path, running: Collection[str], unreadable: list[str] | None = None) -> list[Leftover]:
+    """What waits in spools of recorders other than the `running` ones. Reads heads of records only, changes nothing.
+
+    A spool that cannot be read now may hold rows too: a line about it is added to `unreadable`, or is logged.
+    """
+    found, refused = [], []
+    try:
+        folders = _folders(data_dir, running)
+    except OSError as error:  # another user's folder
+        folders, refused = [], [f"{spools(data_dir)} cannot be read: {error.strerror or error}"]
+    for folder in folders:
         try:
             waiting = _waiting(folder)
         except OSError as error:
-            log.warning("%s cannot be read: %s", folder, error.strerror or error)
+            refused.append(f"{folder} cannot be read: {error.strerror or error}")
             continue
         if waiting is not None:
             found.append(waiting)
+    if unreadable is not None:
+        unreadable += refused
+    else:
+        for line in refused:
+            log.warning("%s", line)
     return found
 
 
 def give_back_reserves(data_dir: Path, running: Collection[str]) -> None:
     """Frees what recorders that were killed have reserved on the disk; they take it again when they start."""
-    for folder in _folders(data_dir, running):
+    try:
+        folders = _folders(data_dir, running)
+    except OSError as error:
+        log.warning("%s cannot be read: %s", spools(data_dir), error.strerror or error)
+        return
+    for folder in folders:
         reserve = folder / RESERVE
         if not reserve.exists():
             continue
@@ -122,7 +139,7 @@ def send(
 
         letters = DeadLetters(inside(data_dir / "dead-letter", collector))
         writer = Writer(db, spool, now, metrics, prepare, letters, lambda event: None, sent_counts=sent_counts)
-        reconciler = Reconciler(db, spool, collector, sent_counts, now, metrics, lambda event: None)
+        reconciler = Reconciler(db, spool, None, collector, sent_counts, now, metrics, lambda event: None)
         writer.start()
         reconciler.start()
         progress = time.monotonic()
@@ -131,23 +148,20 @@ def send(
             show(spool.rows_waiting)
             if wait(0.2):
                 break
-            if metrics.stored > stored:
-                stored, progress = metrics.stored, time.monotonic()
+            if metrics.rows.stored > stored:
+                stored, progress = metrics.rows.stored, time.monotonic()
         drained = writer.drain(1.0 if metrics.failing else AUDIT_SECONDS)
         seen = reconciler.stop(AUDIT_SECONDS if drained else 0.0)
         waiting = spool.rows_waiting
     finally:
         spool.close()
-    return Sent(metrics.stored, waiting, drained and seen and not waiting, metrics.last_failure)
+    return Sent(metrics.rows.stored, waiting, drained and seen and not waiting, metrics.last_failure)
 
 
 def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:
     try:
         return [each for each in sorted(spools(data_dir).iterdir()) if each.is_dir() and each.name not in running]
     except FileNotFoundError:
-        return []
-    except OSError as error:  # another user's folder
-        log.warning("cannot look for waiting rows in %s: %s", spools(data_dir), error.strerror or error)
         return []
 
 

@@ -107,8 +107,9 @@ class EventCounts:
 def longest_on(gaps: Iterable[tuple[float, str]]) -> str:
     """Gaps of one moment, (seconds, symbol), in words: `2.5 s on ETHUSDT, BTCUSDT, SUIUSDT and 1 more`."""
     ordered = sorted(gaps, key=lambda gap: -gap[0])
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return f"{ordered[0][0]:.1f} s on {', '.join(symbol or 'all pairs' for _, symbol in ordered[:3])}{more}"
+    symbols = list(dict.fromkeys(symbol or "all pairs" for _, symbol in ordered))  # a pair may have several
+    more = f" and {len(symbols) - 3} more" if len(symbols) > 3 else ""
+    return f"{ordered[0][0]:.1f} s on {', '.join(symbols[:3])}{more}"
 
 
 def _plus(total: GapSum, seconds: float) -> GapSum:

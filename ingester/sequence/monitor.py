@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
-from ingester.exchange import binance_spot
+from ingester.exchange import ListingStatus, StreamSpec
 from ingester.sequence.event_counts import longest_on
 from ingester.sequence.gap_detector import RESOLUTION_NS, TRADING, Gap, GapDetector
 
@@ -25,22 +25,22 @@ class SequenceMonitor:
     def __init__(
         self,
         symbols: Sequence[str],
-        depth: int,
+        streams: StreamSpec,
         on_event: Callable[[Event], None],
         ask: Callable[[], None],
     ) -> None:
         """`ask` has the exchange asked; see `answer`."""
-        self._depth = depth
+        self._streams = streams
         self.detectors = {self.name(symbol): GapDetector(symbol) for symbol in symbols}
         self._on_event = on_event
         self._ask = ask
         self._ask_ns = 0  # when the exchange may be asked again
-        self._answers: deque[Mapping[str, str]] = deque()  # other threads add to it
+        self._answers: deque[Mapping[str, ListingStatus]] = deque()  # other threads add to it
         self._ended: list[Gap] = []  # gaps since the last tick
 
     def name(self, symbol: str) -> bytes:
         """Of the stream of a symbol."""
-        return binance_spot.stream_name(symbol, self._depth).encode()
+        return self._streams.name(symbol)
 
     def add(self, name: bytes, symbol: str, now: int, why: str) -> GapDetector:
         """A symbol is recorded from now on."""
@@ -76,7 +76,7 @@ class SequenceMonitor:
             if gap := detector.wait_since(started_ns):
                 self._on_event(gap.event())
 
-    def answer(self, statuses: Mapping[str, str]) -> None:
+    def answer(self, statuses: Mapping[str, ListingStatus]) -> None:
         """Takes the state of each symbol that the exchange lists. May be called from any thread."""
         self._answers.append(statuses)
 
@@ -86,6 +86,12 @@ class SequenceMonitor:
         self._on_event(gap.event())
         if detector.status != TRADING:
             self._set_status(detector, TRADING, gap.until_ns or gap.since_ns)
+
+    def record_found(self, detector: GapDetector) -> None:
+        """A gap has turned out that ended some time ago."""
+        gap, detector.found = detector.found, None
+        if gap is not None:
+            self.record(gap, detector)
 
     def restarted(self, detector: GapDetector, update_id: int, at_ns: int) -> None:
         """A symbol's update ids go on below the last one."""
@@ -112,7 +118,7 @@ class SequenceMonitor:
 
     def suspect(self, payload: bytes, names: Iterable[bytes]) -> bool:
         """A frame that cannot be read was a snapshot of its symbol; False where it may have been of any of `names`."""
-        name, update_id = binance_spot.salvage(payload)
+        name, update_id = self._streams.channel.salvage(payload)
         detector = self.detectors.get(name) if name is not None else None
         if detector is not None:
             detector.quarantine(update_id)
@@ -123,7 +129,7 @@ class SequenceMonitor:
 
     def lose(self, payload: bytes, names: Iterable[bytes]) -> None:
         """A frame was lost after it may have passed: its symbol has a gap, or all of `names` where it tells none."""
-        name, _ = binance_spot.salvage(payload)
+        name, _ = self._streams.channel.salvage(payload)
         for each in [name] if name in self.detectors else names:
             self.detectors[each].miss(NOT_TAKEN_IN)
 
@@ -132,13 +138,14 @@ class SequenceMonitor:
         while self._answers:
             statuses = self._answers.popleft()
             for detector in self.detectors.values():
-                status = statuses.get(detector.symbol, "not listed")
+                status = statuses.get(detector.symbol, ListingStatus.NOT_LISTED)
                 if detector.symbol not in statuses and not detector.silent(now, OPEN_AFTER_NS):
                     continue  # what flows is listed, whatever the answer lacks
                 if status != detector.status:
                     self._set_status(detector, status, now)
         halted = False
         for detector in self.detectors.values():
+            detector.trim()
             halted |= detector.status != TRADING
             if watched and detector.silent(now, OPEN_AFTER_NS) and (gap := detector.open()):
                 self._on_event(gap.event())
@@ -158,10 +165,10 @@ class SequenceMonitor:
             if gap := detector.end(now):
                 self._on_event(gap.event())
 
-    def _set_status(self, detector: GapDetector, status: str, at_ns: int) -> None:
+    def _set_status(self, detector: GapDetector, status: ListingStatus, at_ns: int) -> None:
         log.warning("%s: %s (before: %s)", detector.symbol, status, detector.status)
         detector.status = status
-        self._on_event(Event(at_ns, "status", symbol=detector.symbol, detail=status))
+        self._on_event(Event(at_ns, "status", symbol=detector.symbol, detail=status.value))
 
     def _tell(self) -> None:
         """Logs the gaps that ended, all of a reason in one line."""

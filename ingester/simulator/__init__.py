@@ -1,14 +1,14 @@
-"""An exchange that speaks Binance's protocol: synthetic books, recordings, faults on demand.
+"""An exchange that speaks Binance's protocols, spot and USD-M futures: synthetic books, recordings, faults on demand.
 
-simulator          the thread and its public face
-exchange_server    the exchange inside its event loop
-session            one client
-books, markets     synthetic books and pairs
-broadcast, lanes   which book goes to whom, and when
-recording, tape, player  recorded books
-listing            REST answers
-faults, limits     faults on request; the exchange's limits
-sent_log           what was really sent
+simulator        the thread and its public face
+exchange_server  the exchange inside its event loop
+session          one client
+markets          the two markets: paths, stream names, payloads, limits
+rest_answers     what it answers to REST requests
+books            synthetic books
+recording        recorded books
+broadcast        which book goes to whom, and when; what was sent
+faults           faults on request
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The simulated exchange inside its event loop: who connects, what HTTP answers, which faults are committed."""
+"""The simulated exchange inside its event loop: takes connections, answers HTTP, commits faults."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -16,12 +16,26 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from ingester.errors import SettingsError
-from ingester.simulator.broadcast import Broadcast
+from ingester.simulator.broadcast import Broadcast, SentLog
 from ingester.simulator.faults import FRAME_KINDS, Fault, FaultBoard, FaultRequest, PlannedFault, fault_request
-from ingester.simulator.limits import AttemptRate, ExchangeLimits
-from ingester.simulator.listing import Answer, SimulatedListing, error_answer, json_answer, rest_answer
-from ingester.simulator.player import Player
-from ingester.simulator.sent_log import SentLog
+from ingester.simulator.markets import (
+    MARKETS,
+    AttemptRate,
+    ExchangeLimits,
+    Refusal,
+    SimulatedMarket,
+    WeightRate,
+    parse_path,
+)
+from ingester.simulator.recording import Player
+from ingester.simulator.rest_answers import (
+    Answer,
+    SimulatedListing,
+    error_answer,
+    json_answer,
+    parse_request,
+    rest_answer,
+)
 from ingester.simulator.session import GOING_AWAY, POLICY_VIOLATION, ClientProtocol, Session, answer_request, frame
 
 CARE_SECONDS = 0.05
@@ -31,32 +45,46 @@ SLOW_BYTES_PER_SECOND = 1000.0
 SHUTDOWN_SECONDS = 5.0
 
 
-class SimulatedExchange:
+class ExchangeServer:
     """One run of the simulated exchange. All methods but `stats` belong to the event loop's thread."""
 
-    def __init__(self, listing: SimulatedListing, players: list[Player], ledger: SentLog | None, limits: ExchangeLimits,
-                 planned: Sequence[PlannedFault], *, speed: float, spread: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        listing: SimulatedListing,
+        players: list[Player],
+        sent_log: SentLog | None,
+        limits: ExchangeLimits | None,
+        planned: Sequence[PlannedFault],
+        speed: float,
+        spread: bool,
+    ) -> None:
+        """`limits`: None for those of each market."""
         self.sessions: dict[int, Session] = {}
         self.stop = asyncio.Event()
         self._listing = listing
         self._players = players
-        self._limits = limits
+        self._limits = {market.name: limits or market.limits for market in MARKETS}
         self._planned = planned
         self._board = FaultBoard()
-        self._attempts = AttemptRate(limits)
+        self._attempts = {name: AttemptRate(each) for name, each in self._limits.items()}
+        self._weights = {name: WeightRate(each) for name, each in self._limits.items()}
         self._session_count = 0
         self._bytes_of_closed = 0
         self._closings: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
-        played = {symbol for player in players for symbol in player.tape.symbols}
         self._broadcast = Broadcast(
-            self.sessions, self._board, seed=listing.seed, thin=listing.thin, speed=speed, spread=spread,
-            symbols=[each for each in listing.symbols if each not in played and listing.status(each) == "TRADING"],
-            players=players, ledger=ledger,
-        )  # fmt: skip
+            sessions=self.sessions,
+            board=self._board,
+            listing=listing,
+            players=players,
+            sent_log=sent_log,
+            speed=speed,
+            spread=spread,
+        )
 
     async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:
-        """Serve until `stop` is set; `listening` is told the port. Raises OSError where the port cannot be had."""
+        """Serves until `stop` is set; calls `listening` with the port. Raises OSError where the port cannot be had."""
         # websockets would log a traceback for every client that hangs up in the middle of a handshake.
         quiet = logging.getLogger(f"{__name__}.websockets")
         quiet.setLevel(logging.CRITICAL)
@@ -65,7 +93,7 @@ class SimulatedExchange:
             ping_interval=None, close_timeout=CLOSE_TIMEOUT, logger=quiet, backlog=1024,
         ) as server:  # fmt: skip
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._broadcast.run_ticks()), group.create_task(self._look_after())]
+                tasks = [group.create_task(self._broadcast.run_ticks()), group.create_task(self._keep_sessions())]
                 tasks += [group.create_task(self._broadcast.play(player)) for player in self._players]
                 timers = [self._loop.call_later(each.start, self.commit, each.request) for each in self._planned]
                 listening(server.sockets[0].getsockname()[1])
@@ -79,7 +107,7 @@ class SimulatedExchange:
                     session.abort()
 
     def commit(self, request: FaultRequest) -> None:
-        """Commit a fault now."""
+        """Commits a fault now."""
         kind, options = request.kind, request.options
         now = self._loop.time()
         seconds = math.inf if request.seconds is None else request.seconds
@@ -94,21 +122,23 @@ class SimulatedExchange:
             case "half_open":
                 for session in sessions:
                     session.mute(fault.until)
+            case "stall":
+                time.sleep(1.0 if request.seconds is None else request.seconds)
             case "slow":
                 for session in sessions:
                     session.throttle(options.get("rate", SLOW_BYTES_PER_SECOND))
                 if request.seconds is not None:
-                    self._loop.call_later(request.seconds, self._throttle_anew)
+                    self._loop.call_later(request.seconds, self._throttle_sessions)
             case "shutdown":
                 event = b'{"e":"serverShutdown","E":%d}' % (time.time() * 1000)
                 wrapped = b'{"stream":"!serverShutdown","data":%b}' % event
                 for session in sessions:
-                    session.write([frame(wrapped if session.combined else event)])
+                    session.write([frame(wrapped if session.is_combined else event)])
                     close = (GOING_AWAY, "Server shutdown")
                     self._loop.call_later(options.get("after", SHUTDOWN_SECONDS), session.close_soon, *close)
             case "clear":
                 self._board.clear()
-                self._throttle_anew()
+                self._throttle_sessions()
                 for session in sessions:
                     session.unmute()
 
@@ -127,36 +157,37 @@ class SimulatedExchange:
             "recordings": {player.tape.name: player.finished.is_set() for player in self._players},
         }
 
-    def _throttle_anew(self) -> None:
+    def _throttle_sessions(self) -> None:
         for session in self.sessions.values():
             slow = self._board.active("slow", self._loop.time(), session.number)
             session.throttle(slow.options.get("rate", SLOW_BYTES_PER_SECOND) if slow else None)
 
-    async def _look_after(self) -> None:
+    async def _keep_sessions(self) -> None:
         while True:
             now = self._loop.time()
             for session in list(self.sessions.values()):
-                session.look_after(now)
+                session.keep_alive(now)
                 if session.closing and session.number not in self._closings:
                     self._closings[session.number] = asyncio.create_task(session.connection.close(*session.closing))
             await asyncio.sleep(CARE_SECONDS)
 
     async def _attend(self, connection: ServerConnection) -> None:
-        """Serve one websocket connection from the handshake to its end."""
+        """Serves one websocket connection from the handshake to its end."""
         assert isinstance(connection, ClientProtocol)
         assert connection.request is not None
-        url = urlsplit(connection.request.path)
-        combined = url.path.startswith("/stream")
-        if combined:
-            names = parse_qs(url.query).get("streams", [""])[0].split("/")
-        else:
-            names = unquote(url.path).removeprefix("/ws").split("/")
+        path = parse_path(connection.request.path)
+        assert path is not None
         self._session_count += 1
-        session = Session(self._session_count, connection, combined, self._limits, self._loop.time)
-        session.subscribed.update(dict.fromkeys(name for name in names if name))
+        session = Session(
+            number=self._session_count,
+            connection=connection,
+            path=path,
+            limits=self._limits[path.market.name],
+            clock=self._loop.time,
+        )
         connection.session = session
         self.sessions[session.number] = session
-        self._throttle_anew()
+        self._throttle_sessions()
         try:
             self._subscriptions_changed(session)
             async for message in connection:
@@ -175,42 +206,46 @@ class SimulatedExchange:
                     await closing
 
     def _subscriptions_changed(self, session: Session) -> None:
-        if len(session.subscribed) > self._limits.streams:
-            session.close_soon(POLICY_VIOLATION, f"More than {self._limits.streams} streams")
+        if session.has_too_many_streams:
+            session.close_soon(POLICY_VIOLATION, "Too many streams")
         self._broadcast.subscriptions_changed()
 
     async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """The answer to an HTTP request, None where it is a websocket handshake that may go on."""
+        address = str(connection.remote_address[0])
+        if (path := parse_path(request.path)) is not None:
+            answer = self._refused_upgrade(path.market, address)
+            return None if answer is None else _response(answer)
         url = urlsplit(request.path)
-        if url.path.strip("/").partition("/")[0] in ("ws", "stream"):
-            answer = self._refusal(str(connection.remote_address[0]))
-        elif url.path == "/simulator/stats":
-            answer = json_answer(self.stats())
-        elif url.path == "/simulator/fault":
-            answer = self._asked_fault(dict(parse_qsl(url.query)))
-        else:
-            halted = dict.fromkeys(self._board.halted(self._loop.time(), self._listing.symbols), "HALT")
-            listing = self._listing._replace(statuses={**self._listing.statuses, **halted})
-            # In a thread: making 1,500 tickers takes longer than a slot.
-            answer = await asyncio.to_thread(
-                rest_answer, listing, request.path, self._broadcast.tick(), self._broadcast.latest
-            )
-        return None if answer is None else _response(answer)
+        if url.path == "/simulator/stats":
+            return _response(json_answer(self.stats()))
+        if url.path == "/simulator/fault":
+            return _response(self._fault_answer(dict(parse_qsl(url.query))))
+        return _response(await self._rest_answer(request.path, address))
 
-    def _refusal(self, address: str) -> Answer | None:
+    async def _rest_answer(self, url: str, address: str) -> Answer:
+        request, now = parse_request(url), self._loop.time()
+        weights = self._weights[request.market.name]
+        if (refusal := weights.refusal(address, now, request.weight)) is not None:
+            return _refused(refusal)
+        listing = self._listing.halted(self._board.halted(now, self._listing.symbols))
+        # In a thread: making 1,500 tickers takes longer than a slot.
+        answer = await asyncio.to_thread(rest_answer, listing, request, self._broadcast.tick(), self._broadcast.latest)
+        return answer._replace(headers={"X-MBX-USED-WEIGHT-1M": str(weights.used(address, now))})
+
+    def _refused_upgrade(self, market: SimulatedMarket, address: str) -> Answer | None:
         now = self._loop.time()
         fault = self._board.active("refuse", now)
         if fault is not None:
             left = 60 if fault.until == math.inf else math.ceil(fault.until - now)
             status = int(fault.options.get("status", 503))
             wait = int(fault.options.get("retry_after", left)) if status != 451 else None
-            return error_answer(0, HTTPStatus(status).phrase, status)._replace(retry_after=wait)
-        limited = self._attempts.refusal(address, now)
-        if limited is None:
-            return None
-        return error_answer(-1003, "Too many requests.", limited[0])._replace(retry_after=limited[1])
+            answer = error_answer(0, HTTPStatus(status).phrase, status)
+            return answer if wait is None else answer._replace(headers={"Retry-After": str(wait)})
+        refusal = self._attempts[market.name].refusal(address, now)
+        return None if refusal is None else _refused(refusal)
 
-    def _asked_fault(self, texts: dict[str, str]) -> Answer:
+    def _fault_answer(self, texts: dict[str, str]) -> Answer:
         try:
             request = fault_request(texts)
             request.check(self._listing.symbols)
@@ -220,14 +255,18 @@ class SimulatedExchange:
         return json_answer({})
 
 
+def _refused(refusal: Refusal) -> Answer:
+    answer = error_answer(-1003, "Too many requests.", refusal.status)
+    return answer._replace(headers={"Retry-After": str(refusal.retry_after)})
+
+
 def _response(answer: Answer) -> Response:
     headers = Headers(
         {
             "Connection": "close",
             "Content-Type": "application/json;charset=UTF-8",
             "Content-Length": str(len(answer.body)),
+            **answer.headers,
         }
     )
-    if answer.retry_after is not None:
-        headers["Retry-After"] = str(answer.retry_after)
     return Response(answer.status, HTTPStatus(answer.status).phrase, headers, answer.body)

@@ -1,11 +1,13 @@
-"""Faults that the simulator commits when asked: what they are called, when they hold, what they do to a frame.
+"""Faults that the simulator commits on request: their names, when they are in force, what they do to a frame.
+
+They are the same on both markets.
 
 | kind | what happens | how long by default |
 |---|---|---|
 | drop | TCP connections are aborted | at once |
 | half_open | connections stay open, but nothing is sent or answered any more, not even pongs | for ever |
 | silence | no frames of one symbol, or of all while pings go on | for ever |
-| halt | no frames of one symbol, and `exchangeInfo` gives its state as HALT | for ever |
+| halt | no frames of one symbol, and `exchangeInfo` gives its state as HALT (futures: TRADING_HALT) | for ever |
 | malformed | frames are cut in the middle | one frame |
 | garbage | frames hold text that is no JSON | one frame |
 | duplicate | frames are sent twice | one frame |
@@ -15,6 +17,7 @@
 | repeat | the same frame again and again | for ever |
 | shutdown | `serverShutdown` is announced; connections are closed `after` seconds later (default 5) | at once |
 | refuse | upgrades are answered with HTTP `status` (default 503) and `Retry-After` | for ever |
+| stall | the whole exchange stops, then catches up | 1 s |
 | slow | connections get at most `rate` bytes per second (default 1000) | for ever |
 | clear | all faults end | at once |
 """
@@ -33,7 +36,7 @@ FRAME_KINDS = frozenset(
     {"silence", "halt", "malformed", "garbage", "duplicate", "out_of_order", "crossed", "empty", "repeat"}
 )
 ONE_FRAME_KINDS = FRAME_KINDS - {"silence", "halt", "repeat"}
-KINDS = FRAME_KINDS | {"drop", "half_open", "shutdown", "refuse", "slow", "clear"}
+KINDS = FRAME_KINDS | {"drop", "half_open", "shutdown", "refuse", "stall", "slow", "clear"}
 NUMBERS = ("seconds", "count", "connection")
 OPTIONS = frozenset({"status", "retry_after", "rate", "after"})
 REFUSALS = (403, 418, 429, 451, 500, 502, 503, 504)
@@ -48,7 +51,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 @dataclass(frozen=True)
 class FaultRequest:
-    """A fault as it is asked for."""
+    """A fault as it is requested."""
 
     kind: str
     symbol: str | None = None
@@ -75,7 +78,7 @@ class FaultRequest:
             raise SettingsError(f"fault option status is {status:g}, expected one of {', '.join(map(str, REFUSALS))}")
 
     def frames(self) -> int | None:
-        """Frames to spoil; a kind that spoils single frames takes one unless told otherwise."""
+        """Frames to spoil; a kind that spoils single frames takes one by default."""
         return 1 if self.kind in ONE_FRAME_KINDS and self.count is None and self.seconds is None else self.count
 
 
@@ -129,7 +132,7 @@ def fault_request(texts: Mapping[str, str]) -> FaultRequest:
 
 @dataclass
 class Fault:
-    """A fault in force; `until` is on the clock of whoever asks."""
+    """A fault in force; `until` is on the event loop's clock."""
 
     kind: str
     symbol: str | None = None
@@ -180,7 +183,7 @@ class FaultBoard:
     def spoils_frames(self, now: float) -> bool:
         """Whether frames must go through `apply`; forgets faults that are over.
 
-        To be asked before a frame goes to its first connection, not in between, so that all get the same.
+        To be called before a frame goes to its first connection, not in between, so that all get the same.
         """
         if not self._frame_faults and not self._held:
             return False
@@ -236,10 +239,11 @@ def spoil(kind: str, text: bytes) -> bytes:
         return GARBAGE
     message = json.loads(text)
     book = message.get("data", message)
+    bids, asks = ("bids", "asks") if "bids" in book else ("b", "a")
     if kind == "empty":
-        book["bids"] = book["asks"] = []
-    elif book["bids"] and book["asks"]:
-        book["bids"][0], book["asks"][0] = book["asks"][0], book["bids"][0]
+        book[bids] = book[asks] = []
+    elif book[bids] and book[asks]:
+        book[bids][0], book[asks][0] = book[asks][0], book[bids][0]
     return json.dumps(message, separators=(",", ":")).encode()
 
 

@@ -1,40 +1,23 @@
-"""One client of the simulator: what it subscribed to, what it asks, what is written to it."""
+"""One client of the simulator: what it has subscribed to, its requests, its heartbeat, what is written to it."""
 
-import re
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
-from ingester.exchange import upper
-from ingester.simulator.limits import ExchangeLimits, MessageRate
+from ingester.simulator.markets import BookStream, ExchangeLimits, MessageRate, StreamPath
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001
 
-_STREAM = re.compile(r"([^@A-Z]+)@depth(5|10|20)(@100ms|@1000ms)?")
 _METHODS = "SUBSCRIBE, UNSUBSCRIBE, LIST_SUBSCRIPTIONS"
 
 
-class StreamRequest(NamedTuple):
-    """A partial book stream: `every` ticks of 100 ms the best `depth` levels."""
-
-    symbol: str
-    depth: int
-    every: int
-
-
-def parse_stream(name: str) -> StreamRequest | None:
-    """What a stream's name means, None for one that the simulator does not have. Names are in lower case."""
-    match = _STREAM.fullmatch(name)
-    return StreamRequest(upper(match[1]), int(match[2]), 1 if match[3] == "@100ms" else 10) if match else None
-
-
 def answer_request(message: str | bytes, subscribed: dict[str, None]) -> bytes:
-    """The answer to a client's JSON request, which is carried out on `subscribed`, the ordered set of stream names.
+    """Carries a client's JSON request out on `subscribed`, the ordered set of stream names, and returns the answer.
 
     Forms and texts are those of Binance's "Live Subscribing/Unsubscribing to streams".
     """
@@ -90,7 +73,7 @@ def header(length: int, opcode: Opcode = Opcode.TEXT) -> bytes:
 
 
 class ClientProtocol(ServerConnection):
-    """A websocket connection that tells its session of every frame that comes in, pings and pongs included."""
+    """A websocket connection that reports every frame to its session, pings and pongs included."""
 
     session: "Session | None" = None
 
@@ -109,23 +92,25 @@ class Session:
 
     def __init__(
         self,
+        *,
         number: int,
         connection: ClientProtocol,
-        combined: bool,
+        path: StreamPath,
         limits: ExchangeLimits,
         clock: Callable[[], float],
-    ):
+    ) -> None:
         self.number = number
         self.connection = connection
-        self.combined = combined
-        """Whether payloads are wrapped with the name of their stream."""
-        self.subscribed: dict[str, None] = {}
+        self.market = path.market
+        self.is_combined = path.is_combined
+        self.subscribed: dict[str, None] = dict.fromkeys(path.streams)
         self.opened = self._last_ping = clock()
         self._unanswered_since: float | None = None
         """Time of the first ping without a pong after it."""
         self.closing: tuple[int, str] | None = None
         """Code and reason, once the connection is to be closed."""
         self.bytes_sent = 0
+        self._has_books = path.has_books
         self._limits = limits
         self._clock = clock
         self._rate = MessageRate(limits.messages_per_second)
@@ -136,8 +121,19 @@ class Session:
         self._queue: deque[bytes] = deque()
         self._queued = 0
 
+    def streams(self) -> dict[str, BookStream]:
+        """The streams of books that it gets, by name; the others that it has subscribed to are silent."""
+        if not self._has_books:
+            return {}
+        streams = {name: self.market.stream(name) for name in self.subscribed}
+        return {name: stream for name, stream in streams.items() if stream is not None}
+
+    @property
+    def has_too_many_streams(self) -> bool:
+        return len(self.subscribed) > self._limits.streams
+
     def received(self, opcode: Opcode) -> None:
-        """Count an incoming frame."""
+        """Counts an incoming frame."""
         now = self._clock()
         if opcode is Opcode.PONG:
             self._unanswered_since = None
@@ -159,7 +155,7 @@ class Session:
         return not self.closing and self.connection.state is State.OPEN and not self.muted
 
     def write(self, frames: list[bytes]) -> None:
-        """Write whole frames at once, unless the connection takes none."""
+        """Writes whole frames at once, unless the connection takes none."""
         if not self.writable:
             return
         if self._bytes_per_second is not None:
@@ -174,31 +170,31 @@ class Session:
             self.abort()
 
     def mute(self, until: float) -> None:
-        """Half open: neither write nor read (and so answer) anything before `until`."""
+        """Half open: neither writes nor reads (and so answers) anything before `until`."""
         self._mute_until = until
         self.connection.transport.pause_reading()
 
     def unmute(self) -> None:
-        """End a half open state."""
+        """Ends a half open state."""
         if self._mute_until:
             self._mute_until = 0.0
             self._unanswered_since = None
             self.connection.transport.resume_reading()
 
     def close_soon(self, code: int, reason: str) -> None:
-        """Write nothing more and have the connection closed with this code."""
+        """Writes nothing more and has the connection closed with this code."""
         self.closing = self.closing or (code, reason)
 
     def throttle(self, bytes_per_second: float | None) -> None:
-        """Write at most so many bytes per second; None: as many as there are."""
+        """Writes at most so many bytes per second; None: as many as there are."""
         self._bytes_per_second = bytes_per_second
         self._credit_at = self._clock()
         if bytes_per_second is None and self._queue:
             queued, self._queue, self._queued = list(self._queue), deque(), 0
             self.write(queued)
 
-    def look_after(self, now: float) -> None:
-        """What time demands: pings, dropping the dead and the old, the end of a half open state."""
+    def keep_alive(self, now: float) -> None:
+        """Does what is due: sends pings, drops the dead and the old, ends a half open state."""
         if self._mute_until:
             if self._mute_until > now:
                 return
@@ -215,7 +211,7 @@ class Session:
             self._trickle()
 
     def abort(self) -> None:
-        """Cut the TCP connection."""
+        """Cuts the TCP connection."""
         self.connection.transport.abort()
 
     def _trickle(self) -> None:

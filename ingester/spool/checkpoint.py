@@ -33,12 +33,15 @@ class CheckpointFile:
         """The sequence that is on disk: what lies before it may be removed."""
 
     def load(self) -> Checkpoint | None:
-        """The position; None where there is none, or it is damaged."""
+        """The position; None where there is no file, or it is damaged.
+
+        Raises OSError where the file cannot be read now: without it, numbers would start below those given before.
+        """
         try:
             content = self._path.read_bytes()
             sequence, last_ns, _ = content.split(b" ")
             position = Checkpoint(int(sequence), int(last_ns))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
         if content != _encode(position):
             return None

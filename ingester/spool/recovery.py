@@ -163,10 +163,11 @@ def _holes(segments: list[Segment], sequence: int, last_ns: int) -> tuple[LostRa
 
 
 def count_retained(places: list[tuple[Segment, int]], before: int) -> Retained:
-    """The rows of records with sequences below `before`, in segments up to the byte beside."""
+    """The rows of records with sequences below `before`, in segments up to the byte beside. Raises OSError where one
+    cannot be read now."""
     rows, first_ns, last_ns = 0, 0, 0
     for segment, end in places:
-        with contextlib.suppress(OSError):  # dropped meanwhile, or unreadable
+        with contextlib.suppress(FileNotFoundError):  # dropped meanwhile
             for mark, record in walk(start_of(segment), end):
                 if mark.sequence >= before:
                     break

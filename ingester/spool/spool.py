@@ -83,8 +83,9 @@ class Spool:
             self._place.close()
             if not isinstance(error, OSError):
                 raise
+            first = "Make room" if is_full(error) else "Try again"
             raise SpoolError(
-                f"cannot use {self.folder}: {error.strerror or error}. Make room, or give another --data-dir"
+                f"cannot use {self.folder}: {error.strerror or error}. {first}, or give another --data-dir"
             ) from error
         self._closed = False
         self._ledger.verified = 0 if self._audited else None
@@ -303,7 +304,7 @@ class Spool:
             self._ledger.verify(sequence)
 
     def retained(self) -> Retained:
-        """The rows acknowledged in earlier runs that `resend` could bring back. Reads all of them."""
+        """The rows acknowledged in earlier runs that `resend` could bring back. Reads all of them; raises OSError."""
         with self._lock:
             places, _ = self._ledger.retained()
         return count_retained(places, self._ledger.inherited)
@@ -390,12 +391,16 @@ class Spool:
 
     @property
     def oldest_ns(self) -> int | None:
-        """Receive time of the oldest row that waits; None where none does."""
+        """Receive time of the oldest row that waits; None where none does. Where it cannot be read now, the time of
+        the last one before it."""
         with self._lock:
             head = self._ledger.head()
             places = [(head, head.segment.end)] if head else []
+            before_ns = (head.last_ns if head else None) or self._acknowledged_ns or None
         try:
             records, _ = segments.read(places, 0)
-        except OSError:  # they were acknowledged and dropped meanwhile, or cannot be read now
+        except FileNotFoundError:  # they were acknowledged and dropped meanwhile
             return None
+        except OSError:
+            return before_ns
         return records[0].first_ns if records else None

@@ -4,7 +4,7 @@ import pytest
 
 from ingester.config.settings import Settings, default_collector, interval_ms, seconds
 from ingester.errors import SettingsError
-from ingester.exchange.binance_spot import EXCHANGES
+from ingester.exchange import VENUES
 
 
 @pytest.mark.parametrize(("text", "value"), [("60s", 60), ("100ms", 0.1), ("5m", 300), ("1.5h", 5400), ("1d", 86400)])
@@ -19,11 +19,11 @@ def test_what_is_no_duration_is_named(text):
 
 
 def test_intervals_are_multiples_of_what_the_exchange_sends():
-    assert interval_ms("300ms") == 300
-    assert interval_ms("1s") == 1000
+    assert interval_ms("300ms", VENUES["binance"].books) == 300
+    assert interval_ms("1s", VENUES["binance"].books) == 1000
     for text in ("50ms", "250ms", "0.15s"):
         with pytest.raises(SettingsError, match=text):
-            interval_ms(text)
+            interval_ms(text, VENUES["binance"].books)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_intervals_are_multiples_of_what_the_exchange_sends():
 )
 def test_a_setting_that_cannot_be_used_is_refused_by_name(change, words):
     with pytest.raises(SettingsError, match=words):
-        Settings(**({"symbols": ("BTCUSDT",), "exchange": EXCHANGES["binance"]} | change))
+        Settings(**({"symbols": ("BTCUSDT",), "exchange": VENUES["binance"]} | change))
 
 
 def test_the_default_collector_is_a_valid_name():
-    assert Settings(("BTCUSDT",), EXCHANGES["binance"]).collector == default_collector()
+    assert Settings(("BTCUSDT",), VENUES["binance"]).collector == default_collector()

@@ -33,5 +33,5 @@ def test_the_emptiest_groups_are_filled_first(sizes, count):
 
 def test_every_pair_of_the_exchange_fits_on_few_connections_of_equal_size():
     names = [b"n%d" % number for number in range(1500)]
-    assert [len(group) for group in split(names)] == [750, 750]
-    assert [len(group) for group in place([44], names)] == [980, 520]
+    assert [len(group) for group in split(names, 1024)] == [750, 750]
+    assert [len(group) for group in place([44], names, 1024)] == [980, 520]

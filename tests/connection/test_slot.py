@@ -3,6 +3,7 @@
 from feed_bench import Bench
 
 from ingester.connection.websocket import Lost
+from ingester.exchange import ListingStatus
 
 
 def test_a_connection_without_moving_ids_is_made_anew_with_growing_patience():
@@ -33,7 +34,7 @@ def test_a_silent_pair_is_subscribed_anew_then_asked_about_and_halted_it_is_left
     assert methods[:2] == ["UNSUBSCRIBE", "SUBSCRIBE"]
     assert all(request["params"] == ["ethusdt@depth5@100ms"] for request in bench.streams[0].sent[1:])
     assert bench.asked == 1
-    bench.monitor.answer({"BTCUSDT": "TRADING", "ETHUSDT": "BREAK"})
+    bench.monitor.answer({"BTCUSDT": ListingStatus.TRADING, "ETHUSDT": ListingStatus.BREAK})
     bench.turn(1)
     sent = len(bench.streams[0].sent)
     for second in range(60, 500):

@@ -1,6 +1,7 @@
 """stream.py against a real websocket server."""
 
 import contextlib
+import dataclasses
 import itertools
 import queue
 import re
@@ -18,6 +19,7 @@ from ingester import threads
 from ingester.clock import PAUSED_NS, SECOND
 from ingester.connection import websocket as streams
 from ingester.connection.websocket import AttemptLimit, Frames, Lost, Opened, WebSocketThread
+from ingester.exchange import VENUES, simulator_at
 
 
 class Inbox(deque):
@@ -58,18 +60,18 @@ def connect():
     """Starts a stream to an address; stops all of them in the end."""
     streams = []
 
-    def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns, ca_file=None):
+    def start(url, waits=lambda: itertools.repeat(0.01), elapsed=time.monotonic_ns, ca_file=None, messages=5):
         inbox = Inbox()
+        venue = simulator_at(url, "").at(ca_file=ca_file)
         stream = WebSocketThread(
             "1",
-            url,
+            dataclasses.replace(venue, limits=dataclasses.replace(venue.limits, messages_per_second=messages)),
             inbox,
             lambda: inbox.changed.put(1),
             time.time_ns,
-            AttemptLimit(time.monotonic),
+            AttemptLimit(VENUES["binance"].limits),
             waits,
             elapsed,
-            ca_file,
         )
         streams.append(stream)
         stream.start()
@@ -201,7 +203,6 @@ def test_of_a_flood_of_pings_some_are_answered_and_books_go_on(exchange, connect
 
 def test_who_sent_too_much_comes_back_later_and_sends_half_as_often(exchange, connect, monkeypatch):
     monkeypatch.setattr(streams, "TOO_MANY_SECONDS", 0.4)
-    monkeypatch.setattr(streams, "SEND_SPACING_NS", 100_000_000)
     lives, times = itertools.count(), queue.SimpleQueue()
 
     def handler(connection):
@@ -213,7 +214,7 @@ def test_who_sent_too_much_comes_back_later_and_sends_half_as_often(exchange, co
             times.put(time.monotonic())
         connection.recv()
 
-    stream, inbox = connect(exchange(handler))
+    stream, inbox = connect(exchange(handler), messages=21)  # one every 100 ms
     opened = []
     for _ in range(2):
         opened.append(inbox.next(Opened).at_ns)
@@ -363,7 +364,7 @@ def test_stopping_sends_what_is_queued_and_a_close(exchange, connect):
 
 def test_attempts_wait_when_the_window_is_used_up():
     now = [0.0]
-    limit = AttemptLimit(lambda: now[0], attempts=3)
+    limit = AttemptLimit(dataclasses.replace(VENUES["binance"].limits, attempts=4), lambda: now[0])
     assert [limit.reserve() for _ in range(3)] == [0, 0, 0]
     now[0] = 100.0
     assert [limit.reserve() for _ in range(4)] == [200, 200, 200, 500]

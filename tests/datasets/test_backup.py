@@ -17,7 +17,7 @@ from ingester.datasets import backup as backups
 from ingester.datasets.backup import Backup, interval_ends, run_folder
 from ingester.datasets.dataset import COLON, columns, parse_time, time_text
 from ingester.errors import OperationError
-from ingester.exchange import binance_spot
+from ingester.exchange import VENUES
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -109,9 +109,7 @@ class Run:
     """A recorder's spool and writer without its feed: rows are received by `receive`."""
 
     def __init__(self, db, root, collector, started_ns, every_minutes, format):
-        self.settings = Settings(
-            PAIRS[:1], binance_spot.EXCHANGES["binance"], collector=collector
-        )  # the other came later
+        self.settings = Settings(PAIRS[:1], VENUES["binance"], collector=collector)  # the other came later
         self.started_ns = started_ns
         self.every_minutes = every_minutes
         self.spool = Spool(root / "spool")
@@ -130,11 +128,18 @@ class Run:
         self.held = run_folder(root, started_ns)
         self.folder = self.held.__enter__()
         self.backup = Backup(
-            db, self.spool, self.settings, started_ns, time.time_ns, self.folder, every_minutes, format
+            db,
+            self.spool,
+            self.settings,
+            started_ns=started_ns,
+            now=time.time_ns,
+            folder=self.folder,
+            every_minutes=every_minutes,
+            format=format,
         )
         self.received = {symbol: [] for symbol in PAIRS}
         self._ids = itertools.count(1)
-        self._encoder = RowEncoder(5, collector)
+        self._encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
 
     def receive(self, *times_ns):
         """A row of each pair at each of the times."""
@@ -216,9 +221,11 @@ def test_each_interval_holds_its_rows_and_all_together_each_row_once(run, db):
     first_end = next(interval_ends(started, 10))
     this.receive(started, first_end - 1000, first_end, first_end + 1000, minutes_ago(5), minutes_ago(0.2))
     this.store()
-    other = RowEncoder(5, "somebody-else")
+    other = RowEncoder(depth=5, exchange="binance", collector="somebody-else")
     db.write(other.snapshots([OrderBook("BTCUSDT", first_end + 5000, 777, [(1.0, 1.0)], [(2.0, 1.0)])]))
-    earlier = RowEncoder(5, "backup-all")  # an earlier run, whose last book came again
+    earlier = RowEncoder(
+        depth=5, exchange="binance", collector="backup-all"
+    )  # an earlier run, whose last book came again
     db.write(earlier.snapshots([OrderBook("BTCUSDT", started - SECOND, 1, [(1.0, 1.0)], [(2.0, 1.0)])]))
     this.backup.start()
     until(lambda: len(this.intervals("BTCUSDT")) >= 2)

@@ -49,7 +49,7 @@ def at(second):
 
 def record(db, collector, symbol, seconds, events=()):
     """Stores a row at each of the seconds; events are (symbol, since, until, reason), `until` None: still open."""
-    encoder = RowEncoder(5, collector)
+    encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
     rows = [OrderBook(symbol, at(second), number, [(1.0, 1.0)], [(2.0, 1.0)]) for number, second in enumerate(seconds)]
     db.write(encoder.snapshots(rows))
     if events:
@@ -190,7 +190,7 @@ def test_of_two_reasons_that_explain_as_much_it_is_always_the_same(reasons):
 def test_pairs_too_many_for_one_statement_are_asked_for_all_the_same(db):
     many = [f"GAPMANY{number:04}USDT" for number in range(1600)]
     assert query.one_of("symbol", many) == ""
-    encoder = RowEncoder(5, "gap-many")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="gap-many")
     for second in (*range(20), *range(50, 70)):
         some = many if second % 10 == 0 else many[:100]  # the others have a row in ten seconds
         db.write(encoder.snapshots([OrderBook(each, at(second), second, [(1.0, 1.0)], [(2.0, 1.0)]) for each in some]))
@@ -311,7 +311,7 @@ def test_coverage_tells_a_pair_that_was_not_wanted_from_one_that_was_missed(ques
     """UNWAUSDT comes at 10, goes at 40, comes again at 60; UNWBUSDT, beside it, is silent from 30 to 50."""
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
-    encoder = RowEncoder(5, "unwatched")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="unwatched")
 
     def rows(symbol, seconds):
         return [OrderBook(symbol, second(each), each + 1, [(1.0, 1.0)], [(2.0, 1.0)]) for each in seconds]

@@ -36,7 +36,7 @@ def recorded(db, symbol, when, books, collector="one", first_id=7_000_000_000):
         OrderBook(symbol, int(at), first_id + place, *(sides(book[:half]), sides(book[half:])))
         for place, (at, book) in enumerate(zip(when, books, strict=True))
     ]
-    encoder = RowEncoder(10, collector)
+    encoder = RowEncoder(depth=10, exchange="binance", collector=collector)
     for begin in range(0, len(snapshots), 5000):
         db.write(encoder.snapshots(snapshots[begin : begin + 5000]))
     db.sql("SELECT wait_wal_table('orderbook')")
@@ -146,6 +146,27 @@ def test_rows_of_a_grid_are_known_however_old_the_book_is_that_they_repeat(db, m
     for part in np.array_split(np.arange(len(grid)), 5):
         assert found(db, symbol, grid[part], rows[part], every * SECOND).known.all()
     assert not found(db, symbol, grid, np.roll(rows, len(rows) // 2, axis=0), every * SECOND).known.all()
+
+
+@pytest.mark.parametrize("slice_rows", [7, 100_000])
+@pytest.mark.parametrize("end", [400, 250])  # rows of a grid that end before the deeper copies do
+def test_rows_of_a_grid_are_known_whose_book_got_its_levels_from_a_later_copy(db, monkeypatch, slice_rows, end):
+    monkeypatch.setattr(reader, "SLICE_ROWS", slice_rows)
+    chance, symbol = np.random.default_rng(end), f"KNOWM{slice_rows}{end}"
+    received = START + np.cumsum(chance.integers(1, 3 * STEP // 1000, 400)) * 1000
+    deep, thin = values(400), values(400)
+    thin[:, 10:20] = thin[:, 30:] = np.nan
+    recorded(db, symbol, received, thin, "one")
+    recorded(db, symbol, received + chance.integers(0, 60_000, 400) * 1_000_000, deep, "two")
+    grid = times(2500)
+    grid = grid[(grid >= received[0]) & (grid < received[end - 1])]
+    place = np.searchsorted(received, grid, side="right") - 1
+    for books in (deep, thin):
+        for part in np.array_split(np.arange(len(grid)), 3):
+            answer = found(db, symbol, grid[part], books[place[part]], STEP)
+            assert answer.known.all()
+    early = deep[np.minimum(place + 1, 399)]
+    assert not found(db, symbol, grid, early, STEP).known.any()  # a row repeats no book that came after it
 
 
 def test_rows_that_were_imported_from_a_grid_are_not_what_others_repeat(db):

@@ -1,5 +1,8 @@
 """origins.py: what names and manifests tell of a file."""
 
+import bz2
+import gzip
+
 import pytest
 from data_sets import NOON, grid_pairs, make, received_pairs
 
@@ -53,6 +56,27 @@ def test_the_manifest_tells_pair_grid_and_gaps(tmp_path):
     assert Origins().of(packed) == btc
     plain = make(tmp_path / "other", "csv", received_pairs(100))
     assert origins.of(next(plain.glob("BTC*.csv")))[:3] == ("BTCUSDT", 0, ())
+
+
+def test_a_renamed_file_is_found_in_the_manifest_by_its_content(tmp_path):
+    gaps = {"BTCUSDT": [(NOON + SECOND, NOON + 3 * SECOND)]}
+    folder = make(tmp_path, "csv", grid_pairs(100), every_ns=SECOND // 10, gaps=gaps)
+    path = next(folder.glob("BTC*.csv"))
+    told, content = Origins().of(path), path.read_bytes()
+    (folder / f"{RAW}.csv").write_bytes(content)  # of another pair, by its name
+    (folder / "copy.csv.gz").write_bytes(gzip.compress(content))
+    (folder / "copy.csv.bz2").write_bytes(bz2.compress(content))
+    path = path.rename(folder / "books.csv")
+    origins = Origins()
+    for name in ("books.csv", f"{RAW}.csv", "copy.csv.gz", "copy.csv.bz2"):
+        assert origins.of(folder / name) == told
+    (folder / f"{RAW}.csv").write_bytes(content[:-1] + b"x")
+    (folder / "copy.csv.gz").write_bytes(gzip.compress(content)[:-20])
+    (folder / "copy.csv.bz2").write_bytes(b"BZh9" + content[:100])
+    assert Origins().of(folder / f"{RAW}.csv")[:2] == ("ADAUSDT", 0)
+    assert Origins().of(folder / "missing.csv")[:2] == ("", 0)
+    for ending in ("gz", "bz2"):
+        assert Origins().of(folder / f"copy.csv.{ending}")[:2] == ("", 0)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_the_page_runs_as_it_is_shown(as_default):
     assert "BTCUSDT 1160" in text
     assert "20.5 connection lost" in text
     assert "1160, 0, ''" in text  # the table has all of it already
+    assert "critical no recorder has ever run here" in text
 
 
 def test_a_data_set_is_that_of_the_command_to_the_byte(recorded, tmp_path):
@@ -108,7 +109,7 @@ WRONG = [
     ({"start": END, "end": START}, SettingsError, "from 2024-09-01 12:10 lies after to 2024-09-01 12:00"),
     ({"every": "0.5ms"}, SettingsError, "every '0.5ms' is not a whole number of milliseconds"),
     ({"max_age": "long"}, SettingsError, "max_age 'long' is not a duration"),
-    ({"levels": 9}, SettingsError, r"levels 9 is not between 1 and \d+"),
+    ({"levels": 21}, SettingsError, r"levels 21 is not between 1 and \d+"),
     ({"format": "xls"}, SettingsError, "format 'xls' is not known. Choose one of pkl"),
     ({"fill": "back"}, SettingsError, "fill 'back' is not known"),
     ({"coins": "BTC", "pairs": "BTCUSDT"}, SettingsError, "coins and pairs both name pairs"),

@@ -20,7 +20,7 @@ from ingester.datasets.columns import ParsedBooks
 from ingester.datasets.dataset import COLON, FORMATS, columns
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.origins import symbol_of
-from ingester.datasets.recordings import find_recordings, load_pickle, open_recording
+from ingester.datasets.recordings import find_recordings, open_recording
 from ingester.datasets.unpacking import UnreadableRecording
 
 RAW = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1)"
@@ -267,6 +267,12 @@ class Calls:
         return self.function, self.arguments
 
 
+def pickled(folder, content):
+    path = folder / f"{RAW}.pkl"
+    path.write_bytes(content)
+    return path
+
+
 def hostile(target):
     yield Calls(os.system, f"touch {target}")
     yield Calls(eval, f"open({str(target)!r}, 'w')")
@@ -288,7 +294,7 @@ def test_hostile_pickles_are_refused_and_do_nothing(tmp_path, protocol):
     for attack in hostile(target):
         for content in (attack, [books(), attack]):
             with pytest.raises(UnreadableRecording, match="is refused"):
-                load_pickle(io.BytesIO(pickle.dumps(content, protocol)))
+                open_recording(pickled(tmp_path, pickle.dumps(content, protocol)))
             assert not target.exists()
 
 
@@ -296,11 +302,11 @@ def test_hostile_pickles_are_refused_and_do_nothing(tmp_path, protocol):
     "name",
     ["os system", "posix system", "builtins eval", "pandas eval", "pandas io.common.os.system", "numpy core.os.system"],
 )
-def test_dotted_names_do_not_lead_around_the_list(name):
+def test_dotted_names_do_not_lead_around_the_list(tmp_path, name):
     module, attribute = (part.encode() for part in name.split())
     content = b"\x80\x04\x8c" + bytes([len(module)]) + module + b"\x8c" + bytes([len(attribute)]) + attribute + b"\x93."
     with pytest.raises(UnreadableRecording, match="is refused"):
-        load_pickle(io.BytesIO(content))
+        open_recording(pickled(tmp_path, content))
 
 
 def test_what_other_tools_leave_beside_the_books_is_left_out(tmp_path):

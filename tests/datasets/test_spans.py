@@ -48,7 +48,7 @@ def db(questdb):
                 OrderBook(symbol, at, number, [(1.0, 1.0)], [(2.0, 1.0)])
                 for number, at in enumerate(times[times < END].tolist())
             ]
-            db.write(RowEncoder(5, collector).snapshots(rows))
+            db.write(RowEncoder(depth=5, exchange="binance", collector=collector).snapshots(rows))
     db.sql("SELECT wait_wal_table('orderbook')")
     return db
 

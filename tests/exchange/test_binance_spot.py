@@ -1,11 +1,30 @@
-"""binance.py: what frames say, and what is sent."""
+"""binance_spot.py: what frames say, and what is sent."""
 
 import json
 
 import pytest
 from hypothesis import given, strategies as st
 
-from ingester.exchange import binance_spot
+from ingester.exchange import (
+    VENUES,
+    Acknowledged,
+    Book,
+    Malformed,
+    Method,
+    Refused,
+    ShuttingDown,
+    binance,
+    binance_spot,
+    region_refused,
+)
+
+VENUE = VENUES["binance"]
+
+
+def decoded(payload):
+    """What one frame says."""
+    (message,) = VENUE.books.decode([payload])
+    return message
 
 
 def test_a_wrapped_partial_book_decodes_to_floats_exactly():
@@ -13,26 +32,25 @@ def test_a_wrapped_partial_book_decodes_to_floats_exactly():
         b'{"stream":"btcusdt@depth5@100ms","data":{"lastUpdateId":160,'
         b'"bids":[["0.00000001","10.10000000"]],"asks":[["61800.20","4.868"],["61800.30","0.817"]]}}'
     )
-    assert binance_spot.decode(payload) == binance_spot.BookMessage(
-        "btcusdt@depth5@100ms", binance_spot.PartialBook(160, [(1e-8, 10.1)], [(61800.2, 4.868), (61800.3, 0.817)])
-    )
+    assert decoded(payload) == Book(b"btcusdt@depth5@100ms", 160, [(1e-8, 10.1)], [(61800.2, 4.868), (61800.3, 0.817)])
+    assert VENUE.books.peek(payload) == (b"btcusdt@depth5@100ms", 160, 160)
 
 
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        (b'{"result":null,"id":7}', binance_spot.Acknowledged(7)),
-        (b'{"result":["a@depth5"],"id":8}', binance_spot.Acknowledged(8)),
-        (b'{"error":{"code":2,"msg":"bad"},"id":3}', binance_spot.Refused(3, 2, "bad")),
-        (b'{"code":-1121,"msg":"Invalid symbol."}', binance_spot.Refused(None, -1121, "Invalid symbol.")),
-        (b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":12}}', binance_spot.ShuttingDown()),
-        (b'{"e":"serverShutdown","E":12}', binance_spot.ShuttingDown()),
-        (b'{"e":"serverShutdown","E":12.5}', binance_spot.ShuttingDown()),
-        (b'{"e":"serverShutdown"}', binance_spot.ShuttingDown()),
+        (b'{"result":null,"id":7}', Acknowledged(7)),
+        (b'{"result":["a@depth5"],"id":8}', Acknowledged(8)),
+        (b'{"error":{"code":2,"msg":"bad"},"id":3}', Refused(3, 2, "bad")),
+        (b'{"code":-1121,"msg":"Invalid symbol."}', Refused(None, -1121, "Invalid symbol.")),
+        (b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":12}}', ShuttingDown()),
+        (b'{"e":"serverShutdown","E":12}', ShuttingDown()),
+        (b'{"e":"serverShutdown","E":12.5}', ShuttingDown()),
+        (b'{"e":"serverShutdown"}', ShuttingDown()),
     ],
 )
 def test_answers_are_told_from_data(payload, expected):
-    assert binance_spot.decode(payload) == expected
+    assert decoded(payload) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,23 +69,14 @@ def test_answers_are_told_from_data(payload, expected):
     ],
 )
 def test_what_is_no_book_is_malformed_and_kept(payload):
-    message = binance_spot.decode(payload)
-    assert isinstance(message, binance_spot.Malformed)
+    message = decoded(payload)
+    assert isinstance(message, Malformed)
     assert message.payload == payload
 
 
 @given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
 def test_decoding_never_raises(payload):
-    binance_spot.decode(payload)
-
-
-def test_a_crossed_book_is_told_and_thin_or_empty_ones_are_fine():
-    level, higher = (100.0, 1.0), (101.0, 1.0)
-    assert not binance_spot.is_crossed(binance_spot.PartialBook(1, [level], [higher]))
-    assert binance_spot.is_crossed(binance_spot.PartialBook(1, [higher], [level]))
-    assert binance_spot.is_crossed(binance_spot.PartialBook(1, [level], [level]))
-    assert not binance_spot.is_crossed(binance_spot.PartialBook(1, [], [level]))
-    assert not binance_spot.is_crossed(binance_spot.PartialBook(1, [], []))
+    decoded(payload)
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-1.0", "0.0", "-0", "1e999"])
@@ -75,21 +84,22 @@ def test_a_crossed_book_is_told_and_thin_or_empty_ones_are_fine():
 def test_a_number_that_is_no_price_or_quantity_makes_a_frame_malformed(number, level):
     book = f'{{"lastUpdateId":1,"bids":[{level.format(number)}],"asks":[]}}'
     payload = f'{{"stream":"a@depth5@100ms","data":{book}}}'
-    assert isinstance(binance_spot.decode(payload.encode()), binance_spot.Malformed)
+    assert isinstance(decoded(payload.encode()), Malformed)
 
 
 def test_a_full_connection_is_subscribed_within_the_message_limit():
-    streams = [binance_spot.stream_name(f"COIN{i}USDT", 20) for i in range(binance_spot.STREAMS_PER_CONNECTION)]
-    messages = binance_spot.requests("SUBSCRIBE", streams, 5)
-    assert [request for request, _ in messages] == list(range(5, 5 + len(messages)))
-    assert len(messages) < binance_spot.MESSAGES_PER_SECOND
-    decoded = [json.loads(text) for _, text in messages]
+    streams = [VENUE.books.stream_name(f"COIN{i}USDT", 20, 100) for i in range(VENUE.limits.streams_per_connection)]
+    messages = VENUE.requests(Method.SUBSCRIBE, streams, 5)
+    assert [each.id for each in messages] == list(range(5, 5 + len(messages)))
+    assert len(messages) < VENUE.limits.messages_per_second
+    decoded = [json.loads(each.text) for each in messages]
+    assert [name for each in messages for name in each.streams] == streams
     assert [name for message in decoded for name in message["params"]] == streams
     assert {message["method"] for message in decoded} == {"SUBSCRIBE"}
 
 
 def test_the_refused_region_is_told_with_presets_that_may_work():
-    text = binance_spot.region_refused("binance", "https://api.binance.com")
+    text = region_refused(VENUE, "https://api.binance.com")
     assert "--exchange binance-us" in text
     assert "--exchange binance-vision" in text
     assert "--exchange binance," not in text
@@ -100,24 +110,24 @@ def test_the_refused_region_is_told_with_presets_that_may_work():
     "head", [b'{"x":', b'{"stream":"btcusdt@depth5@100ms","data":', b'{"error":{"code":1,"msg":"x"},"id":']
 )
 def test_json_that_is_nested_without_end_is_malformed(head, depth):
-    assert isinstance(binance_spot.decode(head + b"[" * depth + b"]" * depth + b"}"), binance_spot.Malformed)
+    assert isinstance(decoded(head + b"[" * depth + b"]" * depth + b"}"), Malformed)
 
 
 def test_whatever_decoding_raises_the_frame_is_malformed(monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(binance_spot, "_decode_book", fail)
-    monkeypatch.setattr(binance_spot, "_decode_other", fail)
-    assert binance_spot.decode(b"{}") == binance_spot.Malformed("not JSON: MemoryError", b"{}")
+    monkeypatch.setattr(binance_spot, "_decode_frame", fail)
+    monkeypatch.setattr(binance, "_control", fail)
+    assert decoded(b"{}") == Malformed("not JSON: MemoryError", b"{}")
 
 
 @pytest.mark.parametrize("name", ["币安人生USDT", "ßİIΣUSDT"])
 def test_names_of_any_letters_have_a_stream_and_are_found_in_a_frame_that_cannot_be_read(name):
-    stream = binance_spot.stream_name(name, 5)
-    assert binance_spot.upper(stream.partition("@")[0]) == name
+    stream = VENUE.books.stream_name(name, 5, 100)
+    assert binance.upper(stream.partition("@")[0]) == name
     for text in (json.dumps(stream), json.dumps(stream, ensure_ascii=False)):
         frame = f'{{"stream":{text},"data":{{"lastUpdateId":160,"bids":[["1.0"'.encode()
-        assert binance_spot.salvage(frame) == (stream.encode(), 160)
-    ((_, request),) = binance_spot.requests("SUBSCRIBE", [stream], 1)
-    assert json.loads(request)["params"] == [stream]
+        assert VENUE.books.salvage(frame) == (stream.encode(), 160)
+    (request,) = VENUE.requests(Method.SUBSCRIBE, [stream], 1)
+    assert json.loads(request.text)["params"] == [stream]

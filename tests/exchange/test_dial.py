@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import msgspec
 import pytest
 import trustme
 from proxy_server import ProxyServer
@@ -14,8 +15,10 @@ from small_servers import Accepting
 from websockets.sync.server import serve
 
 from ingester.errors import ExchangeError
-from ingester.exchange import dial, rest
+from ingester.exchange import VENUES, dial, rest
 from ingester.exchange.dial import NotConnected, UpgradeRefused, open_websocket
+
+NUMBERS = msgspec.json.Decoder(list[int]).decode
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n"
 
@@ -205,7 +208,7 @@ def test_an_issuer_of_ones_own_is_trusted_where_it_is_named(authority, over_tls,
     connection.send("sent")
     assert connection.recv() == "sent"
     connection.close()
-    assert rest.get(rest_url, list[int], "binance", ca_file=ca_file) == [1, 2]
+    assert rest.get(rest_url, NUMBERS, VENUES["binance"].at(ca_file=ca_file)) == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -214,4 +217,40 @@ def test_an_unknown_issuer_is_refused_with_the_option_that_helps(over_tls):
     with pytest.raises(NotConnected, match=r"not trusted: .* --exchange-ca FILE"):
         open_websocket(stream_url, 5)
     with pytest.raises(ExchangeError, match=r"not trusted: .* --exchange-ca FILE"):
-        rest.get(rest_url, list[int], "binance")
+        rest.get(rest_url, NUMBERS, VENUES["binance"])
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """A resolver that does not answer until it is let go; gives the names it was asked for, and how to let it go."""
+    asked, let_go, resolve = [], threading.Event(), dial.socket.getaddrinfo
+
+    def hang(host, *arguments, **options):
+        asked.append(host)
+        let_go.wait(30)
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(dial.socket, "getaddrinfo", hang)
+    yield asked, let_go
+    let_go.set()
+
+
+def test_a_resolver_that_hangs_holds_up_nobody_and_one_thread_at_most(resolver, exchange):
+    asked, let_go = resolver
+    url = f"ws://exchange.example:{exchange}"
+    for _ in range(3):
+        begun = time.monotonic()
+        with pytest.raises(NotConnected, match=r"the name exchange\.example cannot be resolved: no answer within 0 s"):
+            open_websocket(url, 0.2)
+        with pytest.raises(ExchangeError, match=r"exchange\.example cannot be resolved: no answer within 0 s"):
+            rest.fetch(f"http://exchange.example:{exchange}/", 0.2)
+        assert time.monotonic() - begun < 2
+    assert asked == ["exchange.example"]
+    assert [thread.name for thread in threading.enumerate()].count("look up exchange.example") == 1
+    let_go.set()
+    connection = open_websocket(url, 5)
+    connection.send("hello")
+    assert connection.recv() == "hello"
+    connection.close()
+    open_websocket(url, 5).close()
+    assert len(asked) == 2  # nothing is remembered

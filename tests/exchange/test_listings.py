@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from ingester.errors import Incomplete
-from ingester.exchange.listings import KeptListing, Listing
+from ingester.exchange import Listing, ListingStatus
+from ingester.exchange.listings import KeptListing
 
 BINANCE, HERE = "https://api.binance.com", "http://127.0.0.1:9443"
 DAY = 86_400
 
 
-def listings(*symbols, status="TRADING"):
-    return {symbol: Listing(symbol, status, symbol[:-4], "USDT") for symbol in symbols}
+def listings(*symbols, status=ListingStatus.TRADING):
+    return {symbol: Listing(symbol, symbol[:-4], "USDT", status) for symbol in symbols}
 
 
 TEN = [f"C{number}USDT" for number in range(10)]
@@ -40,8 +41,8 @@ def world(tmp_path):
 
 
 def test_base_and_quote_are_known_to_later_processes_also_of_pairs_that_are_no_longer_listed(world):
-    odd = Listing("BNBUSD", "TRADING", "BNB", "USD")
-    named = Listing("币安人生USDT", "TRADING", "币安人生", "USDT")
+    odd = Listing("BNBUSD", "BNB", "USD", ListingStatus.TRADING)
+    named = Listing("币安人生USDT", "币安人生", "USDT", ListingStatus.TRADING)
     world.kept.note(BINANCE, {"BNBUSD": odd, "币安人生USDT": named, **listings(*TEN)})
     world.kept.note(BINANCE, listings(*TEN))
     later = world.later()
@@ -91,8 +92,8 @@ def test_after_a_full_answer_the_day_begins_again(world):
 
 
 def test_a_simulator_on_this_machine_does_not_change_what_an_exchange_said(world):
-    world.kept.note(BINANCE, {"BNBUSD": Listing("BNBUSD", "TRADING", "BNB", "USD")})
-    world.kept.note(HERE, {"BNBUSD": Listing("BNBUSD", "TRADING", "BN", "BUSD"), **listings("NEWUSDT")})
+    world.kept.note(BINANCE, {"BNBUSD": Listing("BNBUSD", "BNB", "USD", ListingStatus.TRADING)})
+    world.kept.note(HERE, {"BNBUSD": Listing("BNBUSD", "BN", "BUSD", ListingStatus.TRADING), **listings("NEWUSDT")})
     assert world.later().assets("BNBUSD") == ("BNB", "USD")
     assert world.later().assets("NEWUSDT") == ("NEW", "USDT")
 

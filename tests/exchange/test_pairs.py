@@ -7,8 +7,7 @@ from small_servers import Answering
 
 from ingester.datasets import dataset
 from ingester.errors import UnknownPair
-from ingester.exchange import binance_spot, pairs
-from ingester.exchange.listings import Listing
+from ingester.exchange import Listing, ListingStatus, pairs, simulator_at
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
     assets,
@@ -21,7 +20,7 @@ from ingester.exchange.pairs import (
 )
 
 LISTED = {
-    symbol: Listing(symbol, status, symbol[:-4], "USDT")
+    symbol: Listing(symbol, symbol[:-4], "USDT", ListingStatus(status))
     for symbol, status in {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "EOSUSDT": "BREAK"}.items()
 }
 
@@ -129,7 +128,7 @@ def answers(tmp_path):
 
     pairs.use_listing(tmp_path)
     with Answering(answer) as server:
-        yield answers, binance_spot.Exchange("tried", "ws://127.0.0.1:1", server.url)
+        yield answers, simulator_at("ws://127.0.0.1:1", server.url).at(name="tried")
     pairs.use_listing(tmp_path / "nowhere")
 
 
@@ -194,11 +193,15 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
         assert words in caplog.text
 
 
-@pytest.mark.parametrize("name", ["BTCUSDT", "btc/usdt", "币安人生USDT", "हिन्दीUSDT", "ไทยUSDT", "🐶USDT", "1INCH"])
+@pytest.mark.parametrize(
+    "name", ["BTCUSDT", "btc/usdt", "币安人生USDT", "हिन्दीUSDT", "ไทยUSDT", "🐶USDT", "1INCH", "BTCUSDT_261225"]
+)
 def test_names_of_any_script_are_names(name):
     assert pairs.is_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "-", "BTC,ETH", "BTC\x00", "BTC\n", "[red]", "BTC\u202e", "../x", "BTC'"])
+@pytest.mark.parametrize(
+    "name", ["", "-", "BTC,ETH", "BTC\x00", "BTC\n", "[red]", "BTC\u202e", "../x", "BTC'", "../x_261225"]
+)
 def test_what_is_no_name_of_a_pair(name):
     assert not pairs.is_name(name)

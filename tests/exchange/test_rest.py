@@ -8,12 +8,15 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from proxy_server import ProxyServer
 from small_servers import Accepting
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused
-from ingester.exchange import rest
+from ingester.exchange import VENUES, rest
+
+NUMBERS = msgspec.json.Decoder(list[float], strict=False).decode
 
 
 class Answers:
@@ -57,7 +60,7 @@ def server():
 def get(server, *answers):
     server.queue[:] = answers
     waited = []
-    return rest.get(server.url, list[float], "binance", wait=waited.append), waited
+    return rest.get(server.url, NUMBERS, VENUES["binance"], wait=waited.append), waited
 
 
 def test_numbers_may_be_texts(server):
@@ -118,7 +121,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\
 def failed(url, seconds=1.0, within=None):
     begun = time.monotonic()
     with pytest.raises(ExchangeError) as caught:
-        rest.get(url, list[float], "binance", timeout=seconds)
+        rest.get(url, NUMBERS, VENUES["binance"], timeout=seconds)
     assert time.monotonic() - begun < (within or seconds + 1.5)
     return str(caught.value)
 
@@ -150,7 +153,7 @@ def test_what_unpacks_to_more_than_it_may_is_not_taken(hostile):
 def test_a_packed_answer_is_unpacked(hostile):
     packed = gzip.compress(b"[1, 2]")
     head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    assert rest.get(hostile(head, packed), list[float], "binance") == [1.0, 2.0]
+    assert rest.get(hostile(head, packed), NUMBERS, VENUES["binance"]) == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +218,9 @@ def test_through_a_proxy_as_the_environment_says_and_never_to_this_machine(serve
         monkeypatch.setenv("http_proxy", f"http://user:hush@127.0.0.1:{proxy.port}")
         server.queue[:] = [(200, None, b"[1]"), (200, None, b"[2]")]
         port = urlsplit(server.url).port
-        assert rest.get(f"http://api.example:{port}/api", list[float], "binance") == [1.0]
+        assert rest.get(f"http://api.example:{port}/api", NUMBERS, VENUES["binance"]) == [1.0]
         assert proxy.asked == [f"GET http://api.example:{port}/api"]
-        assert rest.get(server.url, list[float], "binance") == [2.0]
+        assert rest.get(server.url, NUMBERS, VENUES["binance"]) == [2.0]
         assert len(proxy.asked) == 1
     monkeypatch.setenv("http_proxy", "http://user:hush@127.0.0.1:9")
     text = failed("http://api.example/api", 5.0)

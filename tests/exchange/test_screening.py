@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
-from ingester.exchange.binance_spot import Exchange
-from ingester.exchange.pairs import Listing, assets
+from ingester.exchange import Listing, ListingStatus, assets, simulator_at
 from ingester.exchange.screening import (
     Criteria,
     Ticker,
@@ -17,14 +16,14 @@ from ingester.exchange.screening import (
     screen,
 )
 from ingester.exchange.supplies import Supplies
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
 
 
 def world(**volumes):
     """Listings, tickers at a price of 2, and supplies; a pair's figures are its volume and market cap in millions."""
-    listed = {symbol: Listing(symbol, "TRADING", *assets(symbol)) for symbol in volumes}
+    listed = {symbol: Listing(symbol, *assets(symbol), ListingStatus.TRADING) for symbol in volumes}
     tickers = {symbol: Ticker(symbol, 2.0, volume * 1e6) for symbol, (volume, _) in volumes.items()}
     coins = {assets(symbol)[0]: cap * 1e6 / 2 for symbol, (_, cap) in volumes.items() if cap is not None}
     return listed, tickers, Supplies(coins)
@@ -78,7 +77,7 @@ def test_what_does_not_trade_or_hardly_moves_is_left_out():
     listed, tickers, supplies = world(
         **dict.fromkeys(["BTCUSDT", "USDCUSDT", "BTCUPUSDT", "JUPUSDT", "SYRUPUSDT", "X3LUSDT", "EOSUSDT"], (900, 9e5))
     )
-    listed["EOSUSDT"] = Listing("EOSUSDT", "HALT", "EOS", "USDT")
+    listed["EOSUSDT"] = Listing("EOSUSDT", "EOS", "USDT", ListingStatus.HALT)
     supplies = supplies._replace(leveraged=frozenset(["X3LUSDT"]))
     verdicts = judge(FULL, (), listed, tickers, supplies)
     assert {symbol for symbol, verdict in verdicts.items() if verdict.wanted} == {"BTCUSDT", "JUPUSDT", "SYRUPUSDT"}
@@ -88,8 +87,8 @@ def test_what_does_not_trade_or_hardly_moves_is_left_out():
 
 def test_a_halted_pair_stays_one_that_is_gone_for_good_does_not():
     listed, tickers, supplies = world(BTCUSDT=(900, 9e5), EOSUSDT=(900, 9e5), XMRUSDT=(900, 9e5))
-    listed["EOSUSDT"] = Listing("EOSUSDT", "HALT", "EOS", "USDT")
-    listed["XMRUSDT"] = Listing("XMRUSDT", "BREAK", "XMR", "USDT")
+    listed["EOSUSDT"] = Listing("EOSUSDT", "EOS", "USDT", ListingStatus.HALT)
+    listed["XMRUSDT"] = Listing("XMRUSDT", "XMR", "USDT", ListingStatus.BREAK)
     verdicts = judge(FULL, ["EOSUSDT", "XMRUSDT", "OLDUSDT", "OLDBTC"], listed, tickers, supplies)
     assert {symbol: verdict.reason for symbol, verdict in verdicts.items() if not verdict.wanted} == {
         "XMRUSDT": "does not trade (BREAK)",
@@ -109,7 +108,7 @@ def test_coins_that_are_to_be_kept_are():
 def test_an_answer_that_lacks_what_it_should_hold_is_refused():
     listed, tickers, supplies = world(**{f"C{number}USDT": (900, 9e5) for number in range(20)})
     few = dict(list(tickers.items())[:17])
-    halted = {symbol: Listing(symbol, "BREAK", *assets(symbol)) for symbol in listed}
+    halted = {symbol: Listing(symbol, *assets(symbol), ListingStatus.BREAK) for symbol in listed}
     for wrong in (
         ({}, tickers, supplies),
         (halted, tickers, supplies),
@@ -157,7 +156,7 @@ def test_amounts_are_shown_to_three_digits():
 
 def test_figures_come_from_the_exchange():
     with Simulator(pairs=["BTCUSDT", "ETHBTC"]) as simulator:
-        tickers = fetch_tickers(Exchange("simulator", simulator.stream_url, simulator.rest_url))
+        tickers = fetch_tickers(simulator_at(simulator.stream_url, simulator.rest_url))
     assert tickers.keys() == {"BTCUSDT", "ETHBTC"}
     assert tickers["BTCUSDT"].price > 1000 > tickers["ETHBTC"].price > 0
     assert tickers["BTCUSDT"].volume > 1e5

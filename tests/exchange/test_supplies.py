@@ -4,8 +4,8 @@ import pytest
 
 from ingester.errors import ExchangeError, SettingsError
 from ingester.exchange.supplies import PRODUCTS, fetch_supplies, read_supplies
-from ingester.simulator.markets import circulating
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.books import circulating
 
 
 def test_the_exchange_tells_what_circulates_and_which_tokens_are_leveraged():

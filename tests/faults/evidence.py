@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ingester.questdb import ilp
 from ingester.questdb.schema import ORDERBOOK
+from ingester.simulator import synthetic_pair
 from ingester.simulator.books import update_id
-from ingester.simulator.markets import market
 from ingester.spool import segment
 
 Book = tuple[str, int]
@@ -143,7 +143,7 @@ class Evidence:
 
 def tick(seed, symbol, number):
     """In which tenth of a second since 1970 (at speed 1) the simulator makes the book of this update id."""
-    return number // market(seed, symbol).stride
+    return number // synthetic_pair(seed, symbol).stride
 
 
 def due_of(sent, seed):

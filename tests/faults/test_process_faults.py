@@ -18,9 +18,9 @@ from ingester.book import OrderBook
 from ingester.events import Event
 from ingester.questdb import ilp
 from ingester.questdb.encoder import RowEncoder
+from ingester.simulator import Simulator
 from ingester.simulator.books import book
 from ingester.simulator.broadcast import SLOT_SECONDS, TICK_SECONDS, hash_slot
-from ingester.simulator.simulator import Simulator
 from ingester.spool.spool import Spool
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def before_kill(at, kills):
 
 def test_kill_9_in_a_loop_costs_the_last_moment_only(place, report):
     kills, chance, starts = [], random.Random(5), []
-    with Simulator(COINS44, ledger=True) as simulator:
+    with Simulator(COINS44, keep_sent=True) as simulator:
         trial = Trial(simulator, place, "kill-9")
         for _ in range(KILLS):
             begin = time.time()
@@ -76,7 +76,7 @@ def test_kill_9_in_a_loop_costs_the_last_moment_only(place, report):
 
 def test_sigterm_under_load_loses_nothing(place, report):
     pairs = [f"{letters}USDT" for letters in map("".join, itertools.product("ABCDEFG", repeat=3))][:320]
-    with Simulator(pairs, ledger=True) as simulator, Trial(simulator, place, "sigterm") as trial:
+    with Simulator(pairs, keep_sent=True) as simulator, Trial(simulator, place, "sigterm") as trial:
         trial.flows(ticks=30)
         evidence = trial.end()
     assert not evidence.lost
@@ -96,7 +96,7 @@ def tampered(folder):
 
 def test_names_that_do_not_resolve_for_a_while(place, tmp_path, report):
     with (
-        Simulator(FEW, ledger=True) as simulator,
+        Simulator(FEW, keep_sent=True) as simulator,
         Trial(
             *(simulator, place, "dns"),
             stream_url=f"ws://localhost:{simulator.port}",
@@ -126,7 +126,7 @@ def test_a_step_of_the_clock_neither_reorders_nor_overwrites(place, tmp_path, re
     clock = tmp_path / "clock"
     clock.write_text("0")
     with (
-        Simulator(FEW, ledger=True) as simulator,
+        Simulator(FEW, keep_sent=True) as simulator,
         Trial(simulator, place, "clock", environment=tampered(tmp_path)) as trial,
     ):
         for number, step in enumerate((90, -60), 1):
@@ -150,7 +150,7 @@ def test_a_step_of_the_clock_neither_reorders_nor_overwrites(place, tmp_path, re
 
 def test_what_waits_while_the_process_is_paused_is_not_stored_as_new(place, report, thorough):
     paused = 20 if thorough else 4
-    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "paused") as trial:
+    with Simulator(FEW, keep_sent=True) as simulator, Trial(simulator, place, "paused") as trial:
         trial.recovered(time.time())
         trial.recorder.process.send_signal(signal.SIGSTOP)
         time.sleep(0.2)  # until all of its threads stand
@@ -194,7 +194,7 @@ def test_a_machine_that_was_suspended_has_the_right_time_at_once(place, tmp_path
     clock.write_text("0")
     name = f"suspended-{file}"
     with (
-        Simulator(FEW, ledger=True) as simulator,
+        Simulator(FEW, keep_sent=True) as simulator,
         Trial(simulator, place, name, environment=tampered(tmp_path)) as trial,
     ):
         trial.recovered(time.time())
@@ -217,7 +217,7 @@ def test_a_machine_that_was_suspended_has_the_right_time_at_once(place, tmp_path
 
 
 def test_a_second_recorder_on_one_folder_is_refused(place, report):
-    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "folder") as trial:
+    with Simulator(FEW, keep_sent=True) as simulator, Trial(simulator, place, "folder") as trial:
         with Recorder(*trial.options) as refused:
             refused.process.wait(60)
             code, output = refused.stop()
@@ -234,7 +234,7 @@ def test_a_second_recorder_on_one_folder_is_refused(place, report):
 
 def test_two_recorders_fill_each_others_gaps(place, report):
     pairs = ["TWINAUSDT", "TWINBUSDT"]  # nobody else's, for the view knows no collector
-    with Simulator(pairs, ledger=True) as simulator:
+    with Simulator(pairs, keep_sent=True) as simulator:
         trials = [Trial(simulator, place, name) for name in ("twin-a", "twin-b")]
         with trials[0], trials[1]:
             for trial in trials:
@@ -267,7 +267,7 @@ def test_two_recorders_fill_each_others_gaps(place, report):
 
 def test_a_clock_behind_the_newest_row_of_the_spool(place):
     """Some seconds: times begin after that row. An hour: it is said, and on record."""
-    with Simulator(FEW, ledger=True) as simulator:
+    with Simulator(FEW, keep_sent=True) as simulator:
         for name, ahead in (("behind", 6), ("far-behind", 3600)):
             spool = Spool(place.data_dir / "spool" / name)
             spool.open()
@@ -293,7 +293,7 @@ def kept(evidence):
 
 
 def test_without_free_descriptors_rows_wait_and_none_is_given_up(place, report):
-    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "emfile") as trial:
+    with Simulator(FEW, keep_sent=True) as simulator, Trial(simulator, place, "emfile") as trial:
         trial.recovered(time.time())
         pid = trial.recorder.process.pid
         # Three are stdin, stdout and stderr; sockets and files that are open already stay so.
@@ -314,7 +314,7 @@ def test_without_free_descriptors_rows_wait_and_none_is_given_up(place, report):
 
 def test_a_spool_that_cannot_be_read_for_a_while_gives_nothing_up(place, tmp_path, report):
     with (
-        Simulator(FEW, ledger=True) as simulator,
+        Simulator(FEW, keep_sent=True) as simulator,
         Trial(simulator, place, "eio", environment=tampered(tmp_path)) as trial,
     ):
         trial.recovered(time.time())
@@ -331,7 +331,7 @@ def test_a_spool_that_cannot_be_read_for_a_while_gives_nothing_up(place, tmp_pat
 
 
 def test_a_spool_that_is_deleted_and_moved_while_it_records(place, tmp_path, report):
-    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "folder") as trial:
+    with Simulator(FEW, keep_sent=True) as simulator, Trial(simulator, place, "folder") as trial:
         trial.recovered(time.time())
         shutil.rmtree(trial.spool)
         trial.recorder.wait_for("it is created again")
@@ -353,7 +353,7 @@ def test_a_spool_that_is_deleted_and_moved_while_it_records(place, tmp_path, rep
 
 def test_damaged_spool_files_never_give_a_wrong_row(tmp_path, report):
     """Real rows in small segments; each time one file is cut or one bit is turned, and everything is read back."""
-    encoder, rows = RowEncoder(5, "damaged"), []
+    encoder, rows = RowEncoder(depth=5, exchange="binance", collector="damaged"), []
     spool = Spool(tmp_path / "spool", limit_bytes=1 << 30, reserve_bytes=0, free_bytes=0, segment_bytes=3_000)
     spool.open()
     for number in range(150):
@@ -415,7 +415,7 @@ def test_threads_that_die_are_restarted_counted_and_reported(place, tmp_path, re
     """Of two connections one after the other, the feed thread, the writer and the others die where they are."""
     victims = ["stream 1a", "stream 1b", "feed", "writer", "reconciler", "spool-sync", "pulse"]
     with (
-        Simulator(FEW, ledger=True) as simulator,
+        Simulator(FEW, keep_sent=True) as simulator,
         Trial(simulator, place, "threads", environment=tampered(tmp_path)) as trial,
     ):
         for victim in victims:

@@ -49,7 +49,7 @@ def test_a_disk_that_fills_while_a_day_becomes_parquet_loses_nothing(small_disk,
 
 def store(db, ticks):
     """Rows that hardly compress, 10 ms apart."""
-    encoder, begin = RowEncoder(5, "full"), partitions.start_of(DAY)
+    encoder, begin = RowEncoder(depth=5, exchange="binance", collector="full"), partitions.start_of(DAY)
     for first in range(0, len(ticks), 10_000):
         db.write(
             encoder.snapshots(

@@ -13,7 +13,7 @@ from ingester.errors import StoreError
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.server import ManagedServer
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 from ingester.spool.spool import Spool
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def address_of(place):
 
 def test_a_killed_server_is_started_again_and_nothing_is_lost(managed, report):
     recoveries = []
-    with Simulator(COINS44, ledger=True) as simulator, Managed(simulator, managed, "server-kill") as trial:
+    with Simulator(COINS44, keep_sent=True) as simulator, Managed(simulator, managed, "server-kill") as trial:
         for _ in range(4):
             trial.recovered(time.time())
             killed = time.time()
@@ -90,7 +90,7 @@ def test_a_killed_server_is_started_again_and_nothing_is_lost(managed, report):
 
 def test_a_server_that_is_away_is_caught_up_with(own_server, own_place, report, thorough):
     away = 60 if thorough else 15
-    with Simulator(COINS44, ledger=True) as simulator, Trial(simulator, own_place, "server-down") as trial:
+    with Simulator(COINS44, keep_sent=True) as simulator, Trial(simulator, own_place, "server-down") as trial:
         trial.recovered(time.time())
         own_server.stop()
         stopped = time.time()
@@ -118,7 +118,7 @@ def catch_up(trial, found, back):
 def test_an_acknowledgement_that_is_lost_doubles_nothing(place, report):
     with (
         Proxy(address_of(place)) as proxy,
-        Simulator(COINS44, ledger=True) as simulator,
+        Simulator(COINS44, keep_sent=True) as simulator,
         Trial(simulator, place, "ack-lost", questdb=behind(proxy, place)) as trial,
     ):
         for count in range(1, 6):
@@ -135,7 +135,7 @@ def test_a_server_that_hangs_holds_up_neither_a_recorder_nor_its_next_start(plac
     """It takes connections and says nothing while a recorder runs, ends, and another one of its name starts."""
     with (
         Proxy(address_of(place)) as proxy,
-        Simulator(FEW, ledger=True) as simulator,
+        Simulator(FEW, keep_sent=True) as simulator,
         Trial(simulator, place, "hung", questdb=behind(proxy, place)) as trial,
     ):
         trial.recovered(time.time())
@@ -163,7 +163,7 @@ def test_a_full_disk_under_the_server_loses_nothing(managed, small_disk, report)
     root = small_disk(managed.data_dir / "questdb" / "root", "700m")
     (root / "conf").mkdir()
     (root / "conf" / "server.conf").write_text(SMALL_PAGES)
-    with Simulator(COINS44, ledger=True) as simulator, Managed(simulator, managed, "server-full") as trial:
+    with Simulator(COINS44, keep_sent=True) as simulator, Managed(simulator, managed, "server-full") as trial:
         trial.recovered(time.time())
         ballast = root / "ballast"
         fill(ballast, 0)
@@ -205,7 +205,7 @@ def test_a_full_disk_under_the_spool_is_a_gap(place, small_disk, report):
     spool = small_disk(place.data_dir / "spool", "450m")
     with (
         Proxy(address_of(place)) as proxy,
-        Simulator(COINS44, ledger=True) as simulator,
+        Simulator(COINS44, keep_sent=True) as simulator,
         Trial(simulator, place, "spool-full", questdb=behind(proxy, place)) as trial,
     ):
         proxy.refuse()
@@ -231,7 +231,7 @@ def test_a_full_disk_under_the_spool_is_a_gap(place, small_disk, report):
 
 def test_a_suspended_table_hides_nothing_for_good(own_server, own_place, report):
     db = QuestDB(own_server.endpoint)
-    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, own_place, "suspended") as trial:
+    with Simulator(FEW, keep_sent=True) as simulator, Trial(simulator, own_place, "suspended") as trial:
         trial.recovered(time.time())
         db.sql("ALTER TABLE orderbook SUSPEND WAL")
         suspended = time.time()
@@ -245,7 +245,7 @@ def test_a_suspended_table_hides_nothing_for_good(own_server, own_place, report)
 
 def test_a_wrong_column_type_makes_rows_wait(own_server, own_place, report):
     db = QuestDB(own_server.endpoint)
-    with Simulator(COINS44, ledger=True) as simulator, Trial(simulator, own_place, "column") as trial:
+    with Simulator(COINS44, keep_sent=True) as simulator, Trial(simulator, own_place, "column") as trial:
         trial.recovered(time.time())
         db.sql("ALTER TABLE orderbook ALTER COLUMN bid_1 TYPE VARCHAR")
         trial.recorder.wait_for("rows wait")
@@ -267,7 +267,7 @@ def test_a_bad_row_is_set_aside_and_holds_up_nothing(place, report):
     row = b'orderbook,symbol=BTCUSDT,collector=bad-row bid_1="much",last_update_id=7i %dn\n' % at
     assert spool.append(row, 1, at, at)
     spool.close()
-    with Simulator(FEW, ledger=True) as simulator, Trial(simulator, place, "bad-row") as trial:
+    with Simulator(FEW, keep_sent=True) as simulator, Trial(simulator, place, "bad-row") as trial:
         trial.event("dead_letter", "BTCUSDT")
         seconds = trial.recovered(time.time())
         evidence = trial.end()

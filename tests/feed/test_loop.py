@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
 from ingester import Recorder
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.live.buffer import LiveBuffer
 
 NESTED = '{"x":' + "[" * 2_000 + "]" * 2_000 + "}"
@@ -53,7 +53,7 @@ def exchange():
     server = serve(handle, "127.0.0.1", 0, compression=None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"127.0.0.1:{server.socket.getsockname()[1]}"
-    exchange.place = binance_spot.Exchange("odd", f"ws://{address}", "http://127.0.0.1:1")
+    exchange.place = simulator_at(f"ws://{address}", "http://127.0.0.1:1").at(name="odd")
     yield exchange
     server.shutdown()
 

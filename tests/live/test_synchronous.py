@@ -16,13 +16,14 @@ from ingester.clock import SECOND
 from ingester.config.settings import Settings
 from ingester.datasets.dataset import time_text
 from ingester.errors import FellBehind
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.live.buffer import LiveBuffer
 from ingester.live.synchronous import SynchronousRows
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.record.recorder_service import RecorderService
-from ingester.simulator import Simulator
+from ingester.simulator import Simulator, tape_of_file
+from ingester.simulator.rest_answers import SimulatedPair
 
 RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 PAIRS = ["XLIVEUSDT", "XTHINUSDT"]
@@ -38,10 +39,13 @@ def lived(questdb, tmp_path_factory):
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
     rows = {}
-    with Simulator(PAIRS[1:], thin={PAIRS[1]: 3}, files=[folder / "books.gz"], speed=20) as simulator:
-        exchange = binance_spot.Exchange("simulator", simulator.stream_url, simulator.rest_url)
+    pairs = [SimulatedPair(PAIRS[1], levels=3), *PAIRS[2:]]
+    with Simulator(pairs, tapes=[tape_of_file(folder / "books.gz")], speed=20) as simulator:
+        exchange = simulator_at(simulator.stream_url, simulator.rest_url)
         record = LiveBuffer(PAIRS, 5, 10_000)
-        collector = RecorderService(Settings(tuple(PAIRS), exchange, collector="lived"), db, folder, record)
+        collector = RecorderService(
+            Settings(tuple(PAIRS), exchange, collector="lived"), db, data_dir=folder, live=record
+        )
         collector.start()
         wake, now = collector.feed.monitor.detectors.keys, collector.clock.now  # nothing has to be woken here
 

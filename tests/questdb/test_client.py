@@ -16,7 +16,9 @@ from ingester.questdb.endpoint import Endpoint
 
 def test_rows_for_a_table_that_was_dropped_or_made_anew_do_not_vanish(questdb):
     db = QuestDB(questdb.endpoint)
-    body = RowEncoder(5, "questdb-1").snapshots([OrderBook("BTCUSDT", time.time_ns(), 1, [(1.0, 2.0)], [])])
+    body = RowEncoder(depth=5, exchange="binance", collector="questdb-1").snapshots(
+        [OrderBook("BTCUSDT", time.time_ns(), 1, [(1.0, 2.0)], [])]
+    )
     schema.ensure(db, 5)
     db.write(body)
     db.sql("DROP TABLE orderbook")

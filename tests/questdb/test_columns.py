@@ -23,7 +23,7 @@ from ingester.questdb.leases import EXPORT, IMPORT, holding
 from ingester.questdb.partitions import DAY
 from ingester.questdb.query import rows_by_symbol
 from ingester.questdb.server import ManagedServer
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def books(symbol, start_ns, depth, rows=ROWS):
 
 def store(db, snapshots):
     depth = max(len(each.bids) for each in snapshots)
-    db.write(RowEncoder(depth, "deeper").snapshots(snapshots))
+    db.write(RowEncoder(depth=depth, exchange="binance", collector="deeper").snapshots(snapshots))
     db.sql("SELECT wait_wal_table('orderbook')")
 
 
@@ -104,7 +104,7 @@ def deepen(way, server, db, tmp_path):
                 code, output = recorder.stop()
         assert code == 0, output
     db.sql("SELECT wait_wal_table('orderbook')")
-    assert len(partitions.column_names(db)) == 4 + 80
+    assert len(partitions.column_names(db)) == 6 + 80
 
 
 def import_books(server, tmp_path, symbol, start_ns, depth):
@@ -137,7 +137,7 @@ def assert_readable(server, db, tmp_path, deep):
     assert len(db.sql(f"SELECT * FROM orderbook WHERE {day} ORDER BY ask_20, timestamp").rows) == total
     for condition in (day, f"{day} AND last_update_id IS NOT NULL"):
         with db.parquet(f"SELECT * FROM orderbook WHERE {condition}", bytearray()) as data:
-            assert pq.read_table(io.BytesIO(bytes(data))).shape == (total, 84)
+            assert pq.read_table(io.BytesIO(bytes(data))).shape == (total, 86)
     assert sum(piece.count(b"\n") for piece in db.csv(f"SELECT * FROM orderbook WHERE {day}")) == total + 1
     for name, _ in schema.views():
         db.sql(f"SELECT * FROM {name} LIMIT 5")
@@ -230,14 +230,14 @@ def test_a_kill_at_any_step_leaves_days_that_can_be_read_and_the_next_start_comp
     assert forms(db) == dict(zip(DAYS, (True, True, False), strict=True))
     for day in DAYS:
         with db.parquet(f"SELECT * FROM orderbook WHERE timestamp IN '{day}'", bytearray()) as data:
-            assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 84)
-    assert schema.days_to_rewrite(db, 20) == []
+            assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 86)
+    assert schema.work_before(db, 20) == ""
 
 
 def test_where_it_cannot_be_done_it_is_refused_with_the_reason_and_nothing_changes(server, db, monkeypatch):
     make_parquet(db, DAYS[0])
     with holding(db, EXPORT, FIRST, FIRST + 1):
-        for attempt in (schema.ensure, schema.days_to_rewrite):
+        for attempt in (schema.ensure, schema.work_before):
             with pytest.raises(LevelsRefused, match=r"2024-08-08 is Parquet and in use by export .* Wait until"):
                 attempt(db, 20)
     usage = type("usage", (), {"free": 1 << 20})
@@ -251,11 +251,11 @@ def test_where_it_cannot_be_done_it_is_refused_with_the_reason_and_nothing_chang
     assert "GB are free" in started.output
     monkeypatch.undo()
     assert forms(db)[DAYS[0]] is True
-    assert len(partitions.column_names(db)) == 24
+    assert len(partitions.column_names(db)) == 26
     with holding(db, EXPORT, FIRST + DAY, FIRST + DAY + 1), holding(db, IMPORT, 0, FIRST + DAY):  # the import's own
         schema.ensure(db, 10)
     assert forms(db)[DAYS[0]] is True
-    assert len(partitions.column_names(db)) == 44
+    assert len(partitions.column_names(db)) == 46
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -271,10 +271,14 @@ def test_a_table_that_an_earlier_version_has_broken_is_mended(server, db, tmp_pa
     assert "2024-08-08 was made Parquet before orderbook got more levels" in refused.output
     assert server.alive()
     if late:
-        db.write(RowEncoder(5, "deeper").snapshots(books("CUSDT", FIRST + NOON, 5)))
+        db.write(RowEncoder(depth=5, exchange="binance", collector="deeper").snapshots(books("CUSDT", FIRST + NOON, 5)))
         while partitions.suspension(db) is None:
             pass
-        db.write(RowEncoder(5, "deeper").snapshots(books("EUSDT", FIRST + 2 * DAY + NOON, 5)))
+        db.write(
+            RowEncoder(depth=5, exchange="binance", collector="deeper").snapshots(
+                books("EUSDT", FIRST + 2 * DAY + NOON, 5)
+            )
+        )
     schema.ensure(db, 20)
     assert forms(db)[DAYS[0]] is True
     assert_readable(server, db, tmp_path, deep=())
@@ -284,11 +288,50 @@ def test_a_table_that_an_earlier_version_has_broken_is_mended(server, db, tmp_pa
     assert ["rows_missing"] in told if late else ["rows_missing"] not in told
 
 
+@pytest.mark.parametrize("noted", [False, True])
+def test_days_that_an_earlier_version_made_parquet_after_the_levels_came_are_mended_one_by_one(
+    server, db, tmp_path, monkeypatch, noted
+):
+    schema.ensure(db, 20)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(partitions, "_store_every_column", lambda *_: None)
+        make_parquet(db, *DAYS[:2])
+    if noted:
+        for day in DAYS[:2]:
+            detail = f"{day}: 300 rows, 90000 bytes, as Parquet 9000 bytes, 0.1 s"
+            db.sql(
+                "INSERT INTO collector_events (timestamp, collector, kind, detail) "
+                f"VALUES (now(), 'deeper', 'partition_converted', '{detail}')"
+            )
+        db.sql("SELECT wait_wal_table('collector_events')")
+    assert [each.day for each in columns.days_to_rewrite(db, 0)] == DAYS[:2]
+    one_day = type("usage", (), {"free": columns.SPARE_BYTES + 2 * ROWS * 8 * 86 - 1})
+    monkeypatch.setattr(columns.shutil, "disk_usage", lambda folder: one_day)
+    schema.ensure(db, 20)
+    monkeypatch.undo()
+    assert columns.days_to_rewrite(db, 0) == []
+    assert forms(db) == dict(zip(DAYS, (True, True, False), strict=True))
+    for day in DAYS[:2]:  # as this would end a server whose days were not rewritten
+        with db.parquet(f"SELECT * FROM orderbook WHERE timestamp IN '{day}'", bytearray()) as data:
+            assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 86)
+    assert server.alive()
+    if noted:
+        assert_readable(server, db, tmp_path, deep=())
+
+
+def test_days_whose_rows_have_all_levels_are_not_rewritten(server, db):
+    schema.ensure(db, 20)
+    for day in range(3, 5):
+        store(db, books("AUSDT", FIRST + day * DAY + NOON, 20))
+    make_parquet(db, "2024-08-11")
+    assert columns.days_to_rewrite(db, 0) == []
+
+
 def test_rows_with_more_levels_than_the_table_has_do_not_add_them_unasked(server, db):
     make_parquet(db, DAYS[0])
     with pytest.raises(RowsRefused, match="bid_6 does not exist"):
         store(db, books("AUSDT", FIRST + NOON, 10))
-    assert len(partitions.column_names(db)) == 24
+    assert len(partitions.column_names(db)) == 26
 
 
 def test_a_day_that_becomes_parquet_in_the_moment_before_the_columns_come_is_mended(server, db, monkeypatch):
@@ -304,7 +347,7 @@ def test_a_day_that_becomes_parquet_in_the_moment_before_the_columns_come_is_men
     assert forms(db)[DAYS[0]] is True
     assert len(db.sql(f"SELECT bid_20 FROM orderbook WHERE timestamp IN '{DAYS[0]}'").rows) == ROWS
     with db.parquet(f"SELECT * FROM orderbook WHERE timestamp IN '{DAYS[0]}'", bytearray()) as data:
-        assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 84)
+        assert pq.read_table(io.BytesIO(bytes(data))).shape == (ROWS, 86)
 
 
 def test_a_parquet_day_that_is_the_newest_now_stays_native_until_it_is_not(server, db):

@@ -1,14 +1,18 @@
 """A table whose files a crash has damaged: told by status, doctor and a recorder's health, never "all is well"."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.errors import QueryError
 from ingester.metrics import StoreMetrics
-from ingester.monitoring.doctor.check import examine
-from ingester.monitoring.doctor.database import checks
-from ingester.monitoring.survey import survey_recorders
+from ingester.monitoring.doctor import examine
+from ingester.monitoring.doctor_questdb import questdb_checks
+from ingester.monitoring.overview import survey
 from ingester.questdb import partitions, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import find_damage
@@ -30,7 +34,7 @@ def recorded(tmp_path_factory):
     server = ManagedServer(tmp_path_factory.mktemp("damaged"), heap="384m")
     db = QuestDB(server.ensure())
     schema.ensure(db, 5)
-    encoder = RowEncoder(5, "damaged")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="damaged")
     for day in range(3):
         at = FIRST + day * DAY
         rows = [OrderBook("AUSDT", at + n * SECOND, n, [(1.0, 1.0)] * 5, [(2.0, 1.0)] * 5) for n in range(2000)]
@@ -73,15 +77,15 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     server, db = recorded
     lose(f"2024-08-08*/{file}", left)
     assert file in find_damage(db)
-    overview = survey_recorders(server.data_dir, db, server)
+    overview = survey(server.data_dir, db, server)
     assert not overview.ok
     assert "table_damaged" in {problem.kind for problem in overview.problems}
-    findings = {finding.subject: finding for finding in examine(checks(server, None))}
+    findings = {finding.subject: finding for finding in examine(questdb_checks(server, None))}
     assert findings["table"].state == "fail"
     assert file in findings["table"].text
     spool, metrics = Spool(server.data_dir / f"spool-{file}", audited=True), StoreMetrics()
     spool.open()
-    reconciler = Reconciler(db, spool, "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
+    reconciler = Reconciler(db, spool, "binance", "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
     reconciler.start()
     reconciler.stop(5.0)
     spool.close()
@@ -107,3 +111,12 @@ def test_an_answer_that_breaks_off_at_a_damaged_file_is_an_error(recorded, lose)
     lose("2024-08-08*/bid_1.d")
     with pytest.raises(QueryError, match="aborted its answer"):
         db.sql("SELECT * FROM orderbook LIMIT 1")
+
+
+def test_files_that_cannot_be_looked_at_now_are_not_called_damaged(recorded, monkeypatch, caplog):
+    def refused(path, *arguments, **options):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert find_damage(recorded[1]) == ""
+    assert "Too many open files" in caplog.text

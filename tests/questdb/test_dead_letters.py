@@ -13,7 +13,9 @@ from ingester.questdb.encoder import RowEncoder
 
 NOON = 1_700_049_600 * 10**9  # 2023-11-15 12:00
 DAY = 86_400 * 10**9
-ROW = RowEncoder(5, "x").snapshots([OrderBook("BTC,USDT", NOON - 1, 42, [(1.0, 2.0)], [])])
+ROW = RowEncoder(depth=5, exchange="binance", collector="x").snapshots(
+    [OrderBook("BTC,USDT", NOON - 1, 42, [(1.0, 2.0)], [])]
+)
 
 
 def letters(path):

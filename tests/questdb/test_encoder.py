@@ -29,7 +29,11 @@ def wait_for_wal(db, table="orderbook"):
 def test_a_snapshot_is_stored_exactly_with_thin_levels_null_and_deep_ones_left_out(db):
     bids = [(61800.2, 1e-8), (61800.1, 0.1 + 0.2)]
     asks = [(61800.3 + i, 123456789.12345678) for i in range(7)]
-    db.write(RowEncoder(5, "rows-1").snapshots([OrderBook("BTCUSDT", NS, 42, bids, asks)]))
+    db.write(
+        RowEncoder(depth=5, exchange="binance", collector="rows-1").snapshots(
+            [OrderBook("BTCUSDT", NS, 42, bids, asks)]
+        )
+    )
     wait_for_wal(db)
     ((timestamp, symbol, update_id, *levels),) = stored(db, "rows-1", 5)
     assert timestamp == "2023-11-14T22:13:20.123456Z"
@@ -39,21 +43,25 @@ def test_a_snapshot_is_stored_exactly_with_thin_levels_null_and_deep_ones_left_o
 
 
 def test_an_empty_book_is_a_row_without_levels(db):
-    db.write(RowEncoder(5, "rows-2").snapshots([OrderBook("HALTUSDT", NS, 1, [], [])]))
+    db.write(
+        RowEncoder(depth=5, exchange="binance", collector="rows-2").snapshots([OrderBook("HALTUSDT", NS, 1, [], [])])
+    )
     wait_for_wal(db)
     assert stored(db, "rows-2", 5) == [["2023-11-14T22:13:20.123456Z", "HALTUSDT", 1, *[None] * 20]]
 
 
 @pytest.mark.parametrize("name", ["A B", "A,B=C", 'quote"', "new\nline", "ÄÖ\\"])
 def test_names_are_escaped(db, name):
-    db.write(RowEncoder(5, name).snapshots([OrderBook(name, NS, 1, [(1.0, 1.0)], [])]))
+    db.write(
+        RowEncoder(depth=5, exchange="binance", collector=name).snapshots([OrderBook(name, NS, 1, [(1.0, 1.0)], [])])
+    )
     wait_for_wal(db)
     rows = db.sql("SELECT symbol, collector FROM orderbook WHERE bid_1 = 1.0").rows
     assert [name, name] in rows
 
 
 def test_sending_the_same_rows_twice_stores_them_once(db):
-    body = RowEncoder(5, "rows-3").snapshots(
+    body = RowEncoder(depth=5, exchange="binance", collector="rows-3").snapshots(
         [OrderBook("BTCUSDT", NS + i * 1000, i, [(1.0, 2.0)], [(3.0, 4.0)]) for i in range(100)]
     )
     db.write(body)
@@ -63,7 +71,7 @@ def test_sending_the_same_rows_twice_stores_them_once(db):
 
 
 def test_events_are_stored_with_their_end(db):
-    body = RowEncoder(5, "rows-4").events(
+    body = RowEncoder(depth=5, exchange="binance", collector="rows-4").events(
         [
             (NS, "started", "", "", "2 pairs", None),
             (NS + 1000, "gap", "BTCUSDT", "1a", "connection lost", NS + 5_000_000_000),
@@ -72,9 +80,10 @@ def test_events_are_stored_with_their_end(db):
     db.write(body)
     wait_for_wal(db, "collector_events")
     assert db.sql("SELECT * FROM collector_events WHERE collector = 'rows-4' ORDER BY timestamp").rows == [
-        ["2023-11-14T22:13:20.123456Z", "rows-4", "started", None, None, "2 pairs", None],
+        ["2023-11-14T22:13:20.123456Z", "binance", "rows-4", "started", None, None, "2 pairs", None],
         [
             "2023-11-14T22:13:20.123457Z",
+            "binance",
             "rows-4",
             "gap",
             "BTCUSDT",
@@ -86,7 +95,9 @@ def test_events_are_stored_with_their_end(db):
 
 
 def test_a_bad_row_is_refused_and_nothing_of_its_request_is_stored(db):
-    good = RowEncoder(5, "rows-5").snapshots([OrderBook("BTCUSDT", NS, 1, [(1.0, 2.0)], [])])
+    good = RowEncoder(depth=5, exchange="binance", collector="rows-5").snapshots(
+        [OrderBook("BTCUSDT", NS, 1, [(1.0, 2.0)], [])]
+    )
     bad = b'orderbook,symbol=BTCUSDT,collector=rows-5 bid_1="text" 1700000000000000000\n'
     with pytest.raises(RowsRefused, match="bid_1"):
         db.write(good + bad)

@@ -48,3 +48,14 @@ def test_what_is_no_address_is_refused_with_the_way_to_write_it_and_without_the_
 def test_a_password_is_not_shown():
     shown = Endpoint.parse("http://admin:secret@db:9000")
     assert "secret" not in repr(shown) + str(shown)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        *[(host, True) for host in ("127.0.0.1", "127.0.0.2", "localhost", "localhost.", "db.localhost", "[::1]")],
+        *[(host, False) for host in ("db", "10.0.0.1", "127.0.0.1.example", "[fe80::1]")],
+    ],
+)
+def test_this_machine_is_known_by_each_of_its_names(host, local):
+    assert Endpoint.parse(f"http://{host}:9000").is_local == local

@@ -12,8 +12,8 @@ ODD = st.text(st.one_of(st.sampled_from('\\ ,="\n\r\x10A'), st.characters(codec=
 NUMBERS = st.one_of(st.floats(allow_nan=False), st.sampled_from([7.2911220195563975e-304, 5e-324, 1.0]))
 LEVELS = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6)
 TIMES = st.integers(0, 2**62)
-SNAPSHOTS = st.builds(OrderBook, ODD, TIMES, st.integers(-(2**63) + 1, 2**63 - 1), LEVELS, LEVELS)
-ENCODER = RowEncoder(5, 'a b,c="\\\n')  # many of them in a row make the client warn
+SNAPSHOTS = st.builds(OrderBook, ODD, TIMES, st.integers(-(2**63) + 1, 2**63 - 1), LEVELS, LEVELS, st.none() | TIMES)
+ENCODER = RowEncoder(depth=5, exchange="binance", collector='a b,c="\\\n')  # many of them in a row make the client warn
 EVENTS = st.builds(Event, TIMES, ODD, ODD | st.just(""), ODD | st.just(""), ODD | st.just(""), st.none() | TIMES)
 
 

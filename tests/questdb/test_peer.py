@@ -1,7 +1,9 @@
 """Nothing is sent to a process that is not the managed QuestDB, however it came to listen there."""
 
+import contextlib
 import errno
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from ingester.questdb import peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.peer import ServerState
+from ingester.questdb.server import ManagedServer
 
 
 @pytest.fixture
@@ -144,3 +147,56 @@ def test_a_process_that_cannot_be_looked_at_now_is_not_gone(tmp_path, monkeypatc
         peer.process_of(ServerState(os.getpid(), 0, 0, started=1), tmp_path)
     monkeypatch.undo()
     assert peer.process_of(ServerState(2**22 + 1, 0, 0, started=1), tmp_path) is None
+
+
+@contextlib.contextmanager
+def descriptors(free):
+    """Leaves this process no more than so many free descriptors."""
+    os.close(lowest := os.dup(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(params=["state file", "no state file"])
+def server(request, questdb, tmp_path):
+    """The server that runs, whose state file may be lost."""
+    noted, aside = questdb.data_dir / "questdb" / "server.json", tmp_path / "aside"
+    if request.param == "no state file":
+        noted.rename(aside)
+    peer._known.clear()
+    peer._recent.clear()
+    yield ManagedServer(questdb.data_dir)
+    if aside.exists():
+        aside.rename(noted)
+
+
+@pytest.mark.parametrize("free", range(4))
+def test_without_free_descriptors_nobody_is_accused(questdb, server, free):
+    """The server itself listens, which may not be seen now: that is no other program, and it is no other later."""
+    port = int(questdb.endpoint.http_url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        with descriptors(free), contextlib.suppress(Unreachable):
+            peer.verify(connection, questdb.endpoint.root)
+            assert free
+        peer.verify(connection, questdb.endpoint.root)
+
+
+def test_a_server_that_cannot_be_seen_now_is_not_gone(server):
+    """A second one would be started beside it."""
+    with descriptors(0), pytest.raises(OSError, match="Too many open files"):
+        server.alive()
+    assert server.alive()
+
+
+def test_who_listens_cannot_be_seen_now_is_said_in_words(questdb, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(peer.os, "listdir", refused)
+    peer._recent.clear()
+    with pytest.raises(Unreachable, match=r"cannot be seen now which process.*Too many open files.*nothing was sent"):
+        QuestDB(questdb.endpoint).sql("SELECT 1")

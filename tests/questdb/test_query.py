@@ -31,7 +31,7 @@ HAND_MADE = (
 def db(questdb):
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
-    encoder = RowEncoder(5, "named")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="named")
     for symbol in ("NAUSDT", "NBUSDT"):
         db.write(
             encoder.snapshots(

@@ -22,7 +22,7 @@ SYMBOLS = ["QAUSDT", "QBUSDT", "QCUSDT"]
 def db(questdb):
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
-    encoder, chance = RowEncoder(5, "query-test"), np.random.default_rng(1)
+    encoder, chance = RowEncoder(depth=5, exchange="binance", collector="query-test"), np.random.default_rng(1)
     for place, symbol in enumerate(SYMBOLS):
         times = np.sort(chance.integers(START, END, 4000 * (place + 1)) // 1000 * 1000)
         snapshots = [

@@ -25,7 +25,7 @@ from ingester.questdb.query import rows_by_symbol
 from ingester.questdb.retention import CONVERT, Policy
 from ingester.questdb.retention_worker import RetentionThread, RetentionWorker, Surroundings
 from ingester.questdb.server import ManagedServer
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def db(server, books):
     for table in (schema.ORDERBOOK, schema.EVENTS, "range_holds"):
         db.sql(f"DROP TABLE IF EXISTS {table}")
     schema.ensure(db, 5)
-    encoder = RowEncoder(5, "kept")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="kept")
     rows = []
     for midnight in (FIRST + SECOND * 30, FIRST + DAY, FIRST + 2 * DAY, FIRST + 3 * DAY):
         for number in range(600):
@@ -126,7 +126,7 @@ def test_as_parquet_a_day_holds_and_exports_the_same_and_takes_late_rows(db, ser
         assert exported(server, tmp_path, f"{way} again", *options) == files[way]
     late = OrderBook("AUSDT", FIRST + 3600 * SECOND, 5, *books[0])
     again = OrderBook("AUSDT", FIRST, 10**6, *books[0])  # one that is there already
-    db.write(RowEncoder(5, "kept").snapshots([late, again]))
+    db.write(RowEncoder(depth=5, exchange="binance", collector="kept").snapshots([late, again]))
     db.sql("SELECT wait_wal_table('orderbook')")
     assert forms(db)[DAYS[0]]
     assert [row[2] for row in content(db)][:2] == [held[0][2] + 1, held[1][2]]
@@ -150,7 +150,11 @@ def test_a_day_that_is_read_or_that_rows_wait_for_is_left_alone(db):
 def test_a_day_into_which_rows_still_come_is_left_alone(db, books):
     careful = retention_worker(db, 3)
     careful.settle()
-    db.write(RowEncoder(5, "kept").snapshots([OrderBook("AUSDT", FIRST + DAY + 7, 5, *books[0])]))
+    db.write(
+        RowEncoder(depth=5, exchange="binance", collector="kept").snapshots(
+            [OrderBook("AUSDT", FIRST + DAY + 7, 5, *books[0])]
+        )
+    )
     db.sql("SELECT wait_wal_table('orderbook')")
     assert [each.step.partition.day for each in careful.work()] == [DAYS[0], DAYS[2]]
     careful.settle()
@@ -208,7 +212,7 @@ def test_an_export_under_which_rows_vanish_all_the_same_fails_instead_of_writing
 
 
 def test_a_server_that_is_killed_while_it_converts_has_everything_afterwards(db, server, books):
-    encoder = RowEncoder(5, "many")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="many")
     for first in range(0, 80_000, 20_000):
         db.write(
             encoder.snapshots(

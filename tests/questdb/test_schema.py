@@ -43,14 +43,16 @@ def test_the_table_is_the_documented_one_and_applying_it_twice_changes_nothing(d
     first = columns(db)
     head = [
         ("timestamp", "TIMESTAMP", True),
+        ("exchange", "SYMBOL", True),
         ("symbol", "SYMBOL", True),
         ("collector", "SYMBOL", True),
         ("last_update_id", "LONG", True),
+        ("event_time", "TIMESTAMP", False),
     ]
     assert first == head + [(name, "DOUBLE", False) for name in level_columns(depth)]
     ddl = db.sql("SHOW CREATE TABLE orderbook").rows[0][0]
     assert "timestamp(timestamp) PARTITION BY DAY" in ddl
-    assert "DEDUP UPSERT KEYS(timestamp,symbol,collector,last_update_id)" in ddl
+    assert "DEDUP UPSERT KEYS(timestamp,exchange,symbol,collector,last_update_id)" in ddl
     schema.ensure(db, depth)
     assert columns(db) == first
     assert db.sql("SHOW CREATE TABLE orderbook").rows[0][0] == ddl

@@ -28,7 +28,7 @@ def db(questdb):
     db = QuestDB(questdb.endpoint)
     schema.ensure(db, 5)
     for collector, events in EVENTS.items():
-        encoder = RowEncoder(5, collector)
+        encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
         mine = [row for row in ROWS if row.collector == collector]
         db.write(encoder.snapshots([OrderBook(r.symbol, ns(r.at), r.update_id, r.bids, r.asks) for r in mine]))
         db.write(encoder.events([(ns(e[0]), *e[1:5], ns(e[5]) if e[5] else None) for e in events]))

@@ -87,7 +87,7 @@ def test_after_failures_of_any_kind_all_rows_arrive_in_order_and_once(spool, fai
     sending = Sending(db, spool)
     assert sending.drain()
     assert b"".join(db.taken) == b"".join(bodies)
-    assert sending.metrics.stored == 50
+    assert sending.metrics.rows.stored == 50
     assert spool.rows_waiting == 0
     assert not sending.metrics.failing
 
@@ -101,7 +101,7 @@ def test_what_is_not_taken_in_time_stays_in_the_spool(spool):
     sending = Sending(Away(), spool)
     assert not sending.drain(0.3)
     assert spool.rows_waiting == 1
-    assert sending.metrics.stored == 0
+    assert sending.metrics.rows.stored == 0
     assert sending.metrics.failing
     assert sending.metrics.failing_since_ns
 
@@ -128,7 +128,7 @@ def test_the_tables_are_made_ready_before_the_first_batch_and_after_each_failure
     assert sending.drain()
     assert steps == ["prepare", "prepare", "prepare", "write", "prepare", "write", "write"]
     assert sending.metrics.failures == 3
-    assert sending.metrics.failing_seconds > 0
+    assert sending.metrics.failing_since_ns > 0
 
 
 # --- bad rows
@@ -252,7 +252,7 @@ BAD = b'orderbook,symbol=BTC\\ USDT,collector=writer-1 bid_1="text",last_update_
 
 
 def test_questdb_stores_the_good_rows_around_a_bad_one(db, spool):
-    encoder = RowEncoder(5, "writer-1")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="writer-1")
     for record in range(4):
         body = portion(encoder, range(record * 50, record * 50 + 50))
         if record == 2:
@@ -269,7 +269,7 @@ def test_questdb_stores_the_good_rows_around_a_bad_one(db, spool):
 
 
 def test_a_dropped_table_is_made_again_and_no_row_is_to_blame(db, spool):
-    encoder = RowEncoder(5, "writer-2")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="writer-2")
     sending = Sending(db, spool, lambda: schema.ensure_tables(db, 5))
     spool.append(portion(encoder, range(10)), 10, NS, NS)
     until(lambda: not spool.rows_waiting)
@@ -284,7 +284,7 @@ def test_a_dropped_table_is_made_again_and_no_row_is_to_blame(db, spool):
 def test_a_table_of_a_wrong_type_makes_rows_wait_until_it_is_mended(db, spool, caplog):
     statement = schema.statements(5)[0].replace("bid_2 DOUBLE", "bid_2 VARCHAR").replace("bid_1 DOUBLE", "bid_1 SYMBOL")
     db.sql(statement)
-    encoder = RowEncoder(5, "writer-3")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="writer-3")
     spool.append(portion(encoder, range(10)), 10, NS, NS)
     sending = Sending(db, spool, lambda: schema.ensure_tables(db, 5))
     until(lambda: sending.metrics.failures >= 3)
@@ -301,7 +301,7 @@ def test_a_table_of_a_wrong_type_makes_rows_wait_until_it_is_mended(db, spool, c
 
 
 def test_a_table_that_changes_under_way_is_not_taken_for_bad_rows(db, spool):
-    encoder = RowEncoder(5, "writer-4")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="writer-4")
     sending = Sending(db, spool, lambda: schema.ensure_tables(db, 5))
     spool.append(portion(encoder, range(10)), 10, NS, NS)
     until(lambda: not spool.rows_waiting)

@@ -13,19 +13,24 @@ from spools import wait_in_spool
 from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.config.settings import Settings
-from ingester.errors import MixedData
+from ingester.errors import MixedData, SpoolError
 from ingester.events import Event
-from ingester.exchange.binance_spot import EXCHANGES, Exchange, is_practice, rightly_named
+from ingester.exchange import VENUES, is_practice, rightly_named
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.record.practice import FILE, refuse_mixing, refuse_mixing_unasked
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
 
 REAL, SIMULATED = "binance", "simulator"
 AWAY = Endpoint.parse("http://127.0.0.1:1")
 AT = 1_700_000_000_000_000_000
+
+
+def at(name, stream_url):
+    """A recorder's exchange of this name at this address."""
+    return VENUES["binance"].at(name=name, stream_url=stream_url)
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def db(questdb):
 
 def recorded_by(db, *exchanges):
     """The table as recorders of these exchanges leave it."""
-    encoder = RowEncoder(5, "mixed")
+    encoder = RowEncoder(depth=5, exchange="binance", collector="mixed")
     started = [
         Event(AT + place, "started", detail=f"1 pair, depth 5, 100 ms, {name}") for place, name in enumerate(exchanges)
     ]
@@ -55,20 +60,20 @@ def recorded_by(db, *exchanges):
 @pytest.mark.parametrize(
     ("exchange", "name", "practice"),
     [
-        (EXCHANGES["binance"], "binance", False),
-        (Exchange("binance", "wss://stream.binance.com:443", "https://api.binance.com"), "binance", False),
-        (Exchange("binance", "wss://data-stream.binance.vision", ""), "binance-vision", False),
-        (Exchange("binance", "wss://mirror.example:9443/x", "https://api.binance.com"), "mirror.example:9443", False),
-        (Exchange("binance", "ws://127.0.0.1:9443", "http://127.0.0.1:9443"), "127.0.0.1:9443", True),
-        (Exchange("binance-us", "ws://localhost:1", ""), "localhost:1", True),
-        (Exchange("mine", "ws://[::1]:9443", ""), "[::1]:9443", True),
-        (Exchange("mine", "wss://books.example", ""), "mine", False),
-        (Exchange("binance", "ws://127.0.0.2:9443", ""), "127.0.0.2:9443", True),
-        (Exchange("mine", "ws://0.0.0.0:9443", ""), "0.0.0.0:9443", True),
-        (Exchange("mine", "ws://db.localhost:9443", ""), "db.localhost:9443", True),
-        (Exchange("simulator", "ws://127.0.0.1:9443", ""), "simulator", True),
-        (Exchange("simulator", "wss://stream.binance.com:9443", ""), "binance", False),
-        (EXCHANGES["testnet"], "testnet", True),
+        (VENUES["binance"], "binance", False),
+        (at("binance", "wss://stream.binance.com:443"), "binance", False),
+        (at("binance", "wss://data-stream.binance.vision"), "binance-vision", False),
+        (at("binance", "wss://mirror.example:9443/x"), "mirror.example:9443", False),
+        (at("binance", "ws://127.0.0.1:9443"), "127.0.0.1:9443", True),
+        (at("binance-us", "ws://localhost:1"), "localhost:1", True),
+        (at("mine", "ws://[::1]:9443"), "[::1]:9443", True),
+        (at("mine", "wss://books.example"), "mine", False),
+        (at("binance", "ws://127.0.0.2:9443"), "127.0.0.2:9443", True),
+        (at("mine", "ws://0.0.0.0:9443"), "0.0.0.0:9443", True),
+        (at("mine", "ws://db.localhost:9443"), "db.localhost:9443", True),
+        (at("simulator", "ws://127.0.0.1:9443"), "simulator", True),
+        (at("simulator", "wss://stream.binance.com:9443"), "binance", False),
+        (VENUES["testnet"], "testnet", True),
     ],
 )
 def test_an_exchange_is_called_by_a_presets_name_only_at_the_presets_own_address(exchange, name, practice):
@@ -77,7 +82,13 @@ def test_an_exchange_is_called_by_a_presets_name_only_at_the_presets_own_address
 
 
 def test_settings_name_the_exchange_rightly():
-    assert Settings(("AUSDT",), Exchange("binance", "ws://127.0.0.1:9443", "http://127.0.0.1:1")).exchange.name != REAL
+    assert (
+        Settings(
+            ("AUSDT",),
+            at("binance", "ws://127.0.0.1:9443"),
+        ).exchange.name
+        != REAL
+    )
 
 
 @pytest.mark.parametrize(("held", "wanted"), [(REAL, SIMULATED), (SIMULATED, REAL), ("127.0.0.1:9", "binance-us")])
@@ -167,7 +178,8 @@ def test_what_was_recorded_is_noted_for_this_user_alone_and_never_replaced_by_le
 
     with monkeypatch.context() as failing:
         failing.setattr(Path, "read_bytes", refused)
-        refuse_mixing_unasked(second, REAL, tmp_path)
+        with pytest.raises(SpoolError, match=r"recorded.json cannot be read \(Too many open files\)"):
+            refuse_mixing_unasked(second, REAL, tmp_path)
     with pytest.raises(MixedData):
         refuse_mixing_unasked(first, SIMULATED, tmp_path)
 

@@ -10,20 +10,21 @@ import ingester
 from ingester import Recorder
 from ingester.datasets.dataset import INDEX, columns
 from ingester.errors import NotRunning, SettingsError, UnknownPair, UsageError
-from ingester.exchange import binance_spot
+from ingester.exchange import simulator_at
 from ingester.simulator import Simulator
+from ingester.simulator.rest_answers import SimulatedPair
 
 PAIRS = ["BTCUSDT", "ETHUSDT", "XTHINUSDT"]
 
 
 @pytest.fixture(scope="module")
 def simulator():
-    with Simulator([*PAIRS, "SOLUSDT"], thin={"XTHINUSDT": 2}, ledger=True) as simulator:
+    with Simulator([*PAIRS[:2], SimulatedPair("XTHINUSDT", levels=2), "SOLUSDT"], keep_sent=True) as simulator:
         yield simulator
 
 
 def recorder_at(simulator, pairs=PAIRS, **options):
-    exchange = binance_spot.Exchange("simulator", simulator.stream_url, simulator.rest_url)
+    exchange = simulator_at(simulator.stream_url, simulator.rest_url)
     return Recorder(pairs, exchange=exchange, **options)
 
 

@@ -1,15 +1,21 @@
 """Spools whose recorder does not run: named, sent, their reserve given back."""
 
+import errno
 import os
 import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 from spools import RESERVE, SECOND, wait_in_spool
 
+from ingester.cli import cli
 from ingester.errors import SpoolError
+from ingester.monitoring.doctor import spool_findings
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
+from ingester.questdb.endpoint import Endpoint
+from ingester.record.practice import refuse_mixing_unasked
 from ingester.record.unsent import Leftover, give_back_reserves, leftovers, send, spools
 from ingester.spool.disk import claim
 from ingester.spool.spool import Spool
@@ -115,3 +121,25 @@ def test_a_recorder_starts_also_while_another_one_frees_what_was_reserved_there(
     with pytest.raises(SpoolError, match="in use by the recorder"):
         Spool(folder).open()
     os.close(held)
+
+
+def test_a_spool_that_cannot_be_read_now_is_not_called_empty(tmp_path, monkeypatch):
+    wait_in_spool(tmp_path, "left")
+    wait_in_spool(tmp_path, "other")
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("left"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    unreadable = []
+    assert [each.collector for each in leftovers(tmp_path, (), unreadable)] == ["other"]
+    assert unreadable == [f"{tmp_path}/spool/left cannot be read: Too many open files"]
+    listed = CliRunner().invoke(cli, ["spool", "list", "--data-dir", str(tmp_path)])
+    assert (listed.exit_code, "Too many open files" in listed.output) == (1, True)
+    assert [finding.state for finding in spool_findings(tmp_path)] == ["warning", "warning"]
+    (tmp_path / "recorded.json").write_text('{"http://one:9000": "simulator"}')
+    with pytest.raises(SpoolError, match="Too many open files"):
+        refuse_mixing_unasked(Endpoint("http://two:9000"), "binance", tmp_path)

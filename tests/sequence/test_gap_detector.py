@@ -1,10 +1,11 @@
-"""track.py: in which order ids pass, and what is a gap."""
+"""Which ids pass, in which order, and what is a gap."""
 
 from itertools import accumulate
 
 import pytest
 from feed_bench import Bench
 from hypothesis import given, strategies as st
+from worlds import World
 
 from ingester.clock import SECOND
 from ingester.sequence.gap_detector import CONTRADICTED_AFTER, HIGHEST_ID, RESTART_AFTER
@@ -113,7 +114,7 @@ def test_update_ids_that_fall_behind_wait_until_the_exchange_is_seen_to_count_an
     for update_id in range(1, RESTART_AFTER + 3):
         bench.book("BTCUSDT", update_id)
     assert bench.ids() == [("BTCUSDT", 1000), *(("BTCUSDT", i) for i in range(RESTART_AFTER, RESTART_AFTER + 3))]
-    assert [event.kind for event in bench.events] == ["update_ids_restarted"]
+    assert [event.kind for event in bench.events] == ["update_ids_restarted", "gap"]
 
 
 def test_an_odd_late_frame_does_not_count_towards_a_restart():
@@ -165,6 +166,8 @@ def test_where_a_connection_joins_that_is_not_ahead_nothing_is_missing():
     assert bench.gaps() == []
 
 
+SEEDS = [*range(100), 106, 114, 117, 134, 135, 139, 167, 184, 214, 216, 260, 306, 309, 323, 345, 352, 374]
+"""Some of an earlier rule's failures are among them."""
 STEPS = st.lists(st.one_of(st.integers(1, 3), st.integers(1, 10**12)), min_size=1, max_size=80)
 
 
@@ -323,3 +326,99 @@ def test_books_below_an_id_that_was_a_little_too_large_are_a_gap_also_where_the_
     assert carried.lost() == ([11] if ends else [11, 12])
     ((_, begun_ns, ended_ns, reason),) = carried.bench.gaps()
     assert (begun_ns, ended_ns, reason) == (since_ns, carried.bench.now_ns, "update ids restarted")
+
+
+def begun(copies, last_id=10):
+    """A feed whose connections have all brought the ids up to this one, ten a second."""
+    bench = Bench(symbols=["BTCUSDT"], copies=copies)
+    bench.begin()
+    for update_id in range(1, last_id + 1):
+        bring(bench, *[(stream, update_id) for stream in range(copies)])
+    return bench
+
+
+def bring(bench, *brought):
+    """Each connection brings an id, one after the other; returns the ids that passed."""
+    passed = []
+    for stream, update_id in brought:
+        bench.now_ns += SECOND // 20
+        bench.book("BTCUSDT", update_id, stream)
+        passed += [update_id for _, update_id in bench.ids()]
+    return passed
+
+
+def test_a_wrong_id_that_another_connection_passes_first_is_a_gap():
+    bench = begun(copies=2)
+    wrong_ns = bench.now_ns + SECOND // 20
+    assert bring(bench, (0, 13), (1, 11), (1, 12), (1, 14)) == [13, 14]
+    assert bench.gaps() == [("BTCUSDT", wrong_ns, bench.now_ns, "update ids restarted")]
+    assert bring(bench, (0, 11), (0, 12), (0, 14), (0, 15)) == [15]
+    assert bench.kinds("update_ids_restarted") == []
+
+
+@pytest.mark.parametrize("wrong", [0, 5])
+def test_a_book_that_came_with_a_smaller_id_is_a_gap_where_its_sound_copy_comes_too_late(wrong):
+    bench = begun(copies=2)
+    since_ns = bench.now_ns - SECOND // 20  # when 10 first came
+    assert bring(bench, (0, wrong), (0, 12)) == [12]
+    assert ("BTCUSDT", since_ns, bench.now_ns, "update ids restarted") in bench.gaps()
+    assert bring(bench, (0, 13), (1, 11), (1, 12)) == [13]
+
+
+def test_a_book_that_never_passed_and_comes_much_too_late_is_a_gap_between_its_neighbours():
+    bench = begun(copies=2)
+    since_ns = bench.now_ns - SECOND // 20
+    assert bring(bench, (0, 20)) == [20]  # with the book of 30: its id was read wrong
+    until_ns = bench.now_ns
+    assert bring(bench, *[(0, update_id) for update_id in range(40, 60)]) == list(range(40, 60))
+    assert bring(bench, (1, 15), (1, 16), (1, 40)) == []
+    assert bench.gaps() == [("BTCUSDT", since_ns, until_ns, "connection lost")]
+
+
+def test_a_count_that_restarts_within_the_ids_of_late_goes_on_after_some_books_and_the_rest_is_a_gap():
+    bench = begun(copies=1, last_id=100)
+    since_ns = bench.now_ns
+    ids = range(50, 80)
+    assert bring(bench, *[(0, update_id) for update_id in ids]) == list(ids)[RESTART_AFTER - 1 :]
+    ((_, begun_ns, until_ns, reason),) = bench.gaps()
+    assert (begun_ns, until_ns, reason) == (since_ns, since_ns + RESTART_AFTER * SECOND // 20, "update ids restarted")
+
+
+def test_a_count_that_restarts_just_before_the_end_is_a_gap_until_the_end():
+    bench = begun(copies=1, last_id=100)
+    since_ns = bench.now_ns
+    assert bring(bench, (0, 50)) == []
+    bench.now_ns += SECOND // 20
+    bench.monitor.close(bench.now_ns)
+    assert bench.gaps() == [("BTCUSDT", since_ns, bench.now_ns, "update ids restarted")]
+
+
+@pytest.mark.parametrize("first", [1, 950])
+def test_a_connection_that_still_lags_in_the_old_count_brings_nothing_twice(first):
+    bench = begun(copies=2, last_id=5)
+    old, new = range(1000, 1030), range(first, first + 40)
+    assert bring(bench, *[(0, update_id) for update_id in old]) == list(old)
+    passed = bring(bench, *[(0, update_id) for update_id in new])
+    assert passed == list(new)[RESTART_AFTER - 1 :]
+    assert bring(bench, *[(1, update_id) for update_id in [*old, *new]]) == []
+    assert bring(bench, (0, new[-1] + 1), (1, new[-1] + 1), (1, new[-1] + 2)) == [new[-1] + 1, new[-1] + 2]
+    assert len(bench.kinds("update_ids_restarted")) == 1
+
+
+def test_books_that_are_lost_within_one_read_are_a_gap():
+    bench = begun(copies=1)
+    for update_id in (13, 11, 12, 14):
+        bench.book("BTCUSDT", update_id)
+    assert [update_id for _, update_id in bench.ids()] == [13, 14]
+    assert [gap[3] for gap in bench.gaps()] == ["update ids restarted"]
+
+
+def test_in_random_worlds_nothing_is_stored_twice_and_nothing_is_lost_without_a_gap():
+    for seed in SEEDS:
+        world = World(seed)
+        assert (seed, world.twice, world.lost_without_a_gap(), world.log) == (seed, [], [], world.log)
+        if not world.wrong and not world.restarts and not world.lost():
+            assert world.bench.kinds("update_ids_restarted") == []
+            assert {gap[3] for gap in world.gaps} <= {"connection lost", "exchange silent"}
+        if not world.restarts and not world.losses:
+            assert len(world.lost()) <= CONTRADICTED_AFTER * world.wrong

@@ -31,7 +31,11 @@ def limit_in_words(times):
 
 def gaps_in_words(times):
     pauses = enumerate(pairwise(times), 1)
-    return [(since, until) for count, (since, until) in pauses if until - since > limit_in_words(times[max(0, count - 51) : count])]
+    return [
+        (since, until)
+        for count, (since, until) in pauses
+        if until - since > limit_in_words(times[max(0, count - 51) : count])
+    ]
 
 
 def recorders_gaps(times):

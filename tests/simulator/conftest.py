@@ -5,17 +5,19 @@ from collections.abc import Iterator
 import pytest
 from simulated_client import PAIRS, SEED
 
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import Simulator
+from ingester.simulator.rest_answers import SimulatedPair
 
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    with Simulator(PAIRS, seed=SEED, thin={"ADAUSDT": 2}, statuses={"ETHUSDT": "BREAK"}, speed=5, ledger=True) as it:
+    pairs = ["BTCUSDT", SimulatedPair("ETHUSDT", status="BREAK"), SimulatedPair("ADAUSDT", levels=2)]
+    with Simulator(pairs, seed=SEED, speed=5, keep_sent=True) as it:
         yield it
 
 
 @pytest.fixture
 def fast() -> Iterator[Simulator]:
     """50 ticks a second, three plain pairs."""
-    with Simulator(PAIRS, seed=SEED, speed=5, ledger=True) as it:
+    with Simulator(PAIRS, seed=SEED, speed=5, keep_sent=True) as it:
         yield it

@@ -9,8 +9,8 @@ import websocket
 from simulated_client import ADA, BTC, ETH, PAIRS, Client, expected, get, listen
 
 from ingester.errors import OperationError, SettingsError
+from ingester.simulator import Simulator
 from ingester.simulator.faults import parse_fault
-from ingester.simulator.simulator import Simulator
 
 
 def test_drop_cuts_one_or_all_connections(fast: Simulator) -> None:
@@ -52,16 +52,18 @@ def test_silence_takes_one_symbol_and_leaves_the_rest(fast: Simulator) -> None:
 
 
 def test_a_halted_symbol_is_silent_and_listed_as_such_until_it_trades_again(fast: Simulator) -> None:
-    def status() -> str:
-        return get(fast, "/api/v3/exchangeInfo?symbol=BTCUSDT")[1]["symbols"][0]["status"]
+    def statuses() -> list[str]:
+        urls = ("/api/v3/exchangeInfo", "/fapi/v1/exchangeInfo")
+        return [get(fast, url)[1]["symbols"][0]["status"] for url in urls]
 
-    assert status() == "TRADING"
+    assert statuses() == ["TRADING", "TRADING"]
     fast.fault("halt", "BTCUSDT")
-    assert status() == "HALT"
-    with listen(fast, BTC, ETH) as client:
-        assert {message["stream"] for message in client.take(10)} == {ETH}
+    assert statuses() == ["HALT", "TRADING_HALT"]
+    for path in ("/stream", "/public/stream"):
+        with listen(fast, BTC, ETH, path=path) as client:
+            assert {message["stream"] for message in client.take(10)} == {ETH}
     fast.fault("clear")
-    assert status() == "TRADING"
+    assert statuses() == ["TRADING", "TRADING"]
 
 
 def test_silence_of_all_symbols_leaves_pings_and_ends_by_itself(fast: Simulator) -> None:
@@ -77,6 +79,20 @@ def test_silence_of_all_symbols_leaves_pings_and_ends_by_itself(fast: Simulator)
         while client.next()["data"]["lastUpdateId"] <= last:
             pass
         assert 0.3 < time.monotonic() - start < 2
+
+
+def test_futures_frames_are_spoilt_as_those_of_spot(fast: Simulator) -> None:
+    with listen(fast, BTC, path="/public/stream") as client:
+        fast.fault("crossed", "BTCUSDT")
+        tops = [(float(each["data"]["b"][0][0]), float(each["data"]["a"][0][0])) for each in client.take(10)]
+        assert sum(bid > ask for bid, ask in tops) == 1
+        fast.fault("empty", "BTCUSDT")
+        assert sum(each["data"]["b"] == each["data"]["a"] == [] for each in client.take(10)) == 1
+        fast.fault("out_of_order", "BTCUSDT")
+        ids = [message["data"]["u"] for message in client.take(10)]
+        assert sum(after < before for before, after in pairwise(ids)) == 1
+        fast.fault("drop")
+        client.read_until_cut()
 
 
 @pytest.mark.parametrize("kind", ["malformed", "garbage"])
@@ -120,12 +136,12 @@ def test_frozen_data_repeats_one_frame_until_it_ends(fast: Simulator) -> None:
         assert set(ids) <= set(fast.sent["BTCUSDT"])
 
 
-@pytest.mark.parametrize("path", ["/stream", "/ws"])
+@pytest.mark.parametrize("path", ["/stream", "/ws", "/public/stream"])
 def test_a_shutdown_is_announced_and_then_happens(fast: Simulator, path: str) -> None:
     with listen(fast, BTC, path=path) as client:
         fast.fault("shutdown", after=0.2)
         event = client.until(lambda message: "serverShutdown" in json.dumps(message))[-1]
-        if path == "/stream":
+        if path.endswith("/stream"):
             assert event.keys() == {"stream", "data"}
             assert event["stream"] == "!serverShutdown"
             event = event["data"]

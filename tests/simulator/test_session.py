@@ -4,8 +4,7 @@ import pytest
 import websocket
 from simulated_client import ADA, BTC, ETH, PAIRS, Client, eventually, listen
 
-from ingester.simulator.limits import ExchangeLimits
-from ingester.simulator.simulator import Simulator
+from ingester.simulator import ExchangeLimits, Simulator
 
 
 @pytest.mark.parametrize("send", ["messages", "pings"])
@@ -19,6 +18,13 @@ def test_a_sixth_message_within_a_second_closes_the_connection(fast: Simulator, 
 def test_five_messages_within_a_second_are_fine(fast: Simulator) -> None:
     with listen(fast) as client:
         assert [client.ask("LIST_SUBSCRIPTIONS", number=number)["id"] for number in range(5)] == list(range(5))
+
+
+def test_ten_messages_within_a_second_are_fine_on_futures_and_an_eleventh_is_not(fast: Simulator) -> None:
+    with listen(fast, path="/public/stream") as client:
+        assert [client.ask("LIST_SUBSCRIPTIONS", number=number)["id"] for number in range(10)] == list(range(10))
+        client.send("LIST_SUBSCRIPTIONS", number=10)
+        assert client.close_code() == 1008
 
 
 def test_too_many_streams_close_the_connection() -> None:

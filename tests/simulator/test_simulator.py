@@ -1,22 +1,18 @@
-"""The simulator speaks Binance's protocol over real sockets; its clock, ledger and threads."""
+"""The simulator speaks Binance's protocol over real sockets; its clock, what it keeps and its threads."""
 
 import socket
 import threading
-import time
 from contextlib import closing
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from simulated_client import ADA, BTC, ETH, PAIRS, SEED, eventually, expected, get, listen
 
 from ingester.errors import OperationError
-from ingester.simulator.books import update_id
+from ingester.simulator import Simulator, synthetic_pair
+from ingester.simulator.books import book, update_id
 from ingester.simulator.broadcast import hash_slot
-from ingester.simulator.listing import SimulatedListing
-from ingester.simulator.markets import market
-from ingester.simulator.simulator import Simulator
 
 
 def test_every_frame_can_be_recomputed_at_every_depth(simulator: Simulator) -> None:
@@ -31,7 +27,7 @@ def test_every_frame_can_be_recomputed_at_every_depth(simulator: Simulator) -> N
 def test_ids_are_those_of_successive_ticks(fast: Simulator) -> None:
     with listen(fast, BTC) as client:
         ids = [message["data"]["lastUpdateId"] for message in client.take(20)]
-    first = ids[0] // market(SEED, "BTCUSDT").stride
+    first = ids[0] // synthetic_pair(SEED, "BTCUSDT").stride
     assert ids == [update_id(SEED, "BTCUSDT", first + number) for number in range(20)]
 
 
@@ -55,7 +51,7 @@ def test_raw_streams_carry_bare_payloads(simulator: Simulator, path: str) -> Non
 def test_streams_without_an_interval_come_every_tenth_tick() -> None:
     with Simulator(PAIRS, seed=SEED, speed=20) as simulator, listen(simulator, "btcusdt@depth5") as client:
         ids = [message["data"]["lastUpdateId"] for message in client.take(4)]
-    ticks = [number // market(SEED, "BTCUSDT").stride for number in ids]
+    ticks = [number // synthetic_pair(SEED, "BTCUSDT").stride for number in ids]
     assert [after - before for before, after in pairwise(ticks)] == [10, 10, 10]
 
 
@@ -66,6 +62,58 @@ def test_all_connections_get_the_same_book_under_the_same_id(fast: Simulator) ->
     shared = [data for data in wrapped if data["lastUpdateId"] in raw]
     assert len(shared) >= 5
     assert all(raw[data["lastUpdateId"]] == data for data in shared)
+
+
+def futures_book(symbol: str, data: dict[str, Any], depth: int = 5) -> dict[str, Any]:
+    """What the futures market says of the book with this update id, but for its times and the id before."""
+    bids, asks = book(SEED, symbol, data["u"], depth, "futures")
+    made = {"e": "depthUpdate", "s": symbol, "u": data["u"], "b": list(map(list, bids)), "a": list(map(list, asks))}
+    return data | made
+
+
+@pytest.mark.parametrize(("speed", "ticks"), [("@100ms", 1), ("@500ms", 5), ("", 2.5)])
+def test_futures_books_tell_symbol_times_and_the_id_before(speed: str, ticks: float) -> None:
+    symbols = ("BTCUSDT", "BTCUSDT_261225")
+    streams = [f"{symbol.lower()}@depth5{speed}" for symbol in symbols]
+    with Simulator(symbols, seed=SEED, speed=10, keep_sent=True) as simulator:
+        with listen(simulator, *streams, path="/public/stream") as client:
+            messages = client.take(42)
+        sent = simulator.sent_futures
+        assert simulator.sent == {}
+    for symbol, stream in zip(symbols, streams, strict=True):
+        events = [message["data"] for message in messages if message["stream"] == stream]
+        assert len(events) == 21
+        stride = synthetic_pair(SEED, symbol, "futures").stride
+        for before, event in pairwise(events):
+            assert event == futures_book(symbol, event)
+            assert event["pu"] == before["u"] == event["U"] - 1
+            assert event["T"] == event["u"] // stride * 100 <= event["E"] < event["T"] + 100
+        assert sent[symbol][:21] == [event["u"] for event in events]
+        assert (events[20]["T"] - events[0]["T"]) / 20 == ticks * 100
+
+
+@pytest.mark.parametrize("path", ["/market/stream", "/private/stream"])
+def test_futures_books_flow_on_the_public_path_only(fast: Simulator, path: str) -> None:
+    with listen(fast, BTC, path=path) as silent, listen(fast, BTC, path="/public/stream") as client:
+        client.take(20)
+        assert silent.ask("LIST_SUBSCRIPTIONS", number=2) == {"result": [BTC], "id": 2}
+
+
+def test_a_raw_futures_stream_carries_the_bare_event(fast: Simulator) -> None:
+    with listen(fast, path=f"/public/ws/{BTC}") as client:
+        event = client.next()
+    assert event == futures_book("BTCUSDT", event)
+
+
+def test_both_markets_are_served_at_once_and_a_dated_contract_is_none_of_spot() -> None:
+    dated = "btcusdt_261225@depth5@100ms"
+    with (
+        Simulator(["BTCUSDT", "BTCUSDT_261225"], seed=SEED, speed=5) as simulator,
+        listen(simulator, BTC, dated) as spot,
+        listen(simulator, BTC, dated, path="/public/stream") as futures,
+    ):
+        assert all(expected("BTCUSDT", message["data"]) for message in spot.take(10))
+        assert {message["stream"] for message in futures.take(10)} == {BTC, dated}
 
 
 def test_requests_are_answered_and_obeyed(fast: Simulator) -> None:
@@ -104,9 +152,8 @@ def test_unknown_and_halted_symbols_are_acknowledged_and_silent(simulator: Simul
         assert {message["stream"] for message in client.take(10)} == {BTC}
 
 
-def test_the_ledger_holds_what_arrived(tmp_path: Path) -> None:
-    path = tmp_path / "ledger"
-    with Simulator(PAIRS, speed=5, ledger_path=path) as simulator:
+def test_what_was_sent_holds_what_arrived() -> None:
+    with Simulator(PAIRS, speed=5, keep_sent=True) as simulator:
         with listen(simulator, BTC, ADA) as client, listen(simulator, BTC, path="/ws"):
             received = client.take(30)
             client.send("UNSUBSCRIBE", BTC, ADA, number=2)
@@ -116,13 +163,10 @@ def test_the_ledger_holds_what_arrived(tmp_path: Path) -> None:
         ids = [message["data"]["lastUpdateId"] for message in received if message["stream"] == stream]
         assert sent[symbol][: len(ids)] == ids or symbol == "BTCUSDT"
         assert set(ids) <= set(sent[symbol])
-    assert [line.split() for line in path.read_text().splitlines() if line.startswith("ADA")] == [
-        ["ADAUSDT", str(number)] for number in sent["ADAUSDT"]
-    ]
 
 
 def test_update_ids_go_on_rising_over_a_restart() -> None:
-    with Simulator(PAIRS, ledger=True) as first, listen(first, BTC) as client:
+    with Simulator(PAIRS, keep_sent=True) as first, listen(first, BTC) as client:
         client.take(3)
         port = first.port
     with Simulator(PAIRS, port=port) as second, listen(second, BTC) as client:
@@ -130,17 +174,13 @@ def test_update_ids_go_on_rising_over_a_restart() -> None:
 
 
 def test_a_stall_is_caught_up_and_a_long_one_skips_ticks_and_says_so(fast: Simulator) -> None:
-    def stall(seconds: float) -> None:
-        assert fast._loop is not None
-        fast._loop.call_soon_threadsafe(time.sleep, seconds)
-
-    stride = market(SEED, "BTCUSDT").stride
+    stride = synthetic_pair(SEED, "BTCUSDT").stride
     with listen(fast, BTC) as client:
-        stall(0.4)
+        fast.fault("stall", seconds=0.4)
         ticks = [message["data"]["lastUpdateId"] // stride for message in client.take(40)]
         assert {after - before for before, after in pairwise(ticks)} == {1}
         assert fast.stats()["skipped_ticks"] == 0
-        stall(1.3)
+        fast.fault("stall", seconds=1.3)
         ticks = ticks[-1:] + [message["data"]["lastUpdateId"] // stride for message in client.take(20)]
         assert max(after - before for before, after in pairwise(ticks)) == fast.stats()["skipped_ticks"] + 1 > 40
 
@@ -187,10 +227,3 @@ def test_stopping_closes_connections_with_going_away() -> None:
         assert client.close_code() == 1001
         thread.join(5)
         assert not thread.is_alive()
-
-
-def test_symbols_of_a_listing_trade_unless_stated() -> None:
-    assert [SimulatedListing(0, ("A", "B"), {}, {"B": "HALT"}, {}).status(symbol) for symbol in ("A", "B")] == [
-        "TRADING",
-        "HALT",
-    ]

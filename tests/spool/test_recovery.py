@@ -198,7 +198,9 @@ def test_a_lost_position_sends_everything_again(tmp_path, opened, caplog):
     assert numbers(take_all(spool)) == list(range(100))
     assert "position" in caplog.text
     spool.close()
-    assert not Spool(tmp_path, **SMALL).open().position_missing
+    spool = Spool(tmp_path, **SMALL)
+    assert not spool.open().position_missing
+    spool.close()
 
 
 def test_a_position_behind_the_data_is_gone_on_from(tmp_path, opened):
