@@ -236,7 +236,15 @@ def start(
         metrics_server, webhook = _reporting(metrics, metrics_host, alarm_webhook, closing)
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
         every_ms = interval_ms(interval, source.books)
-        settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
+        settings = Settings(
+            tuple(plan.symbols),
+            source,
+            depth=depth,
+            interval_ms=every_ms,
+            connections=connections,
+            rotate_seconds=rotating,
+            collector=collector,
+        )
         private.data_folder(data_dir)
         _wait_for_clock()
         beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
