@@ -327,10 +327,10 @@ def screen(
         _show(_screened(criteria, place, source, file, do_apply), criteria, file, do_apply, as_json)
         return
     with stop_signals() as stop:
-        _repeat(criteria, place, source, file, pause, stop)
+        repeat_screening(criteria, place, source, file, pause, stop)
 
 
-def _repeat(
+def repeat_screening(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, pause: float, stop: threading.Event
 ) -> None:
     """Screens again and again until `stop` is set; a failure changes nothing, and the next try comes sooner."""

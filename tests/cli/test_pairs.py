@@ -12,7 +12,7 @@ from recorder import Recorder, at, rows_of
 from small_servers import Accepting, Answering
 
 from ingester.cli import cli
-from ingester.cli.pairs import _repeat
+from ingester.cli.pairs import repeat_screening
 from ingester.cli.start import planned
 from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
@@ -322,7 +322,7 @@ def test_screening_again_and_again_follows_the_market_and_outlives_failures(exch
     for rest_url, least in rounds:
         waits.clear()
         place = simulator_at("", rest_url)
-        _repeat(Criteria(min_volume=least), place, rest_url + PRODUCTS, file, 86400.0, Stop())
+        repeat_screening(Criteria(min_volume=least), place, rest_url + PRODUCTS, file, 86400.0, Stop())
         sizes.append(len(file.read().pairs))
         pauses += waits
     assert sizes == [2, 43, 43]
