@@ -31,7 +31,7 @@ from ingester.exchange import (
     use_listing,
 )
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect, read_secret
-from ingester.record import PAIRS_FILE_NAME, PairsFile
+from ingester.record import PairsFile, pairs_file_name
 
 log = logging.getLogger("ingester.access")
 
@@ -249,13 +249,13 @@ pairs_file_option = click.option(
     "--pairs-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help=f"The file of the watched pairs.  [default: {PAIRS_FILE_NAME} in the data folder]",
+    help="The file of the watched pairs.  [default: pairs.txt in the data folder, pairs-NAME.txt for another exchange]",
 )
 
 
-def watch_list(data_dir: Path, pairs_file: Path | None) -> PairsFile:
-    """The file that these options name."""
-    return PairsFile(pairs_file or data_dir / PAIRS_FILE_NAME)
+def watch_list(data_dir: Path, pairs_file: Path | None, exchange: str) -> PairsFile:
+    """Returns the file that these options name; each exchange has its own."""
+    return PairsFile(pairs_file or data_dir / pairs_file_name(exchange))
 
 
 def pair_options(default: str) -> Callable[[Command], Command]:
@@ -323,9 +323,14 @@ def exchange_options(purpose: str) -> Callable[[Command], Command]:
     """`--exchange`, the simulator among them, and its addresses; `purpose` is the help of the first one."""
 
     def decorate(command: Command) -> Command:
-        return _exchange([*VENUES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
+        return exchange_option(purpose)(_stream_url(_rest_url(_exchange_ca(command))))
 
     return decorate
+
+
+def exchange_option(purpose: str) -> Callable[[Command], Command]:
+    """`--exchange` alone, the simulator among them."""
+    return _exchange([*VENUES, SIMULATOR], purpose)
 
 
 def listing_options(command: Command) -> Command:
