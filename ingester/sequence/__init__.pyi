@@ -6,4 +6,4 @@ from .gap_detector import (
     Gap as Gap,
     GapDetector as GapDetector,
 )
-from .monitor import SequenceMonitor as SequenceMonitor
+from .monitor import SequenceMonitor as SequenceMonitor, StatusInquiry as StatusInquiry
