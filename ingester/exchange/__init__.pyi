@@ -18,7 +18,6 @@ from .pairs import (
     guessed_assets as guessed_assets,
     is_name as is_name,
     listed_symbols as listed_symbols,
-    nearest as nearest,
     normal as normal,
     pair_named as pair_named,
     symbols_of as symbols_of,

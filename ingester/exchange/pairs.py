@@ -1,6 +1,5 @@
 """Which pairs are recorded: what exchanges list, which is kept between runs, and what the user named."""
 
-import difflib
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPai
 from ingester.exchange import binance, rest
 from ingester.exchange.venue import Listing, ListingStatus, Venue
 from ingester.proxies import is_loopback
+from ingester.words import nearest_text
 
 log = logging.getLogger(__name__)
 
@@ -324,12 +324,6 @@ def pair_named(name: str, quote: str, known: Container[str]) -> str:
     return pair if written_as_pair or complete or looks_like_one else coin_pair
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names that resemble this one."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
-
-
 def listed_symbols(
     exchange: Venue,
     symbols: Sequence[str],
@@ -361,5 +355,5 @@ def listed_symbols(
 
 
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
-    hint = nearest(symbol, listed)
+    hint = nearest_text(symbol, listed, "It resembles no listed pair.")
     return f"The exchange lists no pair {symbol!r}. {hint} Pairs are written like BTCUSDT, coins like BTC."
