@@ -36,9 +36,9 @@ from ingester.errors import (
 from ingester.exchange import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
-    DEFAULT_SOURCE,
     PATIENCE_SECONDS,
-    PRODUCTS,
+    SUPPLIES_PATH,
+    SUPPLIES_URL,
     Criteria,
     Listing,
     Supplies,
@@ -49,10 +49,12 @@ from ingester.exchange import (
     choose,
     fetch_listings,
     fetch_supplies,
+    fetch_tickers,
     is_name,
     normal,
     pair_named,
-    screening,
+    require_moderate,
+    screen_pairs,
 )
 from ingester.record import PairsFile
 from ingester.text import plain
@@ -264,7 +266,7 @@ LOOK_SECONDS = 0.2
     "--supply-source",
     metavar="URL|FILE.csv",
     help=f"Where circulating supplies are from; a file has the columns coin,circulating_supply.  "
-    f"[default: {DEFAULT_SOURCE}; of --rest-url where that is given]",
+    f"[default: {SUPPLIES_URL}; of --rest-url where that is given]",
 )
 @listing_options
 @data_dir_option
@@ -321,7 +323,7 @@ def screen(
         with_leveraged,
     )
     place = listing_at(exchange, rest_url, exchange_ca)
-    source = supply_source or (f"{rest_url.rstrip('/')}{PRODUCTS}" if rest_url else DEFAULT_SOURCE)
+    source = supply_source or (f"{rest_url.rstrip('/')}{SUPPLIES_PATH}" if rest_url else SUPPLIES_URL)
     file = watch_list(data_dir, pairs_file, exchange)
     if pause is None:
         _show(_screened(criteria, place, source, file, do_apply), criteria, file, do_apply, as_json)
@@ -363,14 +365,14 @@ def _screened(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
     listed = fetch_listings(place, patience=PATIENCE_SECONDS)
-    tickers = screening.fetch_tickers(place)
+    tickers = fetch_tickers(place)
     supplies = fetch_supplies(source) if criteria.min_market_cap is not None else Supplies({})
     if not do_apply:
-        return screening.screen(criteria, listed, tickers, supplies, file.read().pairs if file.exists() else ())
+        return screen_pairs(criteria, listed, tickers, supplies, file.read().pairs if file.exists() else ())
     with file.changing() as change:
-        verdicts = screening.screen(criteria, listed, tickers, supplies, change.now.pairs)
+        verdicts = screen_pairs(criteria, listed, tickers, supplies, change.now.pairs)
         if repeated:
-            screening.require_moderate(verdicts)
+            require_moderate(verdicts)
         if not any(verdict.wanted for verdict in verdicts):
             raise Incomplete("No pair qualifies; the watched pairs stay as they are. Lower the thresholds if it is so.")
         when = _by_whom()

@@ -16,8 +16,7 @@ from ingester.cli.pairs import repeat_screening
 from ingester.cli.start import planned
 from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
-from ingester.exchange.screening import Criteria
-from ingester.exchange.supplies import PRODUCTS
+from ingester.exchange.screening import SUPPLIES_PATH, Criteria
 from ingester.questdb.client import QuestDB
 from ingester.record import LastRecorded, spool_folder
 from ingester.record.pairs_file import PairsFile
@@ -322,7 +321,7 @@ def test_screening_again_and_again_follows_the_market_and_outlives_failures(exch
     for rest_url, least in rounds:
         waits.clear()
         place = simulator_at("", rest_url)
-        repeat_screening(Criteria(min_volume=least), place, rest_url + PRODUCTS, file, 86400.0, Stop())
+        repeat_screening(Criteria(min_volume=least), place, rest_url + SUPPLIES_PATH, file, 86400.0, Stop())
         sizes.append(len(file.read().pairs))
         pauses += waits
     assert sizes == [2, 43, 43]
