@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote_plus
 
+from ingester.exchange import Listing, ListingStatus
 from ingester.questdb.client import QuestDB
-from ingester.questdb.tables import ORDERBOOK
+from ingester.questdb.tables import INSTRUMENTS, ORDERBOOK
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,20 @@ def collectors(db: QuestDB, start_ns: int, end_ns: int, nameless: bool = False) 
     where = between(start_ns, end_ns)
     rows = db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK} WHERE {where}").rows
     return sorted(name or "" for (name,) in rows if name or nameless)
+
+
+def instruments_now(db: QuestDB, exchange: str) -> dict[str, Listing]:
+    """Returns the newest row of each pair of an exchange in `instruments`; none where there is no such table."""
+    if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{INSTRUMENTS}'").rows:
+        return {}
+    rows = db.sql(
+        f"SELECT symbol, base, quote, status, tick_size, step_size FROM {INSTRUMENTS} "
+        f"WHERE exchange IN ({quoted([exchange])}) LATEST ON timestamp PARTITION BY symbol"
+    ).rows
+    return {
+        symbol: Listing(symbol, base or "", quote or "", ListingStatus(status), tick_size, step_size)
+        for symbol, base, quote, status, tick_size, step_size in rows
+    }
 
 
 def tell_nameless(rows: int) -> None:
