@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 3600.0
 AGAIN_SECONDS = 60.0
-"""After a look that failed, the next one."""
+"""The exchange is asked again so soon where it did not answer."""
+TABLE_SECONDS = 1.0
+"""The table is asked again so soon where it did not answer, as while QuestDB starts."""
 
 
 class InstrumentWatcher:
@@ -63,10 +65,17 @@ class InstrumentWatcher:
     def _look(self) -> bool:
         try:
             listed = fetch_listings(self._exchange)
-            known = instruments_now(self._db, stored_name(self._exchange.name)) | self._noted
-        except (ExchangeError, StoreError) as error:
-            log.debug("what the exchange lists cannot be compared with the table: %s", error)
+        except ExchangeError as error:
+            log.debug("the exchange cannot be asked what it lists: %s", error)
             return False
+        while True:
+            try:
+                known = instruments_now(self._db, stored_name(self._exchange.name)) | self._noted
+                break
+            except StoreError as error:
+                log.debug("the table cannot be asked what was listed before: %s", error)
+            if self._stopping.wait(TABLE_SECONDS):
+                return False
         if changed := changes(known, listed.values()):
             self._noted |= {each.symbol: each for each in changed}
             self._found.append((self._now(), changed))
