@@ -164,7 +164,7 @@ def start(
         )
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
         db, server, watermark = _reach(data_dir, questdb, settings)
-        shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth)
+        shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth=depth)
         recorder = RecorderService(settings, db, data_dir, shown if sys.stderr.isatty() else None)
         backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
         watching.of(recorder, data_dir, server is not None, db.endpoint.http_url, policy)

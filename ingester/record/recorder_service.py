@@ -61,7 +61,7 @@ class RecorderService:
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self.live = record or LiveBuffer([], settings.depth)
+        self.live = record or LiveBuffer([], depth=settings.depth)
         self._intake = FeedLoop(
             settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
