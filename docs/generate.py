@@ -11,8 +11,15 @@ from pathlib import Path
 import click
 
 from ingester.cli import cli
-from ingester.cli.configured import OTHER_VARIABLES
-from ingester.cli.declared import CONFIG_OPTION, WITHOUT_TABLE, Setting, commands, common_settings, settings
+from ingester.cli.configuration import (
+    CONFIG_OPTION,
+    OTHER_VARIABLES,
+    WITHOUT_TABLE,
+    Setting,
+    commands,
+    common_settings,
+    settings,
+)
 
 DOCS = Path(__file__).parent
 SQL = DOCS.parent / "sql"
@@ -29,9 +36,10 @@ Every option of every command may be given in three ways. The first of them that
 3. in the configuration file: `depth = 10` below `[start]`
 
 `ingester init` writes a file in which every option stands with what it does and its default, commented out.
-`ingester config` shows what is in force for every command, or for one of them, and which line or variable it comes
+`ingester config` shows what is in force for every command, or for one of them, and which file or variable it comes
 from; it also checks all keys of the file and the form of every value, and exits with 2 where something is wrong.
-What only the command itself can judge, such as whether a pair is listed, it says when it runs, with the line.
+What only the command itself can check, such as whether a pair is listed, it says when it runs; the error names the key
+of the file, such as `[start] depth`, or the variable.
 
 ```sh
 ingester init
@@ -65,12 +73,12 @@ json = true
 * The format is [TOML](https://toml.io), encoded in UTF-8. A key is an option's long name without the dashes.
 * Options that say where the data is stand at the top, above the first table; all others in the table of their
   command.
-* Text, durations and paths stand in quotes, numbers do not; options without a value are `true` or `false`.
+* Text, durations and paths are in quotes, numbers need none; options without a value are `true` or `false`.
 * Where names with commas are expected (`--pairs BTCUSDT,ETHUSDT`), or an option may be repeated, a list may be
   given.
 * `--from` and `--to` also take dates and times of TOML: `from = 2024-08-08`.
 * Paths are relative to the folder in which the command is run, as on the command line; `~` is the home folder.
-* A key that is not known, and a value that cannot be used, is refused with file, line and column (exit code 2),
+* A key that is not known, and a value that cannot be used, is refused with the file and the key (exit code 2),
   also where an option on the command line would replace it. Each command checks the common keys and its own table.
 * Of options that exclude each other, such as `--coins` and `--pairs`, the one given in the stronger way counts.
 * A file with a password in it is for its owner only: `chmod 600 ingester.toml`. Commands warn where all users may

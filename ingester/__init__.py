@@ -5,7 +5,8 @@ export_dataset     cuts a range of time out of the table: files, gaps and manife
 open_dataset       opens a data set for training
 import_files       brings earlier recordings into the table
 measure_coverage   shows what was recorded, and what is missing and why
-DataSet, PairCoverage, ImportedFiles, Progress, Endpoint   what these take and return
+status             says how everything is: recorders, QuestDB, disk, and what is wrong
+DataSet, PairCoverage, ImportedFiles, Overview, Progress, Endpoint   what these take and return
 
 Each is imported at its first use, so that nothing waits for what it does not need.
 """

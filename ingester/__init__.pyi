@@ -8,6 +8,7 @@ from .datasets import (
     measure_coverage as measure_coverage,
     open_dataset as open_dataset,
 )
+from .monitoring import Overview as Overview, status as status
 from .questdb import Endpoint as Endpoint
 from .record import Recorder as Recorder
 

@@ -20,7 +20,7 @@ class OrderBook(NamedTuple):
     receive_ns: int
     """When this machine received it: nanoseconds since 1970, UTC."""
     update_id: int
-    """Binance's `lastUpdateId`: rises from snapshot to snapshot, but not by one."""
+    """The exchange's own number of it: rises from snapshot to snapshot, but not always by one."""
     bids: list[Level]
     asks: list[Level]
     event_ns: int | None = None

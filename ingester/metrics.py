@@ -1,11 +1,18 @@
-"""Counters and the lag histogram of one recorder. Each field is written by one thread only, so none needs a lock."""
+"""Counters and the lag histogram of one recorder. Each field is written by one thread only, so none needs a lock.
+
+A counter is declared once, here: with its name, its type, and for Prometheus its metric's name and help. The threads of
+a recorder write these structs, its report on disk and in JSON contains copies of them, and the metrics port shows every
+field that is annotated with `Counter` or `Gauge`.
+"""
 
 import math
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from datetime import datetime
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 LAG_BOUNDS = (0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Seconds up to which the buckets of the published histogram reach; one more is without end."""
@@ -86,78 +93,103 @@ class Histogram:
         return min(len(self._counts) - 1, int(math.log(seconds / self._SMALLEST) / self._GROWTH))
 
 
-@dataclass
-class FeedMetrics:
-    """Written by the feed thread thread."""
+class Counter(NamedTuple):
+    """Has a field shown to Prometheus as `ingester_NAME_total`."""
+
+    name: str
+    help: str
+
+
+class Gauge(NamedTuple):
+    """Has a field shown to Prometheus as `ingester_NAME`; times are shown as Unix time."""
+
+    name: str
+    help: str
+    none: float | None = None
+    """What is shown for None; by default nothing is shown then."""
+
+
+class FeedMetrics(msgspec.Struct, kw_only=True):
+    """Counts of connections and frames since the start. Written by the feed thread."""
 
     snapshots: int = 0
-    """Accepted: these go to the spool."""
-    copies: int = 0
-    """Snapshots already had, by update id."""
-    skipped: int = 0
-    """Left out by down-sampling (`--interval`)."""
-    malformed: int = 0
-    """Frames that are not what the exchange should send, crossed books among them; not stored."""
-    refused: int = 0
-    """Error answers of the exchange."""
-    connects: int = 0
-    reconnects: int = 0
-    """Connections that stand again after a loss."""
-    losses: int = 0
-    """Connections lost, failed attempts included."""
-    failed_attempts: int = 0
-    """Attempts that made no connection."""
+    """Books accepted: these go to the spool."""
+    connects: Annotated[int, Counter("connects", "Websocket connections made.")] = 0
+    reconnects: Annotated[int, Counter("reconnects", "Connections that stand again after a loss.")] = 0
+    losses: Annotated[int, Counter("connection_losses", "Connections lost, failed attempts included.")] = 0
+    rotations: Annotated[int, Counter("rotations", "Connections replaced by younger ones without a gap.")] = 0
+    malformed: Annotated[int, Counter("frames_quarantined", "Frames that are no sound order book; not stored.")] = (
+        msgspec.field(default=0, name="quarantined")
+    )
+    refused: Annotated[int, Counter("requests_refused", "Error answers of the exchange.")] = msgspec.field(
+        default=0, name="refused_requests"
+    )
+    copies: Annotated[int, Counter("copies", "Snapshots that had come over another connection.")] = 0
+    skipped: Annotated[int, Counter("snapshots_skipped", "Snapshots left out by --interval.")] = 0
+    failed_attempts: Annotated[int, Counter("failed_attempts", "Attempts to connect that made no connection.")] = 0
     last_failure: str = ""
-    """Why the last of them did not."""
-    rotations: int = 0
-    """Connections replaced by younger ones, make before break."""
+    """Why the last of these attempts failed."""
     region_refused: bool = False
     """Whether a connection was refused with HTTP 451."""
 
 
-@dataclass
-class StoreMetrics:
-    """Written by the writer; `received` to `refused` by the feed thread, the rest from `suspended` by the
-    reconciler."""
+class RowMetrics(msgspec.Struct, kw_only=True):
+    """Counts of rows since the start. Written by the feed thread (received, lost), the writer (stored) and the
+    reconciler (missing, resent, surplus)."""
 
-    received: int = 0
-    """Rows handed over by the feed thread."""
-    received_bytes: int = 0
-    refused: int = 0
-    """Rows lost because the spool was full."""
-    stored: int = 0
-    """Rows that QuestDB has acknowledged."""
-    failures: int = 0
-    """Requests to QuestDB that failed, each repeated until it succeeds."""
+    received: Annotated[int, Counter("rows_received", "Rows written to the spool.")] = 0
+    received_bytes: Annotated[int, Counter("received_bytes", "Bytes of these rows.")] = 0
+    per_second: float = 0.0
+    """Rows received per second over the last ten seconds; known in a report only."""
+    stored: Annotated[int, Counter("rows_stored", "Rows acknowledged by QuestDB; those sent again count again.")] = 0
+    lost: Annotated[int, Counter("rows_lost", "Rows received and lost because the spool had no room.")] = 0
+    missing: Annotated[
+        int, Gauge("rows_missing", "Rows acknowledged and not visible in the table at the last look.")
+    ] = 0
+    resent: Annotated[int, Counter("rows_resent", "Rows sent again because some were missing.")] = 0
+    surplus: Annotated[int, Counter("rows_surplus", "Rows visible beyond those sent.")] = 0
+
+
+class StoreState(msgspec.Struct, kw_only=True):
+    """How a recorder gets on with its QuestDB. Written by the writer, `suspended` and `damage` by the reconciler."""
+
+    failing_seconds: Annotated[
+        float | None, Gauge("store_failing_seconds", "For how long QuestDB has not taken rows; 0: it takes them.", 0.0)
+    ] = None
+    """Known in a report only."""
     last_failure: str = ""
+    failures: Annotated[int, Counter("store_failures", "Requests to QuestDB that failed; each is repeated.")] = 0
+    suspended: Annotated[bool, Gauge("table_suspended", "Whether QuestDB acknowledges rows without showing them.")] = (
+        False
+    )
+    dead_letters: Annotated[int, Counter("dead_letters", "Rows that QuestDB refused for good, set aside in files.")] = 0
+    last_dead_letter: datetime | None = None
+    """Known in a report only."""
+    restarts: Annotated[int, Counter("server_restarts", "Times the managed QuestDB died and was started again.")] = 0
+    reconciled: Annotated[
+        datetime | None, Gauge("reconciled_timestamp_seconds", "Rows received before were looked for, Unix time.")
+    ] = None
+    """Known in a report only."""
+    damage: str = ""
+    """What of the table cannot be read, in words."""
+
+
+class StoreMetrics(StoreState, kw_only=True):
+    """Everything that is counted between the feed and QuestDB."""
+
+    rows: RowMetrics = msgspec.field(default_factory=RowMetrics)
     failing: bool = False
     """Whether rows wait because QuestDB does not take them."""
     failing_since_ns: int = 0
     """Since when that is, or was the last time; 0 for never."""
-    failing_seconds: float = 0.0
-    """How long the last such time took."""
-    dead_letters: int = 0
-    """Rows that QuestDB refused for good, each set aside in a file."""
-    lag: Histogram = field(default_factory=Histogram)
+    lag: Histogram = msgspec.field(default_factory=Histogram)
     """From receive to acknowledged, per row."""
-    suspended: bool = False
-    damage: str = ""
-    """What of the table cannot be read, in words."""
-    """Whether QuestDB acknowledges rows and does not apply them."""
-    rows_missing: int = 0
-    """Rows acknowledged and not visible when they were last looked for; those sent again are looked for again."""
-    rows_surplus: int = 0
-    """Rows visible beyond those that were sent: not one, ever."""
-    rows_resent: int = 0
-    """Rows sent again because some of them, or before them, were missing; `stored` counts them each time."""
     reconciled_ns: int = 0
-    """Rows received before were looked for, symbol by symbol."""
+    """Rows received before were looked for in the table."""
 
 
-@dataclass
-class Metrics:
+class Metrics(msgspec.Struct, kw_only=True):
     """Everything one recorder counts."""
 
-    feed: FeedMetrics = field(default_factory=FeedMetrics)
-    store: StoreMetrics = field(default_factory=StoreMetrics)
-    server_restarts: int = 0
+    feed: FeedMetrics = msgspec.field(default_factory=FeedMetrics)
+    store: StoreMetrics = msgspec.field(default_factory=StoreMetrics)

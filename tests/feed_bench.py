@@ -1,5 +1,6 @@
 """A feed with its world, for tests: connections that say what they are told to, a clock that is turned."""
 
+import dataclasses
 import json
 from collections import deque
 
@@ -43,7 +44,7 @@ class SilentStream:
 class Bench:
     """A feed with its world: a clock to turn, connections to put words into the mouth of."""
 
-    def __init__(self, symbols=("BTCUSDT", "ETHUSDT"), keep_every=1, copies=1, life=10_000):
+    def __init__(self, symbols=("BTCUSDT", "ETHUSDT"), keep_every=1, copies=1, life=10_000, channel=VENUE.books):
         self.now_ns = 1_000 * SECOND + 300_000_000
         self.metrics = FeedMetrics()
         self.events = []
@@ -52,7 +53,7 @@ class Bench:
         self.monitor = SequenceMonitor(list(symbols), STREAMS, self.events.append, self.ask)
         self.feed = Feed(
             self.monitor,
-            VENUE,
+            dataclasses.replace(VENUE, channels=(channel,)),
             keep_every,
             copies,
             lambda: life * SECOND,
@@ -109,7 +110,7 @@ class Bench:
         self.say({"stream": name, "data": data}, stream)
 
     def say(self, message, stream=0):
-        payload = message if isinstance(message, bytes) else json.dumps(message).encode()
+        payload = message if isinstance(message, bytes) else json.dumps(message, separators=(",", ":")).encode()
         self.arrive(Frames(self.streams[stream], self.now_ns, [payload]))
 
     def ids(self):

@@ -4,16 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from ingester.metrics import FeedMetrics, RowMetrics, StoreState
 from ingester.monitoring.report import (
     ConnectionReport,
     DiskReport,
-    FeedReport,
     Gaps,
     Lag,
     Report,
-    RowsReport,
     SpoolState,
-    Storing,
 )
 
 AT = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
@@ -33,14 +31,14 @@ WELL = Report(
     pairs=44,
     questdb="http://127.0.0.1:9000",
     managed=True,
-    rows=RowsReport(1000, 440_000, 440.0, 990, 0, 0, 0, 0),
+    rows=RowMetrics(received=1000, received_bytes=440_000, per_second=440.0, stored=990),
     lag=Lag(0.28, 0.55),
     spool=SpoolState(10, 4400, 0.3, 100_000, 8 * GIB, False, False),
     connections=[ConnectionReport("1a", 3600.0, None), ConnectionReport("1b", 3600.0, None)],
-    feed=FeedReport(2, 0, 0, 0, 0, 0, 1000, 0),
+    feed=FeedMetrics(connects=2, copies=1000),
     gaps=Gaps(0, 0, 0.0, ""),
     disk=DiskReport(100 * GIB, 200 * GIB, 8 * GIB),
-    storing=Storing(None, "", 0, False, 0, None, 0, None),
+    storing=StoreState(),
     clock_offset_seconds=0.0,
 )
 

@@ -89,7 +89,7 @@ def test_a_package_is_used_through_its_face():
             if room not in ROOMS or room == own:
                 continue
             used[room] |= {alias.name for alias in node.names}
-            if inside and path.is_relative_to(PACKAGE) and inside[0] != "doctor":
+            if inside and path.is_relative_to(PACKAGE):
                 wrong.append(f"{path.name} imports {node.module}")
     assert wrong == []
     for room in ROOMS[1:-1]:
@@ -98,15 +98,9 @@ def test_a_package_is_used_through_its_face():
         assert public - used[room] - PROGRAMS == set(), f"{room}/__init__.pyi names what nobody uses"
 
 
-def test_no_import_cycles_between_modules_at_import_time():
-    """Imports inside of functions are left out: those are late on purpose."""
-    edges = defaultdict(set)
-    for path in MODULES:
-        name = ".".join(path.with_suffix("").parts)
-        tree = tree_of(path)
-        inside = {id(each) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for each in ast.walk(node)}
-        late = {node.module for node in ast.walk(tree) if id(node) in inside and isinstance(node, ast.ImportFrom)}
-        edges[name] = {each for each in imported(path) if f"ingester.{each}" not in late}
+def test_no_import_cycles_between_modules():
+    """Imports inside of functions count as well."""
+    edges = {".".join(path.with_suffix("").parts): set(imported(path)) for path in MODULES}
     done, active = set(), []
 
     def visit(name):
@@ -128,6 +122,31 @@ def test_every_module_says_what_it_is_for_and_is_one_thing():
         text = (PACKAGE / path).read_text(encoding="utf-8")
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
         assert text.count("\n") <= MOST_LINES, f"{path} is crowded"
+
+
+def test_only_the_exchange_and_its_simulator_know_forms_of_an_exchange():
+    """Stream names, paths, hosts and payloads are those modules' own; the others ask a `Venue`."""
+    forms = re.compile(
+        r"@depth|@\d+ms|/api/v3|/fapi/|/ws\b|lastUpdateId|depthUpdate|exchangeInfo|stream\.binance|api\.binance"
+    )
+    wrong = []
+    for path in MODULES:
+        if path.parts[0] in ("exchange", "simulator"):
+            continue
+        tree = tree_of(path)
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+                wrong += [f"{path}: {node.value!r}"] if forms.search(node.value) else []
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module or "", *(alias.name for alias in node.names)}
+                wrong += [f"{path} imports {name}" for name in names if "binance" in name]
+            elif isinstance(node, ast.Attribute | ast.Name):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id
+                wrong += [
+                    f"{path} knows {name}" for name in [name] if name in ("BINANCE", "BINANCE_FUTURES", "INTERVAL_MS")
+                ]
+    assert wrong == []
 
 
 def test_the_docstring_of_a_package_names_its_modules():

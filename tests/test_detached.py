@@ -12,7 +12,7 @@ import pytest
 from recorder import at
 from waiting import eventually
 
-from ingester.monitoring.state_file import read_all
+from ingester.monitoring.report import published_reports
 from ingester.questdb.client import QuestDB
 from ingester.simulator import Simulator
 
@@ -43,7 +43,7 @@ def records(questdb, collector):
 
 
 def report_of(questdb, collector):
-    return next(each.report for each in read_all(questdb.data_dir) if each.report.collector == collector)
+    return next(each.report for each in published_reports(questdb.data_dir) if each.report.collector == collector)
 
 
 def test_signals_that_were_ignored_stay_ignored(simulator, questdb):

@@ -17,7 +17,7 @@ from reports import report
 
 from ingester import events
 from ingester.cli import cli
-from ingester.cli.declared import commands, settings
+from ingester.cli.configuration import commands, settings
 from ingester.datasets import manifest
 from ingester.datasets.coverage import Coverage, PairCoverage, as_mapping
 from ingester.datasets.dataset import Request
@@ -25,8 +25,8 @@ from ingester.datasets.gaps import MissingTime
 from ingester.datasets.manifest import PairFile
 from ingester.events import Event
 from ingester.metrics import Histogram
-from ingester.monitoring.exposition import registry
-from ingester.monitoring.observer import Observation
+from ingester.monitoring.metrics_server import metrics_registry
+from ingester.monitoring.monitor import Observation
 from ingester.monitoring.overview import Overview
 from ingester.monitoring.report import Problem, Report
 from ingester.sequence.event_counts import EventCounts
@@ -57,7 +57,7 @@ def metrics():
     journal = EventCounts()
     journal.add([Event(NOW, "gap", "BTCUSDT", detail="restart", until_ns=NOW)])
     vitals = Observation(report(), {"BTCUSDT": 0.1}, Histogram().read(), journal.read(NOW))
-    text = generate_latest(registry(lambda: vitals)).decode()
+    text = generate_latest(metrics_registry(lambda: vitals)).decode()
     families = text_string_to_metric_families(text)
     return {
         family.name: sorted({label for sample in family.samples for label in sample.labels})

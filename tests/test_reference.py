@@ -9,7 +9,7 @@ import pytest
 from recorder import Recorder, at
 
 from ingester.cli import cli
-from ingester.cli.declared import CONFIG_OPTION, commands
+from ingester.cli.configuration import CONFIG_OPTION, commands
 from ingester.questdb.client import QuestDB
 from ingester.simulator import Simulator
 

@@ -17,7 +17,7 @@ from ingester.config.settings import Settings
 from ingester.datasets.slices import ScratchFile
 from ingester.errors import SettingsError
 from ingester.exchange import VENUES
-from ingester.monitoring.state_file import StateFile
+from ingester.monitoring.report import StateFile
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.record.recorder_service import spool_folder

@@ -14,9 +14,8 @@ from ingester.config.settings import Settings
 from ingester.datasets.backup import Backup
 from ingester.exchange import simulator_at
 from ingester.monitoring.alerts import AlertLimits, Notice
-from ingester.monitoring.http import MonitoringServer
-from ingester.monitoring.monitor import Monitor
-from ingester.monitoring.observer import Observer
+from ingester.monitoring.metrics_server import MonitoringServer
+from ingester.monitoring.monitor import Monitor, Observer
 from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -24,8 +23,7 @@ from ingester.questdb.leases import EXPORT, Lease
 from ingester.questdb.retention import Policy
 from ingester.questdb.retention_worker import RetentionThread as Retention, RetentionWorker
 from ingester.questdb.server import watch
-from ingester.record.pairs_file import PairsFile
-from ingester.record.pairs_watcher import PairsWatcher
+from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder
 from ingester.record.recorder_service import RecorderService
 from ingester.simulator import Simulator
@@ -99,14 +97,18 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
     with ExitStack() as closing:
         simulator = closing.enter_context(Simulator(pairs=PAIRS))
         source = simulator_at(simulator.stream_url, simulator.rest_url).at(name="practice")
-        collector = RecorderService(Settings(tuple(PAIRS), source, collector="killed"), db, tmp_path)
+        collector = RecorderService(Settings(tuple(PAIRS), source, collector="killed"), db, data_dir=tmp_path)
         receiver, stop = Receiver(), threading.Event()
         closing.callback(receiver.stop)
         webhook, door = Webhook(receiver.url), MonitoringServer("127.0.0.1:0")
-        pulse = Monitor(Observer(collector, tmp_path, False, "", AlertLimits()), tmp_path, "killed", webhook.tell)
+        pulse = Monitor(
+            Observer(collector, data_dir=tmp_path, questdb="", managed=False, limits=AlertLimits()), tell=webhook.tell
+        )
         watched = PairsFile(tmp_path / "pairs.txt")
         (tmp_path / "pairs.txt").write_text("\n".join(PAIRS))
-        following = PairsWatcher(watched, PAIRS, collector.change, collector.record, collector.clock.now)
+        following = PairsWatcher(
+            watched, known=PAIRS, change=collector.change, record=collector.record, now=collector.clock.now
+        )
         retention_worker = RetentionWorker(db, Policy(), collector.clock.now)
         retention = Retention(retention_worker, collector.clock.now, collector.record, 0.2, 0.2)
         folder = tmp_path / "raw"
@@ -114,7 +116,12 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         lease = Lease(db, EXPORT, 0, 1)
         collector.start()
         backup = Backup(
-            *(db, collector.spool, collector.settings, collector.started_ns, collector.clock.now, folder, 1 / 60, "csv")
+            *(db, collector.spool, collector.settings),
+            started_ns=collector.started_ns,
+            now=collector.clock.now,
+            folder=folder,
+            every_minutes=1 / 60,
+            format="csv",
         )
         for each in (pulse, following, retention, backup):
             each.start()
@@ -125,7 +132,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         program.on_event(happened.append)
         program.start()
         lease.begin()
-        eventually(lambda: collector.metrics.store.stored > 20 and seen)
+        eventually(lambda: collector.metrics.store.rows.stored > 20 and seen)
 
         started = [thread for thread in threading.enumerate() if thread not in others]
         living = [thread for thread in started if isinstance(thread, SupervisedThread)]
@@ -147,8 +154,8 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         eventually(lambda: not threads.deaths().down & {thread.name for thread in living}, what="restart")
         assert not died.counts
 
-        stored, taken = collector.metrics.store.stored, len(seen)
-        eventually(lambda: collector.metrics.store.stored > stored + 20, what="more rows")
+        stored, taken = collector.metrics.store.rows.stored, len(seen)
+        eventually(lambda: collector.metrics.store.rows.stored > stored + 20, what="more rows")
         eventually(lambda: len(seen) > taken + 20, what="more calls")
         report = eventually(lambda: (now := pulse.latest().report).threads.deaths and now)
         assert report.threads.deaths.keys() >= {"stream 1a", "feed", "writer"}
@@ -168,4 +175,4 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         door.close()
     assert not [thread for thread in living if thread.is_alive() and thread.name != "server watch"]
     rows = db.sql("SELECT count(), count_distinct(last_update_id) FROM orderbook WHERE collector = 'killed'").rows
-    assert rows[0][0] == collector.metrics.store.received
+    assert rows[0][0] == collector.metrics.store.rows.received

@@ -26,7 +26,7 @@ def main() -> None:
     db = QuestDB(endpoint)
     schema.ensure(db, settings.depth)
     spool = tempfile.TemporaryDirectory()
-    collector = RecorderService(settings, db, Path(spool.name))
+    collector = RecorderService(settings, db, data_dir=Path(spool.name))
     store = collector.metrics.store
 
     def begin() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
     def report() -> dict[str, object]:
         lag = [store.lag.quantile(0.5), store.lag.quantile(0.99)] if store.lag.total else None
-        return {"lag": lag, "received": store.received, "stored": store.stored, "refused": store.refused}
+        return {"lag": lag, "received": store.rows.received, "stored": store.rows.stored, "refused": store.rows.lost}
 
     stop = answer(report, begin)
     collector.start()

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from ingester import __version__
-from ingester.cli.configured import configurable, explained, folder_of, refused
-from ingester.cli.standard_streams import OutputLost, close_streams, open_streams, use_utf8
+from ingester.cli.configuration import configurable, explained, folder_of, refused
+from ingester.cli.terminal import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
 from ingester.text import PlainLines, plain
 from ingester.throttle import exchange_lines
@@ -31,10 +31,10 @@ MODULES = {
     "spool": "spool",
     "simulate": "simulate",
     "server": "server",
-    "init": "init",
+    "init": "config",
     "config": "config",
 }
-"""The module of each command, in which it has the module's name; in the order in which a newcomer needs them."""
+"""The module of each command, in the order in which a newcomer needs them."""
 
 
 class _WrongUsage(click.ClickException):
@@ -53,10 +53,10 @@ class _Commands(click.Group):
             kind = _WrongUsage if isinstance(error, UsageError) else _Failure
             raise kind(plain(explained(ctx, str(error)))) from error
         except click.UsageError as error:
-            told = refused(ctx, error)
-            if (message := told.format_message()) != plain(message):
-                told = click.UsageError(plain(message), told.ctx)
-            raise told from None
+            shown = refused(ctx, error)
+            if (message := shown.format_message()) != plain(message):
+                shown = click.UsageError(plain(message), shown.ctx)
+            raise shown from None
         except OSError as error:
             if error.errno is None or error.errno == errno.EPIPE or type(error).__module__ != "builtins":
                 raise
@@ -69,8 +69,8 @@ class _Commands(click.Group):
         """Imported when it is asked for: a command should not wait for what others need."""
         if cmd_name not in MODULES:
             return None
-        module = MODULES[cmd_name]
-        command: click.Command = getattr(import_module(f"ingester.cli.{module}"), module)
+        name = "import_" if cmd_name == "import" else cmd_name
+        command: click.Command = getattr(import_module(f"ingester.cli.{MODULES[cmd_name]}"), name)
         return configurable(cmd_name, command)
 
 

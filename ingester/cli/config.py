@@ -1,24 +1,35 @@
-"""`ingester config`: what is in force for a command, and where each value comes from."""
+"""`ingester config` and `ingester init`: what is in force for a command, and a file to begin with."""
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from click.core import ParameterSource
-from rich.console import Console
 from rich.text import Text
 
-from ingester.cli.configured import InForce, apply, command_names, read, settings_by_path, warn_of_variables
-from ingester.cli.declared import Setting, toml_text
-from ingester.cli.keys import said, tree
-from ingester.cli.tables import TextTable
-from ingester.config import NAME, VARIABLE, Configuration, masked, user_file
-from ingester.errors import SettingsError
+from ingester.cli.configuration import (
+    WITHOUT_TABLE,
+    InForce,
+    Keys,
+    Setting,
+    apply,
+    command_names,
+    commands,
+    common_settings,
+    read,
+    settings,
+    settings_by_path,
+    toml_text,
+    values_of,
+    warn_of_variables,
+)
+from ingester.cli.terminal import TextTable, print_json, print_table
+from ingester.config import CONFIG_NAME, CONFIG_VARIABLE, Configuration, masked, user_config_file
+from ingester.errors import OperationError, SettingsError
 
 _SOURCES = {
     ParameterSource.COMMANDLINE: "option",
@@ -35,7 +46,7 @@ class Value:
     shown: Any
     source: str
     place: str
-    """Line of the file, or name of the variable."""
+    """The file or the variable that sets it."""
 
 
 @click.command(short_help="Show which options are in force, and where they come from.")
@@ -55,12 +66,12 @@ def config(ctx: click.Context, command: Sequence[str], as_json: bool, config_fil
       ingester config start --json -- --depth 10     with what is said on a command line
     """
     file, settings_of = read(ctx, config_file), settings_by_path(ctx, command_names(ctx))
-    values = said(file, tree(settings_of, command_names(ctx)))
+    values = values_of(file, settings_of, command_names(ctx))
     warn_of_variables(ctx, settings_of)
     chosen, words = _chosen(command, [path for path in settings_of if path])
     in_force = {path: _in_force(ctx.find_root(), path, file, values, words) for path in chosen}
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(_mapping(file, in_force)), indent=2))
+        print_json(_mapping(file, in_force))
     else:
         _print(file, in_force)
 
@@ -83,7 +94,7 @@ def _in_force(
     root: click.Context,
     path: tuple[str, ...],
     file: Configuration,
-    values: Mapping[tuple[str, ...], Any],
+    values: Mapping[Keys, Any],
     words: Sequence[str],
 ) -> list[Value]:
     """The values with which a command would run. Nothing is run, and what it requires may be missing."""
@@ -127,9 +138,10 @@ def _mapping(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) 
 
 
 def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False, soft_wrap=False)
     if file.path is None:
-        click.echo(f"no file: there is neither ./{NAME} nor {user_file()}, and {VARIABLE} names none\n")
+        click.echo(
+            f"no file: there is neither ./{CONFIG_NAME} nor {user_config_file()}, and {CONFIG_VARIABLE} names none\n"
+        )
     else:
         click.echo(f"file: {os.path.abspath(file.path)}\n")
     table = TextTable(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
@@ -146,7 +158,7 @@ def _print(file: Configuration, in_force: dict[tuple[str, ...], list[Value]]) ->
             table.add_row(Text(" ".join(path), style="bold"))
             for each in own:
                 _add(table, each, "  ")
-    console.print(table)
+    print_table(table)
 
 
 def _add(table: TextTable, value: Value, indent: str) -> None:
@@ -160,3 +172,77 @@ def _text(value: Any) -> str:
     return (
         ", ".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else toml_text(value)
     )
+
+
+_HEAD = f"""\
+# Options of every command of `ingester`. This file changes nothing as it is: take the # away from a line, and change
+# its value. `ingester config` shows what is in force, and where each value comes from.
+#
+# An option on the command line wins over an environment variable, a variable over this file. A variable's name is
+# INGESTER_, the command unless the key is at the top, and the key: INGESTER_QUESTDB, INGESTER_START_DEPTH.
+# The file is ./{CONFIG_NAME}, else the user's own; --config FILE or {CONFIG_VARIABLE} names another one.
+# Whoever can read it can read the passwords in it: chmod 600 {CONFIG_NAME}
+"""
+
+
+@click.command(short_help="Write a configuration file to begin with.")
+@click.argument("path", type=click.Path(path_type=Path), default=CONFIG_NAME)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.pass_context
+def init(ctx: click.Context, path: Path, force: bool) -> None:
+    """Writes a configuration file with every option of every command: what it does, and its default, commented out.
+
+    PATH is the file, or the folder for it; ./ingester.toml where none is given. A file that is there is left alone.
+
+    \b
+    Examples:
+      ingester init
+      ingester init ~/.config/ingester/ingester.toml     for commands run in any folder
+    """
+    path = path / CONFIG_NAME if path.is_dir() else path
+    root = ctx.find_root().command
+    assert isinstance(root, click.Group)
+    _write(path, template(root), force)
+    click.echo(f"{path} is written: take the # away from what you want to change, then `ingester config` shows it.")
+    if Path(os.path.abspath(path)) not in (Path.cwd() / CONFIG_NAME, user_config_file()):
+        click.echo(f"It is not where commands look by themselves: give --config {path}, or set {CONFIG_VARIABLE}.")
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    """Only this user may read the file, for passwords may come into it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if force:
+            path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise SettingsError(f"{path} is there already. Give --force to replace it, or another path.") from None
+    except OSError as error:
+        raise OperationError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def template(root: click.Group) -> str:
+    """The text of the file: prose after `# `, each key commented out right behind a `#`."""
+    parts = [_HEAD, *(_entry(setting) for setting in common_settings())]
+    for path, command in _tables(root):
+        parts.append(f"[{'.'.join(path)}]\n# {command.get_short_help_str(110)}\n")
+        parts += [_entry(setting) for setting in settings(path, command) if not setting.common]
+    return "\n".join(parts)
+
+
+def _tables(root: click.Group) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """The commands that have a key of their own."""
+    for path, command in commands((), root):
+        if path[0] not in WITHOUT_TABLE and not all(setting.common for setting in settings(path, command)):
+            yield path, command
+
+
+def _entry(setting: Setting) -> str:
+    lines = textwrap.wrap(setting.help, 116)
+    value = setting.default
+    if value is None:
+        without = f"Without it: {setting.default_text}. " if setting.default_text else ""
+        lines.append(f"{without}For example:")
+        value = setting.example
+    return "".join(f"# {line}\n" for line in lines) + f"#{setting.key} = {toml_text(value)}\n"

@@ -1,18 +1,13 @@
 """`ingester coverage`: how completely pairs were recorded."""
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import plain_table, print_json, print_table, progress_bar
 from ingester.clock import SECOND
 from ingester.datasets import (
     PIECES,
@@ -27,7 +22,7 @@ from ingester.datasets import (
 from ingester.errors import OperationError, SettingsError
 from ingester.questdb import Endpoint
 from ingester.spool import replace_durably
-from ingester.words import counted
+from ingester.words import counted, duration_text
 
 
 @click.command(short_help="Show what was recorded, and what is missing.")
@@ -76,7 +71,7 @@ def coverage(
     if plot:
         _check_plot(plot)
     db, _ = open_questdb(data_dir, questdb)
-    with _bar() as progress:
+    with progress_bar("looking for gaps", 1.0) as progress:
         coverages = measure_range(
             db, start_ns, end_ns, named if by_user else None, piece_ns=PIECES[by or "day"], on_progress=progress
         )
@@ -85,7 +80,7 @@ def coverage(
         _write(plot, heatmap.draw(coverages, start_ns, end_ns, plot.suffix[1:].lower()))
     if as_json:
         mapping = as_mapping(coverages, start_ns, end_ns, by)
-        click.echo(msgspec.json.format(msgspec.json.encode(mapping), indent=2))
+        print_json(mapping)
         return
     if by:
         _print_pieces(coverages, by)
@@ -109,47 +104,27 @@ def _write(path: Path, picture: bytes) -> None:
         raise OperationError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[float], None]]:
-    columns = (
-        TextColumn("looking for gaps"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda share: bar.update(task, completed=share)
-
-
 def _print_pairs(coverages: Sequence[PairCoverage]) -> None:
     several = max(len(each.pieces) for each in coverages) > 1
-    table = _table("pair", *_NUMBERS, *(["worst day"] if several else []), "reasons")
+    table = plain_table(["pair", *_NUMBERS, *(["worst day"] if several else []), "reasons"], [], _NUMBERS)
     for whole, pieces in coverages:
         worst = min(pieces, key=lambda piece: piece.percent)
         day = f"{time_text(worst.start_ns)[:10]} {_percent(worst.percent)}" if worst.gaps else ""
         table.add_row(whole.symbol, *_cells(whole), *([day] if several else []), _reasons(whole))
-    _print(table)
+    print_table(table)
 
 
 def _print_pieces(coverages: Sequence[PairCoverage], by: str) -> None:
-    table = _table("pair", by, *_NUMBERS, "reasons")
+    table = plain_table(["pair", by, *_NUMBERS, "reasons"], [], _NUMBERS)
     for whole, pieces in coverages:
         for piece in pieces:
             table.add_row(
                 whole.symbol, time_text(piece.start_ns)[: 10 if by == "day" else 16], *_cells(piece), _reasons(piece)
             )
-    _print(table)
+    print_table(table)
 
 
 _NUMBERS = ("rows", "expected", "covered", "gaps", "missing", "largest")
-
-
-def _table(*names: str) -> TextTable:
-    table = TextTable(box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "reasons")
-    return table
 
 
 def _cells(coverage: Coverage) -> tuple[str, ...]:
@@ -158,8 +133,8 @@ def _cells(coverage: Coverage) -> tuple[str, ...]:
         f"{coverage.expected_rows:,}",
         _percent(coverage.percent),
         f"{len(coverage.gaps):,}",
-        _time(coverage.missing_ns) if coverage.gaps else "",
-        _time(coverage.largest.length_ns) if coverage.largest else "",
+        duration_text(coverage.missing_ns / SECOND) if coverage.gaps else "",
+        duration_text(coverage.largest.length_ns / SECOND) if coverage.largest else "",
     )
 
 
@@ -168,20 +143,8 @@ def _percent(percent: float) -> str:
     return f"{int(percent * 1000) / 1000:.3f} %"
 
 
-def _time(ns: int) -> str:
-    """`3.2 s`, `12 min`, `5.3 h` or `2.1 d`."""
-    for unit, name in ((86400 * SECOND, "d"), (3600 * SECOND, "h"), (60 * SECOND, "min")):
-        if ns >= 2 * unit:
-            return f"{ns / unit:.1f} {name}"
-    return f"{ns / SECOND:.1f} s"
-
-
 def _reasons(coverage: Coverage) -> str:
     return ", ".join(coverage.reasons)
-
-
-def _print(table: TextTable) -> None:
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
 
 
 def _print_end(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, plot: Path | None) -> None:

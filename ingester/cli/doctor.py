@@ -1,21 +1,27 @@
 """`ingester doctor`: whether this machine, its network and its QuestDB are fit for recording."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
-from ingester.cli.options import data_options
-from ingester.cli.tables import TextTable
+from ingester.cli.options import data_options, exchange_at, exchange_options, is_our_own
+from ingester.cli.terminal import TextTable, print_json, print_table
 from ingester.config import Settings
 from ingester.datasets import dataset
-from ingester.monitoring.doctor import database, disk, exchange, machine
-from ingester.monitoring.doctor.check import Check, Finding, examine
+from ingester.monitoring import (
+    Check,
+    Finding,
+    examine,
+    exchange_checks,
+    folder_checks,
+    machine_checks,
+    questdb_checks,
+)
 from ingester.questdb import Endpoint, ManagedServer
 
 _STYLES = {"ok": "green", "warning": "yellow", "fail": "bold red", "skipped": "dim"}
@@ -60,25 +66,20 @@ def doctor(
     """
     checks = [
         *_exchange_checks(exchange, stream_url, rest_url, exchange_ca),
-        *machine.checks(managed=questdb is None),
-        *disk.checks(data_dir),
-        *database.checks(ManagedServer(data_dir) if questdb is None else None, questdb),
+        *machine_checks(managed=questdb is None),
+        *folder_checks(data_dir),
+        *questdb_checks(ManagedServer(data_dir) if questdb is None else None, questdb),
         Check("data sets", lambda: _interrupted(root)),
     ]
-    with Console(stderr=True).status("looking") if sys.stderr.isatty() else _Nothing():
+    with Console(stderr=True).status("looking") if sys.stderr.isatty() else contextlib.nullcontext():
         findings = examine(checks)
     ok = all(finding.state != "fail" for finding in findings)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode({"ok": ok, "findings": findings}), indent=2))
+        print_json({"ok": ok, "findings": findings})
     else:
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_drawn(findings))
+        print_table(_drawn(findings), 120)
         click.echo(_verdict(findings))
     ctx.exit(0 if ok else 1)
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *exception: object) -> None: ...
 
 
 def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None, ca_file: Path | None) -> list[Check]:
@@ -87,7 +88,7 @@ def _exchange_checks(name: str, stream_url: str | None, rest_url: str | None, ca
         return [Check("exchange", lambda: iter([told]))]
     chosen = exchange_at(name, stream_url, rest_url, ca_file)
     Settings(("BTCUSDT",), chosen)  # raises SettingsError where an address is none
-    return exchange.checks(chosen)
+    return exchange_checks(chosen)
 
 
 def _interrupted(root: Path) -> Iterator[Finding]:

@@ -1,17 +1,13 @@
 """`ingester import`: earlier recordings into the table."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import plain_table, print_table, progress_bar
 from ingester.datasets import Imported, find_recordings, import_found, require_files, time_text
 from ingester.questdb import Endpoint
 from ingester.words import counted
@@ -50,12 +46,12 @@ def import_(
     db, _ = open_questdb(data_dir, questdb, new=True)
     done, many = 0, len(found.files)
     try:
-        with _bar(many) as bar:
+        with progress_bar("importing", many) as bar:
 
             def show(files: int, _: int) -> None:
                 nonlocal done
                 done = files
-                bar.update(bar.task_ids[0], completed=files)
+                bar(files)
 
             imported = import_found(db, found, skip_bad=skip_bad, on_progress=show)
     except KeyboardInterrupt:
@@ -66,29 +62,21 @@ def import_(
     ctx.exit(1 if any(file.failure for file in imported.files) else 0)
 
 
-@contextmanager
-def _bar(files: int) -> Iterator[Progress]:
-    columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        bar.add_task("", total=files)
-        yield bar
-
-
 def _report(taken: Sequence[Imported]) -> None:
     stored = [file for file in taken if not file.failure]
     failed = [file for file in taken if file.failure]
     if stored:
-        _print(
+        _show(
             ("file", "pair", *_NUMBERS, "from", "to"),
             _per_file(stored) if len(stored) <= MOST_FILES else _per_pair(stored),
         )
     if noted := [(file.path.name, note) for file in stored for note in file.notes]:
-        _print(("of the file", "note"), noted[:MOST_NOTES])
+        _show(("of the file", "note"), noted[:MOST_NOTES])
         if len(noted) > MOST_NOTES:
             click.echo(f"… and {len(noted) - MOST_NOTES} more notes; import fewer files at once to see them")
     if failed:
         reasons = [(str(file.path), Text(file.failure)) for file in failed]  # some have two lines
-        _print(("not imported", "why"), reasons)
+        _show(("not imported", "why"), reasons)
     pairs = {file.symbol for file in stored if file.rows}
     left_out = f"; {len(failed)} of {len(taken)} files were left out" if failed else ""
     rows, new = sum(file.rows for file in stored), sum(file.new for file in stored)
@@ -102,7 +90,7 @@ def _report_passed_over(passed_over: Sequence[tuple[Path, str]]) -> None:
     """Names what was found in folders and is no recording."""
     if not passed_over:
         return
-    _print(("passed over", "why"), [(str(path), why) for path, why in passed_over[:MOST_NOTES]])
+    _show(("passed over", "why"), [(str(path), why) for path, why in passed_over[:MOST_NOTES]])
     more = f"; the first {MOST_NOTES} are named" if len(passed_over) > MOST_NOTES else ""
     click.echo(f"{counted(len(passed_over), 'file')} passed over{more}")
 
@@ -133,10 +121,5 @@ def _range(rows: int, first_ns: int, last_ns: int) -> tuple[str, str]:
     return (time_text(first_ns), time_text(last_ns)) if rows else ("", "")
 
 
-def _print(names: Sequence[str], lines: Iterable[Sequence[str | Text]]) -> None:
-    table = TextTable(box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+def _show(columns: Sequence[str], lines: Iterable[Sequence[str | Text]]) -> None:
+    print_table(plain_table(columns, lines, _NUMBERS))

@@ -1,9 +1,9 @@
 """What a person sees of a running recorder: a live table on a terminal, a line every ten seconds elsewhere."""
 
 import logging
-import math
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Protocol, Self
 
 from rich.console import Console, Group
@@ -11,16 +11,16 @@ from rich.live import Live as RichLive
 from rich.logging import RichHandler
 from rich.text import Text
 
-from ingester.cli.prices import Prices
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import TextTable
 from ingester.clock import SECOND
+from ingester.live import LiveBuffer
 from ingester.metrics import StoreMetrics
 from ingester.monitoring import connecting, connecting_text, way_out
 from ingester.questdb import Endpoint
 from ingester.record import RecorderService
 from ingester.text import PlainLines
 from ingester.throttle import exchange_lines
-from ingester.words import counted
+from ingester.words import counted, duration_text
 
 log = logging.getLogger("ingester.start")
 
@@ -109,10 +109,10 @@ class LogLines:
             "%s, %.0f rows/s, %d stored, %d waiting, lag p50 %s p99 %s, %d of %d connections, gaps: %s; %d bad frames",
             counted(self._collector.feed.pairs, "pair"),
             self._rate.update(feed.snapshots),
-            store.stored,
+            store.rows.stored,
             self._collector.spool.rows_waiting,
-            seconds_text(store.lag.quantile(0.5)),
-            seconds_text(store.lag.quantile(0.99)),
+            duration_text(store.lag.quantile(0.5)),
+            duration_text(store.lag.quantile(0.99)),
             self._collector.feed.connected,
             self._collector.feed.connections,
             _gaps_text(self._collector),
@@ -183,8 +183,10 @@ class Live:
             f"{counted(collector.feed.pairs, 'pair')} from {what}, for {running}",
         )
         row("rows/s", f"{self._rate.update(feed.snapshots):,.0f}")
-        row("rows", f"{number(store.stored)} stored, {number(waiting)} on the way", store.refused > 0)
-        row("lag", f"p50 {seconds_text(lag.quantile(0.5))}, p99 {seconds_text(lag.quantile(0.99))}, receive to stored")
+        row("rows", f"{number(store.rows.stored)} stored, {number(waiting)} on the way", store.rows.lost > 0)
+        row(
+            "lag", f"p50 {duration_text(lag.quantile(0.5))}, p99 {duration_text(lag.quantile(0.99))}, receive to stored"
+        )
         if waiting_for is not None:
             row("state", f"{connecting_text(waiting_for)}; nothing is recorded yet", True)
             row("", way_out(settings.exchange.name, waiting_for))
@@ -206,11 +208,11 @@ class Live:
                 True,
             )
         row("server", _server_text(store), store.failing or store.suspended)
-        if store.dead_letters or store.rows_missing or store.rows_surplus:
+        if store.dead_letters or store.rows.missing or store.rows.surplus:
             row(
                 "trouble",
-                f"{number(store.dead_letters)} rows refused and set aside, {number(store.rows_missing)} missing, "
-                f"{number(store.rows_surplus)} too many",
+                f"{number(store.dead_letters)} rows refused and set aside, {number(store.rows.missing)} missing, "
+                f"{number(store.rows.surplus)} too many",
                 True,
             )
         row("console", f"{self._endpoint.http_url}  (ingester server console tells the password)")
@@ -232,15 +234,60 @@ def _server_text(store: StoreMetrics) -> str:
     return "takes rows"
 
 
-def seconds_text(seconds: float) -> str:
-    """`0.42 s`, `12 ms`, or `-` before there is any."""
-    if math.isnan(seconds):
-        return "-"
-    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+HEAD_LINES = 2
+"""The empty line and the names above the books."""
+MOST_BOOKS = 10
+OLD_SECONDS = 5.0
+"""An age that is worth a look."""
 
 
-def duration_text(seconds: float) -> str:
-    """`3 d 04:05:06` or `04:05:06`."""
-    days, rest = divmod(int(seconds), 86400)
-    clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
-    return f"{days} d {clock}" if days else clock
+class Prices:
+    """Shows the newest books of the first pairs in the order in which they are recorded."""
+
+    def __init__(self, record: LiveBuffer) -> None:
+        self._record = record
+        self._places: dict[str, int] = {}  # decimal places that a pair's prices were seen to have
+
+    def table(self, now: int, room: int, count: int) -> TextTable | None:
+        """A table that takes at most `room` lines with the empty one above it; None where there is nothing to show.
+
+        `count`: pairs that are recorded, shown or not.
+        """
+        if not self._record.running:
+            return None
+        pairs = self._record.pairs[: min(MOST_BOOKS, max(0, room - HEAD_LINES))]
+        if not pairs:
+            return None
+        table = TextTable(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+        name = f"{len(pairs)} of {count}" if len(pairs) < count else "pair"
+        table.add_column(name, min_width=11)
+        for name, width in (("bid", 13), ("ask", 13), ("spread", 10), ("age", 7)):
+            table.add_column(name, justify="right", min_width=width)
+        for pair in pairs:
+            table.add_row(pair, *self._row(pair, now))
+        return table
+
+    def _row(self, pair: str, now: int) -> list[Text | str]:
+        newest = self._record.newest(pair)
+        if newest is None:
+            return ["-"] * 4
+        bid, ask = newest.bids[0][0] if newest.bids else None, newest.asks[0][0] if newest.asks else None
+        age = max(0.0, (now - newest.receive_ns) / SECOND)
+        return [
+            self._price(pair, bid),
+            self._price(pair, ask),
+            "-" if bid is None or ask is None else f"{spread_bps(bid, ask):.2f} bp",
+            Text(duration_text(age), style="bold red" if age > OLD_SECONDS else ""),
+        ]
+
+    def _price(self, pair: str, price: float | None) -> str:
+        if price is None:
+            return "-"
+        exponent = Decimal(repr(price)).normalize().as_tuple().exponent
+        places = self._places[pair] = max(self._places.get(pair, 2), -int(exponent))
+        return f"{price:,.{places}f}"
+
+
+def spread_bps(bid: float, ask: float) -> float:
+    """The spread in basis points of the mid, as in the view `spread`."""
+    return 20_000 * (ask - bid) / (ask + bid)

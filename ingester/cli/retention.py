@@ -1,17 +1,15 @@
-"""`ingester retention`: what old days weigh, and what becomes of them; and its options for `ingester start`."""
+"""`ingester retention`: sizes of old days, conversion to Parquet, dropping; and these options of `ingester start`."""
 
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 
 from ingester.cli.options import Command, data_options, open_questdb
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import plain_table, print_json, print_table
 from ingester.clock import SECOND
 from ingester.config import default_collector, seconds
 from ingester.errors import SettingsError
@@ -31,7 +29,7 @@ from ingester.questdb import (
     schema,
 )
 from ingester.record import RecorderService
-from ingester.words import counted
+from ingester.words import counted, size_text
 
 SETTLE_SECONDS = 3.0
 """A day whose rows become more in this time is left alone."""
@@ -57,16 +55,12 @@ def policy_of(parquet_after: str | None, drop_after: str | None) -> Policy:
     return Policy(*(_ns(text, name) for text, name in ((parquet_after, "parquet"), (drop_after, "drop"))))
 
 
-def watch_of(
-    collector: RecorderService, db: QuestDB, server: ManagedServer | None, policy: Policy
-) -> RetentionThread | None:
-    """What keeps a recorder's server to the policy while it records; None where that is to keep everything."""
-    if not policy.is_active:
-        return None
-    around = Surroundings(lambda: collector.spool.oldest_ns, lambda: _free_bytes(server))
-    return RetentionThread(
-        RetentionWorker(db, policy, collector.clock.now, around), collector.clock.now, collector.record
-    )
+def retention_of(
+    recorder: RecorderService, db: QuestDB, server: ManagedServer | None, policy: Policy
+) -> RetentionThread:
+    """Returns the thread that applies the policy to a recorder's server while it records."""
+    around = Surroundings(lambda: recorder.spool.oldest_ns, lambda: _free_bytes(server))
+    return RetentionThread(RetentionWorker(db, policy, recorder.clock.now, around), recorder.clock.now, recorder.record)
 
 
 @click.command(short_help="Show what old days weigh; make them Parquet, drop them.")
@@ -103,7 +97,7 @@ def retention(
         _apply(db, retention_worker)
     steps = retention_worker.survey()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([as_mapping(step) for step in steps]), indent=2))
+        print_json([as_mapping(step) for step in steps])
     elif steps:
         _print(steps)
     else:
@@ -143,23 +137,21 @@ def _apply(db: QuestDB, retention_worker: RetentionWorker) -> None:
 def _told(done: Done) -> str:
     day = done.step.partition
     if done.after is None:
-        return f"{day.day} dropped: {day.rows:,} rows, {_size(day.bytes)}"
-    return f"{day.day} is Parquet: {_size(day.bytes)} became {_size(done.after.bytes)} in {done.seconds:.1f} s"
+        return f"{day.day} dropped: {day.rows:,} rows, {size_text(day.bytes)}"
+    return f"{day.day} is Parquet: {size_text(day.bytes)} became {size_text(done.after.bytes)} in {done.seconds:.1f} s"
 
 
 def _print(steps: list[Step]) -> None:
-    table = TextTable(box=None, pad_edge=False, header_style="dim")
-    for name in ("day", "form", "rows", "size", "bytes/row", "next"):
-        table.add_column(name, justify="right" if name in ("rows", "size", "bytes/row") else "left")
+    table = plain_table(("day", "form", "rows", "size", "bytes/row", "next"), [], ("rows", "size", "bytes/row"))
     for step in steps:
         day = step.partition
         # The newest day's files are made larger in advance, so that its share means nothing.
-        size, each = _size(day.bytes), "" if day.is_active else f"{day.bytes_per_row:.0f}"
+        size, each = size_text(day.bytes), "" if day.is_active else f"{day.bytes_per_row:.0f}"
         table.add_row(day.day, _form(step), f"{day.rows:,}", size, each, _next(step))
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+    print_table(table)
     rows, size = (sum(getattr(step.partition, name) for step in steps) for name in ("rows", "bytes"))
     parquet = sum(step.partition.is_parquet for step in steps)
-    click.echo(f"{counted(len(steps), 'day')}, {parquet} of them Parquet: {rows:,} rows, {_size(size)}")
+    click.echo(f"{counted(len(steps), 'day')}, {parquet} of them Parquet: {rows:,} rows, {size_text(size)}")
 
 
 def _form(step: Step) -> str:
@@ -173,10 +165,6 @@ def _next(step: Step) -> str:
     if step.hindrance:
         return f"{words} when it can be: {step.hindrance}"
     return f"{words} now" if step.is_due(time.time_ns()) else f"{words} at {_time(step.due_ns)}"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _time(ns: int) -> str:

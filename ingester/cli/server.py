@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from ingester.cli.options import data_dir_option
+from ingester.cli.terminal import print_json
 from ingester.questdb import ManagedServer
 
 
@@ -59,7 +60,7 @@ def status(ctx: click.Context, data_dir: Path, as_json: bool) -> None:
     managed = ManagedServer(data_dir)
     now = managed.status()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(now), indent=2))
+        print_json(now)
     else:
         for name, value in msgspec.to_builtins(now).items():
             click.echo(f"{name.replace('_', ' '):<14} {value}")

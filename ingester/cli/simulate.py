@@ -11,8 +11,7 @@ from rich.console import Console
 
 from ingester.book import OrderBook
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.signals import stop_signals
-from ingester.cli.standard_streams import say
+from ingester.cli.terminal import say, stop_signals
 from ingester.clock import SECOND
 from ingester.datasets import check_range, choose_symbols, dataset
 from ingester.questdb import PLAYBACK, Endpoint, holding
@@ -138,7 +137,7 @@ def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[st
     since = dataset.parse_time(start, "--from") if start else None
     until = dataset.parse_time(end, "--to") if end else None
     data = open_dataset(folder).select(pairs=named).between(since, until)
-    for pair in data.pairs:  # what cannot be read is told before anyone listens
+    for pair in data.pairs:  # an unreadable file is an error before clients connect
         data.rows(pair)
     return _tape(data.start_ns, data.end_ns, data.pairs, partial(dataset_snapshots, data))
 
@@ -157,7 +156,7 @@ def _serve(simulator: Simulator) -> None:
 
 
 def _follow(simulator: Simulator, stop: threading.Event) -> None:
-    """Waits for the end, and says how far recordings are: on a terminal always, elsewhere at their end."""
+    """Waits for the end, and shows the position of recordings: on a terminal always, elsewhere at their end."""
     console, told = Console(stderr=True), 0
     with console.status("") as status:  # shown on a terminal only
         while not simulator.failed and not stop.wait(0.1):

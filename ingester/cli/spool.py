@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
 from ingester.cli.options import data_dir_option, data_options, open_questdb
-from ingester.cli.signals import stop_signals
+from ingester.cli.terminal import print_json, stop_signals
 from ingester.errors import OperationError
 from ingester.monitoring import running_collectors
 from ingester.questdb import Endpoint
@@ -52,7 +51,7 @@ def list_(as_json: bool, data_dir: Path) -> None:
     if unreadable:
         raise OperationError(f"{'; '.join(unreadable)}. It may hold rows that wait. Try again.")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([each._asdict() for each in found]), indent=2))
+        print_json([each._asdict() for each in found])
         return
     for each in found:
         click.echo(f"{each.text}.\n  {each.mend(data_dir)}")

@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.tables import TextTable
+from ingester.cli.terminal import TextTable, print_json
 from ingester.questdb import Endpoint, QuestDB, Result
 
 MOST_TABLE_ROWS = 1000
@@ -40,7 +39,7 @@ def sql(statement: str, form: str, data_dir: Path, questdb: Endpoint | None) -> 
     result = db.sql(statement)
     if form == "json":
         rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        print_json(rows)
     elif result.columns:
         _print_table(result)
 

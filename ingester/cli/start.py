@@ -8,27 +8,35 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import click
+from click.core import ParameterSource
 
 from ingester import private
-from ingester.cli.backup import backup_of, backup_options
-from ingester.cli.configured import say_which
-from ingester.cli.exchanges import exchange_at, exchange_options, is_our_own
-from ingester.cli.live import Live, LogLines, Unfailing
-from ingester.cli.options import data_options, open_questdb, pair_options
-from ingester.cli.prices import MOST_BOOKS
-from ingester.cli.retention import policy_of, retention_options, watch_of
-from ingester.cli.signals import stop_signals
-from ingester.cli.standard_streams import say
-from ingester.cli.watched import pairs_file_option, planned
-from ingester.cli.watching import Watching, watching_options
+from ingester.cli.configuration import say_which_file
+from ingester.cli.live import MOST_BOOKS, Live, LogLines, Unfailing
+from ingester.cli.options import (
+    data_options,
+    exchange_at,
+    exchange_options,
+    exposed,
+    hide,
+    is_our_own,
+    named_symbols,
+    open_questdb,
+    pair_options,
+    pairs_file_option,
+    watch_list,
+)
+from ingester.cli.retention import policy_of, retention_of, retention_options
+from ingester.cli.terminal import say, stop_signals
 from ingester.clock import check_clock
 from ingester.config import Settings, default_collector, interval_ms, seconds
+from ingester.datasets import RAW_FORMATS, ROOT
 from ingester.deadline import beside
 from ingester.errors import (
     ClockWrong,
@@ -37,17 +45,38 @@ from ingester.errors import (
     MixedData,
     NoAnswer,
     OperationError,
+    PairsFileError,
     RegionRefused,
     ServerError,
     StoreError,
     Unreachable,
 )
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.exchange import Venue, listed_symbols, region_refused
+from ingester.exchange import (
+    DEFAULT_QUOTE,
+    Choice,
+    Listing,
+    Venue,
+    choose,
+    choose_watched,
+    fetch_listings,
+    listed_symbols,
+    region_refused,
+)
 from ingester.live import LiveBuffer
-from ingester.monitoring import connecting, connecting_text, running_collectors, way_out
+from ingester.monitoring import (
+    AlertLimits,
+    Monitor,
+    Observer,
+    connecting,
+    connecting_text,
+    running_collectors,
+    way_out,
+)
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, schema, watch
 from ingester.record import (
+    LastRecorded,
+    PairsFile,
     PairsWatcher,
     RecorderService,
     give_back_reserves,
@@ -58,31 +87,44 @@ from ingester.record import (
     spool_folder,
 )
 from ingester.simulator import Simulator
+from ingester.words import counted
 
 if TYPE_CHECKING:
     from ingester.datasets import Backup
-    from ingester.questdb import RetentionThread as Retention
+    from ingester.monitoring import MonitoringServer, Webhook
 
 log = logging.getLogger("ingester.start")
 
 CLOCK_SECONDS = 60
-"""So often it is said that the machine's clock is wrong."""
+"""How often it is logged that the machine's clock is wrong."""
 CHECK_SECONDS = 5.0
-"""So long the exchange may take to list its pairs, all in all; then recording starts and they are checked beside."""
+"""How long the exchange may take to list its pairs; then recording starts, and they are checked meanwhile."""
 PATIENCE_SECONDS = 6.0
-"""So long a start waits for a QuestDB into which was recorded before; then rows go to the spool."""
+"""How long a start waits for a QuestDB that it has used before; then rows go to the spool."""
 FIRST_SECONDS = 120.0
-"""So long the first start waits, which has to see that the tables can be made."""
+"""How long the first start waits, which has to create the tables."""
 
 
 ENDED_AT_ONCE = b"\x1b[?25h\nended at once; what QuestDB has not acknowledged waits in the spool for the next start\n"
 
 
 class Late(NamedTuple):
-    """What recording need not wait for; it may have come about already."""
+    """Results that recording does not wait for."""
 
     check: Future[list[str]]
     watermark: Future[QuestDB]
+
+
+def _hidden(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A webhook's address is a secret: on the command line every user could read it there."""
+    if value and ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE:
+        scheme, _, rest = value.partition("://")
+        hidden = hide(f"{scheme}://" if rest else "", rest or value, "")
+        log.warning(
+            "the address in --alarm-webhook %s: give it by INGESTER_START_ALARM_WEBHOOK or the configuration file",
+            exposed(hidden),
+        )
+    return value
 
 
 @click.command(short_help="Record order books until Ctrl-C.")
@@ -100,9 +142,46 @@ class Late(NamedTuple):
     help="Replace each connection at this age, without a gap; Binance ends it at 24h.",
 )
 @click.option("--collector", default=default_collector, show_default="host name", help="This recorder's name.")
-@backup_options
+@click.option(
+    "--backup-every",
+    type=click.IntRange(1, 24 * 60),
+    metavar="MINUTES",
+    help="Also write the rows to files, one for each pair and so many minutes of the clock.",
+)
+@click.option(
+    "--backup-format", type=click.Choice(RAW_FORMATS), default="pkl", show_default=True, help="Of these files."
+)
+@click.option(
+    "--backup-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT,
+    show_default=True,
+    help="Folder in which they are kept.",
+)
 @retention_options
-@watching_options
+@click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus, and /healthz: 127.0.0.1:9464.")
+@click.option(
+    "--metrics-host",
+    metavar="NAME",
+    multiple=True,
+    help="Also accept requests for this host name; addresses, names without a dot and this machine's own name "
+    "are always accepted. May be repeated.",
+)
+@click.option(
+    "--alarm-webhook",
+    metavar="URL",
+    callback=_hidden,
+    help="Post a message here when something is wrong, and when it is over. "
+    "A secret: better given by variable or file.",
+)
+@click.option("--alarm-gap", default="30s", show_default=True, metavar="DURATION", help="A longer gap is wrong.")
+@click.option(
+    "--alarm-wait",
+    default="60s",
+    show_default=True,
+    metavar="DURATION",
+    help="Rows that wait, and connections that are lost, for longer are wrong.",
+)
 @click.option("--for", "duration", metavar="DURATION", help="Stop by itself after 60s, 5m, 2h, …")
 def start(
     coins: str | None,
@@ -146,13 +225,14 @@ def start(
       ingester start --backup-every 30                   files of the rows as well
       ingester start --parquet-after 3d --drop-after 90d
     """
-    say_which()
+    say_which_file()
     plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
+    limits = AlertLimits(gap=seconds(alarm_gap, "--alarm-gap"), wait=seconds(alarm_wait, "--alarm-wait"))
     with contextlib.ExitStack() as closing:
-        watching = closing.enter_context(Watching(metrics, alarm_webhook, alarm_gap, alarm_wait, metrics_host))
+        metrics_server, webhook = _reporting(metrics, metrics_host, alarm_webhook, closing)
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
         every_ms = interval_ms(interval, source.books)
         settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
@@ -165,16 +245,74 @@ def start(
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
         db, server, watermark = _reach(data_dir, questdb, settings)
         shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth=depth)
-        recorder = RecorderService(settings, db, data_dir, shown if sys.stderr.isatty() else None)
-        backup = backup_of(recorder, db, backup_every, backup_format, backup_root, closing)
-        watching.of(recorder, data_dir, server is not None, db.endpoint.http_url, policy)
-        others = [plan.watch(recorder), watch_of(recorder, db, server, policy)]
-        late = Late(check, watermark)
-        _record(recorder, db, server, lasting, backup, watching, [each for each in others if each is not None], late)
+        recorder = RecorderService(settings, db, data_dir=data_dir, live=shown if sys.stderr.isatty() else None)
+        backup = _backup(recorder, db, backup_every, backup_format, backup_root, closing)
+        observer = Observer(
+            recorder,
+            data_dir=data_dir,
+            questdb=db.endpoint.http_url,
+            managed=server is not None,
+            limits=limits,
+            policy=policy,
+        )
+        monitor = closing.enter_context(Monitor(observer, tell=webhook.tell if webhook else None))
+        if metrics_server is not None:
+            metrics_server.show(monitor.latest, monitor.age)
+        changing: list[_Beside] = [plan.watch(recorder)]
+        if policy.is_active:
+            changing.append(retention_of(recorder, db, server, policy))
+        following = [backup] if backup is not None else []
+        _record(recorder, db, server, lasting, monitor, changing, following, Late(check, watermark))
+
+
+def _reporting(
+    metrics: str | None, hosts: Sequence[str], alarm_webhook: str | None, closing: contextlib.ExitStack
+) -> "tuple[MonitoringServer | None, Webhook | None]":
+    """Opens the metrics port and the webhook, where they are wanted; `closing` closes them.
+
+    They are imported here: a recorder should hold no libraries that it does not use.
+    Raises SettingsError, and OperationError where the port is taken.
+    """
+    server = webhook = None
+    if metrics:
+        from ingester.monitoring import MonitoringServer
+
+        server = MonitoringServer(metrics, hosts)
+        closing.callback(server.close)
+    if alarm_webhook:
+        from ingester.monitoring import Webhook
+
+        webhook = Webhook(alarm_webhook)
+        closing.callback(webhook.close)
+    return server, webhook
+
+
+def _backup(
+    recorder: RecorderService, db: QuestDB, every: int | None, form: str, root: Path, closing: contextlib.ExitStack
+) -> "Backup | None":
+    """Returns what writes raw backups, where that is wanted; its folder is locked until `closing` ends.
+
+    Raises OperationError where the folder is in use or cannot be written.
+    """
+    if every is None:
+        return None
+    from ingester.datasets import Backup, run_folder  # 40 MB of libraries that recording alone does not need
+
+    folder = closing.enter_context(run_folder(root, recorder.started_ns))
+    return Backup(
+        db,
+        recorder.spool,
+        recorder.settings,
+        started_ns=recorder.started_ns,
+        now=recorder.clock.now,
+        folder=folder,
+        every_minutes=every,
+        format=form,
+    )
 
 
 def _look_for_leftovers(data_dir: Path, collector: str) -> None:
-    """Names rows that wait under other names, as after the host's name changed, and frees what was kept for them."""
+    """Logs rows that wait under other names, as after the host's name changed, and frees reserved disk space."""
     running = {collector, *running_collectors(data_dir)}
     for each in leftovers(data_dir, running):
         log.warning("%s; %s", each.text, each.mend(data_dir))
@@ -221,7 +359,7 @@ def _checked(check: Future[list[str]], symbols: list[str]) -> list[str]:
 
 
 def _take_out(check: Future[list[str]], recorder: RecorderService) -> None:
-    """Takes out the pairs that are not to be recorded, as a check found that came after recording began."""
+    """Removes the pairs that a late check has found not to be listed."""
     try:
         listed = check.result()
     except IngesterError as error:
@@ -260,7 +398,7 @@ def _reach(
     except (LevelsRefused, MixedData):
         raise
     except StoreError as error:
-        # One that says no is for a person to mend before a recorder of this name has its first row.
+        # An error that QuestDB answers is for a person to repair before a recorder of this name has its first row.
         silent = isinstance(error, Unreachable | ServerError)
         if endpoint is None or not used or not (silent or spool_folder(data_dir, settings.collector).is_dir()):
             raise
@@ -286,66 +424,75 @@ def _in_time(watermark: Future[QuestDB], seconds: float) -> QuestDB:
         ) from None
 
 
+class _Beside(Protocol):
+    """What runs beside a recorder."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 def _record(
-    collector: RecorderService,
+    recorder: RecorderService,
     db: QuestDB,
     server: ManagedServer | None,
     lasting: float | None,
-    backup: "Backup | None",
-    watching: Watching,
-    beside: Sequence["PairsWatcher | Retention"],
+    monitor: Monitor,
+    changing: Sequence[_Beside],
+    following: Sequence[_Beside],
     late: Late,
 ) -> None:
-    exchange = collector.settings.exchange
-    view = Unfailing(Live(collector, db.endpoint) if sys.stderr.isatty() else LogLines(collector))
+    """Records until it is stopped or `lasting` seconds have passed.
+
+    What changes the recording is stopped before it, what follows it afterwards.
+    """
+    exchange = recorder.settings.exchange
+    view = Unfailing(Live(recorder, db.endpoint) if sys.stderr.isatty() else LogLines(recorder))
     with stop_signals(_end_at_once) as stop, view:
-        collector.start()
-        _when_late(late, collector, db, server, stop)
-        watching.start()
-        for each in beside:
+        recorder.start()
+        _when_late(late, recorder, db, server, stop)
+        monitor.start()
+        for each in (*changing, *following):
             each.start()
-        if backup is not None:
-            backup.start()
         ends = time.monotonic() + lasting if lasting is not None else float("inf")
         while time.monotonic() < ends and not stop.wait(min(view.seconds, max(0.0, ends - time.monotonic()))):
             view.show()
-            if collector.metrics.feed.region_refused and not collector.metrics.feed.snapshots:
-                collector.stop()
+            if recorder.metrics.feed.region_refused and not recorder.metrics.feed.snapshots:
+                recorder.stop()
                 raise RegionRefused(region_refused(exchange, exchange.stream_url))
         stop.set()
-        for each in beside:
+        for each in changing:
             each.stop()
-        complete = collector.stop()
-        if backup is not None:
-            backup.stop()
-    say(collector.summary())
+        complete = recorder.stop()
+        for each in following:
+            each.stop()
+    say(recorder.summary())
     if not complete:
         log.warning(
             "QuestDB has not shown all rows (%s); %s keeps them, the next start sends what is missing",
-            collector.metrics.store.last_failure or "it has not applied them yet",
-            collector.spool.folder,
+            recorder.metrics.store.last_failure or "it has not applied them yet",
+            recorder.spool.folder,
         )
-    _require_rows(collector, lasting)
+    require_rows(recorder, lasting)
 
 
-def _require_rows(collector: RecorderService, lasting: float | None) -> None:
+def require_rows(recorder: RecorderService, lasting: float | None) -> None:
     """Raises OperationError where a run that was to last so long has received nothing that could be stored."""
-    if lasting is None or collector.metrics.store.received:
+    if lasting is None or recorder.metrics.store.rows.received:
         return
-    waiting = connecting(collector)
+    waiting = connecting(recorder)
     if waiting is None:
         raise OperationError(
-            f"Nothing was stored: {collector.spool.folder} took no row, the log says why. `ingester doctor` looks at "
+            f"Nothing was stored: {recorder.spool.folder} took no row, the log says why. `ingester doctor` looks at "
             "the disk."
         )
-    way = way_out(collector.settings.exchange.name, waiting)
+    way = way_out(recorder.settings.exchange.name, waiting)
     raise OperationError(f"Nothing was stored: {connecting_text(waiting)}. What to try: {way}.")
 
 
 def _when_late(
-    late: Late, collector: RecorderService, db: QuestDB, server: ManagedServer | None, stop: threading.Event
+    late: Late, recorder: RecorderService, db: QuestDB, server: ManagedServer | None, stop: threading.Event
 ) -> None:
-    """Follows what is known only after the start; a managed server is watched once nobody is starting it any more."""
+    """Uses the late results; a managed server is watched once nobody is starting it any more."""
     failed_before = late.watermark.done()
 
     def watermark(done: Future[QuestDB]) -> None:
@@ -356,13 +503,77 @@ def _when_late(
         elif error is not None and not failed_before:
             log.warning("QuestDB is still not ready, it is tried again: %s", error)
         if server is not None:
-            watch(server, stop, collector.server_restarted)
+            watch(server, stop, recorder.server_restarted)
 
     late.watermark.add_done_callback(watermark)
-    late.check.add_done_callback(lambda done: _take_out(done, collector))
+    late.check.add_done_callback(lambda done: _take_out(done, recorder))
 
 
 def _end_at_once() -> None:
     with contextlib.suppress(OSError):
         os.write(2, ENDED_AT_ONCE)
     os._exit(130)
+
+
+class Plan(NamedTuple):
+    """The pairs to begin with; `file` is to be followed, None where options name the pairs."""
+
+    symbols: list[str]
+    named: bool
+    """Whether options name them."""
+    file: PairsFile | None = None
+    from_file: bool = False
+    before: frozenset[str] = frozenset()
+    """What a recorder of this name was to record before, where options name the pairs."""
+
+    def choose(self, listed: Mapping[str, Listing]) -> Choice:
+        """Which of them to record, of those that the exchange lists."""
+        if self.from_file:
+            return choose_watched(self.symbols, listed)
+        return choose(self.symbols, self.named, listed, self.before)
+
+    def watch(self, recorder: RecorderService) -> PairsWatcher:
+        """Returns what follows the file while recording. A first start makes the file: it is edited later."""
+        known: Sequence[str] = self.symbols
+        if self.file is not None and not self.from_file:
+            known = recorder.settings.symbols  # those of the default list that are listed
+            try:
+                self.file.create(known, "The pairs that are recorded, one a line; see `ingester pairs --help`.")
+            except PairsFileError as error:
+                log.warning("pairs cannot be changed while recording: %s", error)
+        return PairsWatcher(
+            self.file,
+            known=known,
+            change=recorder.change,
+            record=recorder.record,
+            now=recorder.clock.now,
+            recorded=lambda: recorder.wanted,
+            listed=lambda: fetch_listings(recorder.settings.exchange),
+        )
+
+
+def planned(
+    coins: str | None, quote: str, pairs: str | None, data_dir: Path, pairs_file: Path | None, collector: str
+) -> Plan:
+    """Returns the pairs that `ingester start` is to record: from options, else from the file, else the default list.
+
+    A file that cannot be used does not keep a recorder from starting that has recorded before: it goes on with what it
+    was watching then. Raises PairsFileError where it never has, UsageError for options that cannot be used.
+    """
+    file = watch_list(data_dir, pairs_file)
+    last = LastRecorded(spool_folder(data_dir, collector))
+    symbols, named = named_symbols(coins, quote, pairs)
+    if named or quote.upper() != DEFAULT_QUOTE:
+        if file.exists():
+            log.info("the pairs are those that the options name; %s is left alone and not followed", file.path)
+        return Plan(symbols, named, before=frozenset(last.ever()))
+    if not file.exists():
+        return Plan(symbols, False, file)
+    try:
+        return Plan(list(file.read().pairs), False, file, from_file=True)
+    except PairsFileError as error:
+        before = last.read()
+        if before is None:
+            raise
+        log.error("%s Recording goes on with the %s watched before.", error, counted(len(before), "pair"))
+        return Plan(before, False, file, from_file=True)

@@ -12,25 +12,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from ingester.cli.live import duration_text, seconds_text
 from ingester.cli.options import data_options
-from ingester.cli.tables import TextTable
-from ingester.monitoring import (
-    TIMEOUT,
-    DayOfGaps,
-    Overview,
-    RecorderOverview,
-    Report,
-    Server,
-    alerts,
-    read_all,
-    survey_recorders,
-)
-from ingester.questdb import Endpoint, ManagedServer, QuestDB
-from ingester.words import counted
+from ingester.cli.terminal import TextTable, print_json
+from ingester.monitoring import DayOfGaps, Overview, RecorderOverview, Report, ServerOverview, status as look
+from ingester.questdb import Endpoint
+from ingester.words import counted, duration_text, size_text
 
 WATCH_SECONDS = 2.0
-GB = 1e9
 
 
 @click.command(short_help="Show whether all is well, for people and monitors.")
@@ -57,9 +45,9 @@ def status(ctx: click.Context, watch: bool, as_json: bool, data_dir: Path, quest
       ingester status --json || echo "look after the recorder"
     """
     if not watch:
-        overview = _look(data_dir, questdb)
+        overview = look(data_dir=data_dir, questdb=questdb)
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(overview), indent=2))
+            print_json(overview)
         else:
             _console().print(drawn(overview))
         ctx.exit(0 if overview.ok else 1)
@@ -79,7 +67,7 @@ def _looks(data_dir: Path, questdb: Endpoint | None, as_json: bool) -> Iterator[
     """Looks again and again, and shows each."""
     if as_json or not sys.stdout.isatty():
         while True:
-            overview = _look(data_dir, questdb)
+            overview = look(data_dir=data_dir, questdb=questdb)
             if as_json:
                 click.echo(msgspec.json.encode(overview))
             else:
@@ -89,26 +77,10 @@ def _looks(data_dir: Path, questdb: Endpoint | None, as_json: bool) -> Iterator[
     with Live(console=_console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             begun = time.monotonic()
-            overview = _look(data_dir, questdb)
+            overview = look(data_dir=data_dir, questdb=questdb)
             live.update(drawn(overview), refresh=True)
             yield overview
             time.sleep(max(0.2, WATCH_SECONDS - (time.monotonic() - begun)))
-
-
-def _look(data_dir: Path, questdb: Endpoint | None) -> Overview:
-    if questdb is not None:
-        return survey_recorders(data_dir, QuestDB(questdb, TIMEOUT), None)
-    server = ManagedServer(data_dir)
-    if server.alive():
-        try:
-            endpoint = server.last_endpoint()
-        except PermissionError:  # another user's folder: the password is not for us
-            endpoint = Endpoint(server.status().http)
-        return survey_recorders(data_dir, QuestDB(endpoint, TIMEOUT) if endpoint else None, server)
-    elsewhere = next((each.report.questdb for each in read_all(data_dir) if not each.report.managed), None)
-    if elsewhere and not server.password_file.exists():
-        return survey_recorders(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
-    return survey_recorders(data_dir, None, server)
 
 
 def drawn(overview: Overview) -> Group:
@@ -157,7 +129,7 @@ def _running_lines(report: Report) -> Iterator[tuple[str, Text]]:
     rows = report.rows
     yield "  rows", Text(f"{rows.per_second:,.0f}/s, {rows.stored:,} stored")
     lags = (report.lag.p50_seconds, report.lag.p99_seconds)
-    p50, p99 = (seconds_text(math.nan if each is None else each) for each in lags)
+    p50, p99 = (duration_text(math.nan if each is None else each) for each in lags)
     yield "  lag", Text(f"p50 {p50}, p99 {p99}, receive to stored, last minute")
     yield "  spool", Text(_spool_text(report))
     yield "  connected", Text(_connections_text(report))
@@ -177,14 +149,14 @@ def _threads_text(report: Report) -> str:
 
 def _restart_text(report: Report) -> str:
     assert report.stopped_before is not None
-    away = alerts.duration_text(max(0.0, (report.started - report.stopped_before).total_seconds()))
+    away = duration_text(max(0.0, (report.started - report.stopped_before).total_seconds()))
     return f"stopped in order at {report.stopped_before:%Y-%m-%d %H:%M:%S} UTC, started again {away} later"
 
 
 def _old_days_text(report: Report) -> str | None:
-    """What becomes of days that are over; None where nothing does."""
+    """When old days are converted and dropped; None where they are kept as they are."""
     becomes = (("Parquet", report.parquet_after_seconds), ("dropped", report.drop_after_seconds))
-    told = [f"{what} after {alerts.duration_text(after)}" for what, after in becomes if after is not None]
+    told = [f"{what} after {duration_text(after)}" for what, after in becomes if after is not None]
     return ", ".join(told) or None
 
 
@@ -211,8 +183,8 @@ def _spool_text(report: Report) -> str:
     spool = report.spool
     waiting = f"{spool.rows:,} rows wait" if spool.rows else "nothing waits"
     if spool.oldest_seconds is not None:
-        waiting += f", the oldest for {alerts.duration_text(spool.oldest_seconds)}"
-    return f"{waiting}; {_size(spool.size_bytes)} of {_size(spool.limit_bytes)} on disk"
+        waiting += f", the oldest for {duration_text(spool.oldest_seconds)}"
+    return f"{waiting}; {size_text(spool.size_bytes)} of {size_text(spool.limit_bytes)} on disk"
 
 
 def _connections_text(report: Report) -> str:
@@ -224,8 +196,8 @@ def _connections_text(report: Report) -> str:
 
 
 def _gaps_text(day: DayOfGaps, report: Report | None) -> str:
-    now = f"; silent now: {_counted(report.gaps.open_pairs, 'pair')}" if report and report.gaps.open_pairs else ""
-    halted = f"; halted: {_counted(report.gaps.halted_pairs, 'pair')}" if report and report.gaps.halted_pairs else ""
+    now = f"; silent now: {counted(report.gaps.open_pairs, 'pair')}" if report and report.gaps.open_pairs else ""
+    halted = f"; halted: {counted(report.gaps.halted_pairs, 'pair')}" if report and report.gaps.halted_pairs else ""
     if not day.gaps:
         return f"none in 24 h{now}{halted}"
     if day.longest_seconds is None:
@@ -233,10 +205,10 @@ def _gaps_text(day: DayOfGaps, report: Report | None) -> str:
     reasons = ", ".join(
         f"{reason} {count:,}" for reason, count in sorted(day.reasons.items(), key=lambda each: -each[1])
     )
-    return f"{day.gaps:,} in 24 h, the longest {alerts.duration_text(day.longest_seconds)} ({reasons}){now}{halted}"
+    return f"{day.gaps:,} in 24 h, the longest {duration_text(day.longest_seconds)} ({reasons}){now}{halted}"
 
 
-def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
+def _server_lines(server: ServerOverview) -> Iterator[tuple[str, Text]]:
     if server.state == "none":
         yield "server", Text("none yet")
         return
@@ -254,9 +226,9 @@ def _server_lines(server: Server) -> Iterator[tuple[str, Text]]:
         state = f"{table.behind:,} transactions to apply" if table.behind else "whole"
         size = ""
         if table.rows is not None and table.size_bytes is not None:
-            size = f"{table.rows:,} rows in {_counted(table.partitions or 0, 'day')}"
+            size = f"{table.rows:,} rows in {counted(table.partitions or 0, 'day')}"
             size += f" ({table.parquet} Parquet)" if table.parquet else ""
-            size += f", {_size(table.size_bytes)}, "
+            size += f", {size_text(table.size_bytes)}, "
         yield (
             "  table",
             Text(
@@ -272,16 +244,4 @@ def _disk_lines(overview: Overview) -> Iterator[tuple[str, Text]]:
         return
     days = disk.days_left
     full = f", full in {days:,.{0 if days >= 10 else 1}f} days at the present rate" if days is not None else ""
-    yield "disk", Text(f"{_size(disk.free_bytes)} of {_size(disk.total_bytes)} free{full}")
-
-
-def _counted(number: int, noun: str) -> str:
-    """`1 day`, `2 days`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def _size(count: float) -> str:
-    for unit, name in ((GB, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:,.1f} {name}"
-    return f"{count / 1e3:,.0f} kB"
+    yield "disk", Text(f"{size_text(disk.free_bytes)} of {size_text(disk.total_bytes)} free{full}")

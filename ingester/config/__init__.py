@@ -2,7 +2,6 @@
 
 settings   one recorder's settings, checked
 file       the configuration file: found, read, masked
-places     the line of each key in a TOML text
 """
 
 import lazy_loader

@@ -1,14 +1,13 @@
-from . import file as file
 from .file import (
-    NAME as NAME,
-    VARIABLE as VARIABLE,
+    CONFIG_NAME as CONFIG_NAME,
+    CONFIG_VARIABLE as CONFIG_VARIABLE,
     Configuration as Configuration,
+    find_configuration as find_configuration,
     is_secret as is_secret,
     masked as masked,
     masked_text as masked_text,
-    near as near,
-    nearest as nearest,
-    user_file as user_file,
+    read_configuration as read_configuration,
+    user_config_file as user_config_file,
 )
 from .settings import (
     FILLS as FILLS,

@@ -1,32 +1,29 @@
-"""The configuration file: which one is in force, what it says, and on which line; secrets masked."""
+"""The configuration file: which one is in force, what it says, and whether it can be trusted; secrets are masked."""
 
 import logging
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path
 
 from ingester import private
-from ingester.config.places import Entry, Keys, places
 from ingester.errors import SettingsError
 
 log = logging.getLogger("ingester.config.file")
 
-NAME = "ingester.toml"
-VARIABLE = "INGESTER_CONFIG"
+CONFIG_NAME = "ingester.toml"
+CONFIG_VARIABLE = "INGESTER_CONFIG"
 MASK = "***"
 
 _SECRET = re.compile(r"(?:^|[-_])(?:password|passphrase|secret|token|webhook|api[-_]key|credentials?)$", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)([^/\s:@'\"]*):(?!password@)[^\s'\"]*@")
 _IN_QUERY = re.compile(r"([?&](?:password|secret|token|key|api_?key)=)[^&\s'\"]+", re.IGNORECASE)
-_AT = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -35,45 +32,37 @@ class Configuration:
 
     path: Path | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
-    entries: Mapping[Keys, Entry] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The file's path as a person would give it."""
+        """The file's path, relative to this folder where it is inside."""
         return _shown(self.path) if self.path else ""
 
-    def line(self, keys: Keys) -> str:
-        """`ingester.toml:12`, where a key stands."""
-        return f"{self.name}:{self.entries[keys].key.line}"
-
-    def refuse_key(self, keys: Keys, why: str) -> SettingsError:
-        """An error that points at a key."""
-        place = self.entries[keys].key
-        return SettingsError(f"{self.name}:{place.line}:{place.column}: {masked_text(why)}")
-
-    def refuse_value(self, keys: Keys, why: str) -> SettingsError:
-        """An error that points at a value."""
-        place = self.entries[keys].value
-        return SettingsError(f"{self.name}:{place.line}:{place.column}: {masked_text(why)}")
+    def refuse(self, why: str) -> SettingsError:
+        """Returns the error that this file cannot be used; passwords in `why` are masked."""
+        return SettingsError(f"{self.name}: {masked_text(why)}")
 
 
-def user_file() -> Path:
+def user_config_file() -> Path:
     """The file of this user, for commands that run in any folder."""
-    return user_config_path("ingester", appauthor=False) / NAME
+    return user_config_path("ingester", appauthor=False) / CONFIG_NAME
 
 
-def find(told: Path | None) -> Path | None:
-    """The file that is in force: the one that was named, else one in this folder, else the user's own.
+def find_configuration(named: Path | None) -> Path | None:
+    """Returns the file that is in force: the named one, else the one in this folder, else the user's own, else None.
 
-    One that was not named and that another user could have changed is passed over, with a warning."""
-    if told is not None:  # the user's own decision
-        return told
+    A file that was not named and that another user could have changed is ignored, with a warning.
+    """
+    if named is not None:  # the user's own decision
+        return named
     # unlike Path.is_file, no error where a folder above must not be looked into, as somebody else's home
-    return next((path for path in (Path(NAME), user_file()) if os.path.isfile(path) and _is_ours(path)), None)
+    return next(
+        (path for path in (Path(CONFIG_NAME), user_config_file()) if os.path.isfile(path) and _is_ours(path)), None
+    )
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether nobody else could have written what a file says; a warning where somebody could.
+    """Returns whether nobody else could have written the file; logs a warning where somebody could.
 
     A file that was not named is trusted as git trusts a repository: whoever may write it would decide what is run.
     """
@@ -95,10 +84,10 @@ def _stranger(state: os.stat_result) -> str:
     return private.changeable_by(state, (int(caller),) if caller.isdecimal() else ())
 
 
-def read(path: Path | None, told_by: str = "") -> Configuration:
-    """What the file says. `told_by` is what named it, for the error where it is not there.
+def read_configuration(path: Path | None, named_by: str = "") -> Configuration:
+    """Reads a file. `named_by`: the option or variable that names it, for the error where it is missing.
 
-    Raises SettingsError, with line and column, where it cannot be read or is not TOML.
+    Raises SettingsError where the file cannot be read or is not TOML.
     """
     if path is None:
         return Configuration()
@@ -107,38 +96,24 @@ def read(path: Path | None, told_by: str = "") -> Configuration:
         with path.open("rb") as file:
             raw, state = file.read(), os.fstat(file.fileno())
     except OSError as error:
-        named = f"{told_by} names" if told_by else "There is"
+        named = f"{named_by} names" if named_by else "There is"
         hint = f" `ingester init {name}` writes one." if isinstance(error, FileNotFoundError) else ""
         raise SettingsError(
             f"{named} the configuration file {name}, which cannot be read: {error.strerror}.{hint}"
         ) from None
     try:
-        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+        values = tomllib.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
-        raise SettingsError(f"{name}:{line}:{column}: this is not UTF-8. Save the file in that encoding.") from None
-    try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(_syntax(name, text, error)) from None
-    if not told_by and stat.S_ISREG(state.st_mode) and (who := _stranger(state)):  # it was exchanged just now
+        raise SettingsError(f"{name}: this is not UTF-8 (byte {error.start + 1}). Save it in that encoding.") from None
+    except RecursionError:
+        raise SettingsError(f"{name}: lists or tables are nested too deeply.") from None
+    except ValueError as error:
+        raise SettingsError(f"{name}: this is not TOML: {error}. `ingester init FILE` writes an example.") from None
+    if not named_by and stat.S_ISREG(state.st_mode) and (who := _stranger(state)):  # it was exchanged just now
         raise SettingsError(f"{name} can be changed by {who}. To use it all the same: --config {name}")
     if _holds_secret(values) and stat.S_ISREG(state.st_mode) and state.st_mode & stat.S_IROTH:
         log.warning("%s holds a password, and every user of this machine can read it: chmod 600 %s", name, name)
-    return Configuration(path, values, places(text))
-
-
-def _syntax(name: str, text: str, error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return f"{name}: lists or tables stand too deep inside each other."
-    match = _AT.fullmatch(str(error))
-    what, hint = match[1] if match else str(error).removesuffix(" (at end of document)"), ""
-    if what.startswith("Invalid value"):
-        hint = ' Text stands in quotes: "…".'
-    elif what.startswith(("Cannot overwrite", "Cannot declare")):
-        hint = " Something stands in the file twice."
-    where = f"{match[2]}:{match[3]}" if match else str(text.rstrip("\n").count("\n") + 1)
-    return f"{name}:{where}: this is not TOML: {what}.{hint}"
+    return Configuration(path, values)
 
 
 def _shown(path: Path) -> str:
@@ -147,25 +122,13 @@ def _shown(path: Path) -> str:
     return str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'depth'?`, or where none is near, ` Known: …`."""
-    names = list(known)
-    close = near(name.lower().replace("_", "-"), names)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" Known: {', '.join(names)}."
-
-
-def near(name: str, known: Iterable[str]) -> list[str]:
-    """The names that may have been meant, the likeliest first."""
-    return get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.7)
-
-
 def is_secret(key: str) -> bool:
     """Whether a key, option or variable of this name holds a secret itself, rather than the name of a file with it."""
     return _SECRET.search(key) is not None
 
 
 def masked(key: str, value: Any) -> Any:
-    """The value, fit to be shown: secrets, and passwords inside addresses, replaced."""
+    """Returns the value fit to be shown: secrets, and passwords inside addresses, are replaced."""
     if isinstance(value, list | tuple):
         return [masked(key, each) for each in value]
     if value in (None, "") or isinstance(value, bool):
@@ -176,7 +139,7 @@ def masked(key: str, value: Any) -> Any:
 
 
 def masked_text(text: str) -> str:
-    """The text with `http://user:***@host` for each address in it, and without secrets in queries."""
+    """Returns the text with `http://user:***@host` for each address in it, and without secrets in queries."""
     return _IN_QUERY.sub(rf"\1{MASK}", _IN_URL.sub(rf"\1:{MASK}@", text))
 
 

@@ -1,4 +1,4 @@
-"""What a recorder is told: frozen, checked once, the bad value named."""
+"""A recorder's settings: frozen, and checked once; errors name the value."""
 
 import re
 import socket

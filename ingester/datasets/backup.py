@@ -5,7 +5,6 @@ read. Intervals follow each other in order and none is left out: where QuestDB i
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.export import check_room, write_file
 from ingester.datasets.slices import Waiting, collect
 from ingester.errors import OperationError, SettingsError, StoreError
+from ingester.locks import take_lock
 from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
 from ingester.spool import Spool, sync_folder
 from ingester.text import path_part
@@ -86,19 +86,20 @@ def _claim(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
+        locked = take_lock(descriptor)
     except OSError as error:
         if descriptor >= 0:
             os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise OperationError(
-                f"{folder} is in use by another recorder, started in the same minute. "
-                "Start this one in the next minute, or give it another --backup-root."
-            ) from None
         raise OperationError(
             f"{folder} cannot be used for raw backups ({error.strerror}). Choose another --backup-root."
         ) from error
+    if not locked:
+        os.close(descriptor)
+        raise OperationError(
+            f"{folder} is in use by another recorder, started in the same minute. "
+            "Start this one in the next minute, or give it another --backup-root."
+        )
+    return descriptor
 
 
 class Backup:
@@ -109,6 +110,7 @@ class Backup:
         db: QuestDB,
         spool: Spool,
         settings: Settings,
+        *,
         started_ns: int,
         now: Now,
         folder: Path,

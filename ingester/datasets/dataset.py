@@ -5,7 +5,6 @@ no zone attached) and the columns `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV
 that a thin book lacks is NaN.
 """
 
-import difflib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from ingester.config import FILLS as FILLS
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import assets
 from ingester.text import path_part
+from ingester.words import nearest_text
 
 ROOT = "hft data"
 EXTRACTED = "extracted datasets"
@@ -213,6 +213,5 @@ def choose_symbols(named: Sequence[str] | None, rows: Mapping[str, int], known: 
 
 
 def _unknown(symbol: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(symbol, known, n=3, cutoff=0.6)
-    hint = f"Nearest names: {', '.join(near)}." if near else "It resembles no recorded pair."
+    hint = nearest_text(symbol, known, "It resembles no recorded pair.")
     return f"No row of a pair {symbol!r} was ever recorded. {hint}"

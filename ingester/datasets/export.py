@@ -5,7 +5,6 @@ ever seen. `progress.json` in it says how far an export has come, for one that i
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -38,6 +37,7 @@ from ingester.datasets.opened import DataSet, open_dataset
 from ingester.datasets.slices import InPlace, Split, Waiting, collect, read_ahead, waiting
 from ingester.datasets.spans import SpanCounter
 from ingester.errors import OperationError, SettingsError
+from ingester.locks import take_lock
 from ingester.questdb import EXPORT, QuestDB, TableReader, holding, query
 
 log = logging.getLogger(__name__)
@@ -328,10 +328,8 @@ def _claimed(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OperationError(f"{folder.parent} cannot be written ({error.strerror}). Choose another --root.") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OperationError(f"Another export is writing {folder}. Wait for it.") from None
+        if not take_lock(descriptor):
+            raise OperationError(f"Another export is writing {folder}. Wait for it.")
         try:
             yield
         finally:

@@ -4,7 +4,6 @@ What is opened is a view of files; nothing is read before it is asked for. `betw
 views of the same files.
 """
 
-import difflib
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from ingester.datasets.manifest import Folder
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import normal
 from ingester.grid import Floats, Nanoseconds, as_frame
+from ingester.words import nearest_text
 
 
 class Episode(NamedTuple):
@@ -293,11 +293,8 @@ class DataSet:
     def _known(self, pair: str) -> str:
         symbol = normal(pair)
         if symbol not in self.pairs:
-            near = difflib.get_close_matches(symbol, self.pairs, n=3, cutoff=0.6)
-            raise UnknownPair(
-                f"The data set holds no pair {pair!r}. "
-                + (f"Nearest names: {', '.join(near)}." if near else f"It holds {', '.join(self.pairs[:10])}.")
-            )
+            hint = nearest_text(symbol, self.pairs, f"It holds {', '.join(self.pairs[:10])}.")
+            raise UnknownPair(f"The data set holds no pair {pair!r}. {hint}")
         return symbol
 
 

@@ -19,7 +19,6 @@ from .pairs import (
     guessed_assets as guessed_assets,
     is_name as is_name,
     listed_symbols as listed_symbols,
-    nearest as nearest,
     normal as normal,
     pair_named as pair_named,
     symbols_of as symbols_of,
@@ -57,5 +56,4 @@ from .venue import (
     ShuttingDown as ShuttingDown,
     StreamSpec as StreamSpec,
     Venue as Venue,
-    is_crossed as is_crossed,
 )

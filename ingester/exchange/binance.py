@@ -45,6 +45,7 @@ STATUSES = {status.value: status for status in ListingStatus} | {
     "PENDING_TRADING": ListingStatus.PENDING,
     "POST_TRADING": ListingStatus.END_OF_DAY,
     "AUCTION_MATCH": ListingStatus.AUCTION,
+    "TRADING_HALT": ListingStatus.HALT,
     "PRE_DELIVERING": ListingStatus.HALT,
     "PRE_SETTLE": ListingStatus.HALT,
     "TRADING_HALT": ListingStatus.HALT,

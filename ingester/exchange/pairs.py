@@ -1,6 +1,5 @@
 """Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
 
-import difflib
 import logging
 import re
 import unicodedata
@@ -12,6 +11,7 @@ from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPai
 from ingester.exchange import binance, listings, rest
 from ingester.exchange.listings import KeptListing
 from ingester.exchange.venue import Listing, ListingStatus, Venue
+from ingester.words import nearest_text
 
 log = logging.getLogger(__name__)
 
@@ -169,12 +169,6 @@ def pair_named(name: str, quote: str, known: Container[str]) -> str:
     return pair if written_as_pair or complete or looks_like_one else coin_pair
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names that resemble this one."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"Nearest names: {', '.join(near)}." if near else "It resembles no listed pair."
-
-
 def listed_symbols(
     exchange: Venue,
     symbols: Sequence[str],
@@ -206,5 +200,5 @@ def listed_symbols(
 
 
 def _unknown(symbol: str, listed: Mapping[str, Listing]) -> str:
-    hint = nearest(symbol, listed)
+    hint = nearest_text(symbol, listed, "It resembles no listed pair.")
     return f"The exchange lists no pair {symbol!r}. {hint} Pairs are written like BTCUSDT, coins like BTC."

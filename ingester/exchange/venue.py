@@ -265,10 +265,3 @@ class Venue:
             rest_url=rest_url or self.rest_url,
             ca_file=ca_file or self.ca_file,
         )
-
-
-def is_crossed(book: Book) -> bool:
-    """Whether the best bid is not below the best ask, which no exchange means to send. Thin and empty books are fine:
-    halted pairs have them."""
-    bids, asks = book.bids, book.asks
-    return bool(bids and asks and bids[0][0] >= asks[0][0])

@@ -5,7 +5,6 @@ has a ring of rows, or, which costs next to nothing, only its newest book. Books
 kept.
 """
 
-import difflib
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from ingester.events import Event
 from ingester.exchange import normal
 from ingester.live.ring import Ring, Row
 from ingester.sequence import Gap
+from ingester.words import nearest_text
 
 KEPT_EVENTS = 10_000
 """So many of the latest events are kept."""
@@ -160,8 +160,7 @@ class LiveBuffer:
             return pair
         symbol = normal(pair)
         if symbol not in self.pairs:
-            near = difflib.get_close_matches(symbol, self.pairs, n=3, cutoff=0.6)
-            hint = f"Nearest names: {', '.join(near)}." if near else f"It records {', '.join(self.pairs[:5])}, …"
+            hint = nearest_text(symbol, self.pairs, f"It records {', '.join(self.pairs[:5])}, …")
             raise UnknownPair(f"This recorder has no pair {pair!r}. {hint}")
         return symbol
 

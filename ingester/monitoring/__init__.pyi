@@ -1,15 +1,21 @@
-from . import alerts as alerts
 from .alerts import AlertLimits as AlertLimits, connecting_text as connecting_text, way_out as way_out
-from .http import MonitoringServer as MonitoringServer
-from .monitor import Monitor as Monitor
-from .observer import Observer as Observer, connecting as connecting
+from .doctor import (
+    Check as Check,
+    Finding as Finding,
+    examine as examine,
+    folder_checks as folder_checks,
+    machine_checks as machine_checks,
+)
+from .doctor_exchange import exchange_checks as exchange_checks
+from .doctor_questdb import questdb_checks as questdb_checks
+from .metrics_server import MonitoringServer as MonitoringServer
+from .monitor import Monitor as Monitor, Observer as Observer, connecting as connecting
 from .overview import (
     DayOfGaps as DayOfGaps,
     Overview as Overview,
     RecorderOverview as RecorderOverview,
-    Server as Server,
+    ServerOverview as ServerOverview,
+    status as status,
 )
-from .report import Report as Report
-from .state_file import read_all as read_all, running_collectors as running_collectors
-from .survey import TIMEOUT as TIMEOUT, survey_recorders as survey_recorders
+from .report import Report as Report, running_collectors as running_collectors
 from .webhook import Webhook as Webhook

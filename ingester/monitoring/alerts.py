@@ -1,4 +1,4 @@
-"""What is wrong with a recorder, and when that is told: pure decisions, the same for `status`, `/healthz` and webhook.
+"""What is wrong with a recorder, and when to report it: pure decisions, the same for `status`, `/healthz` and webhook.
 
 | kind | severity | when |
 |---|---|---|
@@ -18,7 +18,7 @@
 | thread_died | warning; critical: it does not run | a thread died by an error within the last hour |
 | clock | warning | the wall clock is further than `clock` from the receive times |
 
-Of a recorder whose process is gone, or hangs, `survey.py` knows.
+`status.py` finds recorders whose process is gone or hangs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ import msgspec
 from ingester.events import RESTART
 from ingester.exchange import SIMULATOR, VENUES
 from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Report
-from ingester.words import counted
+from ingester.words import counted, duration_text
 
 GIB = 1 << 30
 RECENT_SECONDS = 300.0
@@ -42,7 +42,7 @@ THREAD_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class AlertLimits:
-    """From where on something is wrong; seconds and bytes."""
+    """Thresholds for alerts, in seconds and bytes."""
 
     wait: float = 60.0
     gap: float = 30.0
@@ -54,7 +54,7 @@ class AlertLimits:
 
 
 def problems_of(report: Report, limits: AlertLimits) -> list[Problem]:
-    """What is wrong with a recorder by its own report, the critical ones first."""
+    """Returns what is wrong with a recorder by its report, critical problems first."""
     found = [*_connections(report, limits), *_gaps(report, limits), *_rows(report, limits), *_disk(report, limits)]
     found += _threads(report)
     return sorted(found, key=lambda problem: problem.severity)
@@ -62,7 +62,7 @@ def problems_of(report: Report, limits: AlertLimits) -> list[Problem]:
 
 def _connections(report: Report, limits: AlertLimits) -> Iterator[Problem]:
     places, age = report.connections, (report.at - report.started).total_seconds()
-    if report.gaps.halted_pairs >= report.pairs:  # then nothing can come over one that stands
+    if report.gaps.halted_pairs >= report.pairs:  # then an open connection cannot deliver anything
         places = [msgspec.structs.replace(each, silent_seconds=None) if each.age_seconds else each for each in places]
     # A place that never stood has been down since the start.
     down = [(each.label, age if each.silent_seconds is None else each.silent_seconds) for each in places if _down(each)]
@@ -81,7 +81,7 @@ def _connections(report: Report, limits: AlertLimits) -> Iterator[Problem]:
         "connection_lost",
         "warning",
         f"{len(late)} of {len(places)} connections ({_some(late)}) down or silent for up to {longest}",
-        "the log tells why; it is tried again and again. ingester doctor checks the way to the exchange",
+        "the log has the reasons; connecting is tried again and again. ingester doctor checks the way to the exchange",
     )
 
 
@@ -147,7 +147,7 @@ def _threads(report: Report) -> Iterator[Problem]:
 
 
 def connecting_text(connecting: Connecting) -> str:
-    """How far it is with the first book."""
+    """Says how connecting goes, before the first book."""
     if connecting.standing:
         return f"connected to {connecting.host}, no book has come yet"
     attempts = f"{counted(connecting.failed, 'attempt')} failed" if connecting.failed else "no answer yet"
@@ -156,7 +156,7 @@ def connecting_text(connecting: Connecting) -> str:
 
 
 def way_out(exchange: str, connecting: Connecting | None) -> str:
-    """What to try where no connection comes about."""
+    """Says what to try where no connection succeeds."""
     failure = connecting.last_failure if connecting else ""
     look = f"ingester doctor {_way(exchange)} shows which step of connecting fails"
     for words, hint in _HINTS.items():
@@ -270,10 +270,10 @@ def disk_problem(free_bytes: int, days_left: float | None, limits: AlertLimits) 
     )
 
 
-# When it is told.
+# When it is reported.
 
 TELL_SECONDS = 300.0
-"""A kind is told at most so often; what happened meanwhile is counted."""
+"""A kind is reported at most this often; repetitions are counted meanwhile."""
 CALM_SECONDS = 60.0
 """Something is over when it was not seen for so long."""
 SETTLE_SECONDS = 10.0
@@ -286,7 +286,7 @@ State = Literal["raised", "lasts", "recovered", "information"]
 
 
 class Notice(NamedTuple):
-    """One message to whoever is told."""
+    """One message to whoever is alerted."""
 
     kind: str
     state: State
@@ -301,27 +301,27 @@ class Notice(NamedTuple):
 
 @dataclass
 class _Course:
-    """How it goes on with one kind; times are those of the calls."""
+    """The state of one kind of problem; times are those of the calls."""
 
     problem: Problem
     since: float
     seen: float
     changed: float
     count: int = 1
-    """Times it happened that were not told."""
+    """How often it happened since it was reported."""
     told: float = -float("inf")
     owed: bool = False
-    """Whether its end is to be told."""
+    """Whether its end is to be reported."""
 
 
 @dataclass
 class AlertTracker:
-    """What was told of each kind, and what is to be told next. Times are seconds of a monotonic clock."""
+    """Knows what was reported of each kind, and what to report next. Times are seconds of a monotonic clock."""
 
     _courses: dict[str, _Course] = field(default_factory=dict)
 
     def news(self, problems: Sequence[Problem], now: float) -> list[Notice]:
-        """What is to be told now. To be called about once a second with everything that is wrong."""
+        """Returns what to report now. Call it about once a second with everything that is wrong."""
         for problem in problems:
             course = self._courses.get(problem.kind)
             if course is None:
@@ -361,17 +361,6 @@ def _due(course: _Course, now: float) -> Iterator[Notice]:
 
 def _is_past(course: _Course, now: float) -> bool:
     return now - max(course.seen, course.told) > TELL_SECONDS and not course.count and not course.owed
-
-
-# In words.
-
-
-def duration_text(seconds: float) -> str:
-    """`3.2 s`, `12.5 min`, `5.3 h` or `2.1 d`."""
-    for unit, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.1f} s"
 
 
 def _some(names: Sequence[str], total: int | None = None) -> str:

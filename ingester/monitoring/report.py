@@ -1,15 +1,31 @@
-"""What a recorder publishes about itself once a second: frozen values, the same in memory, on disk and as JSON."""
+"""What a recorder publishes about itself once a second: a report, the same in memory, on disk and as JSON.
 
+`state/<collector>.json` in the data folder holds the latest report for other processes. It is replaced as a whole, and
+not synced: nobody needs it after a power cut. The recorder holds a lock beside it for as long as its process lives,
+however that ends; so a process id that went to another process, or is another one inside a container, misleads nobody.
+"""
+
+import logging
+import os
+import time
 from datetime import datetime
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+
+from ingester import private
+from ingester.locks import is_locked, take_lock
+from ingester.metrics import FeedMetrics, Gauge, RowMetrics, StoreState
+from ingester.text import inside, path_part
+
+log = logging.getLogger(__name__)
 
 Severity = Literal["critical", "warning"]
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something that is wrong, in words, and how to mend it. `alarms.py` lists the kinds."""
+    """Something that is wrong, in words, and what to do about it. `alerts.py` lists the kinds."""
 
     kind: str
     severity: Severity
@@ -55,24 +71,6 @@ class Threads(msgspec.Struct, frozen=True):
     last_at: datetime | None = None
 
 
-class RowsReport(msgspec.Struct, frozen=True):
-    """Counts since the start."""
-
-    received: int
-    received_bytes: int
-    """As they are written to the spool."""
-    per_second: float
-    """Over the last ten seconds."""
-    stored: int
-    """Acknowledged by QuestDB; rows sent again count again."""
-    lost: int
-    """The spool had no room."""
-    missing: int
-    """Acknowledged, and not visible in the table at the last look."""
-    resent: int
-    surplus: int
-
-
 class Lag(msgspec.Struct, frozen=True):
     """From receive to acknowledged, of the rows of the last minute; None where there were none."""
 
@@ -83,28 +81,15 @@ class Lag(msgspec.Struct, frozen=True):
 class SpoolState(msgspec.Struct, frozen=True):
     """What waits on disk for QuestDB."""
 
-    rows: int
-    bytes: int
-    oldest_seconds: float | None
-    size_bytes: int
-    """On disk, with what is kept for a while after it was acknowledged."""
-    limit_bytes: int
-    full: bool
-    sync_failing: bool
-
-
-class FeedReport(msgspec.Struct, frozen=True):
-    """Counts of connections and frames since the start."""
-
-    connects: int
-    reconnects: int
-    losses: int
-    rotations: int
-    quarantined: int
-    refused_requests: int
-    copies: int
-    skipped: int
-    failed_attempts: int = 0
+    rows: Annotated[int, Gauge("spool_waiting_rows", "Rows on disk that QuestDB has not acknowledged.")]
+    bytes: Annotated[int, Gauge("spool_waiting_bytes", "Bytes of these rows.")]
+    oldest_seconds: Annotated[
+        float | None, Gauge("spool_oldest_age_seconds", "Age of the oldest of these; 0: none waits.", 0.0)
+    ]
+    size_bytes: Annotated[int, Gauge("spool_size_bytes", "Spool on disk, with what is kept after its acknowledgement.")]
+    limit_bytes: Annotated[int, Gauge("spool_limit_bytes", "What the spool may take on disk.")]
+    full: Annotated[bool, Gauge("spool_full", "Whether the spool takes no rows, so that they are lost.")]
+    sync_failing: Annotated[bool, Gauge("spool_sync_failing", "Whether the last sync of the spool failed.")]
 
 
 class RecentGaps(msgspec.Struct, frozen=True):
@@ -138,33 +123,21 @@ class Gaps(msgspec.Struct, frozen=True):
 class DiskReport(msgspec.Struct, frozen=True):
     """The disk under the data folder."""
 
-    free_bytes: int
-    total_bytes: int
-    bytes_per_day: float | None
-    """What the rows of a day take at the present rate; None where they are stored elsewhere."""
+    free_bytes: Annotated[int, Gauge("disk_free_bytes", "Free on the disk of the data folder.")]
+    total_bytes: Annotated[int, Gauge("disk_size_bytes", "Size of that disk.")]
+    bytes_per_day: Annotated[
+        float | None,
+        Gauge(
+            "disk_growth_bytes_per_day",
+            "What a day of rows takes there at the present rate; 0: rows are stored elsewhere.",
+            0.0,
+        ),
+    ]
 
     @property
     def days_left(self) -> float | None:
         """Until it is full at the present rate; None where it does not fill."""
         return self.free_bytes / self.bytes_per_day if self.bytes_per_day else None
-
-
-class Storing(msgspec.Struct, frozen=True):
-    """How the recorder gets on with its QuestDB."""
-
-    failing_seconds: float | None
-    """For how long QuestDB has not taken rows; None where it takes them."""
-    last_failure: str
-    failures: int
-    suspended: bool
-    dead_letters: int
-    last_dead_letter: datetime | None
-    restarts: int
-    """How often the managed server died and was started again."""
-    reconciled: datetime | None
-    """Rows received before were looked for in the table."""
-    damage: str = ""
-    """What of the table cannot be read, in words."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -174,8 +147,8 @@ class Report(msgspec.Struct, frozen=True):
     host: str
     pid: int
     version: str
-    started: datetime
-    at: datetime
+    started: Annotated[datetime, Gauge("start_time_seconds", "When recording began, Unix time.")]
+    at: Annotated[datetime, Gauge("look_timestamp_seconds", "When these numbers were taken, Unix time.")]
     stopped: bool
     """Whether it has ended in order."""
     exchange: str
@@ -186,16 +159,17 @@ class Report(msgspec.Struct, frozen=True):
     """Address without user and password."""
     managed: bool
     """Whether that is the server of this data folder."""
-    rows: RowsReport
+    rows: RowMetrics
     lag: Lag
     spool: SpoolState
     connections: list[ConnectionReport]
-    feed: FeedReport
+    feed: FeedMetrics
     gaps: Gaps
     disk: DiskReport
-    storing: Storing
-    clock_offset_seconds: float
-    """By how much the wall clock is ahead of receive times."""
+    storing: StoreState
+    clock_offset_seconds: Annotated[
+        float, Gauge("clock_offset_seconds", "By how much the wall clock is ahead of receive times.")
+    ]
     problems: list[Problem] = []
     connecting: Connecting | None = None
     """None from the first book on."""
@@ -206,3 +180,76 @@ class Report(msgspec.Struct, frozen=True):
     """After how long days become Parquet; None: never."""
     drop_after_seconds: float | None = None
     """After how long days are dropped; None: never."""
+
+
+# On disk.
+
+
+def state_folder(data_dir: Path) -> Path:
+    """Where the reports of a data folder's recorders are."""
+    return data_dir / "state"
+
+
+class StateFile:
+    """The writing side; belongs to one thread. Raises OSError and UnsafeFile."""
+
+    def __init__(self, data_dir: Path, collector: str) -> None:
+        self._folder = state_folder(data_dir)
+        self._path = inside(self._folder, f"{path_part(collector)}.json", "collector")
+        self._lock = -1
+
+    def write(self, report: Report) -> None:
+        """Replaces the report, and takes the lock where it is not held yet."""
+        private.folder(self._folder)
+        if self._lock < 0:
+            self._claim()
+        temporary = self._path.with_suffix(".new")
+        with private.write_anew(temporary) as file:
+            file.write(msgspec.json.encode(report) + b"\n")
+        temporary.replace(self._path)
+
+    def close(self) -> None:
+        """Gives up the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _claim(self) -> None:
+        descriptor = private.open_file(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+        if take_lock(descriptor):
+            self._lock = descriptor
+        else:  # a reader may hold it for a moment: next time
+            os.close(descriptor)
+
+
+class Published(NamedTuple):
+    """What a recorder has published last."""
+
+    report: Report
+    alive: bool
+    """Whether its process runs."""
+    age_seconds: float
+    """How old that is by the wall clock."""
+    path: Path
+
+
+def published_reports(data_dir: Path) -> list[Published]:
+    """The reports of all recorders that ever ran in a data folder; of files that cannot be read, a warning."""
+    found = []
+    for path in sorted(state_folder(data_dir).glob("*.json")):
+        try:
+            age = time.time() - path.stat().st_mtime
+            report = msgspec.json.decode(path.read_bytes(), type=Report)
+            alive = is_locked(path.with_suffix(".lock"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:  # msgspec's errors are among them
+            log.warning("%s cannot be read: %s", path, error)
+            continue
+        found.append(Published(report, alive, max(0.0, age), path))
+    return found
+
+
+def running_collectors(data_dir: Path) -> set[str]:
+    """The names of the recorders that run in a data folder. Raises OSError where that cannot be found out now."""
+    return {path.stem for path in state_folder(data_dir).glob("*.lock") if is_locked(path)}

@@ -1,4 +1,4 @@
-"""Messages to a webhook, as JSON, from a thread of its own: nothing waits for it, whatever the other side does.
+"""Alerts to a webhook, as JSON, from a thread of its own: nothing waits for it, however slow the receiver is.
 
     {"text": "…", "collector": "…", "host": "…", "kind": "rows_waiting", "state": "raised", "severity": "critical",
      "summary": "…", "mend": "…", "count": 1, "seconds": 61.0, "at": "2026-11-25T10:00:00Z", "version": "…"}
@@ -19,15 +19,16 @@ import urllib3
 from ingester.clock import backoff
 from ingester.errors import SettingsError
 from ingester.exchange import Deadline, NotConnected, connections
-from ingester.monitoring.alerts import Notice, duration_text
+from ingester.monitoring.alerts import Notice
 from ingester.monitoring.report import Report
 from ingester.proxies import proxy_for
 from ingester.threads import SupervisedThread
+from ingester.words import duration_text
 
 log = logging.getLogger(__name__)
 
 POST_SECONDS = 30.0
-"""For a message to be on its way, proxy and all."""
+"""How long one attempt may take, with the proxy."""
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 MOST_WAITING = 100
 """So many messages wait while the other side does not take them; then the oldest goes."""
@@ -76,11 +77,12 @@ def message(notice: Notice, report: Report) -> bytes:
 
 
 class Webhook:
-    """Posts in the order of the news; tries again with growing pauses, and says once that it does not get through."""
+    """Posts messages in their order; repeats a failed one with growing pauses, and logs once that it fails."""
 
     def __init__(
         self,
         url: str,
+        *,
         waits: Callable[[], Iterator[float]] = lambda: backoff(1.0, 60.0),
         monotonic: Callable[[], float] = time.monotonic,
         timeout: urllib3.Timeout = TIMEOUT,
@@ -99,7 +101,7 @@ class Webhook:
         self._thread.start()
 
     def tell(self, notice: Notice, report: Report) -> None:
-        """Puts a message on its way; returns at once."""
+        """Queues a message; returns at once."""
         self._waiting.append((self._monotonic(), message(notice, report)))
         self._news.set()
 

@@ -1,8 +1,8 @@
 """The QuestDB server's jar: fetched once by its Maven coordinate, and verified before every start."""
 
-import fcntl
 import hashlib
 import logging
+import math
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +10,7 @@ from typing import BinaryIO
 from platformdirs import user_cache_path
 
 from ingester.errors import ServerError
+from ingester.locks import take_lock
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def _verified(cache: Path) -> BinaryIO:
         return jar
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts fetch once
+        take_lock(lock.fileno(), math.inf)  # two first starts fetch once
         for _ in range(2):
             if jar := _open_if_pinned(path):
                 return jar

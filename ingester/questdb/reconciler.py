@@ -277,7 +277,7 @@ class Reconciler:
         again = {span: lacking for span, lacking in missing.items() if span.resends < MOST_RESENDS}
         resent = self._spool.resend(min(span.start_ns for span in again)) if again else 0
         if resent:
-            self._metrics.rows_resent += resent
+            self._metrics.rows.resent += resent
             self._report(again, "sent again")
             for span in again:
                 span.resends += 1
@@ -305,7 +305,7 @@ class Reconciler:
         span.visible = expected.total() - span.missing
         surplus = (visible - span.expected()).total() if not whole else 0
         if surplus:
-            self._metrics.rows_surplus += surplus
+            self._metrics.rows.surplus += surplus
             log.error("%d rows received in the minute from %s are visible and were never sent", surplus, _time(since))
         return lacking
 
@@ -324,7 +324,7 @@ class Reconciler:
 
     def _count(self) -> None:
         spans = self._sent_counts.spans()
-        self._metrics.rows_missing = sum(span.missing for span in spans)
+        self._metrics.rows.missing = sum(span.missing for span in spans)
         open_since = next((span.start_ns for span in spans if not span.is_settled), None)
         known = open_since if open_since is not None else max((span.end_ns for span in spans), default=0)
         self._metrics.reconciled_ns = max(self._metrics.reconciled_ns, min(known, self._now()))

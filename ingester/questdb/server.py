@@ -1,7 +1,6 @@
 """The managed QuestDB: a process of its own in the data folder, that outlives whoever started it."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
@@ -20,6 +19,7 @@ import psutil
 from ingester import private
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
+from ingester.locks import take_lock
 from ingester.questdb import jar, launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
@@ -296,21 +296,14 @@ class ManagedServer:
             yield
 
     def _wait_for(self, lock: int) -> None:
-        begun, said = time.monotonic(), False
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            waited = time.monotonic() - begun
-            if waited > LOCK_SECONDS:
-                raise ServerError(
-                    f"Another process has been starting or stopping the QuestDB in {self.data_dir} for {waited:.0f} s. "
-                    f"It holds {self._state_file.parent / 'lock'}: end it, then try again."
-                )
-            if not said and waited > SAY_SECONDS:
-                log.info("another process starts or stops this QuestDB, waiting %.0f s at most", LOCK_SECONDS)
-                said = True
-            time.sleep(0.05)
+        if take_lock(lock, min(SAY_SECONDS, LOCK_SECONDS)):
+            return
+        log.info("another process starts or stops this QuestDB, waiting %.0f s at most", LOCK_SECONDS)
+        if not take_lock(lock, LOCK_SECONDS - SAY_SECONDS):
+            raise ServerError(
+                f"Another process has been starting or stopping the QuestDB in {self.data_dir} for "
+                f"{LOCK_SECONDS:.0f} s. It holds {self._state_file.parent / 'lock'}: end it, then try again."
+            )
 
 
 def connect(data_dir: Path, endpoint: Endpoint | None = None, new: bool = False) -> QuestDB:

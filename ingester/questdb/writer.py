@@ -104,11 +104,10 @@ class Writer:
         metrics, now = self._metrics, self._now()
         if metrics.failing:
             metrics.failing = False
-            metrics.failing_seconds = (now - metrics.failing_since_ns) / SECOND
-            log.info("QuestDB takes rows again after %.1f s", metrics.failing_seconds)
+            log.info("QuestDB takes rows again after %.1f s", (now - metrics.failing_since_ns) / SECOND)
         self._spool.acknowledge(records)
         for record in records:
-            metrics.stored += record.rows
+            metrics.rows.stored += record.rows
             metrics.lag.add_range((now - record.last_ns) / SECOND, (now - record.first_ns) / SECOND, record.rows)
         return True
 

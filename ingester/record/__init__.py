@@ -2,9 +2,7 @@
 
 recorder_service   the recorder of `ingester start`
 recorder           `Recorder` for programs, without a database
-source             which exchange and pairs a program names
-pairs_file         the file of the recorded pairs
-pairs_watcher      the thread that follows this file
+pairs_file         the file of the recorded pairs, and the thread that follows it
 practice           simulated and real books never share a table
 unsent             rows in spools whose recorder does not run
 """

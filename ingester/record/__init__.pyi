@@ -1,13 +1,16 @@
-from .pairs_file import NAME as NAME, LastRecorded as LastRecorded, PairsFile as PairsFile
-from .pairs_watcher import PairsWatcher as PairsWatcher
+from .pairs_file import (
+    PAIRS_FILE_NAME as PAIRS_FILE_NAME,
+    LastRecorded as LastRecorded,
+    PairsFile as PairsFile,
+    PairsWatcher as PairsWatcher,
+)
 from .practice import (
     refuse_mixing as refuse_mixing,
     refuse_mixing_unasked as refuse_mixing_unasked,
     refuse_sending as refuse_sending,
 )
-from .recorder import Recorder as Recorder
+from .recorder import Recorder as Recorder, simulated_symbols as simulated_symbols
 from .recorder_service import RecorderService as RecorderService, spool_folder as spool_folder
-from .source import simulated_symbols as simulated_symbols
 from .unsent import (
     Leftover as Leftover,
     give_back_reserves as give_back_reserves,

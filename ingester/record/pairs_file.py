@@ -5,27 +5,35 @@
     SUIUSDT    # added 2026-11-25 10:30 by alice
     # EDUUSDT removed 2026-11-25 10:31 by alice
 
-What stands behind a `#` is a remark; those of the last two kinds are written by `ingester pairs` and tell why a pair
-was added or removed. All other lines stay as they are. The file is replaced as a whole, so that a reader finds the old
+Text behind a `#` is a remark; `ingester pairs` writes those of the last two kinds, which say why a pair was added or
+removed. All other lines stay as they are. The file is replaced as a whole, so that a reader finds the old
 one or the new one, and two writers take turns.
+
+A recorder follows the file: `PairsWatcher` looks at it several times a second. It also asks the exchange again for
+pairs that were left out because it did not list them: its list may lack some for a while, and a pair may be listed
+later.
 """
 
 import contextlib
-import fcntl
+import logging
 import os
 import re
 import stat
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ingester import private
-from ingester.errors import PairsFileError
+from ingester.clock import SECOND, Now, backoff
+from ingester.errors import ExchangeError, PairsFileError
+from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import is_name, normal
+from ingester.locks import take_lock
 from ingester.spool import replace_durably
+from ingester.threads import SupervisedThread
 
-NAME = "pairs.txt"
+PAIRS_FILE_NAME = "pairs.txt"
 LOCK_SECONDS = 10.0
 MOST_BYTES = 1 << 20
 """A list of every pair that there ever was is far smaller."""
@@ -39,7 +47,7 @@ class PairsFileEntries(NamedTuple):
     pairs: dict[str, str]
     """The pairs to record, in the order of the file, with the remark behind each."""
     removed: dict[str, str]
-    """Pairs that were taken out, and what is said of that."""
+    """Pairs that were removed, with the remark on each."""
 
 
 def parse(text: str, path: Path) -> PairsFileEntries:
@@ -163,33 +171,20 @@ class PairsFile:
         except OSError as error:
             raise PairsFileError(f"{lock} cannot be made ({error.strerror}).") from error
         try:
-            _wait_for(descriptor, lock)
+            if not take_lock(descriptor, LOCK_SECONDS):
+                raise PairsFileError(f"another program has held {lock} for {LOCK_SECONDS:g} s; end it, or try again.")
             yield
         finally:
             os.close(descriptor)
 
 
 class PairsChange:
-    """What is to become of the file: `added` and `removed` with their remarks, over what it says `now`."""
+    """A change of the file: pairs `added` and `removed` with their remarks; `now` is what the file says before it."""
 
     def __init__(self, now: PairsFileEntries) -> None:
         self.now = now
         self.added: dict[str, str] = {}
         self.removed: dict[str, str] = {}
-
-
-def _wait_for(descriptor: int, lock: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise PairsFileError(
-                    f"another program has held {lock} for {LOCK_SECONDS:g} s; end it, or try again."
-                ) from None
-            time.sleep(0.05)
 
 
 class LastRecorded:
@@ -234,3 +229,144 @@ def _lines(path: Path) -> list[str]:
 
 def _note(path: Path, symbols: Iterable[str]) -> None:
     replace_durably(path, "".join(f"{symbol}\n" for symbol in symbols).encode(), private.FILE)
+
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.2
+"""With the next full second, at which a pair begins, a change is in force within two."""
+
+FIRST_ASK_SECONDS, LAST_ASK_SECONDS = 4.0, 600.0
+"""How long it waits before it asks the exchange again which pairs it lists: at first, and after many attempts."""
+
+Reasons = Mapping[str, str]
+
+
+def differences(before: Iterable[str], now: PairsFileEntries, name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Pairs to add and to remove, each with its reason, as far as the file says one."""
+    old = set(before)
+    added = {symbol: f"{name}: {remark or 'edited'}" for symbol, remark in now.pairs.items() if symbol not in old}
+    gone = old - now.pairs.keys()
+    return added, {symbol: f"{name}: {now.removed.get(symbol, 'edited')}" for symbol in sorted(gone)}
+
+
+class PairsWatcher:
+    """Follows a file until `stop`. A file that cannot be used changes nothing; that is logged once, and an event."""
+
+    def __init__(
+        self,
+        file: PairsFile | None,
+        *,
+        known: Iterable[str],
+        change: Callable[[Reasons, Reasons], None],
+        record: Callable[[Event], None],
+        now: Now,
+        recorded: Callable[[], Collection[str]] | None = None,
+        listed: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """`file`: None where options name the pairs. `known`: the pairs that are to be recorded at the beginning.
+
+        `change` adds pairs to the recorder and removes others, `record` puts an event on record. `recorded` returns
+        the pairs that are recorded now; without it all are. `listed` asks the exchange which pairs it lists, and raises
+        ExchangeError.
+        """
+        self._file = file
+        self._known = set(known)
+        self._change = change
+        self._record = record
+        self._now = now
+        self._recorded = recorded
+        self._listed = listed
+        self._waits: Iterator[float] | None = None  # before each further question, while pairs are left out
+        self._ask_ns = 0  # when the next one is due
+        self._asking: threading.Thread | None = None
+        self._said = ""  # what was wrong at the last look
+        self._followed: object = ()  # state of the file that was read last
+        self._seen: object = ()  # at the last look
+        self._stopping = threading.Event()
+        self._thread = SupervisedThread(self._run, "watch", self._stopping)
+
+    def start(self) -> None:
+        """Starts looking; first at what changed since the pairs were read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; does not wait for a disk that hangs."""
+        self._stopping.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self.look()
+                self.ask_again()
+            except Exception:  # a bug must not end the watch: say it and look again
+                log.exception("the list of pairs could not be looked at")
+
+    def look(self) -> None:
+        """Reads the file where it has changed, and adds and removes pairs accordingly."""
+        if self._file is None:
+            return
+        try:
+            state = self._file.signature()
+            # A file that is written in place may be half written: wait until it rests. A replaced file is complete.
+            rests = state == self._seen or (state and self._seen and state[0] != self._seen[0])  # type: ignore[index]
+            self._seen = state
+            if state == self._followed or not rests:
+                return
+            watched = self._file.read()
+            self._followed = state
+        except OSError as error:
+            self._refuse(f"{self._file.path} cannot be looked at ({error.strerror}).")
+            return
+        except PairsFileError as error:
+            self._followed = self._seen
+            self._refuse(str(error))
+            return
+        if self._said:
+            log.info("%s can be used again", self._file.path)
+            self._said = ""
+        added, removed = differences(self._known, watched, self._file.path.name)
+        if added or removed:
+            self._known = set(watched.pairs)
+            self._change(added, removed)
+
+    def ask_again(self) -> threading.Thread | None:
+        """Asks the exchange where pairs are left out and it is time to; returns the thread that does so."""
+        if not self._left_out():
+            self._waits = None
+            return None
+        now = self._now()
+        if self._waits is None:
+            self._waits = backoff(FIRST_ASK_SECONDS, LAST_ASK_SECONDS)
+            self._ask_ns = now + int(next(self._waits) * SECOND)
+        if now >= self._ask_ns and (self._asking is None or not self._asking.is_alive()):
+            self._ask_ns = now + int(next(self._waits) * SECOND)
+            self._asking = threading.Thread(target=self.ask, name="listing", daemon=True)
+            self._asking.start()
+            return self._asking
+        return None
+
+    def ask(self) -> None:
+        """Asks the exchange which pairs it lists, and has those recorded that were left out and are listed now."""
+        try:
+            listed = self._listed()
+        except ExchangeError as error:
+            log.info("the exchange cannot be asked again which pairs it lists: %s", error)
+            return
+        except Exception:  # a bug: the next question is asked all the same
+            log.exception("the exchange could not be asked again which pairs it lists")
+            return
+        joining = sorted(self._left_out().intersection(listed))
+        if joining and not self._stopping.is_set():
+            log.info("recorded from now on, because the exchange lists them now: %s", ", ".join(joining))
+            self._change(dict.fromkeys(joining, "listed by the exchange now"), {})
+
+    def _left_out(self) -> set[str]:
+        return self._known.difference(self._recorded()) if self._recorded is not None else set()
+
+    def _refuse(self, problem: str) -> None:
+        if problem != self._said:
+            self._said = problem
+            log.error("the recorded pairs stay as they are: %s", problem)
+            self._record(Event(self._now(), PAIRS_REFUSED, detail=problem))

@@ -10,14 +10,25 @@ from typing import Any, Self, TypeVar
 from ingester.clock import SECOND, Clock, check_clock
 from ingester.config import FILLS, Settings, interval_ms, seconds
 from ingester.connection import AttemptLimit
-from ingester.errors import NotRunning, UsageError, named_as_arguments
+from ingester.errors import NotRunning, SettingsError, UsageError, named_as_arguments
 from ingester.events import Event
-from ingester.exchange import Venue, choose, listed_symbols
+from ingester.exchange import (
+    DEFAULT_COINS,
+    DEFAULT_QUOTE,
+    SIMULATOR,
+    Venue,
+    choose,
+    listed_symbols,
+    normal,
+    rightly_named,
+    simulator_at,
+    symbols_of,
+    venue_named,
+)
 from ingester.feed import FeedLoop
 from ingester.grid import as_frame
 from ingester.live import Consumer, LiveBuffer, OnEvent, OnSnapshot, RingRows, Row, Subscribers, SynchronousRows
 from ingester.metrics import FeedMetrics
-from ingester.record.source import OWN, exchange_of, named_symbols, simulated_symbols
 from ingester.sequence import Gap
 from ingester.simulator import Simulator
 
@@ -325,3 +336,34 @@ def _ns(time: int | datetime) -> int:
         at = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
         return -(-(at - _EPOCH) // timedelta(microseconds=1)) * 1000
     return int(time)
+
+
+OWN = "ws://127.0.0.1:1"
+"""Stands for the address of our own simulator."""
+
+
+def named_symbols(pairs: Sequence[str] | str) -> list[str]:
+    """Pairs as Binance writes them. Raises SettingsError where there are none."""
+    names = pairs.split(",") if isinstance(pairs, str) else pairs
+    symbols = list(dict.fromkeys(normal(name) for name in names))
+    if not symbols:
+        raise SettingsError("pairs is empty. Name some as Binance writes them, such as ['BTCUSDT', 'ETHUSDT'].")
+    return symbols
+
+
+def simulated_symbols(symbols: Sequence[str]) -> list[str]:
+    """What our own simulator lists: well-known pairs too, so that they can be added later."""
+    return list(dict.fromkeys([*symbols, *symbols_of(DEFAULT_COINS, DEFAULT_QUOTE)]))
+
+
+def exchange_of(exchange: str | Venue, stream_url: str | None, rest_url: str | None) -> Venue:
+    """The exchange that is meant; the addresses of a simulator of our own are `OWN` until it runs."""
+    if isinstance(exchange, Venue):
+        known = exchange
+    elif exchange == SIMULATOR:
+        known = simulator_at(OWN, "http://127.0.0.1:1")
+        if bool(stream_url) != bool(rest_url):
+            raise SettingsError("Of stream_url and rest_url only one is given. A simulator elsewhere needs both.")
+    else:
+        known = venue_named(exchange)
+    return rightly_named(known.at(stream_url=stream_url, rest_url=rest_url))

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from ingester import private, threads
@@ -35,23 +36,30 @@ DRAIN_SECONDS = 10.0
 """How long the end waits for QuestDB; what it has not taken by then waits in the spool for the next start."""
 
 COLLECT_NS = 30 * SECOND
-"""Failed requests leave cycles that hold what was to be sent; collections by the count of objects come too seldom."""
+"""Failed requests leave reference cycles that hold the rows; the collector's own rhythm would free them too seldom."""
 BEHIND_SECONDS = 10.0
-"""So far behind the earlier run's newest row a clock may be at a start: in half an hour it is right again."""
+"""How far behind the earlier run's newest row the clock may be at a start: it catches up in half an hour."""
 AUDIT_SECONDS = 10.0
 """How long the end waits for QuestDB to show everything that was sent."""
 
 
 def spool_folder(data_dir: Path, collector: str) -> Path:
-    """Where the rows of a recorder wait."""
+    """The folder of a recorder's spool."""
     return inside(data_dir / "spool", collector, "collector")
+
+
+def make_ready(db: QuestDB, settings: Settings, data_dir: Path) -> None:
+    """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
+    db.ping()
+    refuse_mixing(db, settings.exchange.name, data_dir)
+    schema.ensure(db, settings.depth)
 
 
 class RecorderService:
     """Records until `stop`. Also the sink of its feed thread: see `FeedLoop`."""
 
-    def __init__(self, settings: Settings, db: QuestDB, data_dir: Path, record: LiveBuffer | None = None) -> None:
-        """`record`: what live readers of this process read, if there are any."""
+    def __init__(self, settings: Settings, db: QuestDB, *, data_dir: Path, live: LiveBuffer | None = None) -> None:
+        """`live`: what live readers of this process read, if there are any."""
         self.settings = settings
         self.metrics = Metrics()
         self.event_counts = EventCounts()
@@ -61,7 +69,7 @@ class RecorderService:
         self.clock = Clock()
         self.started_ns = self.clock.now()
         self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self.live = record or LiveBuffer([], depth=settings.depth)
+        self.live = live or LiveBuffer([], depth=settings.depth)
         self._intake = FeedLoop(
             settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
@@ -73,7 +81,7 @@ class RecorderService:
             self.spool,
             self.clock.now,
             self.metrics.store,
-            self._make_ready,
+            partial(make_ready, db, settings, data_dir),
             DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
             self._intake.note,
             sent_counts=self._sent_counts,
@@ -143,14 +151,8 @@ class RecorderService:
         self._intake.note(Event(self.started_ns, "clock_step", detail=text))
         return False
 
-    def _make_ready(self) -> None:
-        """Makes the tables ready for rows. Raises StoreError; within seconds where QuestDB hangs."""
-        self._db.ping()
-        refuse_mixing(self._db, self.settings.exchange.name, self._data_dir)
-        schema.ensure(self._db, self.settings.depth)
-
     def change(self, added: Mapping[str, str], removed: Mapping[str, str]) -> None:
-        """Has symbols recorded from the next full second on, others no longer, each for a reason. From any thread."""
+        """Adds symbols from the next full second on and removes others, each with its reason. From any thread."""
         with self._changing:
             self._wanted = (self._wanted - removed.keys()) | added.keys()
             self._intake.change(added, removed)
@@ -169,7 +171,7 @@ class RecorderService:
     def server_restarted(self, endpoint: Endpoint) -> None:
         """Puts on record that the managed server died and was started again, perhaps at another port."""
         self._db.endpoint = endpoint
-        self.metrics.server_restarts += 1
+        self.metrics.store.restarts += 1
         self._intake.note(Event(self.clock.now(), "server_restarted"))
 
     def deaths(self) -> threads.Deaths:
@@ -182,7 +184,7 @@ class RecorderService:
         lasted = (self.clock.now() - self.started_ns) / SECOND
         waiting = self.spool.rows_waiting
         return (
-            f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.stored:,} rows stored, "
+            f"recorded {counted(self.feed.pairs, 'pair')} for {lasted:.0f} s: {store.rows.stored:,} rows stored, "
             f"{waiting:,} in the spool, {feed.rotations} connections replaced, {feed.reconnects} lost and back, "
             f"gaps: {self.event_counts.gaps_text()}"
         )
@@ -201,14 +203,14 @@ class RecorderService:
         return drained and seen
 
     def take(self, snapshots: list[OrderBook]) -> None:
-        """Into the spool first, then for all to see."""
+        """Writes books to the spool first, then to the live buffer."""
         body, rows = self._encoder.snapshots(snapshots), len(snapshots)
         first, last = snapshots[0].receive_ns, snapshots[-1].receive_ns
-        metrics = self.metrics.store
+        counts = self.metrics.store.rows
         if self.spool.append(body, rows, first, last):
             self._sent_counts.add(snapshots)
-            metrics.received += rows
-            metrics.received_bytes += len(body)
+            counts.received += rows
+            counts.received_bytes += len(body)
             if self._refused:
                 for snapshot in snapshots:
                     since = self._refused.pop(snapshot.symbol, None)
@@ -216,14 +218,14 @@ class RecorderService:
                         gap = Gap(snapshot.symbol, since, snapshot.receive_ns, SPOOL_FULL)
                         self._intake.note(gap.event())
         else:
-            metrics.refused += rows
+            counts.lost += rows
             for snapshot in snapshots:
                 self._refused.setdefault(snapshot.symbol, snapshot.receive_ns)
         if self.live.pairs:
             self.live.take(snapshots)
 
     def note(self, events: list[Event]) -> bool:
-        """Into the spool, and for all to see."""
+        """Writes events to the spool, then to the live buffer; returns False where the spool is full."""
         now = self.clock.now()
         if not self.spool.append(self._encoder.events(events), 0, now, now):
             return False
@@ -232,18 +234,18 @@ class RecorderService:
         return True
 
     def changed(self, added: Collection[str], removed: Collection[str]) -> None:
-        """Symbols come and go: what the spool refused of those that go is a gap until now."""
+        """Symbols were added and removed: for a removed one whose rows the spool refused, the gap ends now."""
         for symbol in set(removed) & self._refused.keys():
             gap = Gap(symbol, self._refused.pop(symbol), self.clock.now(), SPOOL_FULL)
             self._intake.note(gap.event())
         self.live.changed(added, removed)
 
     def watermark(self, until_ns: int) -> None:
-        """What the live record's grids wait for."""
+        """Passes the watermark on to the live buffer, whose grids wait for it."""
         self.live.watermark(until_ns)
 
     def tick(self, now: int) -> None:
-        """What time demands, once a second."""
+        """Does what is due; called once a second."""
         if now >= self._collect_ns:
             self._collect_ns = now + COLLECT_NS
             gc.collect()

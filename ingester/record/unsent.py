@@ -148,14 +148,14 @@ def send(
             show(spool.rows_waiting)
             if wait(0.2):
                 break
-            if metrics.stored > stored:
-                stored, progress = metrics.stored, time.monotonic()
+            if metrics.rows.stored > stored:
+                stored, progress = metrics.rows.stored, time.monotonic()
         drained = writer.drain(1.0 if metrics.failing else AUDIT_SECONDS)
         seen = reconciler.stop(AUDIT_SECONDS if drained else 0.0)
         waiting = spool.rows_waiting
     finally:
         spool.close()
-    return Sent(metrics.stored, waiting, drained and seen and not waiting, metrics.last_failure)
+    return Sent(metrics.rows.stored, waiting, drained and seen and not waiting, metrics.last_failure)
 
 
 def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:

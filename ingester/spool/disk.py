@@ -2,16 +2,15 @@
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ingester import private
 from ingester.errors import SpoolError, UnsafeFile
+from ingester.locks import take_lock
 
 log = logging.getLogger(__name__)
 
@@ -73,34 +72,23 @@ def claim(folder: Path, seconds: float = 0.0) -> int:
     path = folder / "lock"
     descriptor = private.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
-        _lock(descriptor, seconds)
-    except OSError as error:
-        holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        locked = take_lock(descriptor, seconds)
+        holder = "" if locked else os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+    except OSError:
         os.close(descriptor)
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
+        raise
+    if not locked:
+        os.close(descriptor)
         raise SpoolError(
             f"{folder} is in use by the recorder with process id {holder}: stop that one, "
             "or give this one another name with --collector"
-        ) from None
+        )
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     except OSError as error:  # the lock holds all the same, only its holder stays nameless
         log.warning("cannot write the process id into %s: %s", path, error)
     return descriptor
-
-
-def _lock(descriptor: int, seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > ends:
-                raise
-        time.sleep(0.02)
 
 
 def leads_to(path: Path, descriptor: int) -> bool:

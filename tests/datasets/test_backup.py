@@ -128,7 +128,14 @@ class Run:
         self.held = run_folder(root, started_ns)
         self.folder = self.held.__enter__()
         self.backup = Backup(
-            db, self.spool, self.settings, started_ns, time.time_ns, self.folder, every_minutes, format
+            db,
+            self.spool,
+            self.settings,
+            started_ns=started_ns,
+            now=time.time_ns,
+            folder=self.folder,
+            every_minutes=every_minutes,
+            format=format,
         )
         self.received = {symbol: [] for symbol in PAIRS}
         self._ids = itertools.count(1)

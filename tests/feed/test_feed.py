@@ -1,8 +1,11 @@
 """feed.py: which snapshots pass, and what is asked of the exchange."""
 
+import dataclasses
+import json
 import time
 
-from feed_bench import Bench
+from feed_bench import STREAMS, Bench
+from hypothesis import given, settings, strategies as st
 
 from ingester.clock import SECOND
 from ingester.connection.websocket import PAUSED, Frames
@@ -320,3 +323,64 @@ def test_a_frame_that_is_far_too_large_for_a_book_is_quarantined_undecoded():
     assert time.process_time() - begun < 0.05
     assert bench.metrics.malformed == 1
     assert [gap[0::3] for gap in bench.gaps()] == [("BTCUSDT", "quarantined")]
+
+
+def frame_of(symbol, update_id, *, spaces=False, crossed=False):
+    """A frame as Binance writes it; with `spaces`, one whose head cannot be read without decoding."""
+    data = {"lastUpdateId": update_id, "bids": [["9.0" if crossed else "1.0", "1"]], "asks": [["2.0", "1"]]}
+    message = {"stream": STREAMS.name(symbol).decode(), "data": data}
+    return json.dumps(message, separators=None if spaces else (",", ":")).encode()
+
+
+frames = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.builds(
+            frame_of,
+            st.sampled_from(["BTCUSDT", "ETHUSDT", "XUSDT"]),
+            st.integers(1, 12) | st.sampled_from([900, 2**53]),
+            spaces=st.sampled_from([False, False, False, True]),
+            crossed=st.sampled_from([False, False, False, True]),
+        )
+        | st.sampled_from([b"{", b'{"result":null,"id":1}', frame_of("BTCUSDT", 5)[:40]]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150)
+@given(frames, st.integers(2, 9))
+def test_it_makes_no_difference_how_many_frames_a_read_brings(arrivals, at_once):
+    """Copies are dropped before the others of a read are decoded: the outcome is that of one frame after the other."""
+    outcomes = []
+    for size in (1, at_once):
+        bench = Bench(copies=2)
+        bench.begin()
+        reads = []
+        for stream, payload in arrivals:
+            if not reads or reads[-1][0] != stream or len(reads[-1][1]) == size:
+                reads.append((stream, []))
+            reads[-1][1].append(payload)
+        for stream, payloads in reads:
+            bench.arrive(Frames(bench.streams[stream], bench.now_ns, list(payloads)))
+        passed = []
+        while bench.feed.pending:
+            passed += bench.feed.poll()
+        bench.turn(1)
+        bench.monitor.close(bench.now_ns + SECOND)
+        outcomes.append((passed, bench.events, vars(bench.metrics)))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_batch_that_cannot_be_decoded_costs_the_frame_at_fault_alone():
+    def fail(payloads):
+        if any(b":7," in each for each in payloads):
+            raise RuntimeError("a bug")
+        return STREAMS.channel.decode(payloads)
+
+    bench = Bench(channel=dataclasses.replace(STREAMS.channel, decode=fail))
+    bench.begin()
+    payloads = [frame_of(symbol, update_id) for update_id in (6, 7, 8) for symbol in ("BTCUSDT",)]
+    bench.arrive(Frames(bench.streams[0], bench.now_ns, [*payloads, frame_of("ETHUSDT", 1)]))
+    assert bench.ids() == [("BTCUSDT", 6), ("BTCUSDT", 8), ("ETHUSDT", 1)]
+    assert [gap[0] for gap in bench.gaps()] == ["BTCUSDT"]

@@ -43,7 +43,9 @@ def lived(questdb, tmp_path_factory):
     with Simulator(pairs, tapes=[tape_of_file(folder / "books.gz")], speed=20) as simulator:
         exchange = simulator_at(simulator.stream_url, simulator.rest_url)
         record = LiveBuffer(PAIRS, depth=5, rows=10_000)
-        collector = RecorderService(Settings(tuple(PAIRS), exchange, collector="lived"), db, folder, record)
+        collector = RecorderService(
+            Settings(tuple(PAIRS), exchange, collector="lived"), db, data_dir=folder, live=record
+        )
         collector.start()
         wake, now = collector.feed.monitor.detectors.keys, collector.clock.now  # nothing has to be woken here
 

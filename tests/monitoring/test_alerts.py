@@ -15,7 +15,6 @@ from ingester.monitoring.alerts import (
     TELL_SECONDS,
     AlertLimits,
     AlertTracker,
-    duration_text,
     problems_of,
 )
 from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Threads
@@ -182,13 +181,6 @@ def test_kinds_do_not_wait_for_each_other():
 def test_a_bulletin_forgets():
     told = Told().for_seconds(10, WAITING).for_seconds(1000)
     assert told.bulletin == AlertTracker()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0.2 s"), (119, "119.0 s"), (150, "2.5 min"), (7200, "2.0 h"), (200_000, "2.3 d")]
-)
-def test_durations_in_words(seconds, text):
-    assert duration_text(seconds) == text
 
 
 def test_where_nothing_ever_stood_it_is_said_to_whom_how_often_why_and_what_to_try():

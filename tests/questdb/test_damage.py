@@ -10,9 +10,9 @@ from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.errors import QueryError
 from ingester.metrics import StoreMetrics
-from ingester.monitoring.doctor.check import examine
-from ingester.monitoring.doctor.database import checks
-from ingester.monitoring.survey import survey_recorders
+from ingester.monitoring.doctor import examine
+from ingester.monitoring.doctor_questdb import questdb_checks
+from ingester.monitoring.overview import survey
 from ingester.questdb import partitions, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import find_damage
@@ -77,10 +77,10 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     server, db = recorded
     lose(f"2024-08-08*/{file}", left)
     assert file in find_damage(db)
-    overview = survey_recorders(server.data_dir, db, server)
+    overview = survey(server.data_dir, db, server)
     assert not overview.ok
     assert "table_damaged" in {problem.kind for problem in overview.problems}
-    findings = {finding.subject: finding for finding in examine(checks(server, None))}
+    findings = {finding.subject: finding for finding in examine(questdb_checks(server, None))}
     assert findings["table"].state == "fail"
     assert file in findings["table"].text
     spool, metrics = Spool(server.data_dir / f"spool-{file}", audited=True), StoreMetrics()

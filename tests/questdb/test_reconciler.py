@@ -167,7 +167,7 @@ def test_where_all_is_well_everything_is_verified_reconciled_and_said_at_the_end
     run.record(NOW, 10)
     assert run.end()
     assert run.events == []
-    assert run.metrics.rows_missing == run.metrics.rows_surplus == run.metrics.rows_resent == 0
+    assert run.metrics.rows.missing == run.metrics.rows.surplus == run.metrics.rows.resent == 0
     assert "460 rows sent, 460 visible, 0 wait" in caplog.text
 
 
@@ -216,8 +216,8 @@ def test_rows_that_vanished_are_said_with_numbers_and_sent_again(recorder, db):
     (event,) = run.events
     assert "130 of 130 rows of 2 symbols (BTCUSDT 100, ETHUSDT 30) received from 2023-11-14 22:12:00" in event.detail
     assert "sent again" in event.detail
-    assert run.metrics.rows_missing == 0
-    assert run.metrics.rows_resent == 130
+    assert run.metrics.rows.missing == 0
+    assert run.metrics.rows.resent == 130
     assert run.end()
 
 
@@ -256,7 +256,7 @@ def test_rows_that_cannot_be_brought_back_are_given_up_once_and_nothing_else_is_
     run.until(lambda: run.kinds() == ["rows_missing"] * 3)
     assert [event.detail.split("; ")[1].split(",")[0] for event in run.events] == ["sent again"] * 2 + ["given up"]
     assert "LOSTUSDT 7" in run.events[-1].detail
-    assert run.metrics.rows_missing == 7
+    assert run.metrics.rows.missing == 7
     run.record(NOW - MINUTE, 100)
     run.settle()
     run.metrics.failures += 1
@@ -302,7 +302,7 @@ def test_what_an_earlier_run_sent_is_looked_for_at_the_start(recorder, db):
     run = recorder(now=NOW + MINUTE, segment_bytes=20_000)
     run.record(NOW + MINUTE, 10)
     run.start()
-    run.until(lambda: run.metrics.rows_resent and not run.spool.rows_waiting and run.sent_counts.spans()[0].is_settled)
+    run.until(lambda: run.metrics.rows.resent and not run.spool.rows_waiting and run.sent_counts.spans()[0].is_settled)
     assert run.visible() == 2010
     assert run.kinds() == ["rows_missing"]
     assert "2000 of 2000 rows received from 2023-11-14 22:12:30" in run.events[0].detail
@@ -322,7 +322,7 @@ def test_rows_of_an_earlier_run_in_the_same_minute_do_not_hide_missing_ones(reco
     run.settle()
     assert run.visible() == 200
     assert run.end()
-    assert run.metrics.rows_surplus == 0
+    assert run.metrics.rows.surplus == 0
 
 
 def test_more_rows_than_were_sent_are_an_alarm(recorder, db, caplog):
@@ -330,7 +330,7 @@ def test_more_rows_than_were_sent_are_an_alarm(recorder, db, caplog):
     db.write(run.encoder.snapshots([OrderBook("BTCUSDT", NOW - MINUTE + 20 * SECOND, 5, [], [])]))
     run.record(NOW - MINUTE, 10)
     run.settle()
-    run.until(lambda: run.metrics.rows_surplus)
+    run.until(lambda: run.metrics.rows.surplus)
     assert run.end()
     assert "1 rows received in the minute from 2023-11-14 22:12:30 are visible and were never sent" in caplog.text
 
@@ -362,7 +362,7 @@ def test_a_suspended_table_is_said_resumed_and_nothing_is_dropped_meanwhile(serv
     assert run.end()
     assert run.kinds() == ["table_suspended", "table_resumed"]
     assert "bulk update failed" in run.events[0].detail
-    assert run.metrics.rows_missing == run.metrics.rows_resent == 0
+    assert run.metrics.rows.missing == run.metrics.rows.resent == 0
 
 
 def test_a_table_suspended_for_long_is_said_once_and_resumed_again_and_again(server, recorder, caplog):

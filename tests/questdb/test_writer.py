@@ -87,7 +87,7 @@ def test_after_failures_of_any_kind_all_rows_arrive_in_order_and_once(spool, fai
     sending = Sending(db, spool)
     assert sending.drain()
     assert b"".join(db.taken) == b"".join(bodies)
-    assert sending.metrics.stored == 50
+    assert sending.metrics.rows.stored == 50
     assert spool.rows_waiting == 0
     assert not sending.metrics.failing
 
@@ -101,7 +101,7 @@ def test_what_is_not_taken_in_time_stays_in_the_spool(spool):
     sending = Sending(Away(), spool)
     assert not sending.drain(0.3)
     assert spool.rows_waiting == 1
-    assert sending.metrics.stored == 0
+    assert sending.metrics.rows.stored == 0
     assert sending.metrics.failing
     assert sending.metrics.failing_since_ns
 
@@ -128,7 +128,7 @@ def test_the_tables_are_made_ready_before_the_first_batch_and_after_each_failure
     assert sending.drain()
     assert steps == ["prepare", "prepare", "prepare", "write", "prepare", "write", "write"]
     assert sending.metrics.failures == 3
-    assert sending.metrics.failing_seconds > 0
+    assert sending.metrics.failing_since_ns > 0
 
 
 # --- bad rows

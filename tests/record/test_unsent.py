@@ -11,7 +11,7 @@ from spools import RESERVE, SECOND, wait_in_spool
 
 from ingester.cli import cli
 from ingester.errors import SpoolError
-from ingester.monitoring.doctor.disk import _spools
+from ingester.monitoring.doctor import spool_findings
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
@@ -139,7 +139,7 @@ def test_a_spool_that_cannot_be_read_now_is_not_called_empty(tmp_path, monkeypat
     assert unreadable == [f"{tmp_path}/spool/left cannot be read: Too many open files"]
     listed = CliRunner().invoke(cli, ["spool", "list", "--data-dir", str(tmp_path)])
     assert (listed.exit_code, "Too many open files" in listed.output) == (1, True)
-    assert [finding.state for finding in _spools(tmp_path)] == ["warning", "warning"]
+    assert [finding.state for finding in spool_findings(tmp_path)] == ["warning", "warning"]
     (tmp_path / "recorded.json").write_text('{"http://one:9000": "simulator"}')
     with pytest.raises(SpoolError, match="Too many open files"):
         refuse_mixing_unasked(Endpoint("http://two:9000"), "binance", tmp_path)
