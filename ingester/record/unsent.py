@@ -128,7 +128,7 @@ def send(
         raise SpoolError(
             f"There is no spool of a recorder {collector!r} in {data_dir}. `ingester spool list` names them."
         )
-    spool, metrics, sent_counts = Spool(folder, audited=True), StoreMetrics(), SentCounts()
+    spool, metrics, sent_counts = Spool(folder, keep_until_verified=True), StoreMetrics(), SentCounts()
     spool.open()
     try:
         depth = _depth(spool)
@@ -173,7 +173,7 @@ def _waiting(folder: Path) -> Leftover | None:
     for segment, after in zip(found, [*found[1:], None], strict=False):
         if after is not None and after.first <= sequence:
             continue
-        for head in segments.heads(segment):
+        for head in segments.record_headers(segment):
             if head.sequence >= sequence and head.rows:
                 rows += head.rows
                 oldest, newest = oldest or head.first_ns, max(newest, head.last_ns)
