@@ -15,9 +15,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import urllib3
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused, SettingsError, cause
-from ingester.exchange.dial import Deadline, NotConnected, connect_socket, tls_context
+from ingester.exchange.dial import Deadline, NotConnected, connect_socket, retry_after, tls_context
 from ingester.exchange.registry import region_refused
-from ingester.exchange.retry_after import retry_after
 from ingester.exchange.venue import RestRequest, Venue
 from ingester.proxies import Proxy, proxy_for
 
