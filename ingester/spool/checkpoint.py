@@ -157,7 +157,8 @@ class CheckpointFile:
     never writes an older checkpoint.
     """
 
-    def __init__(self, folder: Path, disk: Disk) -> None:
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
+        """`disk`: gives up its reserve where there is no room for the file."""
         self._path = folder / "position"
         self._disk = disk
         self._lock = threading.Lock()
@@ -204,7 +205,7 @@ class CheckpointFile:
         try:
             replace_durably(self._path, content, private.FILE)
         except OSError as error:
-            if not is_full(error) or not self._disk.reserved:
+            if not is_full(error) or self._disk is None or not self._disk.reserved:
                 raise
             self._disk.ran_out()  # what the reserve is for
             replace_durably(self._path, content, private.FILE)

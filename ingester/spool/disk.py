@@ -101,6 +101,23 @@ def leads_to(path: Path, descriptor: int) -> bool:
         return True
 
 
+def free_reserve(folder: Path) -> None:
+    """Deletes the reserve in a spool's folder that no recorder holds; the next one that starts takes it again."""
+    reserve = folder / RESERVE
+    if not reserve.exists():
+        return
+    try:
+        lock = claim(folder)
+    except (OSError, SpoolError):
+        return
+    try:
+        reserve.unlink(missing_ok=True)
+    except OSError as error:
+        log.debug("%s stays: %s", reserve, error)
+    finally:
+        os.close(lock)
+
+
 class FolderLock:
     """A spool's folder and the lock on it, held also where both are deleted or moved under a running recorder."""
 

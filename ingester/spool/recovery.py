@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingester import private
-from ingester.spool.checkpoint import Checkpoint, SegmentIndex
+from ingester.spool.checkpoint import Checkpoint, CheckpointFile, SegmentIndex
 from ingester.spool.disk import reason_of
 from ingester.spool.segment import (
     FILE_HEADER_BYTES,
@@ -21,6 +21,7 @@ from ingester.spool.segment import (
     find,
     free_name,
     is_segment,
+    record_headers,
     scan,
     start_of,
     walk,
@@ -49,8 +50,8 @@ class Recovery:
     """What is missing between good records; what is missing after the last one begins at `last_ns`."""
 
 
-class Retained(NamedTuple):
-    """Rows acknowledged in earlier runs that are still there, and the receive times of the first and the last."""
+class RowCount(NamedTuple):
+    """Rows, and the receive times of the first and the last of them; 0 where there are none."""
 
     rows: int = 0
     first_ns: int = 0
@@ -161,7 +162,7 @@ def _lost_ranges(segments: list[Segment], sequence: int, last_ns: int) -> tuple[
     return tuple(lost)
 
 
-def count_retained(segments: list[tuple[Segment, int]], before: int) -> Retained:
+def count_retained(segments: list[tuple[Segment, int]], before: int) -> RowCount:
     """Counts the rows of records with sequences below `before`, in segments up to the byte beside.
 
     Raises OSError where one cannot be read now.
@@ -176,7 +177,25 @@ def count_retained(segments: list[tuple[Segment, int]], before: int) -> Retained
                     rows += record.rows
                     first_ns = min(first_ns or record.first_ns, record.first_ns)
                     last_ns = max(last_ns, record.last_ns)
-    return Retained(rows, first_ns, last_ns)
+    return RowCount(rows, first_ns, last_ns)
+
+
+def count_waiting(folder: Path) -> RowCount:
+    """Counts the rows that wait in a folder whose recorder does not run. Reads record headers only, changes nothing.
+
+    Raises OSError where something cannot be read now.
+    """
+    checkpoint = CheckpointFile(folder).load()
+    sequence = checkpoint.sequence if checkpoint else 0
+    rows, first_ns, last_ns = 0, 0, 0
+    for segment, after in itertools.pairwise([*find(folder), None]):
+        if segment is None or (after is not None and after.first <= sequence):
+            continue
+        for header in record_headers(segment):
+            if header.sequence >= sequence and header.rows:
+                rows += header.rows
+                first_ns, last_ns = first_ns or header.first_ns, max(last_ns, header.last_ns)
+    return RowCount(rows, first_ns, last_ns)
 
 
 def find_since(retained: list[tuple[Segment, int]], since_ns: int) -> RecordPosition | None:

@@ -13,7 +13,7 @@ from ingester.errors import SpoolError, UnsafeFile
 from ingester.spool import segment as segments
 from ingester.spool.checkpoint import Checkpoint, CheckpointFile, SegmentIndex
 from ingester.spool.disk import Disk, FolderLock, is_full, reason_of
-from ingester.spool.recovery import Recovery, Retained, count_retained, find_since, read_back, read_late, set_aside
+from ingester.spool.recovery import Recovery, RowCount, count_retained, find_since, read_back, read_late, set_aside
 from ingester.spool.segment import LostRange, Record, RecordPosition
 from ingester.spool.syncer import Syncer
 
@@ -310,7 +310,7 @@ class Spool:
         with self._lock:
             self._index.verify(sequence)
 
-    def retained(self) -> Retained:
+    def retained(self) -> RowCount:
         """The rows acknowledged in earlier runs that `resend` could bring back. Reads all of them; raises OSError."""
         with self._lock:
             places, _ = self._index.retained()
