@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ingester.cli.options import data_options, exchange_of_table_option, named_symbols, open_questdb, pair_options
-from ingester.cli.terminal import plain_table, print_json, print_table, progress_bar
+from ingester.cli.tables import plain_table, print_json, print_table, progress_bar
 from ingester.clock import SECOND
 from ingester.datasets import (
     PIECES,

@@ -12,8 +12,16 @@ from typing import Any
 
 import click
 
-from ingester.cli.options import data_dir_option, listing_at, listing_options, pairs_file_option, watch_list
-from ingester.cli.terminal import TextTable, plain_table, print_json, print_table, stop_signals
+from ingester.cli.options import (
+    data_dir_option,
+    exchange_option,
+    listing_at,
+    listing_options,
+    pairs_file_option,
+    watch_list,
+)
+from ingester.cli.tables import TextTable, plain_table, print_json, print_table
+from ingester.cli.terminal import stop_signals
 from ingester.config import seconds
 from ingester.deadline import beside
 from ingester.errors import (
@@ -28,9 +36,9 @@ from ingester.errors import (
 from ingester.exchange import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
-    DEFAULT_SOURCE,
     PATIENCE_SECONDS,
-    PRODUCTS,
+    SUPPLIES_PATH,
+    SUPPLIES_URL,
     Criteria,
     Listing,
     Supplies,
@@ -41,10 +49,12 @@ from ingester.exchange import (
     choose,
     fetch_listings,
     fetch_supplies,
+    fetch_tickers,
     is_name,
     normal,
     pair_named,
-    screening,
+    require_moderate,
+    screen_pairs,
 )
 from ingester.record import PairsFile
 from ingester.text import plain
@@ -59,7 +69,8 @@ quote_option = click.option(
 
 @click.group(short_help="See and change which pairs are recorded, also while recording.")
 def pairs() -> None:
-    """Sees and changes which pairs are recorded. They stand in a file, pairs.txt in the data folder, one a line.
+    """Sees and changes which pairs are recorded. They are in a file, pairs.txt in the data folder, one a line; those of
+    another exchange than Binance's spot market are in pairs-NAME.txt.
 
     `ingester start` without --coins and --pairs records what the file says, and a recorder that runs follows it: within
     two seconds a pair begins or ends, and the others notice nothing. Edit the file by hand if you like.
@@ -75,10 +86,11 @@ def pairs() -> None:
 
 @pairs.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@exchange_option("Whose pairs.")
 @data_dir_option
 @pairs_file_option
 @click.pass_context
-def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | None) -> None:
+def list_(ctx: click.Context, as_json: bool, exchange: str, data_dir: Path, pairs_file: Path | None) -> None:
     """Lists the watched pairs, with the remark that the file has on each.
 
     \b
@@ -89,7 +101,7 @@ def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | 
       ingester pairs list
       ingester pairs list --json
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     found = file.read().pairs if file.exists() else {}
     if as_json:
         listed = [{"symbol": symbol, "remark": remark} for symbol, remark in found.items()]
@@ -137,7 +149,7 @@ def add(
       ingester pairs add BTC ETH --quote USDC
       ingester pairs add ETHBTC --no-check
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     wanted = _words(names)
     listed = {} if no_check else _listed(exchange, rest_url, exchange_ca)
     symbols = list(dict.fromkeys(pair_named(name, quote, listed) for name in wanted))
@@ -156,9 +168,10 @@ def add(
 @pairs.command()
 @click.argument("names", nargs=-1, required=True, metavar="COIN|PAIR…")
 @quote_option
+@exchange_option("Whose pairs.")
 @data_dir_option
 @pairs_file_option
-def remove(names: tuple[str, ...], quote: str, data_dir: Path, pairs_file: Path | None) -> None:
+def remove(names: tuple[str, ...], quote: str, exchange: str, data_dir: Path, pairs_file: Path | None) -> None:
     """Removes pairs, named as coins or as pairs. What was recorded of them stays.
 
     \b
@@ -166,7 +179,7 @@ def remove(names: tuple[str, ...], quote: str, data_dir: Path, pairs_file: Path 
       ingester pairs remove EDU
       ingester pairs remove ETHBTC EDUUSDT
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     wanted = _words(names)
     if not file.exists():
         raise UsageError(
@@ -253,7 +266,7 @@ LOOK_SECONDS = 0.2
     "--supply-source",
     metavar="URL|FILE.csv",
     help=f"Where circulating supplies are from; a file has the columns coin,circulating_supply.  "
-    f"[default: {DEFAULT_SOURCE}; of --rest-url where that is given]",
+    f"[default: {SUPPLIES_URL}; of --rest-url where that is given]",
 )
 @listing_options
 @data_dir_option
@@ -310,16 +323,16 @@ def screen(
         with_leveraged,
     )
     place = listing_at(exchange, rest_url, exchange_ca)
-    source = supply_source or (f"{rest_url.rstrip('/')}{PRODUCTS}" if rest_url else DEFAULT_SOURCE)
-    file = watch_list(data_dir, pairs_file)
+    source = supply_source or (f"{rest_url.rstrip('/')}{SUPPLIES_PATH}" if rest_url else SUPPLIES_URL)
+    file = watch_list(data_dir, pairs_file, exchange)
     if pause is None:
         _show(_screened(criteria, place, source, file, do_apply), criteria, file, do_apply, as_json)
         return
     with stop_signals() as stop:
-        _repeat(criteria, place, source, file, pause, stop)
+        repeat_screening(criteria, place, source, file, pause, stop)
 
 
-def _repeat(
+def repeat_screening(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, pause: float, stop: threading.Event
 ) -> None:
     """Screens again and again until `stop` is set; a failure changes nothing, and the next try comes sooner."""
@@ -352,14 +365,14 @@ def _screened(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
     listed = fetch_listings(place, patience=PATIENCE_SECONDS)
-    tickers = screening.fetch_tickers(place)
+    tickers = fetch_tickers(place)
     supplies = fetch_supplies(source) if criteria.min_market_cap is not None else Supplies({})
     if not do_apply:
-        return screening.screen(criteria, listed, tickers, supplies, file.read().pairs if file.exists() else ())
+        return screen_pairs(criteria, listed, tickers, supplies, file.read().pairs if file.exists() else ())
     with file.changing() as change:
-        verdicts = screening.screen(criteria, listed, tickers, supplies, change.now.pairs)
+        verdicts = screen_pairs(criteria, listed, tickers, supplies, change.now.pairs)
         if repeated:
-            screening.require_moderate(verdicts)
+            require_moderate(verdicts)
         if not any(verdict.wanted for verdict in verdicts):
             raise Incomplete("No pair qualifies; the watched pairs stay as they are. Lower the thresholds if it is so.")
         when = _by_whom()

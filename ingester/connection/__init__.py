@@ -3,9 +3,9 @@
 frames          splits what a server sends into messages
 websocket       one websocket connection in one thread
 connection      what came over one connection
+pool            all connections, and the requests sent over them
 slot            keeps one connection alive: staleness, reconnect, rotation, failover
-grouping        which streams share connections
-subscriptions   pairs that come and go while the others flow
+subscriptions   which pairs share connections, also while pairs come and go
 """
 
 import lazy_loader

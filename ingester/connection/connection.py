@@ -65,6 +65,10 @@ class Connection:
             for name in names:
                 memory.pop(name, None)
 
+    def remembered(self) -> set[bytes]:
+        """The streams of which it knows something."""
+        return {*self.ids, *self._seen, *self.moved, *self._joined, *self.tries, *self._next_try, *self.unsubscribing}
+
     def acknowledged(self, request: int, now: int) -> None:
         """The exchange took a request; a moment later nothing more comes of streams that were to end."""
         if self.unsubscribing:

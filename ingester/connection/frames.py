@@ -3,6 +3,7 @@
 from ingester.errors import IngesterError
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+DATA_FRAMES = (TEXT, BINARY)
 LARGEST_MESSAGE = 1 << 20
 """Bytes; the largest that Binance sends on these streams is about 2 kB, so more is a sign of garbage on the line."""
 MOST_FRAGMENTS = 1024

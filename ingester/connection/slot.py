@@ -13,14 +13,13 @@ Other slots may carry the same streams. All of this runs in the feed thread; tim
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ingester.clock import SECOND
 from ingester.connection.connection import LONGEST_STALENESS_NS, Connection
-from ingester.connection.websocket import WebSocketThread
+from ingester.connection.pool import ConnectionPool, FeedConfig, FeedContext
 from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, Event
 from ingester.exchange import Method
-from ingester.metrics import FeedMetrics
 from ingester.sequence import GAP_INTERVALS, TRADING, GapDetector
 
 log = logging.getLogger(__name__)
@@ -43,29 +42,22 @@ class ConnectionSlot:
     def __init__(
         self,
         label: str,
+        *,
         names: Sequence[bytes],
         peers: Sequence["ConnectionSlot"],
         detectors: Mapping[bytes, GapDetector],
-        open_connection: Callable[["ConnectionSlot"], Connection],
-        request: Callable[[Method, WebSocketThread, Sequence[bytes]], Mapping[bytes, int]],
-        life_ns: Callable[[], int],
-        metrics: FeedMetrics,
-        on_event: Callable[[Event], None],
+        pool: ConnectionPool,
+        config: FeedConfig,
+        context: FeedContext,
     ) -> None:
-        """`names` and `peers` may change later: the streams that all peers carry, this slot among them.
-
-        `life_ns`: how old a connection may become, drawn again for each. `request` asks the exchange, and gives the
-        number of the request for each stream.
-        """
+        """`names` and `peers` may change later: the streams that all peers carry, this slot among them."""
         self.label = label
         self.names = names
         self.peers = peers
         self._detectors = detectors
-        self._open_connection = open_connection
-        self._request = request
-        self._life_ns = life_ns
-        self._metrics = metrics
-        self._on_event = on_event
+        self._pool = pool
+        self._life_ns = config.life_ns
+        self._context = context
         self._rotate_ns: int | None = None  # when the connection is too old
         self._not_before_ns = 0  # for another try, where a successor was no good
         self._why = ""  # a successor is wanted
@@ -77,7 +69,7 @@ class ConnectionSlot:
         self.failure = ""
         """Why the last of them did not."""
         self.successor: Connection | None = None
-        self.connection = open_connection(self)
+        self.connection = pool.open(self)
 
     def connections(self) -> Iterator[Connection]:
         """The one that serves, and its successor."""
@@ -94,20 +86,20 @@ class ConnectionSlot:
 
     def subscribe(self, connection: Connection, now: int) -> None:
         """Asks for all streams on a connection that stands."""
-        self._request(Method.SUBSCRIBE, connection.stream, self.names)
+        self._pool.request(Method.SUBSCRIBE, connection, self.names)
         connection.subscribe(now)
 
     def join(self, connection: Connection, names: Sequence[bytes], now: int) -> None:
         """Asks for more streams on a connection that is subscribed; they are not among the slot's yet."""
         if not self.names:
             connection.data_ns = now  # it could bring nothing before
-        self._request(Method.SUBSCRIBE, connection.stream, names)
+        self._pool.request(Method.SUBSCRIBE, connection, names)
         connection.join(names, now)
 
     def part(self, connection: Connection, names: Sequence[bytes]) -> None:
         """Asks for streams no longer, where they were asked for."""
         if connection.subscribed_ns is not None:
-            connection.unsubscribing.update(self._request(Method.UNSUBSCRIBE, connection.stream, names))
+            connection.unsubscribing.update(self._pool.request(Method.UNSUBSCRIBE, connection, names))
         connection.forget(names)
 
     def close(self) -> None:
@@ -126,7 +118,7 @@ class ConnectionSlot:
                 if not any(name in other.ids for other in others):
                     detector.miss(reason)
                 elif watermark is not None and (gap := detector.left(watermark)):
-                    self._on_event(gap.event())
+                    self._context.note(gap.event())
         connection.reset()
         if connection is self.connection and self.successor is not None and self.successor.opened_ns is not None:
             self._promote("the old one was lost", now)
@@ -142,7 +134,7 @@ class ConnectionSlot:
         if self.successor is None and now >= self._not_before_ns:
             log.info("connection %s is being replaced: %s", self.label, reason)
             self._why = reason
-            self.successor = self._open_connection(self)
+            self.successor = self._pool.open(self)
 
     def shutdown_announced(self, connection: Connection, now: int) -> None:
         """The exchange will close this connection soon."""
@@ -192,10 +184,10 @@ class ConnectionSlot:
         assert new.opened_ns is not None
         self.connection, self.successor = new, None
         self._rotate_ns = new.opened_ns + self._life_ns()
-        self._metrics.rotations += 1
+        self._context.metrics.rotations += 1
         old.stream.stop()
         log.info("connection %s was replaced: %s", self.label, why)
-        self._on_event(Event(now, "rotated", connection=self.label, detail=why))
+        self._context.note(Event(now, "rotated", connection=self.label, detail=why))
 
     def _check_staleness(self, connection: Connection, now: int) -> None:
         silence = now - connection.data_ns
@@ -214,11 +206,11 @@ class ConnectionSlot:
                 if now - since > patience and detector.status == TRADING and connection.try_again(name, now):
                     silent.append(name)
                     detail = f"silent for {(now - since) / SECOND:.0f} s"
-                    self._on_event(Event(now, "resubscribed", detector.symbol, self.label, detail))
+                    self._context.note(Event(now, "resubscribed", detector.symbol, self.label, detail))
         if silent:
             log.warning("connection %s: %s silent, subscribed again", self.label, symbols_text(silent, self._detectors))
-            self._request(Method.UNSUBSCRIBE, connection.stream, silent)
-            self._request(Method.SUBSCRIBE, connection.stream, silent)
+            self._pool.request(Method.UNSUBSCRIBE, connection, silent)
+            self._pool.request(Method.SUBSCRIBE, connection, silent)
         if connection is self.connection and any(
             connection.tries[name] == REPLACE_AFTER_RESUBSCRIPTIONS for name in silent
         ):

@@ -6,13 +6,13 @@ what is still on its way is dropped. The pairs beside it stay where they are, an
 close.
 """
 
+import heapq
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ingester.clock import SECOND, next_full_second
-from ingester.connection.connection import Connection
-from ingester.connection.grouping import place, split
+from ingester.connection.pool import ConnectionPool, FeedConfig, FeedContext
 from ingester.connection.slot import ConnectionSlot
 from ingester.events import CONNECTION_LOST, NOT_CONNECTED
 from ingester.sequence import GapDetector, SequenceMonitor
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 PATIENCE_NS = 5 * SECOND
 """How long a pair waits for its connections to stand, or for its own farewell where it went just now."""
-
-MakeSlot = Callable[[str, list[bytes], list[ConnectionSlot]], ConnectionSlot]
 
 
 class PairRequest(NamedTuple):
@@ -54,27 +52,21 @@ class SubscriptionGroup:
 
 
 class SubscriptionManager:
-    """All slots, by groups of pairs. `make_slot` is given a label, the group's streams and its slots."""
+    """All slots, by groups of pairs."""
 
     def __init__(
-        self,
-        monitor: SequenceMonitor,
-        copies: int,
-        streams_per_connection: int,
-        make_slot: MakeSlot,
-        connections: Callable[[], Iterable[Connection]],
-    ):
-        """`copies`: slots of each group. `connections` gives all connections, those that are about to end included."""
+        self, *, monitor: SequenceMonitor, pool: ConnectionPool, config: FeedConfig, context: FeedContext
+    ) -> None:
         self._monitor = monitor
-        self._copies = copies
-        self._at_most = streams_per_connection
-        self._make_slot = make_slot
-        self._connections = connections
+        self._pool = pool
+        self._config = config
+        self._context = context
+        self._at_most = config.venue.limits.streams_per_connection
         self._count = 0  # groups there have ever been
-        self._groups: list[SubscriptionGroup] = []
+        self.groups: list[SubscriptionGroup] = []
         self._admit_ns = 0  # the next full second at which pairs may begin
         self.slots: list[ConnectionSlot] = []
-        for names in split(list(monitor.detectors), self._at_most):
+        for names in split_streams(list(monitor.detectors), self._at_most):
             self._new_group(names)
 
     def add(self, requested: Mapping[str, str], now: int, begun: bool) -> None:
@@ -82,16 +74,16 @@ class SubscriptionManager:
 
         `begun`: whether the others were subscribed; else the new ones will be together with them.
         """
-        pending_pairs = {name for group in self._groups for name in group.pending_pairs}
+        pending_pairs = {name for group in self.groups for name in group.pending_pairs}
         known = pending_pairs | self._monitor.detectors.keys()
         names = {self._monitor.name(symbol): PairRequest(symbol, why, now) for symbol, why in requested.items()}
         new = [name for name in names if name not in known]
-        placed = place([group.size for group in self._groups], new, self._at_most)
-        for _ in placed[len(self._groups) :]:
+        placed = place_streams([group.size for group in self.groups], new, self._at_most)
+        for _ in placed[len(self.groups) :]:
             self._new_group([])
         if not pending_pairs:  # else a second that is due stays so
             self._admit_ns = next_full_second(now)
-        for group, here in zip(self._groups, placed, strict=True):
+        for group, here in zip(self.groups, placed, strict=True):
             group.pending_pairs.update((name, names[name]) for name in here)
             if here and not begun:
                 self._begin(group, here, now)
@@ -100,13 +92,13 @@ class SubscriptionManager:
         """Has symbols no longer recorded, each for a reason; of unknown ones nothing happens."""
         reasons = {self._monitor.name(symbol): why for symbol, why in requested.items()}
         symbols = {self._monitor.name(symbol): symbol for symbol in requested}
-        for group in self._groups:
+        for group in self.groups:
             for name in [name for name in group.pending_pairs if name in reasons]:
                 del group.pending_pairs[name]
             gone = [name for name in group.names if name in reasons]
             if not gone:
                 continue
-            for connection in self._connections():
+            for connection in self._pool.all():
                 if connection.slot in group.slots:
                     connection.slot.part(connection, gone)
             group.names[:] = [name for name in group.names if name not in reasons]
@@ -116,13 +108,13 @@ class SubscriptionManager:
 
     def tick(self) -> Collection[ConnectionSlot]:
         """Once a second: closes slots without pairs, and gives them."""
-        empty = [group for group in self._groups if not group.size]
+        empty = [group for group in self.groups if not group.size]
         closed = [slot for group in empty for slot in group.slots]
         if closed:
             for slot in closed:
                 slot.close()
-            self._groups = [group for group in self._groups if group.size]
-            self.slots = [slot for group in self._groups for slot in group.slots]
+            self.groups = [group for group in self.groups if group.size]
+            self.slots = [slot for group in self.groups for slot in group.slots]
         return closed
 
     def admit(self, now: int) -> None:
@@ -130,13 +122,13 @@ class SubscriptionManager:
         if now < self._admit_ns:
             return
         self._admit_ns = next_full_second(now)
-        for group in self._groups:
+        for group in self.groups:
             if group.pending_pairs:
                 self._admit(group, now)
 
     def _admit(self, group: SubscriptionGroup, now: int) -> None:
         stands = group.stands()
-        parting = {name for connection in self._connections() for name in connection.unsubscribing}
+        parting = {name for connection in self._pool.all() for name in connection.unsubscribing}
         names = [
             name
             for name, request_ in group.pending_pairs.items()
@@ -168,13 +160,49 @@ class SubscriptionManager:
     def _new_group(self, names: list[bytes]) -> None:
         self._count += 1
         group = SubscriptionGroup(names)
-        self._groups.append(group)
-        for copy in range(self._copies):
-            label = f"{self._count}{chr(ord('a') + copy)}" if self._copies > 1 else str(self._count)
-            group.slots.append(self._make_slot(label, group.names, group.slots))
+        self.groups.append(group)
+        copies = self._config.connections_per_pair
+        for copy in range(copies):
+            slot = ConnectionSlot(
+                f"{self._count}{chr(ord('a') + copy)}" if copies > 1 else str(self._count),
+                names=group.names,
+                peers=group.slots,
+                detectors=self._monitor.detectors,
+                pool=self._pool,
+                config=self._config,
+                context=self._context,
+            )
+            group.slots.append(slot)
         self.slots += group.slots
 
 
 def _some(symbols: list[str]) -> str:
     more = f" and {len(symbols) - 5} more" if len(symbols) > 5 else ""
     return ", ".join(symbols[:5]) + more
+
+
+def place_streams(sizes: Sequence[int], names: Sequence[bytes], at_most: int) -> list[list[bytes]]:
+    """The new names of each group: of the present ones, which hold so many, then of as many others as are needed.
+
+    The smallest group with room takes the next name; what finds no room goes into as few new groups as possible, all
+    of nearly the same size.
+    """
+    placed: list[list[bytes]] = [[] for _ in sizes]
+    room = [(size, group) for group, size in enumerate(sizes) if size < at_most]
+    heapq.heapify(room)
+    left = iter(names)
+    while room and (name := next(left, None)) is not None:
+        size, group = room[0]
+        placed[group].append(name)
+        if size + 1 < at_most:
+            heapq.heapreplace(room, (size + 1, group))
+        else:
+            heapq.heappop(room)
+    rest = list(left)
+    count = -(-len(rest) // at_most)
+    return placed + [rest[number::count] for number in range(count)]
+
+
+def split_streams(names: Sequence[bytes], at_most: int) -> list[list[bytes]]:
+    """As few groups as possible of at most `at_most` names, all of nearly the same size."""
+    return place_streams((), names, at_most)

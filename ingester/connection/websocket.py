@@ -117,6 +117,7 @@ class WebSocketThread:
     def __init__(
         self,
         name: str,
+        *,
         venue: Venue,
         inbox: deque[Arrival],
         arrived: Callable[[], None],

@@ -5,13 +5,10 @@ binance           what Binance's exchanges have in common: requests, answers, li
 binance_spot      Binance's spot market
 binance_futures   Binance's USD-M futures
 registry          the exchanges that are known by name
-pairs             which pairs are recorded: exchange info, validation; base and quote of a symbol
-listings          what exchanges list, kept between runs
+pairs             which pairs are recorded: what exchanges list, kept between runs; base and quote of a symbol
 dial              TCP, proxy, TLS and websocket upgrade within one deadline
 rest              GET requests: limits obeyed, answers bounded, errors in sentences
-retry_after       how long the exchange wants to be left alone
-screening         which pairs are worth recording
-supplies          how many coins are in circulation
+screening         which pairs are worth recording, by volume and market cap
 """
 
 import lazy_loader

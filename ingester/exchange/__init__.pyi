@@ -1,4 +1,3 @@
-from . import screening as screening, supplies as supplies
 from .binance import lower as lower, upper as upper
 from .dial import (
     Deadline as Deadline,
@@ -35,12 +34,18 @@ from .registry import (
     venue_named as venue_named,
 )
 from .rest import PATIENCE_SECONDS as PATIENCE_SECONDS, connections as connections, fetch_over as fetch_over
-from .screening import Criteria as Criteria, Verdict as Verdict, amount as amount, amount_text as amount_text
-from .supplies import (
-    DEFAULT_SOURCE as DEFAULT_SOURCE,
-    PRODUCTS as PRODUCTS,
+from .screening import (
+    SUPPLIES_PATH as SUPPLIES_PATH,
+    SUPPLIES_URL as SUPPLIES_URL,
+    Criteria as Criteria,
     Supplies as Supplies,
+    Verdict as Verdict,
+    amount as amount,
+    amount_text as amount_text,
     fetch_supplies as fetch_supplies,
+    fetch_tickers as fetch_tickers,
+    require_moderate as require_moderate,
+    screen_pairs as screen_pairs,
 )
 from .venue import (
     Acknowledged as Acknowledged,

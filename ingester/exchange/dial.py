@@ -5,15 +5,17 @@ up on when the deadline passes, or after `LARGEST_HEADER` bytes.
 """
 
 import contextlib
+import email.utils
 import http.client
 import importlib
 import io
+import math
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,17 @@ import websocket
 
 from ingester.deadline import beside, within
 from ingester.errors import ExchangeError, SettingsError
-from ingester.exchange.retry_after import retry_after
 from ingester.proxies import Proxy, proxy_for
 
 LARGEST_HEADER = 1 << 14
 """Bytes of an answer to an upgrade, or of a proxy; real ones have a few hundred."""
 SHORTEST_SHARE = 0.5
 """Seconds that each of several addresses is tried at least."""
+LONGEST_WAIT_SECONDS = 3600.0
+"""Nothing is waited for longer, so that a wrong number costs an hour at most; a ban that lasts is then told again."""
+LONGEST_BAN_SECONDS = 3 * 86_400.0
+"""The longest that Binance documents. A greater number is a date, or nonsense."""
+_BANNED_UNTIL = re.compile(rb"banned until (\d{10,16})\b")
 _PORTS = {"ws": 80, "wss": 443}
 _Address = tuple[Any, ...]
 _lookups: dict[tuple[str, int], Future[Sequence[_Address]]] = {}  # those that run
@@ -249,6 +255,41 @@ def _refusal(answer: bytes, where: str) -> UpgradeRefused | None:
     if seconds:
         text += f", not to be tried again for {seconds:.0f} s"
     return UpgradeRefused(text, status, seconds)
+
+
+def retry_after(header: str | None, body: bytes = b"", now: Callable[[], float] = time.time) -> float | None:
+    """Returns seconds from 0 to `LONGEST_WAIT_SECONDS`, from `Retry-After` or else "banned until <ms>" in the text.
+
+    The header may hold seconds, an HTTP date, or a Unix time in s or ms. None where neither says anything sensible.
+    """
+    told = _seconds((header or "").strip()[:100], now)
+    if told is None and (until := _BANNED_UNTIL.search(body[:4096])):
+        told = _seconds(until[1].decode(), now)
+    return None if told is None else min(told, LONGEST_WAIT_SECONDS)
+
+
+def _seconds(text: str, now: Callable[[], float]) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return _until_date(text, now)
+    if not math.isfinite(number) or number < 0:
+        return None
+    if number <= LONGEST_BAN_SECONDS:
+        return number
+    return _sensible(number / (1000 if number > 1e11 else 1) - now())  # 1e11 s are the year 5138, as ms 1973
+
+
+def _until_date(text: str, now: Callable[[], float]) -> float | None:
+    try:
+        return _sensible(email.utils.parsedate_to_datetime(text).timestamp() - now())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _sensible(left: float) -> float | None:
+    """What is left of a ban until a moment, which may be over."""
+    return max(0.0, left) if left <= LONGEST_BAN_SECONDS else None
 
 
 @contextlib.contextmanager

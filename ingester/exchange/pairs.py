@@ -1,16 +1,21 @@
-"""Which pairs to record: what the exchange lists, what the user named, and what becomes of the difference."""
+"""Which pairs are recorded: what exchanges list, which is kept between runs, and what the user named."""
 
 import logging
+import os
 import re
+import time
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPair
-from ingester.exchange import binance, listings, rest
-from ingester.exchange.listings import KeptListing
+from ingester.exchange import binance, rest
 from ingester.exchange.venue import Listing, ListingStatus, Venue
+from ingester.proxies import is_loopback
 from ingester.words import nearest_text
 
 log = logging.getLogger(__name__)
@@ -26,10 +31,160 @@ QUOTES = tuple(
     "UAH NGN ARS MXN PLN RON ZAR JPY COP CZK BIDR IDRT IDR BVND USD".split()
 )
 """Assets that Binance has used to price others in; a longer one before its own ending."""
+LISTING_FILE = "listing.json"
+LISTED_SECONDS = 86_400.0
+"""So long a pair counts as listed, and a short answer is not believed."""
+SHORTEST_SHARE = 0.8
+"""An answer with less than this share of the pairs that were listed the last time is a short one."""
+MOST_LOCAL_SOURCES = 3
+"""Of simulators on this machine so many are kept, the last ones."""
 _COINS = frozenset((*DEFAULT_COINS, *QUOTES))
 _WITH_DAY = re.compile(r"(.*?)(_\d{6})?", re.DOTALL)
 USUAL_LETTERS = 3
 """Names of coins have so many letters or more, with few exceptions."""
+
+
+class _ListedPair(msgspec.Struct, frozen=True):
+    status: ListingStatus
+    base: str
+    quote: str
+    gone_since: float | None = None
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """`short_since`: since when it has given short answers only."""
+
+    pairs: int = 0
+    short_since: float | None = None
+    symbols: dict[str, _ListedPair] = {}
+
+
+class _ListedBefore(_ListedPair, frozen=True, kw_only=True):
+    """A pair as earlier versions kept it: all sources shared one dictionary."""
+
+    source: str
+
+
+class _Content(msgspec.Struct, omit_defaults=True):
+    sources: dict[str, _Source] = {}
+    symbols: dict[str, _ListedBefore] = {}
+
+
+class KeptListing:
+    """What exchanges have listed. `path` is its file, None for memory only. May be used from any thread.
+
+        {"sources": {"https://api.binance.com": {"pairs": 1480, "short_since": null, "symbols": {
+            "BTCUSDT": {"status": "TRADING", "base": "BTC", "quote": "USDT", "gone_since": null}}}}}
+
+    A pair stays there when it is no longer listed, so that its base and quote remain known. An answer of the exchange
+    may lack pairs for a while, as during maintenance. So a pair counts as listed for a day after it was; and an answer
+    with much fewer pairs than the last one is not believed, unless it stays so for a day. Times are seconds since 1970.
+    """
+
+    def __init__(self, path: Path | None = None, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
+        self._content: _Content | None = None
+
+    def assets(self, symbol: str) -> tuple[str, str] | None:
+        """(base, quote) as an exchange listed them; what is tried out on this machine is asked last."""
+        sources = self._read().sources
+        latest_first = list(reversed(sources))
+        for name in sorted(latest_first, key=_is_local):
+            if pair := sources[name].symbols.get(symbol):
+                return pair.base, pair.quote
+        return None
+
+    def bases(self) -> frozenset[str]:
+        """All base assets."""
+        return frozenset(pair.base for source in self._read().sources.values() for pair in source.symbols.values())
+
+    def recent(self, source: str) -> dict[str, Listing]:
+        """The pairs that this source no longer lists, but did less than a day ago."""
+        since = self._now() - LISTED_SECONDS
+        return {
+            symbol: Listing(symbol, pair.base, pair.quote, pair.status)
+            for symbol, pair in self._read().sources.get(source, _Source()).symbols.items()
+            if pair.gone_since is not None and pair.gone_since > since
+        }
+
+    def note(self, source: str, listed: Mapping[str, Listing]) -> None:
+        """Takes in what a source lists now. Raises Incomplete where that is much less than before."""
+        old, now = self._read(), self._now()
+        if self._content is None:
+            return  # what is kept cannot be read now: it must not be replaced by less
+        known = old.sources.get(source, _Source())
+        since = known.short_since if known.short_since is not None else now
+        short = len(listed) < SHORTEST_SHARE * known.pairs and now - since < LISTED_SECONDS
+        if short:
+            noted = msgspec.structs.replace(known, short_since=since)
+        else:
+            gone = {
+                symbol: msgspec.structs.replace(pair, gone_since=now if pair.gone_since is None else pair.gone_since)
+                for symbol, pair in known.symbols.items()
+                if symbol not in listed
+            }
+            here = {symbol: _ListedPair(each.status, each.base, each.quote) for symbol, each in listed.items()}
+            noted = _Source(len(listed), None, gone | here)
+        sources = {name: each for name, each in old.sources.items() if name != source} | {source: noted}
+        local = [name for name in sources if _is_local(name)]
+        forgotten = set(local[:-MOST_LOCAL_SOURCES])
+        self._content = _Content({name: each for name, each in sources.items() if name not in forgotten})
+        if self._content != old:
+            self.write()
+        if short:
+            raise Incomplete(
+                f"{source} lists {len(listed)} pairs, and listed {known.pairs} the last time. That list is not "
+                "trusted until it has stayed that short for a day."
+            )
+
+    def write(self, make_folder: bool = False) -> None:
+        """Replaces the file. `make_folder`: also where there is no folder for it yet."""
+        if (
+            self._path is None
+            or self._content is None
+            or not any(source.symbols for source in self._content.sources.values())
+        ):
+            return
+        temporary = self._path.with_name(f"{LISTING_FILE}.{os.getpid()}.new")
+        try:
+            if make_folder:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            elif not self._path.parent.is_dir():
+                return
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(self._content), indent=1))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            log.warning("%s cannot be written (%s); base and quote of new pairs are guessed", self._path, error)
+
+    def _read(self) -> _Content:
+        if self._content is not None:
+            return self._content
+        content = _Content()
+        try:
+            if self._path is not None:
+                content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("%s cannot be read (%s); it is tried again with the next list", self._path, error)
+            return content
+        except (ValueError, RecursionError) as error:
+            log.warning("%s cannot be read (%s); it is written again with the next list", self._path, error)
+        for symbol, pair in content.symbols.items():
+            kept = content.sources.setdefault(pair.source, _Source())
+            listed = _ListedPair(pair.status, pair.base, pair.quote, pair.gone_since)
+            content.sources[pair.source] = msgspec.structs.replace(kept, symbols=kept.symbols | {symbol: listed})
+        self._content = _Content(content.sources)
+        return self._content
+
+
+def _is_local(source: str) -> bool:
+    return is_loopback(urlsplit(source).hostname or "")
 
 
 class Choice(NamedTuple):
@@ -50,7 +205,7 @@ _kept = KeptListing()
 def use_listing(data_dir: Path) -> None:
     """From now on what exchanges list is kept in this data folder, and what is kept there is known."""
     global _kept
-    _kept = KeptListing(data_dir / listings.NAME)
+    _kept = KeptListing(data_dir / LISTING_FILE)
 
 
 def assets(symbol: str) -> tuple[str, str]:

@@ -15,9 +15,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import urllib3
 
 from ingester.errors import ExchangeError, RateLimited, RegionRefused, SettingsError, cause
-from ingester.exchange.dial import Deadline, NotConnected, connect_socket, tls_context
+from ingester.exchange.dial import Deadline, NotConnected, connect_socket, retry_after, tls_context
 from ingester.exchange.registry import region_refused
-from ingester.exchange.retry_after import retry_after
 from ingester.exchange.venue import RestRequest, Venue
 from ingester.proxies import Proxy, proxy_for
 
@@ -113,7 +112,7 @@ def fetch(
         if not 300 <= answer.status < 400 or not (location := answer.headers.get("location")):
             return answer
         target = urljoin(url, location)
-        if not _is_same_host(origin, urlsplit(target)):
+        if not is_same_host(origin, urlsplit(target)):
             raise ExchangeError(
                 f"{url} redirects to {target[:200]!r}, which is not followed: it is another host, or less safe. "
                 "If that is the exchange's address, give it as --rest-url."
@@ -297,7 +296,7 @@ def _cut_off(opened: list[socket.socket], deadline: Deadline) -> Iterator[thread
         timer.cancel()
 
 
-def _is_same_host(origin: SplitResult, target: SplitResult) -> bool:
+def is_same_host(origin: SplitResult, target: SplitResult) -> bool:
     """Whether a redirect stays where it was sent from, at most from http to https."""
     try:
         ports = [parts.port or _PORTS.get(parts.scheme) for parts in (origin, target)]

@@ -4,15 +4,19 @@ A pair comes in when it reaches every threshold, and goes out when it falls belo
 coin at the border does not come and go. What is not known removes nothing and brings nothing in.
 """
 
+import csv
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange import rest
+from ingester.exchange.binance_spot import BINANCE
 from ingester.exchange.pairs import assets
-from ingester.exchange.supplies import Supplies
 from ingester.exchange.venue import Listing, ListingStatus, Ticker, Venue
 
 LEAST_SHARE = 0.9
@@ -24,8 +28,35 @@ STABLECOINS = frozenset(
 )
 """Coins worth a fixed amount of a currency, and currencies: their books against another one hardly move."""
 
+SUPPLIES_PATH = "/bapi/asset/v2/public/asset-service/product/get-products"
+SUPPLIES_URL = f"https://www.binance.com{SUPPLIES_PATH}"
+SUPPLY_COLUMNS = ("coin", "circulating_supply")
+
 _LEVERAGED = re.compile(r"(.+)(UP|DOWN|BULL|BEAR)")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+
+
+class Supplies(NamedTuple):
+    """By coin, what circulates of it, where that is known; and the pairs of leveraged tokens, where that is said."""
+
+    coins: dict[str, float]
+    leveraged: frozenset[str] = frozenset()
+
+
+class _Product(msgspec.Struct):
+    """The fields that matter here: `s` symbol, `b` base, `cs` circulating supply, `etf` a leveraged token."""
+
+    s: str
+    b: str
+    cs: float | None = None
+    etf: bool | None = None
+
+
+class _Products(msgspec.Struct):
+    data: list[_Product]
+
+
+_decode_products = msgspec.json.Decoder(_Products, strict=False).decode
 
 
 class Criteria(NamedTuple):
@@ -58,7 +89,56 @@ def fetch_tickers(venue: Venue, timeout: float = 20.0) -> dict[str, Ticker]:
     return {ticker.symbol: ticker for ticker in rest.ask(venue, venue.tickers, timeout=timeout)}
 
 
-def screen(
+def fetch_supplies(source: str, timeout: float = 20.0) -> Supplies:
+    """From a URL or a CSV file with the columns `coin` and `circulating_supply`.
+
+    Raises ExchangeError where the URL does not answer as it should, SettingsError naming the line of a file.
+    """
+    if source.startswith(("http://", "https://")):
+        products = rest.get(source, _decode_products, BINANCE, timeout=timeout).data
+        coins: dict[str, float] = {}
+        for product in products:
+            if product.cs and math.isfinite(product.cs) and product.cs > 0:
+                coins.setdefault(product.b, product.cs)
+        return Supplies(coins, frozenset(product.s for product in products if product.etf))
+    return Supplies(read_supplies(Path(source)))
+
+
+def read_supplies(path: Path) -> dict[str, float]:
+    """What circulates of each coin, from a CSV file. Raises SettingsError naming the line."""
+    coins: dict[str, float] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not set(SUPPLY_COLUMNS) <= set(rows.fieldnames or ()):
+                raise SettingsError(f"{path} does not begin with the names of the columns: {','.join(SUPPLY_COLUMNS)}.")
+            for row in rows:
+                coin, text = (str(row[name] or "").strip() for name in SUPPLY_COLUMNS)
+                if not coin and not text:
+                    continue
+                coins[coin.upper()] = _supply(coin, text, f"{path}, line {rows.line_num}")
+    except OSError as error:
+        raise SettingsError(
+            f"--supply-source {str(path)!r} cannot be read ({error.strerror}). Name a CSV file or an http(s) address."
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(f"{path} is no CSV file in UTF-8: {error}.") from error
+    return coins
+
+
+def _supply(coin: str, text: str, place: str) -> float:
+    try:
+        supply = float(text.replace("_", ""))
+    except ValueError:
+        supply = math.nan
+    if not coin.isalnum() or not (math.isfinite(supply) and supply > 0):
+        raise SettingsError(
+            f"{place}: expected a coin and how many there are, such as BTC,19700000; got {coin},{text}."
+        )
+    return supply
+
+
+def screen_pairs(
     criteria: Criteria,
     listed: Mapping[str, Listing],
     tickers: Mapping[str, Ticker],

@@ -9,23 +9,22 @@ books are stored: halted pairs have them.
 """
 
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ingester.book import OrderBook
-from ingester.clock import PAUSED_NS, SECOND, Now, next_full_second
+from ingester.clock import PAUSED_NS, SECOND, next_full_second
 from ingester.connection import (
     STALE_AFTER_NS,
-    Arrival,
     Connection,
+    ConnectionPool,
     ConnectionSlot,
+    FeedConfig,
+    FeedContext,
     Frames,
     Lost,
     Opened,
     SubscriptionManager,
-    WebSocketThread,
 )
 from ingester.events import PROCESS_PAUSED, Event
 from ingester.exchange import (
@@ -36,9 +35,7 @@ from ingester.exchange import (
     Method,
     Refused,
     ShuttingDown,
-    Venue,
 )
-from ingester.metrics import FeedMetrics
 from ingester.sequence import SequenceMonitor
 from ingester.throttle import Throttle
 
@@ -64,40 +61,23 @@ GARBLED_PER_TICK = 20
 
 make_book: Callable[[tuple[object, ...]], OrderBook] = partial(tuple.__new__, OrderBook)  # half the cost of OrderBook()
 
-MakeStream = Callable[[str, deque[Arrival]], WebSocketThread]
-
 
 class Feed:
     """Keeps all pairs flowing. `poll` gives what has arrived since the last call."""
 
     def __init__(
-        self,
-        monitor: SequenceMonitor,
-        venue: Venue,
-        keep_every: int,
-        copies: int,
-        life_ns: Callable[[], int],
-        make_stream: MakeStream,
-        now: Now,
-        metrics: FeedMetrics,
-        on_event: Callable[[Event], None],
+        self, *, monitor: SequenceMonitor, pool: ConnectionPool, config: FeedConfig, context: FeedContext
     ) -> None:
-        """`keep_every`: keep each k-th snapshot of a symbol. `copies`: connections that receive the same pairs.
-
-        `life_ns`: how old a connection may become, in ns.
-        """
-        self._venue = venue
-        self._channel = venue.books
-        self._keep_every = keep_every
-        self._make_stream = make_stream
-        self._now = now
-        self._metrics = metrics
-        self._on_event = on_event
+        now = context.now
         self.monitor = monitor
+        self._pool = pool
+        self._inbox = pool.inbox
+        self._channel = config.venue.books
+        self._keep_every = config.keep_every
+        self._now = now
+        self._metrics = context.metrics
+        self._note = context.note
         self._refusals = Throttle(REFUSALS_AT_ONCE, REFUSAL_SECONDS, lambda: now() / SECOND)
-        self._inbox: deque[Arrival] = deque()
-        self._requests = 0  # ids given to requests so far
-        self._asked: dict[int, WebSocketThread] = {}  # requests not yet answered
         self._begun = False  # whether the common first second has come
         self._started_ns = 0
         self._begin_ns = 0  # when the first subscriptions go out, once known
@@ -105,27 +85,17 @@ class Feed:
         self._tick_ns = 0  # when the next look after connections and symbols is due
         self._polled_ns = now()  # when `poll` was last called
         self._lost_ns: dict[ConnectionSlot, int] = {}  # slots that deliver nothing, since when
-        self._connections: dict[WebSocketThread, Connection] = {}
-
-        def make_slot(label: str, names: list[bytes], peers: list[ConnectionSlot]) -> ConnectionSlot:
-            detectors = monitor.detectors
-            return ConnectionSlot(
-                label, names, peers, detectors, self._open_connection, self._request, life_ns, metrics, on_event
-            )
-
-        self._subscriptions = SubscriptionManager(
-            monitor, copies, venue.limits.streams_per_connection, make_slot, self._connections.values
-        )
+        self.subscriptions = SubscriptionManager(monitor=monitor, pool=pool, config=config, context=context)
 
     @property
     def connected(self) -> int:
         """Connections that are open now."""
-        return sum(slot.connection.opened_ns is not None for slot in self._subscriptions.slots)
+        return sum(slot.connection.opened_ns is not None for slot in self.subscriptions.slots)
 
     @property
     def connections(self) -> int:
         """Connections there should be."""
-        return len(self._subscriptions.slots)
+        return len(self.subscriptions.slots)
 
     @property
     def pairs(self) -> int:
@@ -135,7 +105,7 @@ class Feed:
     def connection_states(self) -> list[tuple[str, int | None, int | None]]:
         """Of each connection its label, since when it stands and since when it delivers nothing (ns); any thread."""
         return [
-            (slot.label, slot.connection.opened_ns, self._lost_ns.get(slot)) for slot in list(self._subscriptions.slots)
+            (slot.label, slot.connection.opened_ns, self._lost_ns.get(slot)) for slot in list(self.subscriptions.slots)
         ]
 
     @property
@@ -153,16 +123,15 @@ class Feed:
         now = self._now()
         self._started_ns = now if started_ns is None else started_ns
         self._begin_ns = next_full_second(now + START_PATIENCE_NS)
-        for stream in self._connections:
-            stream.start()
+        self._pool.start()
 
     def add(self, requested: Mapping[str, str]) -> None:
         """Has more symbols recorded, each for a reason, from the next full second on."""
-        self._subscriptions.add(requested, self._now(), self._begun)
+        self.subscriptions.add(requested, self._now(), self._begun)
 
     def remove(self, requested: Mapping[str, str]) -> None:
         """Has symbols no longer recorded, each for a reason, from now on."""
-        self._subscriptions.remove(requested, self._now())
+        self.subscriptions.remove(requested, self._now())
 
     def poll(self) -> list[OrderBook]:
         """Takes what has arrived, in its order, and gives the snapshots that pass; `pending` tells of more."""
@@ -199,67 +168,44 @@ class Feed:
         if not self._begun and now >= self._begin_ns:
             self._begin(now)
         if self._begun and not self._ended:
-            self._subscriptions.admit(now)
+            self.subscriptions.admit(now)
         if now >= self._tick_ns and not self._ended:
             self._tick_ns = now + TICK_NS
             self._tick(now)
 
     def watermark(self) -> int:
-        """All that was received before this time is in the inbox, or was taken from it. See `Intake`."""
-        now = self._now()
-        return min((stream.reading_ns or now for stream in self._connections), default=now)
+        """All that was received before this time is in the inbox, or was taken from it; see `loop.py`."""
+        return self._pool.watermark(self._now())
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
-        for connection in self._connections.values():
+        for connection in self._pool.all():
             if connection.subscribed_ns is not None:
-                self._request(Method.UNSUBSCRIBE, connection.stream, connection.slot.names)
+                self._pool.request(Method.UNSUBSCRIBE, connection, connection.slot.names)
         self._ended = True
 
     def unanswered(self) -> bool:
-        """Whether a standing connection still owes an answer to a request."""
-        standing = {connection.stream for connection in self._connections.values() if connection.opened_ns is not None}
-        return any(stream in standing for stream in self._asked.values())
+        """Whether an open connection still owes an answer to a request."""
+        return self._pool.owes_answers()
 
     def stop(self, timeout: float) -> None:
-        """Closes all connections, waits for their threads, and records the gaps that are not over."""
+        """Closes all connections and waits for their threads, so many seconds at most."""
         self._ended = True
-        streams = list(self._connections)
-        for stream in streams:
-            stream.stop()
-        ends = time.monotonic() + timeout
-        for stream in streams:
-            stream.join(max(0.0, ends - time.monotonic()))
-
-    def _open_connection(self, slot: ConnectionSlot) -> Connection:
-        stream = self._make_stream(slot.label, self._inbox)
-        self._connections[stream] = connection = Connection(slot, stream)
-        if self._begin_ns:  # else `start` does it
-            stream.start()
-        return connection
-
-    def _request(self, method: Method, stream: WebSocketThread, names: Sequence[bytes]) -> dict[bytes, int]:
-        numbers: dict[bytes, int] = {}
-        for request in self._venue.requests(method, [name.decode() for name in names], self._requests + 1):
-            self._requests = request.id
-            self._asked[request.id] = stream
-            stream.send(request.text)
-            numbers.update((name.encode(), request.id) for name in request.streams)
-        return numbers
+        self._pool.stop(timeout)
 
     def _begin(self, now: int) -> None:
         self._begun = True
         down = [
-            slot for slot in self._subscriptions.slots if all(peer.connection.opened_ns is None for peer in slot.peers)
+            slot for slot in self.subscriptions.slots if all(peer.connection.opened_ns is None for peer in slot.peers)
         ]
         self.monitor.miss_since(self._started_ns, {name for slot in down for name in slot.names})
         self.monitor.begin(now)
-        for connection in self._connections.values():
+        for connection in self._pool.all():
             if connection.opened_ns is not None:
                 connection.slot.subscribe(connection, now)
 
     def _on_opened(self, opened: Opened) -> None:
-        connection = self._connections[opened.stream]
+        connection = self._pool.of(opened.stream)
         slot = connection.slot
         if slot.closed:
             return
@@ -267,18 +213,17 @@ class Feed:
         self._metrics.connects += 1
         self._metrics.reconnects += slot in self._lost_ns
         log.info("connection %s is open", slot.label)
-        self._on_event(Event(opened.at_ns, "connected", connection=slot.label))
+        self._note(Event(opened.at_ns, "connected", connection=slot.label))
         if self._begun:
             slot.subscribe(connection, self._now())
         elif self.connected == self.connections:
             self._begin_ns = min(self._begin_ns, next_full_second(self._now()))
 
     def _on_lost(self, lost: Lost) -> None:
-        connection = self._connections[lost.stream]
+        connection = self._pool.of(lost.stream)
         slot, stood = connection.slot, connection.opened_ns is not None
-        self._asked = {request: asked for request, asked in self._asked.items() if asked is not lost.stream}
+        self._pool.lost(lost.stream, lost.final)
         if lost.final:
-            del self._connections[lost.stream]
             return
         if self._ended or slot.closed:
             return
@@ -295,7 +240,7 @@ class Feed:
                 )
             return
         log.warning("connection %s lost: %s", slot.label, lost.reason)
-        self._on_event(Event(lost.at_ns, "disconnected", connection=slot.label, detail=lost.reason))
+        self._note(Event(lost.at_ns, "disconnected", connection=slot.label, detail=lost.reason))
         serving = connection is slot.connection
         slot.lost(connection, lost.at_ns, PROCESS_PAUSED if lost.paused else "")
         if serving and slot.connection is connection:
@@ -303,7 +248,7 @@ class Feed:
 
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
         """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
-        connection, receive_ns = self._connections[frames.stream], frames.receive_ns
+        connection, receive_ns = self._pool.of(frames.stream), frames.receive_ns
         detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._channel.peek, connection.ids
         kept: list[bytes] = []
         ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
@@ -410,7 +355,7 @@ class Feed:
 
     def _drop_large(self, frames: Frames) -> None:
         """Quarantines what is too large for a book."""
-        connection = self._connections[frames.stream]
+        connection = self._pool.of(frames.stream)
         for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
             frames.payloads.remove(payload)
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
@@ -419,22 +364,22 @@ class Feed:
     def _answer(self, message: Message, connection: Connection, receive_ns: int, payload: bytes) -> None:
         label = connection.slot.label
         if isinstance(message, Acknowledged):
-            self._asked.pop(message.id, None)
+            self._pool.answered(message.id)
             connection.acknowledged(message.id, receive_ns)
         elif isinstance(message, Refused):
             self._metrics.refused += 1
             if message.id is not None:
-                self._asked.pop(message.id, None)
+                self._pool.answered(message.id)
             if (held := self._refusals.take()) is not None:
                 more = f" ({held:,} more before it)" if held else ""
                 detail = f"{message.code} {message.message[:LONGEST_DETAIL]}{more}"
                 log.error("connection %s: the exchange refused a request: %s", label, detail)
-                self._on_event(Event(receive_ns, "refused", connection=label, detail=detail))
+                self._note(Event(receive_ns, "refused", connection=label, detail=detail))
         elif isinstance(message, ShuttingDown):
             if not connection.shutting_down:
                 connection.shutting_down = True
                 log.warning("connection %s: the exchange announces its shutdown", label)
-                self._on_event(Event(receive_ns, "exchange_shutdown", connection=label))
+                self._note(Event(receive_ns, "exchange_shutdown", connection=label))
                 connection.slot.shutdown_announced(connection, receive_ns)
         elif isinstance(message, Malformed):
             names = connection.slot.names if connection.garbled < GARBLED_PER_TICK else ()
@@ -446,14 +391,14 @@ class Feed:
         metrics.malformed += 1
         if metrics.malformed & (metrics.malformed - 1) == 0:  # at 1, 2, 4, 8, … so that a bad day does not fill the log
             log.warning("connection %s: frame not stored (the %d.): %s %s", label, metrics.malformed, symbol, reason)
-            self._on_event(Event(receive_ns, "quarantined", symbol, label, reason))
+            self._note(Event(receive_ns, "quarantined", symbol, label, reason))
 
     def _tick(self, now: int) -> None:
-        for slot in self._subscriptions.tick():
+        for slot in self.subscriptions.tick():
             self._lost_ns.pop(slot, None)
-        for slot in self._subscriptions.slots:
+        for slot in self.subscriptions.slots:
             slot.tick(now)
-        suspects = any(True for slot in self._subscriptions.slots for _ in slot.suspects())
+        suspects = any(True for slot in self.subscriptions.slots for _ in slot.suspects())
         self.monitor.tick(now, self._begun and now > self._begin_ns + STALE_AFTER_NS, suspects)
         for slot in [slot for slot in self._lost_ns if slot.connection.ids]:
             after = (now - self._lost_ns.pop(slot)) / SECOND

@@ -13,18 +13,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Protocol
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND, Clock
 from ingester.config import Settings
-from ingester.connection import Arrival, AttemptLimit, WebSocketThread
-from ingester.errors import ExchangeError
+from ingester.connection import AttemptLimit, ConnectionPool, FeedConfig, FeedContext, WebSocketThread
 from ingester.events import Event
-from ingester.exchange import fetch_listings
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
-from ingester.sequence import SequenceMonitor
+from ingester.sequence import SequenceMonitor, StatusInquiry
 from ingester.threads import SupervisedThread
 from ingester.words import counted
 
@@ -80,24 +79,30 @@ class FeedLoop:
         self._sink = sink
         self._clock = clock
         self._metrics = metrics
-        self._limit = limit
         self._batch_delay = batch_delay_seconds
         self._events: deque[Event] = deque()  # other threads add to it, only the feed thread takes
         self._changes: deque[tuple[Mapping[str, str], Mapping[str, str]]] = deque()  # other threads add to it
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._tick_ns = 0  # when the next look at the clock is due
-        self.monitor = SequenceMonitor(settings.symbols, settings.streams, self.note, self._ask)
+        context = FeedContext(clock.now, self._events.append, metrics)
+        config = FeedConfig(
+            venue=settings.exchange,
+            connections_per_pair=settings.connections,
+            keep_every=settings.interval_ms // settings.streams.interval_ms,
+            life_ns=lambda: int(settings.rotate_seconds * random.uniform(0.9, 1.0) * SECOND),  # not all at once
+        )
+        make_stream = partial(
+            WebSocketThread, venue=settings.exchange, arrived=self._arrived.set, now=clock.now, limit=limit
+        )
+        self.monitor = SequenceMonitor(
+            settings.symbols, settings.streams, note=self._events.append, inquiry=StatusInquiry(settings.exchange)
+        )
         self.feed = Feed(
-            self.monitor,
-            settings.exchange,
-            settings.interval_ms // settings.streams.interval_ms,
-            settings.connections,
-            lambda: int(settings.rotate_seconds * random.uniform(0.9, 1.0) * SECOND),  # not all at once
-            self._make_stream,
-            clock.now,
-            metrics,
-            self.note,
+            monitor=self.monitor,
+            pool=ConnectionPool(settings.exchange, make_stream),
+            config=config,
+            context=context,
         )
         self._thread = SupervisedThread(self._run, "feed", self._stopping)
 
@@ -134,9 +139,6 @@ class FeedLoop:
             events = [self._events.popleft() for _ in range(len(self._events))]
             if not self._sink.note(events):
                 self._events.extendleft(reversed(events))  # for when there is room
-
-    def _make_stream(self, name: str, inbox: deque[Arrival]) -> WebSocketThread:
-        return WebSocketThread(name, self.settings.exchange, inbox, self._arrived.set, self._clock.now, self._limit)
 
     def _run(self) -> None:
         arrived, stopping = self._arrived, self._stopping
@@ -232,17 +234,3 @@ class FeedLoop:
         elif step:
             log.warning("the wall clock was set by %+.3f s; receive times follow it slowly", step / SECOND)
             self.note(Event(now, "clock_step", detail=f"{step / SECOND:+.3f} s"))
-
-    def _ask(self) -> None:
-        """Asks the exchange which symbols trade, in a thread of its own: nothing here waits for an answer."""
-
-        def run() -> None:
-            try:
-                listed = fetch_listings(self.settings.exchange)
-                self.monitor.answer({symbol: listing.status for symbol, listing in listed.items()})
-            except ExchangeError as error:
-                log.warning("the exchange cannot be asked about silent pairs: %s", error)
-            except Exception:  # a bug: the next question is asked all the same
-                log.exception("the exchange could not be asked about silent pairs")
-
-        threading.Thread(target=run, name="ask", daemon=True).start()

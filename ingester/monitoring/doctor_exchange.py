@@ -16,10 +16,15 @@ import urllib3
 import websocket
 
 from ingester.clock import Now
+from ingester.connection import DATA_FRAMES, FrameSplitter, ProtocolError
 from ingester.errors import ExchangeError, SettingsError
 from ingester.exchange import (
+    Book,
     Deadline,
+    Method,
     NotConnected,
+    Refused,
+    StreamSpec,
     UpgradeRefused,
     Venue,
     connect_socket,
@@ -33,11 +38,14 @@ from ingester.monitoring.doctor import Check, Finding, State
 from ingester.proxies import Proxy, proxy_for
 
 CONNECT_SECONDS = 5.0
+BOOK_SECONDS = 5.0
+"""How long a subscription may bring no book."""
 LONGEST_SECONDS = 20.0
 """For all questions about the time together."""
 SAMPLES = 3
 LARGEST_TIME = 1 << 16
 """Bytes of an answer that tells the time; Binance's has 30."""
+READ_BYTES = 1 << 15
 _NOT_THERE = "is that the exchange's REST address? --rest-url, or another --exchange"
 OFF_SECONDS, FAR_OFF_SECONDS = 0.5, 5.0
 EXPIRES_DAYS = 7
@@ -92,16 +100,52 @@ def _stream(exchange: Venue) -> Iterator[Finding]:
     begun = time.monotonic()
     try:
         connection = open_websocket(exchange.connection_url, CONNECT_SECONDS, exchange.ca_file, exchange.headers)
-        with contextlib.suppress(OSError, websocket.WebSocketException):
-            connection.send_close()
-        connection.shutdown()  # type: ignore[no-untyped-call]  # without waiting for a goodbye, which may never end
     except UpgradeRefused as error:
         yield refusal_finding("stream websocket", error.status, exchange, exchange.stream_url)
     except NotConnected as error:
         mend = "something between here and the exchange does not let websockets through; try another network"
         yield Finding("stream websocket", "fail", f"no handshake: {error}", mend)
     else:
-        yield Finding("stream websocket", "ok", f"handshake in {_ms(begun)}")
+        shaken = f"handshake in {_ms(begun)}"
+        try:
+            came, problem = _first_book(connection, exchange)
+        finally:
+            with contextlib.suppress(OSError, websocket.WebSocketException):
+                connection.send_close()
+            connection.shutdown()  # type: ignore[no-untyped-call]  # without waiting for a goodbye, which may never end
+        if came:
+            yield Finding("stream websocket", "ok", f"{shaken}, {came}")
+        else:
+            mend = (
+                f"is {exchange.connection_url} the right address? On a wrong path an exchange may acknowledge "
+                "subscriptions and stay silent (--stream-url)"
+            )
+            yield Finding("stream websocket", "warning", f"{shaken}, but {problem}", mend)
+
+
+def _first_book(connection: websocket.WebSocket, exchange: Venue) -> tuple[str, str]:
+    """Subscribes to one pair; returns when its first book came, or else why there was none."""
+    channel, symbol = exchange.books, exchange.example
+    streams = StreamSpec(channel=channel, depth=channel.depths[0], interval_ms=channel.intervals_ms[0])
+    deadline, splitter, sock = Deadline(BOOK_SECONDS), FrameSplitter(), connection.sock
+    assert sock is not None
+    begun = time.monotonic()
+    try:
+        for request in exchange.requests(Method.SUBSCRIBE, [streams.name(symbol).decode()], 1):
+            connection.send(request.text)
+        while True:
+            sock.settimeout(deadline.left())
+            if not (data := sock.recv(READ_BYTES)):
+                return "", f"it was closed before a book of {symbol} came"
+            for message in channel.decode([text for kind, text in splitter.split(data) if kind in DATA_FRAMES]):
+                if isinstance(message, Book):
+                    return f"first book of {symbol} in {_ms(begun)}", ""
+                if isinstance(message, Refused):
+                    return "", f"a subscription of {symbol} was refused: {message.code} {message.message[:200]}"
+    except TimeoutError:
+        return "", f"a subscription brought no book of {symbol} within {BOOK_SECONDS:.0f} s"
+    except (OSError, websocket.WebSocketException, ProtocolError) as error:
+        return "", f"no book of {symbol} came: {str(error)[:200]}"
 
 
 def _rest(exchange: Venue, now: Now) -> Iterator[Finding]:

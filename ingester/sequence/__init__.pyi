@@ -13,4 +13,4 @@ from .gap_rule import (
     UNKNOWN_LIMIT_NS as UNKNOWN_LIMIT_NS,
     gap_limit_ns as gap_limit_ns,
 )
-from .monitor import SequenceMonitor as SequenceMonitor
+from .monitor import SequenceMonitor as SequenceMonitor, StatusInquiry as StatusInquiry

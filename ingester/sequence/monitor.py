@@ -1,13 +1,15 @@
 """All symbols together: puts their gaps and states on record, has the exchange asked about those that stay silent."""
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
+from ingester.errors import ExchangeError
 from ingester.events import CONNECTION_LOST, NOT_TAKEN_IN, PAIR_ADDED, PAIR_REMOVED, Event
-from ingester.exchange import ListingStatus, StreamSpec
+from ingester.exchange import ListingStatus, StreamSpec, Venue, fetch_listings
 from ingester.sequence.event_counts import longest_on
 from ingester.sequence.gap_detector import RESOLUTION_NS, TRADING, Gap, GapDetector
 
@@ -19,23 +21,47 @@ ASK_NS, ASK_HALTED_NS = 60 * SECOND, 300 * SECOND
 """How often the exchange is asked about silent symbols, and about those of which it said that they do not trade."""
 
 
+class StatusInquiry:
+    """Asks the exchange which symbols trade, in a thread of its own, so that nothing waits for an answer."""
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+        self._answers: deque[Mapping[str, ListingStatus]] = deque()
+
+    def ask(self) -> None:
+        """Has the exchange asked; `take` returns the answer once it is there."""
+        threading.Thread(target=self._run, name="ask", daemon=True).start()
+
+    def take(self) -> list[Mapping[str, ListingStatus]]:
+        """The answers since the last call: the state of each symbol that the exchange lists."""
+        return [self._answers.popleft() for _ in range(len(self._answers))]
+
+    def _run(self) -> None:
+        try:
+            listed = fetch_listings(self._venue)
+            self._answers.append({symbol: listing.status for symbol, listing in listed.items()})
+        except ExchangeError as error:
+            log.warning("the exchange cannot be asked about silent pairs: %s", error)
+        except Exception:  # a bug: the next question is asked all the same
+            log.exception("the exchange could not be asked about silent pairs")
+
+
 class SequenceMonitor:
-    """What is known of each symbol, by the name of its stream. Belongs to the feed thread, but for `answer`."""
+    """What is known of each symbol, by the name of its stream. Belongs to the feed thread."""
 
     def __init__(
         self,
         symbols: Sequence[str],
         streams: StreamSpec,
-        on_event: Callable[[Event], None],
-        ask: Callable[[], None],
+        *,
+        note: Callable[[Event], None],
+        inquiry: StatusInquiry,
     ) -> None:
-        """`ask` has the exchange asked; see `answer`."""
         self._streams = streams
         self.detectors = {self.name(symbol): GapDetector(symbol) for symbol in symbols}
-        self._on_event = on_event
-        self._ask = ask
+        self._note = note
+        self._inquiry = inquiry
         self._ask_ns = 0  # when the exchange may be asked again
-        self._answers: deque[Mapping[str, ListingStatus]] = deque()  # other threads add to it
         self._ended: list[Gap] = []  # gaps since the last tick
 
     def name(self, symbol: str) -> bytes:
@@ -46,15 +72,15 @@ class SequenceMonitor:
         """A symbol is recorded from now on."""
         detector = self.detectors[name] = GapDetector(symbol)
         detector.begin(now)
-        self._on_event(Event(now, PAIR_ADDED, symbol, detail=why))
+        self._note(Event(now, PAIR_ADDED, symbol, detail=why))
         return detector
 
     def remove(self, name: bytes, now: int, why: str) -> None:
         """A symbol is no longer recorded: that is no gap, but one that lasts ends with it."""
         detector = self.detectors.pop(name)
         if gap := detector.end(now):
-            self._on_event(gap.event())
-        self._on_event(Event(now, PAIR_REMOVED, detector.symbol, detail=why))
+            self._note(gap.event())
+        self._note(Event(now, PAIR_REMOVED, detector.symbol, detail=why))
 
     def resume(self, last_ns: int, symbols: Container[str] | None = None) -> None:
         """An earlier run received until `last_ns`: these symbols, where it is known which."""
@@ -74,16 +100,12 @@ class SequenceMonitor:
         """
         for detector in map(self.detectors.__getitem__, names):
             if gap := detector.wait_since(started_ns):
-                self._on_event(gap.event())
-
-    def answer(self, statuses: Mapping[str, ListingStatus]) -> None:
-        """Takes the state of each symbol that the exchange lists. May be called from any thread."""
-        self._answers.append(statuses)
+                self._note(gap.event())
 
     def record(self, gap: Gap, detector: GapDetector) -> None:
         """A gap has ended."""
         self._ended.append(gap)
-        self._on_event(gap.event())
+        self._note(gap.event())
         if detector.status != TRADING:
             self._set_status(detector, TRADING, gap.until_ns or gap.since_ns)
 
@@ -97,7 +119,7 @@ class SequenceMonitor:
         """A symbol's update ids go on below the last one."""
         log.warning("%s: update ids go on at %d after %d", detector.symbol, update_id, detector.update_id)
         detail = f"from {detector.update_id} to {update_id}"
-        self._on_event(Event(at_ns, "update_ids_restarted", symbol=detector.symbol, detail=detail))
+        self._note(Event(at_ns, "update_ids_restarted", symbol=detector.symbol, detail=detail))
         detector.restart(update_id, at_ns)
 
     def clock_set(self, at_ns: int) -> None:
@@ -114,7 +136,7 @@ class SequenceMonitor:
         for symbol, (since_ns, until_ns) in lost.items():
             gap = Gap(symbol, since_ns, until_ns, NOT_TAKEN_IN)
             self._ended.append(gap)
-            self._on_event(gap.event())
+            self._note(gap.event())
 
     def suspect(self, payload: bytes, names: Iterable[bytes]) -> bool:
         """A frame that cannot be read was a snapshot of its symbol; False where it may have been of any of `names`."""
@@ -135,8 +157,7 @@ class SequenceMonitor:
 
     def tick(self, now: int, watched: bool, suspects: bool) -> None:
         """What time demands, about once a second; `suspects`: some stay silent though subscribed again."""
-        while self._answers:
-            statuses = self._answers.popleft()
+        for statuses in self._inquiry.take():
             for detector in self.detectors.values():
                 status = statuses.get(detector.symbol, ListingStatus.NOT_LISTED)
                 if detector.symbol not in statuses and not detector.silent(now, OPEN_AFTER_NS):
@@ -148,10 +169,10 @@ class SequenceMonitor:
             detector.trim()
             halted |= detector.status != TRADING
             if watched and detector.silent(now, OPEN_AFTER_NS) and (gap := detector.open()):
-                self._on_event(gap.event())
+                self._note(gap.event())
         if (suspects or halted) and now >= self._ask_ns:
             self._ask_ns = now + (ASK_NS if suspects else ASK_HALTED_NS)
-            self._ask()
+            self._inquiry.ask()
         self._tell()
 
     def miss_all(self) -> None:
@@ -163,12 +184,12 @@ class SequenceMonitor:
         """Records the gaps that last while recording ends."""
         for detector in self.detectors.values():
             if gap := detector.end(now):
-                self._on_event(gap.event())
+                self._note(gap.event())
 
     def _set_status(self, detector: GapDetector, status: ListingStatus, at_ns: int) -> None:
         log.warning("%s: %s (before: %s)", detector.symbol, status, detector.status)
         detector.status = status
-        self._on_event(Event(at_ns, "status", symbol=detector.symbol, detail=status.value))
+        self._note(Event(at_ns, "status", symbol=detector.symbol, detail=status.value))
 
     def _tell(self) -> None:
         """Logs the gaps that ended, all of a reason in one line."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from ingester.exchange import assets, supplies
+from ingester.exchange import SUPPLIES_PATH, assets
 from ingester.simulator.books import (
     FUTURES,
     MOST_LEVELS,
@@ -161,7 +161,7 @@ def rest_answer(
             return json_answer(tickers[0] if "symbol" in values else tickers)
         case "/depth":
             return _depth(listing, request, tick, played)
-        case supplies.PRODUCTS:
+        case path if path == SUPPLIES_PATH:
             tickers = _tickers(listing, market, listing.symbols, tick, played)
             data = [_product(listing, ticker) for ticker in tickers]
             return json_answer(

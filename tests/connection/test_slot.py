@@ -33,8 +33,8 @@ def test_a_silent_pair_is_subscribed_anew_then_asked_about_and_halted_it_is_left
     methods = [request["method"] for request in bench.streams[0].sent[1:]]
     assert methods[:2] == ["UNSUBSCRIBE", "SUBSCRIBE"]
     assert all(request["params"] == ["ethusdt@depth5@100ms"] for request in bench.streams[0].sent[1:])
-    assert bench.asked == 1
-    bench.monitor.answer({"BTCUSDT": ListingStatus.TRADING, "ETHUSDT": ListingStatus.BREAK})
+    assert bench.inquiry.asked == 1
+    bench.inquiry.answers.append({"BTCUSDT": ListingStatus.TRADING, "ETHUSDT": ListingStatus.BREAK})
     bench.turn(1)
     sent = len(bench.streams[0].sent)
     for second in range(60, 500):
@@ -42,7 +42,7 @@ def test_a_silent_pair_is_subscribed_anew_then_asked_about_and_halted_it_is_left
         bench.turn(1)
     assert len(bench.streams[0].sent) == sent
     assert bench.streams[0].renewals == []
-    assert 2 <= bench.asked <= 4
+    assert 2 <= bench.inquiry.asked <= 4
     bench.book("ETHUSDT", 1)
     bench.feed.poll()
     assert [event.detail for event in bench.kinds("status")] == ["BREAK", "TRADING"]

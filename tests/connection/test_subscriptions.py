@@ -1,10 +1,14 @@
-"""roster.py: pairs that come and go while the others flow."""
+"""subscriptions.py: which pairs share connections, also while pairs come and go."""
 
 import pytest
 from feed_bench import Bench
+from hypothesis import given, strategies as st
 
 from ingester.clock import SECOND
-from ingester.connection.websocket import Lost
+from ingester.connection import Lost
+from ingester.connection.subscriptions import place_streams, split_streams
+
+sizes = st.lists(st.integers(0, 12), max_size=6)
 
 
 def asked(stream):
@@ -87,12 +91,7 @@ def test_a_pair_that_goes_leaves_neither_a_gap_nor_a_bad_frame_nor_a_trace():
     bench.book("ETHUSDT", bench.now_ns)  # but it should soon
     assert bench.ids() == []
     assert bench.metrics.malformed == 1
-    connections = bench.feed._connections.values()
-    assert all(
-        len(memory) == 1
-        for connection in connections
-        for memory in (connection.ids, connection.moved, connection._seen)
-    )
+    assert [len(connection.remembered()) for connection in bench.pool.all()] == [1] * len(bench.pool)
     assert list(bench.monitor.detectors) == [b"btcusdt@depth5@100ms"]
 
 
@@ -161,7 +160,7 @@ def test_1500_pairs_fill_the_connections_that_stand_and_open_others():
     for stream in (2, 3):
         bench.arrive(Lost(bench.streams[stream], bench.now_ns, "stopped", final=True))
     bench.feed.poll()
-    assert len(bench.feed._connections) == 2
+    assert len(bench.pool) == 2
     assert [gap for gap in bench.gaps() if gap[0] not in ("BTCUSDT", "ETHUSDT")] == []
 
 
@@ -279,25 +278,37 @@ def test_coins_that_come_and_go_for_months_leave_nothing_behind():
             bench.say({"result": None, "id": stream.sent[-1]["id"]}, bench.streams.index(stream))
     bench.turn(2)
     assert len(bench.streams) == 2
-    for connection in bench.feed._connections.values():
-        assert (
-            max(
-                map(
-                    len,
-                    (
-                        connection.ids,
-                        connection._seen,
-                        connection.moved,
-                        connection._joined,
-                        connection.tries,
-                        connection._next_try,
-                        connection.unsubscribing,
-                        connection._answered,
-                    ),
-                )
-            )
-            <= 3
-        )
-    (group,) = bench.feed._subscriptions._groups
+    assert max(len(connection.remembered()) for connection in bench.pool.all()) <= 3
+    (group,) = bench.feed.subscriptions.groups
     assert (group.names, group.pending_pairs) == ([b"btcusdt@depth5@100ms", b"ethusdt@depth5@100ms"], {})
     assert bench.feed.pairs == 2
+
+
+@given(sizes, st.integers(0, 60))
+def test_no_group_is_too_large_nothing_is_lost_and_few_are_opened(sizes, count):
+    """Groups of at most 10; some may be above it already, and get nothing."""
+    names = [b"n%d" % number for number in range(count)]
+    placed = place_streams(sizes, names, 10)
+    assert sorted(name for group in placed for name in group) == sorted(names)
+    after = [size + len(group) for size, group in zip([*sizes, *[0] * len(placed)], placed, strict=False)]
+    assert all(total <= 10 for total, group in zip(after, placed, strict=True) if group)
+    room = sum(max(0, 10 - size) for size in sizes)
+    opened = len(placed) - len(sizes)
+    assert opened == -(-max(0, count - room) // 10)
+    new = after[len(sizes) :]
+    assert not new or max(new) - min(new) <= 1
+
+
+@given(sizes, st.integers(1, 30))
+def test_the_emptiest_groups_are_filled_first(sizes, count):
+    placed = place_streams(sizes, [b"n%d" % number for number in range(count)], 10)
+    after = [size + len(group) for size, group in zip(sizes, placed, strict=False)]
+    with_room = [total for total in after if total < 10]
+    grown = [total for total, group in zip(after, placed, strict=False) if group]
+    assert not grown or not with_room or max(grown) <= min(with_room) + 1
+
+
+def test_every_pair_of_the_exchange_fits_on_few_connections_of_equal_size():
+    names = [b"n%d" % number for number in range(1500)]
+    assert [len(group) for group in split_streams(names, 1024)] == [750, 750]
+    assert [len(group) for group in place_streams([44], names, 1024)] == [980, 520]

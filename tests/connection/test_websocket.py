@@ -65,13 +65,13 @@ def connect():
         venue = simulator_at(url, "").at(ca_file=ca_file)
         stream = WebSocketThread(
             "1",
-            dataclasses.replace(venue, limits=dataclasses.replace(venue.limits, messages_per_second=messages)),
-            inbox,
-            lambda: inbox.changed.put(1),
-            time.time_ns,
-            AttemptLimit(VENUES["binance"].limits),
-            waits,
-            elapsed,
+            venue=dataclasses.replace(venue, limits=dataclasses.replace(venue.limits, messages_per_second=messages)),
+            inbox=inbox,
+            arrived=lambda: inbox.changed.put(1),
+            now=time.time_ns,
+            limit=AttemptLimit(VENUES["binance"].limits),
+            waits=waits,
+            elapsed=elapsed,
         )
         streams.append(stream)
         stream.start()
@@ -81,7 +81,7 @@ def connect():
     for stream in streams:
         stream.stop()
         stream.join(5)
-        assert not stream._thread.is_alive()
+    assert "stream 1" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_stream_says_that_it_is_reading_before_it_stamps_and_until_that_is_in_the_inbox(exchange, connect):
@@ -273,16 +273,15 @@ def test_a_flood_that_nobody_takes_in_stays_with_the_exchange_until_the_stream_i
     assert time.monotonic() - begun < 2
 
 
-def test_a_thread_that_dies_is_restarted_and_what_it_held_is_lost(exchange, connect, monkeypatch):
-    before = threads.deaths()
-    read = WebSocketThread._read
+def test_a_thread_that_dies_is_restarted_and_what_it_held_is_lost(exchange, connect):
+    before, looks = threads.deaths(), itertools.count()
 
-    def dies(self, connection):
-        monkeypatch.setattr(WebSocketThread, "_read", read)
-        raise SystemExit("as a bug would")
+    def elapsed():
+        if next(looks) == 0:
+            raise SystemExit("as a bug would")
+        return time.monotonic_ns()
 
-    monkeypatch.setattr(WebSocketThread, "_read", dies)
-    _, inbox = connect(exchange(lambda connection: connection.recv()))
+    _, inbox = connect(exchange(lambda connection: connection.recv()), elapsed=elapsed)
     inbox.next(Opened)
     assert inbox.next(Lost).reason == "its thread died and was restarted"
     assert inbox.next(Opened)

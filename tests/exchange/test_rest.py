@@ -189,10 +189,10 @@ def test_no_redirect_leads_to_another_host_or_scheme(hostile, server):
         "https://example.org/",
     ):
         assert "is not followed" in failed(hostile(moved(location)), 3.0)
-    assert not rest._is_same_host(urlsplit("https://api.example/a"), urlsplit("http://api.example/a"))
-    assert rest._is_same_host(urlsplit("http://api.example/a"), urlsplit("https://api.example/b"))
-    assert rest._is_same_host(urlsplit("https://api.example:443/a"), urlsplit("https://api.example/b"))
-    assert not rest._is_same_host(urlsplit("https://api.example/a"), urlsplit("https://api.example.evil/a"))
+    assert not rest.is_same_host(urlsplit("https://api.example/a"), urlsplit("http://api.example/a"))
+    assert rest.is_same_host(urlsplit("http://api.example/a"), urlsplit("https://api.example/b"))
+    assert rest.is_same_host(urlsplit("https://api.example:443/a"), urlsplit("https://api.example/b"))
+    assert not rest.is_same_host(urlsplit("https://api.example/a"), urlsplit("https://api.example.evil/a"))
 
 
 def test_a_redirect_on_the_same_host_is_followed_but_not_for_ever(hostile, server):

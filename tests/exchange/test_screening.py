@@ -6,17 +6,21 @@ from hypothesis import given, strategies as st
 from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange import Listing, ListingStatus, assets, simulator_at
 from ingester.exchange.screening import (
+    SUPPLIES_PATH,
     Criteria,
+    Supplies,
     Ticker,
     Verdict,
     amount,
     amount_text,
+    fetch_supplies,
     fetch_tickers,
+    read_supplies,
     require_moderate,
-    screen,
+    screen_pairs,
 )
-from ingester.exchange.supplies import Supplies
 from ingester.simulator import Simulator
+from ingester.simulator.books import circulating
 
 FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
 
@@ -30,7 +34,7 @@ def world(**volumes):
 
 
 def judge(criteria, watched, listed, tickers, supplies):
-    return {verdict.symbol: verdict for verdict in screen(criteria, listed, tickers, supplies, watched)}
+    return {verdict.symbol: verdict for verdict in screen_pairs(criteria, listed, tickers, supplies, watched)}
 
 
 def test_what_reaches_every_threshold_qualifies():
@@ -117,13 +121,13 @@ def test_an_answer_that_lacks_what_it_should_hold_is_refused():
         (listed, tickers, Supplies({})),
     ):
         with pytest.raises(Incomplete):
-            screen(FULL, *wrong, listed)
-    assert len(screen(Criteria(min_volume=1.0), listed, tickers, Supplies({}), listed)) == 20
+            screen_pairs(FULL, *wrong, listed)
+    assert len(screen_pairs(Criteria(min_volume=1.0), listed, tickers, Supplies({}), listed)) == 20
 
 
 def test_a_quote_in_which_nothing_trades_is_an_error_that_names_others():
     with pytest.raises(SettingsError, match=r"'USDX'.*USDT"):
-        screen(FULL._replace(quote="USDX"), *world(BTCUSDT=(1, 1)), ())
+        screen_pairs(FULL._replace(quote="USDX"), *world(BTCUSDT=(1, 1)), ())
 
 
 def test_a_repetition_does_not_remove_most_of_the_list():
@@ -160,3 +164,44 @@ def test_figures_come_from_the_exchange():
     assert tickers.keys() == {"BTCUSDT", "ETHBTC"}
     assert tickers["BTCUSDT"].price > 1000 > tickers["ETHBTC"].price > 0
     assert tickers["BTCUSDT"].volume > 1e5
+
+
+def test_the_exchange_tells_what_circulates_and_which_tokens_are_leveraged():
+    pairs = [f"C{number}USDT" for number in range(40)]
+    with Simulator(pairs=[*pairs, "BTCUPUSDT", "C0BTC"], seed=3) as simulator:
+        supplies = fetch_supplies(f"{simulator.rest_url}{SUPPLIES_PATH}")
+        with pytest.raises(ExchangeError):
+            fetch_supplies(f"{simulator.rest_url}/elsewhere")
+    expected = {f"C{number}": circulating(3, f"C{number}") for number in range(40)}
+    assert None in expected.values()
+    known = {coin: supply for coin, supply in expected.items() if supply is not None}
+    assert {coin: supply for coin, supply in supplies.coins.items() if coin != "BTCUP"} == known
+    assert supplies.leveraged == {"BTCUPUSDT"}
+
+
+def test_a_file_can_stand_in(tmp_path):
+    path = tmp_path / "supplies.csv"
+    path.write_text("\ufeffrank,coin,circulating_supply\n1,btc,19_700_000\n\n2,ETH,1.2e8\n", encoding="utf-8")
+    assert fetch_supplies(str(path)).coins == {"BTC": 19.7e6, "ETH": 1.2e8}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("BTC,1\n", "coin,circulating_supply"),
+        ("coin,circulating_supply\nBTC,1\nETH,many\n", "line 3.*ETH,many"),
+        ("coin,circulating_supply\nBTC\n", "line 2"),
+        ("coin,circulating_supply\nBTC,-1\n", "line 2"),
+        ("coin,circulating_supply\nBTC,inf\n", "line 2"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path, text, words):
+    path = tmp_path / "supplies.csv"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        read_supplies(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"none\.csv"):
+        fetch_supplies(str(tmp_path / "none.csv"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import json
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ import pytest
 import trustme
 import websocket
 from proxy_server import ProxyServer
+from websockets.sync.server import serve
 
 from ingester.exchange import VENUES
 from ingester.monitoring.doctor import examine
@@ -216,4 +218,27 @@ def test_a_goodbye_that_never_ends_is_not_waited_for(monkeypatch):
         endless.sock, endless.connected = socket.create_connection(("127.0.0.1", port)), True
         found = examined(f"ws://127.0.0.1:{port}", "http://127.0.0.1:9")
     assert time.monotonic() - begun < 5
-    assert found["stream websocket"].state == "ok"
+    assert found["stream websocket"].state == "warning"
+    assert "no book of BTCUSDT came" in found["stream websocket"].text
+
+
+def test_a_subscription_that_is_acknowledged_and_stays_silent_is_a_warning(monkeypatch):
+    """As on a wrong path of Binance's futures market."""
+    monkeypatch.setattr("ingester.monitoring.doctor_exchange.BOOK_SECONDS", 0.3)
+    asked = []
+
+    def acknowledge(connection):
+        for text in connection:
+            asked.append(json.loads(text))
+            connection.send(json.dumps({"result": None, "id": asked[-1]["id"]}))
+
+    with serve(acknowledge, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        venue = VENUES["binance-futures"].at(stream_url=url, rest_url="http://127.0.0.1:9")
+        found = {finding.subject: finding for finding in examine(exchange_checks(venue))}["stream websocket"]
+        server.shutdown()
+    assert [each["params"] for each in asked] == [["btcusdt@depth5@100ms"]]
+    assert found.state == "warning"
+    assert "brought no book of BTCUSDT" in found.text
+    assert f"{url}/public/stream" in found.mend

@@ -5,7 +5,7 @@ import json
 from collections import deque
 
 from ingester.clock import SECOND
-from ingester.connection.websocket import Frames, Lost, Opened
+from ingester.connection import ConnectionPool, FeedConfig, FeedContext, Frames, Lost, Opened
 from ingester.exchange import VENUES, StreamSpec
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
@@ -41,6 +41,21 @@ class SilentStream:
         pass
 
 
+class Inquiry:
+    """Counts how often the exchange is asked; what `answers` holds is what it said."""
+
+    def __init__(self):
+        self.asked = 0
+        self.answers = []
+
+    def ask(self):
+        self.asked += 1
+
+    def take(self):
+        answers, self.answers = self.answers, []
+        return answers
+
+
 class Bench:
     """A feed with its world: a clock to turn, connections to put words into the mouth of."""
 
@@ -49,25 +64,18 @@ class Bench:
         self.metrics = FeedMetrics()
         self.events = []
         self.streams = []
-        self.asked = 0
-        self.monitor = SequenceMonitor(list(symbols), STREAMS, self.events.append, self.ask)
-        self.feed = Feed(
-            self.monitor,
-            dataclasses.replace(VENUE, channels=(channel,)),
-            keep_every,
-            copies,
-            lambda: life * SECOND,
-            self.make,
-            lambda: self.now_ns,
-            self.metrics,
-            self.events.append,
+        self.inquiry = Inquiry()
+        venue = dataclasses.replace(VENUE, channels=(channel,))
+        context = FeedContext(lambda: self.now_ns, self.events.append, self.metrics)
+        config = FeedConfig(
+            venue=venue, connections_per_pair=copies, keep_every=keep_every, life_ns=lambda: life * SECOND
         )
+        self.monitor = SequenceMonitor(list(symbols), STREAMS, note=self.events.append, inquiry=self.inquiry)
+        self.pool = ConnectionPool(venue, self.make)
+        self.feed = Feed(monitor=self.monitor, pool=self.pool, config=config, context=context)
         self.feed.start()
 
-    def ask(self):
-        self.asked += 1
-
-    def make(self, name, inbox: deque):
+    def make(self, *, name, inbox: deque):
         self.streams.append(SilentStream(name, inbox))
         return self.streams[-1]
 
