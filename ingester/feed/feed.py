@@ -72,7 +72,7 @@ class Feed:
         self.monitor = monitor
         self._pool = pool
         self._inbox = pool.inbox
-        self._channel = config.venue.books
+        self._peek, self._decode = config.venue.books.peek, config.venue.books.decode
         self._keep_every = config.keep_every
         self._now = now
         self._metrics = context.metrics
@@ -249,7 +249,7 @@ class Feed:
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
         """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
         connection, receive_ns = self._pool.of(frames.stream), frames.receive_ns
-        detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._channel.peek, connection.ids
+        detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._peek, connection.ids
         kept: list[bytes] = []
         ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
         restarts: tuple[int, ...] = ()  # places in `kept` from which the update ids of their stream go on
@@ -261,8 +261,8 @@ class Feed:
                 elif ahead is not None:
                     name, _, update_id = head
                     detector = detectors.get(name)
-                    if detector is not None and update_id <= detector.update_id and name not in ahead:
-                        restarted = update_id < detector.update_id and detector.restarted(
+                    if detector is not None and update_id <= (last_id := detector.update_id) and name not in ahead:
+                        restarted = update_id < last_id and detector.restarted(
                             update_id, connection, ids.get(name, -1)
                         )
                         ids[name] = update_id
@@ -280,7 +280,7 @@ class Feed:
             return
         messages: Sequence[Message | None]
         try:
-            messages = self._channel.decode(kept)
+            messages = self._decode(kept)
         except Exception:
             messages = [self._decode_one(each, connection, receive_ns) for each in kept]
         for place, book in enumerate(messages):
@@ -296,11 +296,11 @@ class Feed:
                         stream = name.decode(errors="replace")
                         self._quarantine(connection, receive_ns, f"a stream nobody asked for: {stream}")
                     continue
-                before_id = ids.get(name, -1)
+                before_id, last_id = ids.get(name, -1), detector.update_id
                 ids[name] = update_id
-                if update_id <= detector.update_id:
+                if update_id <= last_id:
                     if place not in restarts and (
-                        update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
+                        update_id == last_id or not detector.restarted(update_id, connection, before_id)
                     ):
                         metrics.copies += 1
                         if detector.found is not None:
@@ -312,7 +312,7 @@ class Feed:
                         continue
                     if detector.held(update_id):
                         detector.quarantine(None)
-                        reason = f"update id {update_id} after {detector.update_id}"
+                        reason = f"update id {update_id} after {last_id}"
                         self._quarantine(connection, receive_ns, reason, detector.symbol)
                         continue
                 bids, asks = book.bids, book.asks
@@ -321,9 +321,10 @@ class Feed:
                     reason = f"crossed: {bids[0]} {asks[0]}"
                     self._quarantine(connection, receive_ns, reason, detector.symbol)
                     continue
-                if update_id < detector.update_id:
+                if update_id < last_id:
                     self.monitor.restarted(detector, update_id, receive_ns)
-                last_id, last_ns = detector.update_id, detector.receive_ns
+                    last_id = detector.update_id
+                last_ns = detector.receive_ns
                 gap = detector.accept(receive_ns, update_id)
                 if gap is not None:
                     self.monitor.record(gap, detector)
@@ -342,7 +343,7 @@ class Feed:
     def _decode_one(self, payload: bytes, connection: Connection, receive_ns: int) -> Message | None:
         """What a frame says; None where a bug has cost it."""
         try:
-            return self._channel.decode([payload])[0]
+            return self._decode([payload])[0]
         except Exception as error:
             self._lose(payload, connection, receive_ns, error)
             return None
