@@ -179,7 +179,7 @@ class Feed:
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
-        for connection in self._pool.all():
+        for connection in self._pool.connections.values():
             if connection.subscribed_ns is not None:
                 self._pool.request(Method.UNSUBSCRIBE, connection, connection.slot.names)
         self._ended = True
@@ -200,12 +200,12 @@ class Feed:
         ]
         self.monitor.miss_since(self._started_ns, {name for slot in down for name in slot.names})
         self.monitor.begin(now)
-        for connection in self._pool.all():
+        for connection in self._pool.connections.values():
             if connection.opened_ns is not None:
                 connection.slot.subscribe(connection, now)
 
     def _on_opened(self, opened: Opened) -> None:
-        connection = self._pool.of(opened.stream)
+        connection = self._pool.connections[opened.stream]
         slot = connection.slot
         if slot.closed:
             return
@@ -220,7 +220,7 @@ class Feed:
             self._begin_ns = min(self._begin_ns, next_full_second(self._now()))
 
     def _on_lost(self, lost: Lost) -> None:
-        connection = self._pool.of(lost.stream)
+        connection = self._pool.connections[lost.stream]
         slot, stood = connection.slot, connection.opened_ns is not None
         self._pool.lost(lost.stream, lost.final)
         if lost.final:
@@ -248,7 +248,7 @@ class Feed:
 
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
         """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
-        connection, receive_ns = self._pool.of(frames.stream), frames.receive_ns
+        connection, receive_ns = self._pool.connections[frames.stream], frames.receive_ns
         detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._peek, connection.ids
         kept: list[bytes] = []
         ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
@@ -262,9 +262,7 @@ class Feed:
                     name, _, update_id = head
                     detector = detectors.get(name)
                     if detector is not None and update_id <= (last_id := detector.update_id) and name not in ahead:
-                        restarted = update_id < last_id and detector.restarted(
-                            update_id, connection, ids.get(name, -1)
-                        )
+                        restarted = update_id < last_id and detector.restarted(update_id, connection, ids.get(name, -1))
                         ids[name] = update_id
                         if not restarted:  # most copies end here, not decoded
                             metrics.copies += 1
@@ -281,6 +279,8 @@ class Feed:
         messages: Sequence[Message | None]
         try:
             messages = self._decode(kept)
+            if len(messages) != len(kept):
+                raise ValueError(f"{len(kept)} frames became {len(messages)} messages")
         except Exception:
             messages = [self._decode_one(each, connection, receive_ns) for each in kept]
         for place, book in enumerate(messages):
@@ -356,7 +356,7 @@ class Feed:
 
     def _drop_large(self, frames: Frames) -> None:
         """Quarantines what is too large for a book."""
-        connection = self._pool.of(frames.stream)
+        connection = self._pool.connections[frames.stream]
         for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
             frames.payloads.remove(payload)
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)
