@@ -20,7 +20,7 @@ from ingester.errors import UnsafeFile
 FOLDER, FILE = 0o700, 0o600
 OURS = (
     *("spool", "state", "questdb", "dead-letter"),
-    *("pairs.txt", "listing.json", "recorded.json", "ingester.toml", "lost+found"),
+    *("pairs.txt", "pairs-", "listing.json", "recorded.json", "ingester.toml", "lost+found"),
 )
 """What begins so may be in a data folder: what we keep there, and what a file system of its own has."""
 

@@ -172,9 +172,56 @@ def test_no_class_has_the_name_of_another():
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
+WITHOUT_OWN_TEST = {
+    "cli/retention.py": "questdb/test_retention.py",
+    "cli/server.py": "questdb/test_server.py",
+    "cli/sql.py": "test_reference.py",
+    "cli/tables.py": "test_text.py",
+    "connection/connection.py": "connection/test_slot.py",
+    "datasets/columns.py": "datasets/test_recordings.py",
+    "datasets/content.py": "datasets/test_importer.py",
+    "datasets/coverage.py": "cli/test_coverage.py",
+    "datasets/export.py": "cli/test_export.py",
+    "datasets/pickle_machine.py": "datasets/test_pickles.py",
+    "datasets/unpacking.py": "test_bombs.py",
+    "exchange/binance.py": "exchange/test_binance_spot.py",
+    "exchange/registry.py": "exchange/test_rest.py",
+    "exchange/venue.py": "exchange/test_binance_spot.py",
+    "live/buffer.py": "record/test_recorder.py",
+    "live/callbacks.py": "live/test_consumer.py",
+    "live/subscribers.py": "live/test_consumer.py",
+    "questdb/exchange_history.py": "questdb/test_migrations.py",
+    "questdb/jar.py": "questdb/test_server.py",
+    "questdb/launch.py": "questdb/test_server.py",
+    "questdb/partitions.py": "questdb/test_retention_worker.py",
+    "questdb/tables.py": "questdb/test_schema.py",
+    "record/recorder_service.py": "cli/test_start.py",
+    "sequence/monitor.py": "feed/test_feed.py",
+    "spool/disk.py": "spool/test_spool.py",
+    "spool/segment.py": "spool/test_recovery.py",
+}
+"""Modules that are tested through another one: where."""
+ACROSS = {"questdb/test_sql.py": "the files of sql/", "datasets/test_programs.py": "the functions for programs"}
+"""Tests in the folder of a room that are about no one module."""
+
+
 def test_tests_mirror_the_package():
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        parts = path.relative_to(ROOT / "tests").parts
-        if len(parts) > 1 and parts[0] in ROOMS:
-            module = PACKAGE.joinpath(*parts[:-1], re.sub("^test_", "", parts[-1]))
-            assert module.exists() or parts[-1] == "test_sql.py", f"{path} tests no module of that name"
+    """Each module of a room has a test module of its name, or is in the list above; and the other way round."""
+    tests = ROOT / "tests"
+    wrong = []
+    for path in MODULES:
+        if len(path.parts) > 1 and path.name != "__init__.py":
+            own = tests / path.parent / f"test_{path.name}"
+            other = WITHOUT_OWN_TEST.get(path.as_posix())
+            if own.exists() == (other is not None):
+                wrong.append(f"{path}: {'is in the list without need' if other else 'has no test'}")
+            elif other is not None and not (tests / other).exists():
+                wrong.append(f"{path}: there is no tests/{other}")
+    for path in tests.rglob("test_*.py"):
+        relative = path.relative_to(tests)
+        if relative.parts[0] in ROOMS and relative.as_posix() not in ACROSS:
+            module = PACKAGE.joinpath(*relative.parts[:-1], relative.name.removeprefix("test_"))
+            if not module.exists():
+                wrong.append(f"tests/{relative} tests no module of that name")
+    gone = [name for name in WITHOUT_OWN_TEST if not (PACKAGE / name).exists()]
+    assert wrong + gone == []

@@ -17,7 +17,7 @@ from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 
 MIDNIGHT = 1_601_942_400 * SECOND  # 2020-10-06, which no other test writes to
-DRIVER = Path(__file__).with_name("killed_export.py")
+DRIVER = Path(__file__).parent / "support" / "killed_export.py"
 
 
 @pytest.fixture(scope="module")

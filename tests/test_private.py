@@ -203,7 +203,7 @@ def test_a_spool_says_whose_folder_it_is(tmp_path):
 
 
 def test_what_we_keep_in_a_data_folder_is_none_of_the_other_things(tmp_path):
-    for name in (pairs_file.NAME, listings.NAME, practice.FILE):
+    for name in (*map(pairs_file.pairs_file_name, ("binance", "testnet")), listings.NAME, practice.FILE):
         (tmp_path / name).touch()
     tmp_path.chmod(0o777)
     private.data_folder(tmp_path)

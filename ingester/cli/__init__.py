@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from ingester import __version__
-from ingester.cli.configuration import configurable, explained, folder_of, refused
 from ingester.cli.terminal import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
 from ingester.text import PlainLines, plain
@@ -47,20 +46,23 @@ class _Failure(click.ClickException):
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
+        from ingester.cli import configuration  # a tenth of a second that `--version` does not need
+
         try:
             return super().invoke(ctx)
         except IngesterError as error:
             kind = _WrongUsage if isinstance(error, UsageError) else _Failure
-            raise kind(plain(explained(ctx, str(error)))) from error
+            raise kind(plain(configuration.explained(ctx, str(error)))) from error
         except click.UsageError as error:
-            shown = refused(ctx, error)
+            shown = configuration.refused(ctx, error)
             if (message := shown.format_message()) != plain(message):
                 shown = click.UsageError(plain(message), shown.ctx)
             raise shown from None
         except OSError as error:
             if error.errno is None or error.errno == errno.EPIPE or type(error).__module__ != "builtins":
                 raise
-            raise _Failure(plain(explained(ctx, system_error(error, folder_of(ctx))))) from error
+            where = configuration.folder_of(ctx)
+            raise _Failure(plain(configuration.explained(ctx, system_error(error, where)))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -71,6 +73,8 @@ class _Commands(click.Group):
             return None
         name = "import_" if cmd_name == "import" else cmd_name
         command: click.Command = getattr(import_module(f"ingester.cli.{MODULES[cmd_name]}"), name)
+        from ingester.cli.configuration import configurable
+
         return configurable(cmd_name, command)
 
 

@@ -27,7 +27,7 @@ from ingester.cli.configuration import (
     values_of,
     warn_of_variables,
 )
-from ingester.cli.terminal import TextTable, print_json, print_table
+from ingester.cli.tables import TextTable, print_json, print_table
 from ingester.config import CONFIG_NAME, CONFIG_VARIABLE, Configuration, masked, user_config_file
 from ingester.errors import OperationError, SettingsError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.terminal import plain_table, print_json, print_table, progress_bar
+from ingester.cli.tables import plain_table, print_json, print_table, progress_bar
 from ingester.clock import SECOND
 from ingester.datasets import (
     PIECES,
@@ -51,9 +51,9 @@ def coverage(
 ) -> None:
     """Shows how completely each pair was recorded: rows, covered time, gaps and their reasons.
 
-    Expected rows are the covered time over the pair's median interval. A gap is what recorders reported, or a silence
-    of more than a second and nine such intervals; with several recorders, only what all of them lack. The time before a
-    pair's first row of the range and after its last one counts as not recorded.
+    Expected rows are the covered time over the pair's median interval. A gap is what recorders reported, or a pause
+    longer than a second and than ten mean intervals before it; with several recorders, only what all of them lack. The
+    time before a pair's first row of the range and after its last one counts as not recorded.
 
     \b
     --json prints {from, to, pairs: [{symbol, interval_ms, rows, expected_rows, percent, largest_gap_seconds,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ingester.cli.options import data_options, exchange_at, exchange_options, is_our_own
-from ingester.cli.terminal import TextTable, print_json, print_table
+from ingester.cli.tables import TextTable, print_json, print_table
 from ingester.config import Settings
 from ingester.datasets import dataset
 from ingester.monitoring import (

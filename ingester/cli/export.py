@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeRemainingColumn
 
 from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
-from ingester.cli.terminal import plain_table
+from ingester.cli.tables import plain_table
 from ingester.datasets import dataset
 from ingester.questdb import Endpoint
 from ingester.words import counted

@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.terminal import plain_table, print_table, progress_bar
+from ingester.cli.tables import plain_table, print_table, progress_bar
 from ingester.datasets import Imported, find_recordings, import_found, require_files, time_text
 from ingester.questdb import Endpoint
 from ingester.words import counted

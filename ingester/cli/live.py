@@ -11,7 +11,7 @@ from rich.live import Live as RichLive
 from rich.logging import RichHandler
 from rich.text import Text
 
-from ingester.cli.terminal import TextTable
+from ingester.cli.tables import TextTable
 from ingester.clock import SECOND
 from ingester.live import LiveBuffer
 from ingester.metrics import StoreMetrics

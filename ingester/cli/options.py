@@ -31,7 +31,7 @@ from ingester.exchange import (
     use_listing,
 )
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect, read_secret
-from ingester.record import PAIRS_FILE_NAME, PairsFile
+from ingester.record import PairsFile, pairs_file_name
 
 log = logging.getLogger("ingester.access")
 
@@ -74,7 +74,7 @@ data_dir_option = click.option(
 _file = click.Path(dir_okay=False, path_type=Path)
 _access_options = (
     click.option("--questdb", metavar="URL", help="Use this QuestDB, http(s)://host:port, instead of the managed one."),
-    click.option("--questdb-user", metavar="PAIRS_FILE_NAME", help="User name at QuestDB."),
+    click.option("--questdb-user", metavar="NAME", help="User name at QuestDB."),
     click.option(
         "--questdb-password-file",
         type=_file,
@@ -195,7 +195,7 @@ def _with_secret(endpoint: Endpoint, access: Access) -> Endpoint:
     if way.startswith("token"):
         return dataclasses.replace(endpoint, user=None, password=None, token=secret, read_from=file)
     if endpoint.user is None:
-        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user PAIRS_FILE_NAME.")
+        raise SettingsError("A QuestDB password is given without its user. Add --questdb-user NAME.")
     return dataclasses.replace(endpoint, password=secret, read_from=file)
 
 
@@ -249,13 +249,13 @@ pairs_file_option = click.option(
     "--pairs-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help=f"The file of the watched pairs.  [default: {PAIRS_FILE_NAME} in the data folder]",
+    help="The file of the watched pairs.  [default: pairs.txt in the data folder, pairs-NAME.txt for another exchange]",
 )
 
 
-def watch_list(data_dir: Path, pairs_file: Path | None) -> PairsFile:
-    """The file that these options name."""
-    return PairsFile(pairs_file or data_dir / PAIRS_FILE_NAME)
+def watch_list(data_dir: Path, pairs_file: Path | None, exchange: str) -> PairsFile:
+    """Returns the file that these options name; each exchange has its own."""
+    return PairsFile(pairs_file or data_dir / pairs_file_name(exchange))
 
 
 def pair_options(default: str) -> Callable[[Command], Command]:
@@ -323,9 +323,14 @@ def exchange_options(purpose: str) -> Callable[[Command], Command]:
     """`--exchange`, the simulator among them, and its addresses; `purpose` is the help of the first one."""
 
     def decorate(command: Command) -> Command:
-        return _exchange([*VENUES, SIMULATOR], purpose)(_stream_url(_rest_url(_exchange_ca(command))))
+        return exchange_option(purpose)(_stream_url(_rest_url(_exchange_ca(command))))
 
     return decorate
+
+
+def exchange_option(purpose: str) -> Callable[[Command], Command]:
+    """`--exchange` alone, the simulator among them."""
+    return _exchange([*VENUES, SIMULATOR], purpose)
 
 
 def listing_options(command: Command) -> Command:

@@ -12,8 +12,16 @@ from typing import Any
 
 import click
 
-from ingester.cli.options import data_dir_option, listing_at, listing_options, pairs_file_option, watch_list
-from ingester.cli.terminal import TextTable, plain_table, print_json, print_table, stop_signals
+from ingester.cli.options import (
+    data_dir_option,
+    exchange_option,
+    listing_at,
+    listing_options,
+    pairs_file_option,
+    watch_list,
+)
+from ingester.cli.tables import TextTable, plain_table, print_json, print_table
+from ingester.cli.terminal import stop_signals
 from ingester.config import seconds
 from ingester.deadline import beside
 from ingester.errors import (
@@ -61,7 +69,8 @@ quote_option = click.option(
 
 @click.group(short_help="See and change which pairs are recorded, also while recording.")
 def pairs() -> None:
-    """Sees and changes which pairs are recorded. They stand in a file, pairs.txt in the data folder, one a line.
+    """Sees and changes which pairs are recorded. They are in a file, pairs.txt in the data folder, one a line; those of
+    another exchange than Binance's spot market are in pairs-NAME.txt.
 
     `ingester start` without --coins and --pairs records what the file says, and a recorder that runs follows it: within
     two seconds a pair begins or ends, and the others notice nothing. Edit the file by hand if you like.
@@ -77,10 +86,11 @@ def pairs() -> None:
 
 @pairs.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@exchange_option("Whose pairs.")
 @data_dir_option
 @pairs_file_option
 @click.pass_context
-def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | None) -> None:
+def list_(ctx: click.Context, as_json: bool, exchange: str, data_dir: Path, pairs_file: Path | None) -> None:
     """Lists the watched pairs, with the remark that the file has on each.
 
     \b
@@ -91,7 +101,7 @@ def list_(ctx: click.Context, as_json: bool, data_dir: Path, pairs_file: Path | 
       ingester pairs list
       ingester pairs list --json
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     found = file.read().pairs if file.exists() else {}
     if as_json:
         listed = [{"symbol": symbol, "remark": remark} for symbol, remark in found.items()]
@@ -139,7 +149,7 @@ def add(
       ingester pairs add BTC ETH --quote USDC
       ingester pairs add ETHBTC --no-check
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     wanted = _words(names)
     listed = {} if no_check else _listed(exchange, rest_url, exchange_ca)
     symbols = list(dict.fromkeys(pair_named(name, quote, listed) for name in wanted))
@@ -158,9 +168,10 @@ def add(
 @pairs.command()
 @click.argument("names", nargs=-1, required=True, metavar="COIN|PAIR…")
 @quote_option
+@exchange_option("Whose pairs.")
 @data_dir_option
 @pairs_file_option
-def remove(names: tuple[str, ...], quote: str, data_dir: Path, pairs_file: Path | None) -> None:
+def remove(names: tuple[str, ...], quote: str, exchange: str, data_dir: Path, pairs_file: Path | None) -> None:
     """Removes pairs, named as coins or as pairs. What was recorded of them stays.
 
     \b
@@ -168,7 +179,7 @@ def remove(names: tuple[str, ...], quote: str, data_dir: Path, pairs_file: Path 
       ingester pairs remove EDU
       ingester pairs remove ETHBTC EDUUSDT
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     wanted = _words(names)
     if not file.exists():
         raise UsageError(
@@ -313,15 +324,15 @@ def screen(
     )
     place = listing_at(exchange, rest_url, exchange_ca)
     source = supply_source or (f"{rest_url.rstrip('/')}{SUPPLIES_PATH}" if rest_url else SUPPLIES_URL)
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     if pause is None:
         _show(_screened(criteria, place, source, file, do_apply), criteria, file, do_apply, as_json)
         return
     with stop_signals() as stop:
-        _repeat(criteria, place, source, file, pause, stop)
+        repeat_screening(criteria, place, source, file, pause, stop)
 
 
-def _repeat(
+def repeat_screening(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, pause: float, stop: threading.Event
 ) -> None:
     """Screens again and again until `stop` is set; a failure changes nothing, and the next try comes sooner."""

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from ingester.cli.options import Command, data_options, open_questdb
-from ingester.cli.terminal import plain_table, print_json, print_table
+from ingester.cli.tables import plain_table, print_json, print_table
 from ingester.clock import SECOND
 from ingester.config import default_collector, seconds
 from ingester.errors import SettingsError

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from ingester.cli.options import data_dir_option
-from ingester.cli.terminal import print_json
+from ingester.cli.tables import print_json
 from ingester.questdb import ManagedServer
 
 

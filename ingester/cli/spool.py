@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 
 from ingester.cli.options import data_dir_option, data_options, open_questdb
-from ingester.cli.terminal import print_json, stop_signals
+from ingester.cli.tables import print_json
+from ingester.cli.terminal import stop_signals
 from ingester.errors import OperationError
 from ingester.monitoring import running_collectors
 from ingester.questdb import Endpoint

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from ingester.cli.options import data_options, open_questdb
-from ingester.cli.terminal import TextTable, print_json
+from ingester.cli.tables import TextTable, print_json
 from ingester.questdb import Endpoint, QuestDB, Result
 
 MOST_TABLE_ROWS = 1000

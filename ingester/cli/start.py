@@ -75,6 +75,7 @@ from ingester.monitoring import (
 )
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, schema, watch
 from ingester.record import (
+    PAIRS_FILE_NAME,
     LastRecorded,
     PairsFile,
     PairsWatcher,
@@ -226,7 +227,7 @@ def start(
       ingester start --parquet-after 3d --drop-after 90d
     """
     say_which_file()
-    plan = planned(coins, quote, pairs, data_dir, pairs_file, collector)
+    plan = planned(coins, quote, pairs, data_dir, pairs_file, exchange, collector)
     rotating = seconds(rotate_every, "--rotate-every")
     lasting = seconds(duration, "--for") if duration else None
     policy = policy_of(parquet_after, drop_after)
@@ -235,7 +236,15 @@ def start(
         metrics_server, webhook = _reporting(metrics, metrics_host, alarm_webhook, closing)
         source = _exchange(exchange, stream_url, rest_url, exchange_ca, plan.symbols, closing)
         every_ms = interval_ms(interval, source.books)
-        settings = Settings(tuple(plan.symbols), source, depth, every_ms, connections, rotating, collector)
+        settings = Settings(
+            tuple(plan.symbols),
+            source,
+            depth=depth,
+            interval_ms=every_ms,
+            connections=connections,
+            rotate_seconds=rotating,
+            collector=collector,
+        )
         private.data_folder(data_dir)
         _wait_for_clock()
         beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
@@ -553,14 +562,20 @@ class Plan(NamedTuple):
 
 
 def planned(
-    coins: str | None, quote: str, pairs: str | None, data_dir: Path, pairs_file: Path | None, collector: str
+    coins: str | None,
+    quote: str,
+    pairs: str | None,
+    data_dir: Path,
+    pairs_file: Path | None,
+    exchange: str,
+    collector: str,
 ) -> Plan:
     """Returns the pairs that `ingester start` is to record: from options, else from the file, else the default list.
 
     A file that cannot be used does not keep a recorder from starting that has recorded before: it goes on with what it
     was watching then. Raises PairsFileError where it never has, UsageError for options that cannot be used.
     """
-    file = watch_list(data_dir, pairs_file)
+    file = watch_list(data_dir, pairs_file, exchange)
     last = LastRecorded(spool_folder(data_dir, collector))
     symbols, named = named_symbols(coins, quote, pairs)
     if named or quote.upper() != DEFAULT_QUOTE:
@@ -568,7 +583,9 @@ def planned(
             log.info("the pairs are those that the options name; %s is left alone and not followed", file.path)
         return Plan(symbols, named, before=frozenset(last.ever()))
     if not file.exists():
-        return Plan(symbols, False, file)
+        # An earlier version had one file for all exchanges: what a recorder has followed goes on in its own.
+        is_own = pairs_file is None and file.path.name != PAIRS_FILE_NAME
+        return Plan((last.read() if is_own else None) or symbols, False, file)
     try:
         return Plan(list(file.read().pairs), False, file, from_file=True)
     except PairsFileError as error:

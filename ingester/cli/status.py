@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ingester.cli.options import data_options
-from ingester.cli.terminal import TextTable, print_json
+from ingester.cli.tables import TextTable, print_json
 from ingester.monitoring import DayOfGaps, Overview, RecorderOverview, Report, ServerOverview, status as look
 from ingester.questdb import Endpoint
 from ingester.words import counted, duration_text, size_text
@@ -169,7 +169,8 @@ def _state_text(recorder: RecorderOverview) -> Text:
         if state == "stopped":
             return Text("elsewhere, stopped")
         age = "none within the last hour" if recorder.seen_seconds is None else f"{recorder.seen_seconds:.1f} s old"
-        return Text(f"elsewhere, {recorder.rows_per_second or 0:,.0f} rows/s, its newest row: {age}", style)
+        where = f"elsewhere, {recorder.exchange}," if recorder.exchange else "elsewhere,"
+        return Text(f"{where} {recorder.rows_per_second or 0:,.0f} rows/s, its newest row: {age}", style)
     if state == "stopped":
         return Text(f"stopped at {report.at:%Y-%m-%d %H:%M:%S} UTC, {report.rows.stored:,} rows stored")
     up = duration_text((report.at - report.started).total_seconds())

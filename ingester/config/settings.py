@@ -2,7 +2,7 @@
 
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -54,6 +54,7 @@ class Settings:
     symbols: tuple[str, ...]
     exchange: Venue
     """Under the name that is true of its address."""
+    _: KW_ONLY
     depth: int = 5
     interval_ms: int = 0
     """Keep a snapshot this often; 0: as often as the exchange sends."""

@@ -20,7 +20,7 @@ from ingester.connection.connection import LONGEST_STALENESS_NS, Connection
 from ingester.connection.pool import ConnectionPool, FeedConfig, FeedContext
 from ingester.events import CONNECTION_LOST, EXCHANGE_SILENT, Event
 from ingester.exchange import Method
-from ingester.sequence import LIMIT_INTERVALS, TRADING, GapDetector
+from ingester.sequence import GAP_INTERVALS, TRADING, GapDetector
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class ConnectionSlot:
         if not trading:
             return LONGEST_STALENESS_NS
         known = min((detector.interval_ns() for detector in trading), default=0)
-        rhythm = 0 if known == float("inf") else int(LIMIT_INTERVALS * known)
+        rhythm = 0 if known == float("inf") else int(GAP_INTERVALS * known)
         return min(LONGEST_STALENESS_NS, max(STALE_AFTER_NS, rhythm) << min(connection.empty_reconnects, 10))
 
 

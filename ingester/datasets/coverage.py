@@ -12,21 +12,17 @@ from ingester.datasets.dataset import check_range, choose_symbols, time_text
 from ingester.datasets.gaps import MissingTime, collector_gaps, coverage_gaps, dropped_ranges, length_ns, without
 from ingester.datasets.manifest import gap_mapping, iso
 from ingester.datasets.spans import (
-    DAY,
-    SHORTEST_LIMIT_NS,
     STEP,
     Progress,
-    Recorded,
     Span,
     by_key,
-    median_interval_ns,
     pieces,
-    recorded_spans,
-    shortest_limits,
+    recorded,
     where,
 )
 from ingester.errors import OperationError
-from ingester.questdb import ORDERBOOK, QuestDB, query
+from ingester.questdb import DAY, ORDERBOOK, QuestDB, query
+from ingester.sequence import SHORTEST_GAP_NS
 
 log = logging.getLogger(__name__)
 
@@ -156,13 +152,13 @@ def pair_coverages(
     progress: Progress = lambda share: None,
 ) -> list[PairCoverage]:
     """The coverage of each of the pairs, in their order; `piece_ns` is one of `PIECES`."""
-    spans = recorded_spans(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.6))
-    recorded = Recorded(spans, {})
-    found = collector_gaps(db, recorded, start_ns, end_ns, symbols, None, lambda share: progress(0.6 + share * 0.3))
+    known = recorded(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.9))
+    spans = known.spans
+    found = collector_gaps(db, known, start_ns, end_ns, symbols)
     dropped = dropped_ranges(db, start_ns, end_ns)
     gaps = coverage_gaps(found, spans, start_ns, end_ns, symbols)
-    limits = shortest_limits(spans)
-    gaps = {symbol: without(own, dropped, limits.get(symbol, SHORTEST_LIMIT_NS)) for symbol, own in gaps.items()}
+    limits = known.shortest_limits()
+    gaps = {symbol: without(own, dropped, limits.get(symbol, SHORTEST_GAP_NS)) for symbol, own in gaps.items()}
     rows = _books(db, spans, start_ns, end_ns, piece_ns)
     progress(1.0)
     intervals = _intervals(db, spans, start_ns, end_ns)
@@ -183,9 +179,20 @@ def pair_coverages(
     return answer
 
 
+def _median_interval_ns(series: Sequence[Span]) -> int:
+    """The median interval over several spans; 0 where none has one."""
+    known = sorted((span.interval_ns, span.rows) for span in series if span.interval_ns)
+    half = sum(rows for _, rows in known) / 2
+    for interval_ns, rows in known:
+        half -= rows
+        if half <= 0:
+            return interval_ns
+    return 0
+
+
 def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[str, int]:
     """Of each pair, the median interval of the collector that was the fastest: exact where it is regular."""
-    found = {key: median_interval_ns(own) for key, own in by_key(spans).items()}
+    found = {key: _median_interval_ns(own) for key, own in by_key(spans).items()}
     found |= _exact_intervals(db, spans, start_ns, end_ns)
     intervals: dict[str, int] = {}
     for (symbol, _), interval_ns in found.items():

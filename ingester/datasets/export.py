@@ -256,9 +256,9 @@ def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress
     if request.start_ns < until_ns:
         reader = TableReader(db, request.symbols, 0, dict(state.counts))
         with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
-            for part, rows in parts:
+            for _, rows in parts:
                 progress.rows_read += len(rows.times)
-                counter.take(part, rows)
+                counter.take(rows)
 
 
 def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None, int | None, int]:

@@ -1,35 +1,29 @@
 """When a pair was not recorded, and why: what the collectors reported, and the silences that nobody reported.
 
 A collector was absent from a pair in the gaps that it reported (`collector_events`), while it was not to record the
-pair (`unwatched.py`), while two of its rows lie further apart than the pair's rhythm allows, and before its first and
-after its last row of the range. A gap of the pair is the
-time in which every collector that recorded it was absent. All ranges are half open, all times in ns since 1970, UTC.
+pair (`pair_added`, `pair_removed`), in pauses that are gaps by the rule (`sequence/gap_rule.py`), and before its first
+and after its last row of the range. A gap of the pair is the time in which every collector that recorded it was absent.
+What retention has dropped on purpose is no gap of the recording (`dropped`). All ranges are half open, all times in ns
+since 1970, UTC.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
-from ingester.clock import SECOND
 from ingester.datasets.spans import (
-    DAY,
-    SHORTEST_LIMIT_NS,
-    STEP,
-    Key,
-    Progress,
     Recorded,
+    Silence,
     Span,
     by_key,
-    limit_ns,
-    recorded_spans,
-    shortest_limits,
+    recorded,
     tables,
     where,
 )
 from ingester.events import PAIR_ADDED, PAIR_REMOVED
-from ingester.questdb import EVENTS, ORDERBOOK, QuestDB, batches, list_partitions, one_of, start_of
+from ingester.questdb import DAY, EVENTS, ORDERBOOK, QuestDB, list_partitions, one_of, start_of
+from ingester.sequence import SHORTEST_GAP_NS
 
 UNEXPLAINED = "unexplained"
 NOT_RECORDED = "not recorded"
@@ -44,6 +38,8 @@ class MissingTime(NamedTuple):
     until_ns: int
     reason: str
     collector: str
+    limit_ns: int = 0
+    """What is not longer is no gap; 0: a report, or a gap of the pair."""
 
     @property
     def length_ns(self) -> int:
@@ -56,43 +52,42 @@ def pair_gaps(
     end_ns: int,
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
-    recorded: Recorded | None = None,
+    known: Recorded | None = None,
 ) -> dict[str, list[MissingTime]]:
     """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given.
 
-    `recorded`: what is known of the range already; else the server looks through it.
+    `known`: what is known of the range already; else the server looks through it.
     """
-    if recorded is None:
-        recorded = Recorded(recorded_spans(db, start_ns, end_ns, DAY, symbols, collectors), {})
-    gaps = collector_gaps(db, recorded, start_ns, end_ns, symbols, collectors)
-    return coverage_gaps(gaps, recorded.spans, start_ns, end_ns, symbols)
+    if known is None:
+        known = recorded(db, start_ns, end_ns, DAY, symbols, collectors)
+    gaps = collector_gaps(db, known, start_ns, end_ns, symbols, collectors)
+    return coverage_gaps(gaps, known.spans, start_ns, end_ns, symbols)
 
 
 def data_set_gaps(
-    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], recorded: Recorded
+    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], known: Recorded
 ) -> dict[str, list[MissingTime]]:
     """The gaps of each pair as a manifest names them: what retention has dropped is a gap of its own."""
     dropped = dropped_ranges(db, start_ns, end_ns)
-    gaps = pair_gaps(db, start_ns, end_ns, symbols, recorded=recorded)
-    limits = shortest_limits(recorded.spans)
-    return {symbol: explained(own, dropped, limits.get(symbol, SHORTEST_LIMIT_NS)) for symbol, own in gaps.items()}
+    gaps = pair_gaps(db, start_ns, end_ns, symbols, known=known)
+    limits = known.shortest_limits()
+    return {symbol: explained(own, dropped, limits.get(symbol, SHORTEST_GAP_NS)) for symbol, own in gaps.items()}
 
 
 def collector_gaps(
     db: QuestDB,
-    recorded: Recorded,
+    known: Recorded,
     start_ns: int,
     end_ns: int,
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
-    progress: Progress = lambda share: None,
 ) -> list[MissingTime]:
     """Every absence of every collector: the reported gaps, unwatched times, silences, and what is before and after."""
     return [
         *recorded_gaps(db, start_ns, end_ns, symbols, collectors),
         *_unwatched(db, start_ns, end_ns, symbols, collectors),
-        *silences(db, recorded, start_ns, end_ns, progress),
-        *_edges(recorded.spans, start_ns, end_ns),
+        *_silences(known.silences),
+        *_edges(known, start_ns, end_ns),
     ]
 
 
@@ -154,59 +149,18 @@ def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: i
     return rows[0][0] * 1000 if rows else end_ns
 
 
-def silences(
-    db: QuestDB, recorded: Recorded, start_ns: int, end_ns: int, progress: Progress = lambda share: None
-) -> list[MissingTime]:
-    """Times between two rows of a pair and collector that are longer than its rhythm allows."""
-    gaps = []
-    limits = {}
-    for (symbol, collector), series in by_key(recorded.spans).items():
-        limits[symbol, collector] = limit = limit_ns(series)
-        steps = [*_between(series), *recorded.steps.get((symbol, collector), ())]
-        gaps += [MissingTime(symbol, *step, UNEXPLAINED, collector) for step in steps if step[1] - step[0] > limit]
-    by_day = defaultdict(list)
-    for span in recorded.spans:
-        by_day[span.first_ns // DAY].append(span)
-    for day, here in sorted(by_day.items()):
-        since_ns, until_ns = max(day * DAY, start_ns), min((day + 1) * DAY, end_ns)
-        silent = {span.key for span in here if span.longest_ns > limits[span.key]} - recorded.steps.keys()
-        if silent:
-            gaps += _silences_between_rows(db, since_ns, until_ns, {key: limits[key] for key in silent})
-        progress((until_ns - start_ns) / (end_ns - start_ns))
-    return gaps
+def _silences(silences: Iterable[Silence]) -> Iterator[MissingTime]:
+    for symbol, collector, since_ns, until_ns, limit_ns in silences:
+        yield MissingTime(symbol, since_ns, until_ns, UNEXPLAINED, collector, limit_ns)
 
 
-def _between(series: Sequence[Span]) -> Iterator[tuple[int, int]]:
-    """From the last row of each span to the first of the next."""
-    return ((before.last_ns, after.first_ns) for before, after in pairwise(series))
-
-
-def _silences_between_rows(db: QuestDB, start_ns: int, end_ns: int, limits: dict[Key, int]) -> Iterator[MissingTime]:
-    lowest: dict[str, int] = {}
-    for (symbol, _), limit in limits.items():
-        lowest[symbol] = min(limit, lowest.get(symbol, limit))
-    for symbols in batches(sorted(lowest)):
-        alike: dict[int, list[str]] = defaultdict(list)  # pairs by the power of two below their limit
-        for symbol in symbols:
-            alike[1 << (lowest[symbol] // SECOND).bit_length() - 1].append(symbol)
-        long = " OR ".join(f"(step > {seconds}000000 AND {one_of('symbol', own)})" for seconds, own in alike.items())
-        rows = db.sql(
-            "SELECT symbol, collector, cast(timestamp AS LONG), cast(step AS LONG) "
-            f"FROM (SELECT timestamp, symbol, collector, {STEP} AS step "
-            f"FROM {ORDERBOOK} WHERE {where(start_ns, end_ns, symbols)}) WHERE step > 1000000 AND ({long})"
-        ).rows
-        for symbol, collector, until_us, step_us in rows:
-            if step_us * 1000 > limits.get((symbol, collector), DAY):
-                yield MissingTime(symbol, (until_us - step_us) * 1000, until_us * 1000, UNEXPLAINED, collector)
-
-
-def _edges(spans: Sequence[Span], start_ns: int, end_ns: int) -> Iterator[MissingTime]:
-    for (symbol, collector), series in by_key(spans).items():
-        limit, first_ns, last_ns = limit_ns(series), series[0].first_ns, series[-1].last_ns
-        if first_ns - start_ns > limit:
-            yield MissingTime(symbol, start_ns, first_ns, NOT_RECORDED, collector)
-        if end_ns - last_ns > limit:
-            yield MissingTime(symbol, last_ns, end_ns, NOT_RECORDED, collector)
+def _edges(known: Recorded, start_ns: int, end_ns: int) -> Iterator[MissingTime]:
+    limits = known.edge_limits()
+    for key, series in by_key(known.spans).items():
+        (symbol, collector), limit_ns = key, limits[key]
+        for since_ns, until_ns in ((start_ns, series[0].first_ns), (series[-1].last_ns, end_ns)):
+            if until_ns - since_ns > limit_ns:
+                yield MissingTime(symbol, since_ns, until_ns, NOT_RECORDED, collector, limit_ns)
 
 
 def coverage_gaps(
@@ -231,33 +185,32 @@ def coverage_gaps(
     for symbol in symbols or ():
         result[symbol] = [MissingTime(symbol, start_ns, end_ns, NOT_WATCHED if symbol in never else NOT_RECORDED, "")]
     collectors = Counter(symbol for symbol, _ in series)
-    for symbol, limit in sorted(shortest_limits(spans).items()):
-        result[symbol] = [
-            gap
-            for gap in _common(absences[symbol], collectors[symbol])
-            if gap.reason not in (UNEXPLAINED, NOT_RECORDED) or gap.length_ns > limit
-        ]
+    for symbol in sorted(collectors):
+        result[symbol] = list(_common(absences[symbol], collectors[symbol]))
     return result
 
 
 def _common(gaps: Sequence[MissingTime], collectors: int) -> Iterator[MissingTime]:
-    """The times in which as many collectors are absent at once; of gaps of one pair."""
+    """The times in which as many collectors are absent at once; of gaps of one pair.
+
+    Where none of them reported anything, such a time is a gap if it is longer than one of their limits.
+    """
     ends = [(gap.until_ns, 0, gap) for gap in gaps]  # before a begin at the same time: a row lies between them
     begins = [(gap.since_ns, 1, gap) for gap in gaps]
     absent: Counter[MissingTime] = Counter()
-    since_ns = previous_ns = 0
+    since_ns = previous_ns = limit_ns = 0
     parts: Counter[tuple[str, str]] = Counter()  # ns by (reason, collector) of the present common gap
     for at_ns, begins_here, gap in sorted(ends + begins):
         if parts or len({each.collector for each in absent}) == collectors:
-            if not parts:
-                since_ns = previous_ns
+            shortest_ns = min(each.limit_ns for each in absent)
+            since_ns, limit_ns = (since_ns, min(limit_ns, shortest_ns)) if parts else (previous_ns, shortest_ns)
             parts.update(dict.fromkeys(_explanations(absent), at_ns - previous_ns))
         previous_ns = at_ns
         absent[gap] += 1 if begins_here else -1
         absent += Counter()
         if parts and len({each.collector for each in absent}) < collectors:
             reason, collector = max(parts, key=lambda part: (parts[part], part))  # the same one at every run
-            if at_ns > since_ns:
+            if at_ns - since_ns > limit_ns:
                 yield MissingTime(gap.symbol, since_ns, at_ns, reason, collector)
             parts.clear()
 
@@ -298,7 +251,7 @@ def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
 
 
 def explained(
-    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS
+    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_GAP_NS
 ) -> list[MissingTime]:
     """The gaps of a pair with what was dropped of them apart, for that reason.
 
@@ -308,7 +261,7 @@ def explained(
 
 
 def without(
-    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_LIMIT_NS
+    gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_GAP_NS
 ) -> list[MissingTime]:
     """The gaps without what was dropped of them."""
     return [gap for gap in explained(gaps, dropped, limit_ns) if gap.reason != DROPPED]

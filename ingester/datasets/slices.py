@@ -222,7 +222,7 @@ def collect(
             if part.start_ns >= done.until_ns:
                 progress.rows_read += len(rows.times)
                 if counter is not None:
-                    counter.take(part, rows)
+                    counter.take(rows)
                 note(split(part.end_ns))
     wanted = sum(counts.get(symbol, 0) for symbol in request.symbols)
     tell_nameless(reader.nameless)

@@ -1,24 +1,44 @@
-"""What was recorded of each pair by each collector, day by day, and the rhythm in which its rows came.
+"""What was recorded of each pair by each recorder, and the pauses between its rows that are gaps by the rule.
 
-All ranges are half open, all times in ns since 1970, UTC.
+There are two ways to it, with the same result: `SpanCounter` looks at the rows that an export reads anyway, and
+`recorded` asks the server. The rule is in `sequence/gap_rule.py`. All ranges are half open, all times in ns since 1970,
+UTC.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ingester.clock import SECOND
 from ingester.grid import Nanoseconds
-from ingester.questdb import ORDERBOOK, QuestDB, Slice, TableRows, between, list_partitions, one_of, tell_nameless
+from ingester.questdb import (
+    DAY,
+    ORDERBOOK,
+    QuestDB,
+    TableRows,
+    batches,
+    between,
+    list_partitions,
+    one_of,
+    tell_nameless,
+)
+from ingester.sequence import (
+    GAP_INTERVALS,
+    LONGEST_INTERVAL_NS,
+    RHYTHM_INTERVALS,
+    SHORTEST_GAP_NS,
+    UNKNOWN_LIMIT_NS,
+    gap_limit_ns,
+)
 
-DAY = 86400 * SECOND
-SHORTEST_LIMIT_NS, LIMIT_INTERVALS = SECOND, 9
-"""A silence is longer than so many median intervals, and than a second: nine of 100 ms, however a median is counted."""
+LOOK_BACK_NS = 2 * 3600 * SECOND
+"""So long before a day the rows begin that decide on its first pauses. Where that is not enough for all of the
+intervals that the rule looks at, they are so long that each counts as `LONGEST_INTERVAL_NS`."""
 Progress = Callable[[float], None]
-"""Is told the share that is done, up to 1."""
+"""Is called with the share that is done, up to 1."""
 
 
 Key = tuple[str, str]
@@ -26,33 +46,65 @@ Key = tuple[str, str]
 
 
 class Span(NamedTuple):
-    """What one collector recorded of one pair in one piece of the range."""
+    """What one collector recorded of one pair in the range or in a piece of it."""
 
     symbol: str
     collector: str
     first_ns: int
     last_ns: int
     rows: int
-    interval_ns: int
-    """Median time between two rows, to about 6 %; 0 where there is only one."""
-    longest_ns: int
-    """Longest time between two rows."""
+    interval_ns: int = 0
+    """Median time between two rows, to about 6 %; 0 where there is only one, or the server was not asked."""
+    longest_ns: int = 0
+    """Longest time between two rows of the piece; 0 where the server was not asked."""
 
     @property
     def key(self) -> Key:
         return self.symbol, self.collector
 
 
+class Silence(NamedTuple):
+    """A pause between two rows of a pair and collector that is a gap by the rule."""
+
+    symbol: str
+    collector: str
+    since_ns: int
+    until_ns: int
+    limit_ns: int
+    """How long a pause could be then that is no gap."""
+
+
 class Recorded(NamedTuple):
     """What is known of a range."""
 
     spans: list[Span]
-    """By pair, collector and day."""
-    steps: Mapping[Key, Sequence[tuple[int, int]]]
-    """The times (since, until) between two rows of a day that are longer than `SHORTEST_LIMIT_NS`, where known."""
+    """By pair and collector, and by piece where the server was asked."""
+    silences: list[Silence]
+
+    def edge_limits(self) -> dict[Key, int]:
+        """How long before its first and after its last row each pair and collector may be without a row, in ns.
+
+        By the mean of all its intervals but the silences.
+        """
+        quiet: dict[Key, list[int]] = defaultdict(list)
+        for silence in self.silences:
+            quiet[silence.symbol, silence.collector].append(silence.until_ns - silence.since_ns)
+        limits = {}
+        for key, series in by_key(self.spans).items():
+            intervals = sum(span.rows for span in series) - 1 - len(quiet[key])
+            total_ns = series[-1].last_ns - series[0].first_ns - sum(quiet[key])
+            limits[key] = gap_limit_ns(intervals, min(total_ns, intervals * LONGEST_INTERVAL_NS))
+        return limits
+
+    def shortest_limits(self) -> dict[str, int]:
+        """`edge_limits` by pair: that of the collector for which it is the shortest."""
+        limits: dict[str, int] = {}
+        for (symbol, _), limit_ns in self.edge_limits().items():
+            limits[symbol] = min(limit_ns, limits.get(symbol, limit_ns))
+        return limits
 
 
-def recorded_spans(
+def recorded(
     db: QuestDB,
     start_ns: int,
     end_ns: int,
@@ -60,14 +112,27 @@ def recorded_spans(
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
     progress: Progress = lambda share: None,
-) -> list[Span]:
+) -> Recorded:
     """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970).
 
     Only days that have rows are asked for, however long the range is.
     """
+    spans = list(_spans(db, start_ns, end_ns, piece_ns, symbols, collectors, lambda share: progress(share * 0.6)))
+    return Recorded(spans, list(_silences(db, spans, start_ns, end_ns, lambda share: progress(0.6 + share * 0.4))))
+
+
+def _spans(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    piece_ns: int,
+    symbols: Sequence[str] | None,
+    collectors: Sequence[str] | None,
+    progress: Progress,
+) -> Iterator[Span]:
     if ORDERBOOK not in tables(db):
-        return []
-    spans, nameless = [], 0
+        return
+    nameless = 0
     wanted = None if symbols is None else set(symbols)
     for since_ns, until_ns in _pieces_with_rows(db, start_ns, end_ns, piece_ns):
         # More digits of the median than one take so much memory that 1,500 pairs kill a server.
@@ -81,10 +146,9 @@ def recorded_spans(
         own = [row for row in rows if row[0] and row[1] and (wanted is None or row[0] in wanted)]
         for symbol, collector, first, last, count, median, longest in sorted(own, key=lambda row: row[:2]):
             interval_ns, longest_ns = 1000 * (median or 0), 1000 * (longest or 0)
-            spans.append(Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns))
+            yield Span(symbol, collector, first * 1000, last * 1000, count, interval_ns, longest_ns)
         progress((until_ns - start_ns) / (end_ns - start_ns))
     tell_nameless(nameless)
-    return spans
 
 
 def _pieces_with_rows(db: QuestDB, start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
@@ -99,29 +163,129 @@ STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER B
 """Of a row: microseconds since the one before of its pair and collector."""
 
 
-def limit_ns(series: Sequence[Span]) -> int:
-    """From when on a silence of one pair and collector is a gap."""
-    return max(SHORTEST_LIMIT_NS, LIMIT_INTERVALS * median_interval_ns(series))
+def _silences(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, progress: Progress) -> Iterator[Silence]:
+    paused: dict[int, set[Key]] = defaultdict(set)  # by day, those of which a pause may be a gap
+    for key, series in by_key(spans).items():
+        for span in series:
+            if span.longest_ns > SHORTEST_GAP_NS:
+                paused[span.first_ns // DAY].add(key)
+        for before, after in pairwise(series):
+            pause_ns = after.first_ns - before.last_ns
+            if pause_ns >= LOOK_BACK_NS:  # longer than any limit, and than what is looked at below
+                yield Silence(*key, before.last_ns, after.first_ns, GAP_INTERVALS * LONGEST_INTERVAL_NS)
+            elif pause_ns > SHORTEST_GAP_NS:
+                paused[after.first_ns // DAY].add(key)
+    for day, keys in sorted(paused.items()):
+        since_ns, until_ns = max(day * DAY, start_ns), min((day + 1) * DAY, end_ns)
+        yield from _silences_of_day(db, max(start_ns, since_ns - LOOK_BACK_NS), since_ns, until_ns, keys)
+        progress((until_ns - start_ns) / (end_ns - start_ns))
 
 
-def shortest_limits(spans: Sequence[Span]) -> dict[str, int]:
-    """From when on a silence is a gap, by pair: that of the collector for which it is the shortest."""
-    limits: dict[str, int] = {}
-    for (symbol, _), series in by_key(spans).items():
-        limit = limit_ns(series)
-        limits[symbol] = min(limit, limits.get(symbol, limit))
-    return limits
+def _silences_of_day(db: QuestDB, begin_ns: int, since_ns: int, until_ns: int, keys: set[Key]) -> Iterator[Silence]:
+    """The pauses that end in [since, until), and are longer than the rhythm of the rows since `begin_ns` allows."""
+    before = f"OVER (PARTITION BY symbol, collector ORDER BY timestamp ROWS BETWEEN {RHYTHM_INTERVALS} PRECEDING AND 1 "
+    before += "PRECEDING)"
+    longest_us = LONGEST_INTERVAL_NS // 1000
+    for symbols in batches(sorted({symbol for symbol, _ in keys})):
+        rows = db.sql(
+            "SELECT symbol, collector, cast(timestamp AS LONG), step, known, total FROM ("
+            f"SELECT timestamp, symbol, collector, step, count(step) {before} AS known, "
+            f"sum(CASE WHEN step > {longest_us} THEN {longest_us} ELSE step END) {before} AS total "
+            f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS LONG) AS step "
+            f"FROM {ORDERBOOK} WHERE {where(begin_ns, until_ns, symbols)})) "
+            f"WHERE timestamp >= {-(-since_ns // 1000)} AND step > {SHORTEST_GAP_NS // 1000} "
+            f"AND (known = 0 AND step > {UNKNOWN_LIMIT_NS // 1000} OR step * known > {GAP_INTERVALS} * total)"
+        ).rows
+        for symbol, collector, until_us, step_us, known, total_us in rows:
+            if (symbol, collector) in keys:
+                limit_ns = gap_limit_ns(known, 1000 * int(total_us or 0))
+                yield Silence(symbol, collector, (until_us - step_us) * 1000, until_us * 1000, limit_ns)
 
 
-def median_interval_ns(series: Sequence[Span]) -> int:
-    """The median interval over several spans; 0 where none has one."""
-    known = sorted((span.interval_ns, span.rows) for span in series if span.interval_ns)
-    half = sum(rows for _, rows in known) / 2
-    for interval_ns, rows in known:
-        half -= rows
-        if half <= 0:
-            return interval_ns
-    return 0
+class SpanCounter:
+    """Takes the rows of slices in the order of time. Memory: half a kB for each pair and collector."""
+
+    def __init__(self) -> None:
+        self._places: dict[Key, int] = {}
+        self._first, self._last, self._rows = np.zeros((3, 0), np.int64)
+        self._intervals = np.zeros((0, RHYTHM_INTERVALS), np.int64)  # the last ones of each, as the rule counts them
+        self._silences: list[Silence] = []
+
+    def take(self, rows: TableRows) -> None:
+        """Counts the rows of the next slice."""
+        if not len(rows.times):
+            return
+        collectors = len(rows.collectors)
+        groups = np.repeat(np.arange(len(rows.symbols)) * collectors, np.diff(rows.bounds)) + rows.by
+        times = rows.times
+        if collectors > 1:
+            order = np.argsort(groups, kind="stable")
+            groups, times = groups[order], times[order]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        lengths = np.diff(starts, append=len(times))
+        found = [divmod(group, collectors) for group in groups[starts].tolist()]
+        keys = [(rows.symbols[symbol], rows.collectors[collector]) for symbol, collector in found]
+        places = self._placed(keys)
+        before = self._rows[places]
+        steps = np.diff(times, prepend=0)
+        steps[starts] = np.where(before > 0, times[starts] - self._last[places], 0)
+        self._find_silences(keys, places, times, steps, starts, lengths)
+        self._first[places] = np.where(before > 0, self._first[places], times[starts])
+        self._last[places] = times[starts + lengths - 1]
+        self._rows[places] += lengths
+
+    def recorded(self) -> Recorded:
+        """What all slices held."""
+        spans = [
+            Span(*key, int(self._first[place]), int(self._last[place]), int(self._rows[place]))
+            for key, place in sorted(self._places.items())
+        ]
+        return Recorded(spans, self._silences)
+
+    def _placed(self, keys: list[Key]) -> Nanoseconds:
+        """Where each is counted."""
+        places = np.array([self._places.setdefault(key, len(self._places)) for key in keys])
+        more = len(self._places) - len(self._rows)
+        if more > 0:
+            self._first, self._last, self._rows = (
+                np.pad(each, (0, more)) for each in (self._first, self._last, self._rows)
+            )
+            self._intervals = np.pad(self._intervals, ((0, more), (0, 0)))
+        return places
+
+    def _find_silences(
+        self,
+        keys: list[Key],
+        places: Nanoseconds,
+        times: Nanoseconds,
+        steps: Nanoseconds,
+        starts: Nanoseconds,
+        lengths: Nanoseconds,
+    ) -> None:
+        """Holds `steps` (n,), the time since the row before, against the intervals before each of them."""
+        # One line of intervals: of each pair those from before, then those of this slice.
+        most, group = RHYTHM_INTERVALS, np.repeat(np.arange(len(starts)), lengths)
+        begins = starts + most * np.arange(len(starts))
+        window = np.arange(most)
+        line = np.empty(len(steps) + most * len(starts), np.int64)
+        line[begins[:, None] + window] = self._intervals[places]
+        at = np.arange(len(steps)) + most * (group + 1)
+        line[at] = np.minimum(steps, LONGEST_INTERVAL_NS)
+        self._intervals[places] = line[(begins + lengths)[:, None] + window]
+        long = np.flatnonzero(steps > SHORTEST_GAP_NS)
+        if not len(long):
+            return
+        sums = np.concatenate([[0], np.cumsum(line)])
+        totals = sums[at[long]] - sums[at[long] - most]
+        own = group[long]
+        known = np.clip(self._rows[places[own]] + long - starts[own] - 1, 0, most)
+        limits = np.maximum(SHORTEST_GAP_NS, GAP_INTERVALS * totals // np.maximum(known, 1))
+        limits[known == 0] = UNKNOWN_LIMIT_NS
+        for place in np.flatnonzero(steps[long] > limits):
+            row = long[place]
+            symbol, collector = keys[own[place]]
+            since_ns, until_ns = int(times[row] - steps[row]), int(times[row])
+            self._silences.append(Silence(symbol, collector, since_ns, until_ns, int(limits[place])))
 
 
 def by_key(spans: Sequence[Span]) -> dict[Key, list[Span]]:
@@ -154,119 +318,3 @@ def where(
 def tables(db: QuestDB) -> set[str]:
     """The names of all tables of the server."""
     return {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}
-
-
-MICROSECOND = SECOND // 1_000_000
-FINENESS = 5
-"""Intervals are counted in 2^5 buckets an octave, so a median is right to about 2 %."""
-BUCKETS = 37 << FINENESS
-"""Up to 2^37 µs, longer than a day."""
-MOST_STEPS = 10_000
-"""Long times between rows that are kept of a pair and collector; of one that has more, none."""
-NEVER_NS = 1 << 62
-
-
-class SpanCounter:
-    """Takes slices in the order of time, each of one day (UTC). Memory: 5 kB for each pair and collector."""
-
-    def __init__(self) -> None:
-        self._spans: list[Span] = []
-        self._steps: dict[Key, list[tuple[int, int]]] = defaultdict(list)
-        self._kept_above: Counter[Key] = Counter()  # of the steps, in ns; more than any limit where not all were kept
-        self._begin(-1)
-
-    def _begin(self, day: int) -> None:
-        self._day = day
-        self._places: dict[Key, int] = {}
-        self._first, self._last, self._rows, self._longest = np.zeros((4, 0), np.int64)
-        self._counts = np.zeros((0, BUCKETS), np.uint32)
-
-    def take(self, part: Slice, rows: TableRows) -> None:
-        """The rows of the next slice."""
-        if part.start_ns // DAY != self._day:
-            self._close()
-            self._begin(part.start_ns // DAY)
-        if not len(rows.times):
-            return
-        collectors = len(rows.collectors)
-        groups = np.repeat(np.arange(len(rows.symbols)) * collectors, np.diff(rows.bounds)) + rows.by
-        times = rows.times
-        if collectors > 1:
-            order = np.argsort(groups, kind="stable")
-            groups, times = groups[order], times[order]
-        starts = np.flatnonzero(np.diff(groups, prepend=-1))
-        lengths = np.diff(starts, append=len(times))
-        found = [divmod(group, collectors) for group in groups[starts].tolist()]
-        keys = [(rows.symbols[symbol], rows.collectors[collector]) for symbol, collector in found]
-        places = self._placed(keys)
-        known = self._rows[places] > 0
-        steps = np.diff(times, prepend=0)
-        steps[starts] = np.where(known, times[starts] - self._last[places], 0)
-        row_places = np.repeat(places, lengths)
-        self._count(row_places, steps, starts[~known])
-        self._first[places] = np.where(known, self._first[places], times[starts])
-        self._last[places] = times[starts + lengths - 1]
-        self._rows[places] += lengths
-        self._longest[places] = np.maximum(self._longest[places], np.maximum.reduceat(steps, starts))
-        long = np.flatnonzero(steps > SHORTEST_LIMIT_NS)
-        if len(long):
-            self._keep(dict(zip(places.tolist(), keys, strict=True)), row_places[long], times[long], steps[long])
-
-    def recorded(self) -> Recorded:
-        """What all slices held."""
-        self._close()
-        self._begin(-1)
-        steps = {
-            key: self._steps[key]
-            for key, series in by_key(self._spans).items()
-            if limit_ns(series) >= self._kept_above[key]
-        }
-        return Recorded(self._spans, steps)
-
-    def _placed(self, keys: list[Key]) -> Nanoseconds:
-        """Where each is counted."""
-        places = np.array([self._places.setdefault(key, len(self._places)) for key in keys])
-        more = len(self._places) - len(self._rows)
-        if more > 0:
-            new = np.zeros(more, np.int64)
-            self._first, self._last, self._rows, self._longest = (
-                np.concatenate([each, new]) for each in (self._first, self._last, self._rows, self._longest)
-            )
-            self._counts = np.concatenate([self._counts, np.zeros((more, BUCKETS), np.uint32)])
-        return places
-
-    def _count(self, places: Nanoseconds, steps: Nanoseconds, without: Nanoseconds) -> None:
-        """Counts the steps by their length; those at `without` are none."""
-        exponents = (steps / MICROSECOND).view(np.int64) >> (52 - FINENESS)
-        buckets = (exponents - (1023 << FINENESS)).clip(0, BUCKETS - 1)
-        flat = self._counts.reshape(-1)
-        np.add.at(flat, np.delete(places * BUCKETS + buckets, without), np.uint32(1))
-
-    def _keep(self, keys: dict[int, Key], places: Nanoseconds, times: Nanoseconds, steps: Nanoseconds) -> None:
-        """Keeps the steps that may be gaps; what is below half the limit by today's rows will hardly be one."""
-        own, which = np.unique(places, return_inverse=True)
-        least = np.maximum(SHORTEST_LIMIT_NS, LIMIT_INTERVALS // 2 * _medians_ns(self._counts[own]))
-        for place, least_ns in zip(own.tolist(), least.tolist(), strict=True):
-            self._kept_above[keys[place]] = max(self._kept_above[keys[place]], least_ns)
-        for at in np.flatnonzero(steps > least[which]):
-            key = keys[int(places[at])]
-            self._steps[key].append((int(times[at] - steps[at]), int(times[at])))
-            if len(self._steps[key]) > MOST_STEPS:
-                self._kept_above[key] = NEVER_NS
-                self._steps[key] = []
-
-    def _close(self) -> None:
-        medians = _medians_ns(self._counts)
-        for key, place in sorted(self._places.items()):
-            each = (self._first, self._last, self._rows, medians, self._longest)
-            self._spans.append(Span(*key, *(int(of[place]) for of in each)))
-
-
-def _medians_ns(counts: npt.NDArray[np.uint32]) -> Nanoseconds:
-    """The medians (n,) of the steps that were counted in each row (n, BUCKETS); 0 of none."""
-    sums = np.cumsum(counts, axis=1, dtype=np.int64)
-    totals = sums[:, -1:]
-    buckets = (sums < (totals + 1) // 2).sum(axis=1)
-    parts = 1 + ((buckets & ((1 << FINENESS) - 1)) + 0.5) / (1 << FINENESS)
-    medians: Nanoseconds = np.rint(np.ldexp(parts, buckets >> FINENESS)).astype(np.int64) * MICROSECOND
-    return np.where(totals[:, 0] > 0, medians, 0)

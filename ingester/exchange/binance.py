@@ -48,6 +48,7 @@ STATUSES = {status.value: status for status in ListingStatus} | {
     "TRADING_HALT": ListingStatus.HALT,
     "PRE_DELIVERING": ListingStatus.HALT,
     "PRE_SETTLE": ListingStatus.HALT,
+    "TRADING_CANCEL_ONLY": ListingStatus.CANCEL_ONLY,
     "DELIVERING": ListingStatus.CLOSED,
     "SETTLING": ListingStatus.CLOSED,
     "DELIVERED": ListingStatus.CLOSED,

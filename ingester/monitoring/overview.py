@@ -15,6 +15,7 @@ import urllib3
 from ingester.config import default_data_dir
 from ingester.deadline import within
 from ingester.errors import AccessRefused, QueryError, StoreError
+from ingester.exchange import stored_name
 from ingester.monitoring.alerts import AlertLimits, connecting_text, disk_problem, way_out
 from ingester.monitoring.monitor import row_bytes
 from ingester.monitoring.report import (
@@ -65,6 +66,8 @@ class RecorderOverview(msgspec.Struct, frozen=True):
     report: Report | None = None
     file: str | None = None
     """Where its report is."""
+    exchange: str | None = None
+    """The exchange as its rows name it; None where that is not known."""
 
 
 class TableOverview(msgspec.Struct, frozen=True):
@@ -271,6 +274,8 @@ _COLLECTORS = (
     "max(CASE WHEN kind IN ('started', 'connected', 'rotated') THEN timestamp END) "
     f"FROM {EVENTS} WHERE timestamp > dateadd('d', -{FORGET.days}, now())"
 )
+_COLUMNS = f"SELECT \"column\" FROM table_columns('{EVENTS}')"
+_EXCHANGES = f"SELECT collector, last(exchange) FROM {EVENTS} WHERE timestamp > dateadd('d', -{FORGET.days}, now())"
 _GAPS = (
     "SELECT collector, detail, count(), sum(until - timestamp) / 1e6, max(until - timestamp) / 1e6 "
     f"FROM {EVENTS} WHERE timestamp > dateadd('d', -31, now()) AND kind = 'gap' AND until > dateadd('d', -1, now())"
@@ -342,7 +347,8 @@ def _recorder(published: Published, days: dict[str, DayOfGaps] | None) -> Record
     else:
         day = days.get(report.collector, DayOfGaps(0, 0.0, 0.0))
     per_second = report.rows.per_second if state in ("recording", "connecting") else 0.0
-    return RecorderOverview(report.collector, state, age, per_second, day, report, str(published.path))
+    exchange = stored_name(report.exchange)
+    return RecorderOverview(report.collector, state, age, per_second, day, report, str(published.path), exchange)
 
 
 def _ask(
@@ -418,12 +424,15 @@ def _gaps(db: QuestDB) -> dict[str, DayOfGaps]:
 def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[RecorderOverview]:
     """Recorders that write into the same table from elsewhere."""
     found = []
+    # A table of an earlier version does not name the exchange.
+    names_exchange = ["exchange"] in [list(row) for row in db.sql(_COLUMNS).rows]
+    exchanges = dict(db.sql(_EXCHANGES).rows) if names_exchange else {}
     for collector, stopped, begun in sorted(row for row in db.sql(_COLLECTORS).rows if row[0] and (row[1] or row[2])):
         if collector in own or collector == IMPORTED:
             continue
         day = days.get(collector, DayOfGaps(0, 0.0, 0.0))
         if stopped is not None and stopped >= (begun or ""):
-            found.append(RecorderOverview(collector, "stopped", None, 0.0, day))
+            found.append(RecorderOverview(collector, "stopped", None, 0.0, day, exchange=exchanges.get(collector)))
             continue
         name = collector.replace("'", "''")
         age, per_second = None, 0.0
@@ -436,7 +445,9 @@ def _others(db: QuestDB, own: set[str], days: dict[str, DayOfGaps]) -> list[Reco
             if rows:
                 break
         silent = age is None or age > SILENT_SECONDS
-        found.append(RecorderOverview(collector, "silent" if silent else "elsewhere", age, per_second, day))
+        state: RecorderState = "silent" if silent else "elsewhere"
+        exchange = exchanges.get(collector)
+        found.append(RecorderOverview(collector, state, age, per_second, day, exchange=exchange))
     return found
 
 

@@ -3,6 +3,7 @@ from .pairs_file import (
     LastRecorded as LastRecorded,
     PairsFile as PairsFile,
     PairsWatcher as PairsWatcher,
+    pairs_file_name as pairs_file_name,
 )
 from .practice import (
     refuse_mixing as refuse_mixing,

@@ -28,9 +28,10 @@ from ingester import private
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import ExchangeError, PairsFileError
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.exchange import is_name, normal
+from ingester.exchange import SIMULATOR, is_name, normal, stored_name
 from ingester.locks import take_lock
 from ingester.spool import replace_durably
+from ingester.text import path_part
 from ingester.threads import SupervisedThread
 
 PAIRS_FILE_NAME = "pairs.txt"
@@ -39,6 +40,12 @@ MOST_BYTES = 1 << 20
 """A list of every pair that there ever was is far smaller."""
 
 _REMOVED = re.compile(r"#\s*(\w+)\s+(removed\b.*)")
+
+
+def pairs_file_name(exchange: str) -> str:
+    """Returns `pairs.txt` for Binance's spot market and the simulator, `pairs-NAME.txt` for another exchange."""
+    market = stored_name(exchange)
+    return PAIRS_FILE_NAME if market in ("binance", SIMULATOR) else f"pairs-{path_part(market)}.txt"
 
 
 class PairsFileEntries(NamedTuple):

@@ -78,7 +78,9 @@ class Recorder:
         with named_as_arguments():
             self._exchange = exchange_of(exchange, stream_url, rest_url)
             every_ms = interval_ms(interval, self._exchange.books)
-            self._settings = Settings(symbols, self._exchange, depth, every_ms, connections)
+            self._settings = Settings(
+                symbols, self._exchange, depth=depth, interval_ms=every_ms, connections=connections
+            )
         self._simulator = None if self._exchange.stream_url != OWN else Simulator(pairs=simulated_symbols(symbols))
         self._told = stream_url is not None
         self._batch_delay = seconds(linger, "linger") if linger else 0.0

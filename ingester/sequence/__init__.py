@@ -1,6 +1,7 @@
 """Which books pass, and what is missing between them.
 
 gap_detector    one symbol: which books pass, its rhythm, its gaps
+gap_rule        when a pause is a gap
 previous_count  the ids of a count that was restarted, which connections that lag still bring
 monitor         all symbols: gaps and states become events, the exchange is asked about silent symbols
 event_counts    events counted by kind, gaps by reason

@@ -33,7 +33,7 @@ another still lags before the restart, the new count looks like copies of the ol
 
 What is a gap: the time between two snapshots that passed, where
 
-* it is longer than `limit_ns`, which follows the symbol's own rhythm (reason: exchange silent), or
+* it is longer than the symbol's own rhythm allows (`gap_rule.py`; reason: exchange silent), or
 * no connection delivered the symbol for a moment, however short (connection lost; exchange silent where it was open;
   not connected where none has been open since the start), or
 * a frame in between was quarantined and no sound copy of it came, or
@@ -48,6 +48,7 @@ others have not brought by then comes too late. The time between that first one 
 
 from bisect import bisect_left
 from collections.abc import Hashable
+from itertools import pairwise
 from typing import NamedTuple
 
 from ingester.clock import SECOND
@@ -62,6 +63,7 @@ from ingester.events import (
     Event,
 )
 from ingester.exchange import ListingStatus
+from ingester.sequence.gap_rule import LONGEST_INTERVAL_NS, RHYTHM_INTERVALS, SHORTEST_GAP_NS, gap_limit_ns
 from ingester.sequence.previous_count import Belongs, PreviousCount
 
 HIGHEST_ID = 2**53
@@ -73,17 +75,10 @@ FLOOR_NS = 300 * SECOND
 REMEMBERED = 100
 """At least so many ids of each symbol are remembered: 10 s at Binance's shortest interval."""
 RESOLUTION_NS = 1_000
-UNKNOWN_LIMIT_NS = 5 * SECOND
-"""Before a symbol's rhythm is known."""
-SHORTEST_LIMIT_NS, LONGEST_LIMIT_NS = SECOND, 600 * SECOND
-LIMIT_INTERVALS = 10
-"""A silence of so many mean intervals is a gap: of independent arrivals one in 20,000 comes later than that."""
-UNKNOWN_MEAN_NS = 60 * SECOND
-"""What a symbol whose first interval is a gap may come to be taken for."""
+FIRST_LIMIT_NS = 5 * SECOND
+"""Where none comes for so long after the begin, that is a gap."""
 LATE_INTERVALS = 1.6
 """A snapshot that comes after so many mean intervals is late: one may be missing before it."""
-MEMORY_NS = 60 * SECOND
-"""Over about so long the mean interval is taken."""
 TRADING = ListingStatus.TRADING
 
 
@@ -120,7 +115,6 @@ class GapDetector:
 
     __slots__ = (
         "_below",
-        "_counted",
         "_floor",
         "_floor_ns",
         "_floor_since_ns",
@@ -132,10 +126,7 @@ class GapDetector:
         "_highest_id",
         "_hole_ns",
         "_ids",
-        "_known_ns",
         "_leap_ns",
-        "_mean_ns",
-        "_measured_ns",
         "_missing_id",
         "_next_floor",
         "_next_since_ns",
@@ -168,8 +159,8 @@ class GapDetector:
         """An id from this one on is checked before it passes: see `outdated` and `held`."""
         self.count = 0
         """Snapshots that passed."""
-        self.limit_ns = UNKNOWN_LIMIT_NS
-        """How long after the last one the next is no gap; negative where something is known to be missing."""
+        self.limit_ns = SHORTEST_GAP_NS
+        """How long after the last one the next is surely no gap; negative where something is known to be missing."""
         self.status = TRADING
         """What the exchange said last, where it was asked."""
         self.found: Gap | None = None
@@ -198,10 +189,6 @@ class GapDetector:
         self._missing_id = -1  # of a quarantined frame
         self._suspect = False  # whether that frame may have been of another symbol
         self._open = False  # whether the present gap is on record already
-        self._known_ns = 0  # over how long the mean interval was taken
-        self._mean_ns = 0.0  # mean interval; 0 where unknown
-        self._counted = 0  # snapshots that the mean interval tells of
-        self._measured_ns = 0  # up to when it does
 
     def resume(self, last_ns: int) -> None:
         """An earlier run received until `last_ns`: this one begins with a gap."""
@@ -212,7 +199,6 @@ class GapDetector:
         """From now on snapshots may come."""
         if not self._reason or self.receive_ns > now:  # the clock was set back between two runs
             self.receive_ns = now
-        self._measured_ns = now
 
     def wait_since(self, started_ns: int) -> Gap | None:
         """Nothing could come since the start: a gap of its own; returns the one that the start has ended, if any."""
@@ -400,7 +386,8 @@ class GapDetector:
 
     def silent(self, now: int, patience_ns: int) -> bool:
         """Whether nothing passed for longer than both the symbol's rhythm and `patience_ns` allow."""
-        return now - self.receive_ns > max(patience_ns, self.longest_ns())
+        pause_ns = now - self.receive_ns
+        return pause_ns > patience_ns and pause_ns > self.longest_ns()
 
     def open(self) -> Gap | None:
         """The gap that lasts, once: for the record before its end is known."""
@@ -421,37 +408,35 @@ class GapDetector:
             return None
         if self._below:  # nobody will know any more which ones were wrong
             self.miss(IDS_RESTARTED)
-        if self.limit_ns >= 0 and now - self.receive_ns <= self.limit_ns:
+        if self.limit_ns >= 0 and now - self.receive_ns <= self.longest_ns():
             return None
         return Gap(self.symbol, self.receive_ns, now, self._why())
 
-    def measure(self) -> None:
-        """Learns the rhythm from what passed since the last time; called about once a second."""
+    def trim(self) -> None:
+        """Forgets ids and times that are no longer needed; called about once a second."""
         if len(self._ids) > REMEMBERED:
             del self._ids[:-REMEMBERED], self._times[:-REMEMBERED]
-        arrived, span = self.count - self._counted, self.receive_ns - self._measured_ns
-        if arrived <= 0 or span <= 0:
-            return
-        interval = span / arrived
-        self._known_ns = min(MEMORY_NS, self._known_ns + span)
-        self._mean_ns += (interval - self._mean_ns) * min(1.0, span / self._known_ns)
-        self._counted, self._measured_ns = self.count, self.receive_ns
-        if self.limit_ns >= 0:
-            self.limit_ns = self.longest_ns()
 
     def interval_ns(self) -> float:
         """Mean time between two snapshots; infinite where it is not known."""
-        return self._mean_ns or float("inf")
+        intervals, total_ns = self._rhythm()
+        return total_ns / intervals if intervals else float("inf")
 
     def longest_ns(self) -> int:
-        """How long a pause its rhythm allows."""
-        if not self._mean_ns:
-            return UNKNOWN_LIMIT_NS
-        return min(LONGEST_LIMIT_NS, max(SHORTEST_LIMIT_NS, int(LIMIT_INTERVALS * self._mean_ns)))
+        """How long a pause its rhythm allows, or how long the first one may take to come."""
+        return gap_limit_ns(*self._rhythm()) if self._times else FIRST_LIMIT_NS
+
+    def _rhythm(self) -> tuple[int, int]:
+        """How many intervals are known, and their sum in ns, as the rule counts them."""
+        times = self._times[-RHYTHM_INTERVALS - 1 :]
+        if len(times) < 2:
+            return 0, 0
+        total_ns = times[-1] - times[0]
+        if total_ns > LONGEST_INTERVAL_NS:  # so one of them may be longer
+            total_ns = sum(min(after - before, LONGEST_INTERVAL_NS) for before, after in pairwise(times))
+        return len(times) - 1, total_ns
 
     def _raise_floor(self, receive_ns: int, update_id: int) -> None:
-        if not self.count:  # the rhythm begins with the first one, not with the subscription
-            self._counted, self._measured_ns = 1, receive_ns
         first = self._next_floor < 0
         self._floor = update_id if first else self._next_floor
         self._floor_since_ns = receive_ns if first else self._next_since_ns
@@ -465,20 +450,20 @@ class GapDetector:
         if not self.receive_ns or until_ns < self._leap_ns:
             return None
         silent = until_ns - self.receive_ns > self.longest_ns()
+        if not silent and not self._reason:
+            return None
         if self._reason == QUARANTINED and update_id <= self._missing_id and not silent:
             if update_id == self._missing_id:  # the sound copy
                 self._whole()
             return None
-        if self._suspect and until_ns - self.receive_ns < LATE_INTERVALS * self._mean_ns:
+        interval_ns = self.interval_ns() if self._suspect else 0.0
+        if self._suspect and interval_ns < float("inf") and until_ns - self.receive_ns < LATE_INTERVALS * interval_ns:
             self._whole()
             return None
         gap = Gap(self.symbol, self.receive_ns, until_ns, self._why())
-        if self._reason in ("", EXCHANGE_SILENT):  # perhaps the pair has become slower
-            self._mean_ns = min(2 * self._mean_ns or UNKNOWN_MEAN_NS, until_ns - self.receive_ns)
-        self._counted, self._measured_ns = self.count + 1, until_ns
         self._whole()
         return gap
 
     def _whole(self) -> None:
         self._reason, self._missing_id, self._suspect, self._open, self._leap_ns = "", -1, False, False, 0
-        self.limit_ns = self.longest_ns()
+        self.limit_ns = SHORTEST_GAP_NS

@@ -166,7 +166,7 @@ class SequenceMonitor:
                     self._set_status(detector, status, now)
         halted = False
         for detector in self.detectors.values():
-            detector.measure()
+            detector.trim()
             halted |= detector.status != TRADING
             if watched and detector.silent(now, OPEN_AFTER_NS) and (gap := detector.open()):
                 self._note(gap.event())

@@ -12,11 +12,13 @@ from recorder import Recorder, at, rows_of
 from small_servers import Accepting, Answering
 
 from ingester.cli import cli
-from ingester.cli.pairs import _repeat
+from ingester.cli.pairs import repeat_screening
+from ingester.cli.start import planned
 from ingester.exchange import simulator_at
 from ingester.exchange.pairs import DEFAULT_COINS, symbols_of
 from ingester.exchange.screening import SUPPLIES_PATH, Criteria
 from ingester.questdb.client import QuestDB
+from ingester.record import LastRecorded, spool_folder
 from ingester.record.pairs_file import PairsFile
 from ingester.simulator import Simulator
 from ingester.simulator.rest_answers import SimulatedPair
@@ -319,7 +321,7 @@ def test_screening_again_and_again_follows_the_market_and_outlives_failures(exch
     for rest_url, least in rounds:
         waits.clear()
         place = simulator_at("", rest_url)
-        _repeat(Criteria(min_volume=least), place, rest_url + SUPPLIES_PATH, file, 86400.0, Stop())
+        repeat_screening(Criteria(min_volume=least), place, rest_url + SUPPLIES_PATH, file, 86400.0, Stop())
         sizes.append(len(file.read().pairs))
         pauses += waits
     assert sizes == [2, 43, 43]
@@ -378,3 +380,27 @@ def test_a_screening_that_waits_for_the_exchange_ends_at_once_when_it_is_told_to
     assert time.monotonic() - begun < 3, output  # 1 s where nothing else runs on the machine
     assert process.returncode == 0
     assert "Traceback" not in output
+
+
+def test_pairs_of_one_exchange_are_not_those_of_another(tmp_path):
+    def pairs(*words):
+        answer = CliRunner().invoke(cli, ["pairs", *words, "--data-dir", str(tmp_path)])
+        assert answer.exit_code == 0, answer.output
+        return answer.output
+
+    pairs("add", "BTC", "--no-check")
+    pairs("add", "ETH", "SUI", "--no-check", "--exchange", "binance-futures")
+    pairs("remove", "SUI", "--exchange", "binance-futures")
+    assert (tmp_path / "pairs-binance-futures.txt").is_file()
+    assert [line.split()[0] for line in pairs("list").splitlines()[:-1]] == ["BTCUSDT"]
+    listed = json.loads(pairs("list", "--json", "--exchange", "binance-futures"))
+    assert [each["symbol"] for each in listed["pairs"]] == ["ETHUSDT"]
+
+
+def test_a_recorder_goes_on_with_its_pairs_where_its_exchange_gets_a_file_of_its_own(tmp_path):
+    spool_folder(tmp_path, "one").mkdir(parents=True)
+    LastRecorded(spool_folder(tmp_path, "one")).write(["SUIUSDT"])
+    (tmp_path / "pairs.txt").write_text("BTCUSDT\n")
+    plan = planned(None, "USDT", None, tmp_path, None, "testnet", "one")
+    assert (plan.symbols, plan.file.path.name) == (["SUIUSDT"], "pairs-testnet.txt")
+    assert planned(None, "USDT", None, tmp_path, None, "binance", "one").symbols == ["BTCUSDT"]

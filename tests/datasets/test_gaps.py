@@ -170,8 +170,8 @@ def test_absences_that_only_touch_leave_the_row_between_them():
         MissingTime("X", 10 * SECOND, 20 * SECOND, "restart", "a"),
         MissingTime("X", 20 * SECOND, 30 * SECOND, "restart", "a"),
         MissingTime("X", 5 * SECOND, 40 * SECOND, "connection lost", "b"),
-        MissingTime("X", 50 * SECOND, 55 * SECOND, UNEXPLAINED, "a"),
-        MissingTime("X", 54 * SECOND + SECOND // 2, 59 * SECOND, UNEXPLAINED, "b"),
+        MissingTime("X", 50 * SECOND, 55 * SECOND, UNEXPLAINED, "a", SECOND),
+        MissingTime("X", 54 * SECOND + SECOND // 2, 59 * SECOND, UNEXPLAINED, "b", SECOND),
     ]
     found = coverage_gaps(gaps, spans, 0, 100 * SECOND)["X"]
     assert [(gap.since_ns // SECOND, gap.until_ns // SECOND) for gap in found] == [(10, 20), (20, 30)]

@@ -325,7 +325,7 @@ def test_a_file_is_told_apart_from_what_is_no_pickle():
 
 
 def test_mutated_pickles_crash_nothing_call_nothing_and_change_nothing(tmp_path):
-    script = Path(__file__).with_name("pickle_mutations.py")
+    script = Path(__file__).parents[1] / "support" / "pickle_mutations.py"
     count = os.environ.get("INGESTER_PICKLE_MUTATIONS", str(MUTATIONS))
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", script, count], cwd=tmp_path, capture_output=True, text=True

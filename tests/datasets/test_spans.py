@@ -1,6 +1,6 @@
-"""census.py: what is noted from passing rows is what the server finds in them."""
+"""spans.py: what an export counts is what the server finds, by the one rule for gaps."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from itertools import pairwise
 
 import numpy as np
@@ -9,11 +9,10 @@ from hypothesis import given, settings, strategies as st
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
-from ingester.datasets import spans as tallied
 from ingester.datasets.dataset import parse_time
 from ingester.datasets.gaps import UNEXPLAINED, pair_gaps
-from ingester.datasets.spans import DAY, MICROSECOND, SpanCounter, by_key, limit_ns, recorded_spans
-from ingester.questdb import query, reader as bulk, schema
+from ingester.datasets.spans import Silence, Span, SpanCounter, by_key, recorded
+from ingester.questdb import DAY, query, reader as bulk, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.reader import Slice, TableReader, TableRows
@@ -21,6 +20,15 @@ from ingester.questdb.reader import Slice, TableReader, TableRows
 START = parse_time("2019-03-01 22:00")
 END = parse_time("2019-03-02 02:00")
 PAIRS = ["CENAUSDT", "CENBUSDT", "CENCUSDT", "CENDUSDT"]
+
+
+def by_the_rule(times):
+    """(since, until, limit) of the gaps between receive times, as `sequence/gap_rule.py` says it in words."""
+    for place, (since, until) in enumerate(pairwise(times)):
+        known = [min(after - before, 60 * SECOND) for before, after in pairwise(times[max(0, place - 50) : place + 1])]
+        limit = max(SECOND, 10 * sum(known) // len(known)) if known else 60 * SECOND
+        if until - since > limit:
+            yield since, until, limit
 
 
 @pytest.fixture(scope="module")
@@ -47,42 +55,30 @@ def db(questdb):
 
 def counted(db, symbols, levels=5):
     reader = TableReader(db, symbols, levels, query.rows_by_symbol(db, START, END))
-    census = SpanCounter()
+    counter = SpanCounter()
     for part in reader.slices(START, END):
-        census.take(part, reader.read(part))
-    return census.recorded()
+        counter.take(reader.read(part))
+    return counter.recorded()
 
 
 @pytest.mark.parametrize("symbols", [PAIRS, PAIRS[1:2]])
 @pytest.mark.parametrize("rows", [2_000, 1_000_000])
-def test_spans_are_those_that_the_server_finds(db, symbols, rows, monkeypatch):
+def test_an_export_counts_what_the_server_finds(db, symbols, rows, monkeypatch):
     monkeypatch.setattr(bulk, "SLICE_ROWS", rows)
-    found = {(span.key, span.first_ns // DAY): span for span in counted(db, symbols).spans}
-    asked = {(span.key, span.first_ns // DAY): span for span in recorded_spans(db, START, END, DAY, symbols)}
-    assert found.keys() == asked.keys()
-    assert len(found) == 3 * len(symbols)
-    for key, span in found.items():
-        assert span[:5] == asked[key][:5]
-        assert span.longest_ns == asked[key].longest_ns
-        assert span.interval_ns == pytest.approx(asked[key].interval_ns, rel=0.08)
+    found, asked = counted(db, symbols), recorded(db, START, END, DAY, symbols)
+    series = by_key(asked.spans)
+    assert len(found.spans) == len(series) == 2 * len(symbols)
+    for span in found.spans:
+        own = series[span.key]
+        assert span[2:5] == (own[0].first_ns, own[-1].last_ns, sum(each.rows for each in own))
+    assert sorted(found.silences) == sorted(asked.silences)
+    assert {silence.symbol for silence in found.silences} == set(symbols)
 
 
 def test_gaps_are_those_that_the_server_finds(db):
-    recorded = counted(db, PAIRS)
-    assert recorded.steps.keys() == by_key(recorded.spans).keys()
-    found = pair_gaps(db, START, END, PAIRS, recorded=recorded)
-    assert found == pair_gaps(db, START, END, PAIRS, recorded=recorded._replace(steps={}))
-    regular = [pair for pair in PAIRS if pair != "CENDUSDT"]  # its limit lies somewhere in the midst of its steps
-    assert {pair: found[pair] for pair in regular} == pair_gaps(db, START, END, regular)
+    found = pair_gaps(db, START, END, PAIRS, known=counted(db, PAIRS))
+    assert found == pair_gaps(db, START, END, PAIRS)
     assert all(sum(gap.reason == UNEXPLAINED for gap in gaps) > 2 for gaps in found.values())
-
-
-def test_the_server_is_asked_for_a_pair_with_more_silences_than_are_kept(db, monkeypatch):
-    found = pair_gaps(db, START, END, PAIRS, recorded=counted(db, PAIRS))
-    monkeypatch.setattr(tallied, "MOST_STEPS", 4)
-    recorded = counted(db, PAIRS)
-    assert not recorded.steps.keys() & {(symbol, "census-1") for symbol in PAIRS}
-    assert pair_gaps(db, START, END, PAIRS, recorded=recorded) == found
 
 
 def test_the_only_collector_of_a_range_is_known_without_reading_its_column(db):
@@ -95,7 +91,7 @@ def test_the_only_collector_of_a_range_is_known_without_reading_its_column(db):
 
 
 @given(
-    steps=st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from([0, 1]), st.integers(1, 400)), max_size=80),
+    steps=st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from([0, 1]), st.integers(1, 4000)), max_size=150),
     cuts=st.sets(st.integers(0, 4000)),
 )
 @settings(deadline=None)
@@ -103,33 +99,19 @@ def test_however_the_rows_are_sliced(steps, cuts):
     times = (DAY - 2000 * SECOND // 10) + np.cumsum([step for *_, step in steps], dtype=np.int64) * SECOND // 10
     rows = [(symbol, by, int(at)) for (symbol, by, _), at in zip(steps, times, strict=True)]
     bounds = sorted({0, DAY, DAY * 2, *(DAY - 2000 * SECOND // 10 + cut * SECOND // 10 for cut in cuts)})
-    census = SpanCounter()
-    for part in (Slice(*ends) for ends in pairwise(bounds)):
-        here = sorted((row for row in rows if part.start_ns <= row[2] < part.end_ns), key=lambda row: row[0])
+    counter = SpanCounter()
+    for since, until in pairwise(bounds):
+        here = sorted((row for row in rows if since <= row[2] < until), key=lambda row: row[0])
         symbols = sorted({symbol for symbol, *_ in here})
         firsts = [next(n for n, row in enumerate(here) if row[0] == symbol) for symbol in symbols]
         at, by = (np.array([row[place] for row in here], np.int64) for place in (2, 1))
-        census.take(part, TableRows(symbols, [*firsts, len(here)], at, at, np.empty((len(here), 0)), ["x", "y"], by))
-    recorded = census.recorded()
+        counter.take(TableRows(symbols, [*firsts, len(here)], at, at, np.empty((len(here), 0)), ["x", "y"], by))
+    found = counter.recorded()
 
     series = defaultdict(list)
     for symbol, by, at in rows:
-        series[symbol, "xy"[by], at // DAY].append(at)
-    assert [(*span.key, span.first_ns // DAY) for span in recorded.spans] == sorted(
-        series, key=lambda key: (key[2], key)
+        series[symbol, "xy"[by]].append(at)
+    assert found.spans == [Span(*key, own[0], own[-1], len(own)) for key, own in sorted(series.items())]
+    assert sorted(found.silences) == sorted(
+        Silence(*key, since, until, limit) for key, own in series.items() for since, until, limit in by_the_rule(own)
     )
-    long = Counter()
-    for span in recorded.spans:
-        own = series[(*span.key, span.first_ns // DAY)]
-        between = np.diff(own)
-        assert (span.first_ns, span.last_ns, span.rows) == (own[0], own[-1], len(own))
-        assert span.longest_ns == max(between, default=0)
-        if len(between):
-            median = float(np.sort(between)[(len(between) + 1) // 2 - 1])
-            assert span.interval_ns == pytest.approx(median, rel=1 / 32, abs=MICROSECOND)
-        limit = limit_ns(by_key(recorded.spans)[span.key])
-        long.update((span.key, since, until) for since, until in pairwise(own) if until - since > limit)
-    for key, spans in by_key(recorded.spans).items():
-        if key in recorded.steps:
-            steps = [step for step in recorded.steps[key] if step[1] - step[0] > limit_ns(spans)]
-            assert Counter((key, *step) for step in steps) == Counter({k: n for k, n in long.items() if k[0] == key})

@@ -181,6 +181,7 @@ def test_recorders_elsewhere_are_known_by_their_rows_and_events(db, tmp_path):
         "far-stopped": "stopped",
     }
     assert "import" not in {each.collector for each in overview.recorders}
+    assert {each.exchange for each in far.values()} == {"binance"}
     assert far["far-alive"].rows_per_second == pytest.approx(10.0)
     assert far["far-alive"].seen_seconds < 60
     assert 290 < far["far-silent"].seen_seconds < 400

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import reports
 from reports import report
 
 from ingester.monitoring.report import StateFile, published_reports, running_collectors, state_folder
@@ -14,6 +15,7 @@ from ingester.monitoring.report import StateFile, published_reports, running_col
 HOLDER = """
 import pathlib, sys, time
 sys.path.insert(0, sys.argv[2])
+import reports
 from reports import report
 from ingester.monitoring.report import StateFile
 StateFile(pathlib.Path(sys.argv[1]), "one").write(report())
@@ -36,7 +38,7 @@ def test_a_report_comes_back_as_it_was_written(tmp_path):
 
 
 def test_after_a_kill_the_report_is_there_and_the_recorder_is_known_to_be_gone(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path), os.path.dirname(__file__) + "/.."]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), os.path.dirname(reports.__file__)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "written\n"
         assert published_reports(tmp_path)[0].alive

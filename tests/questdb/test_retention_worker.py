@@ -16,9 +16,8 @@ from ingester.cli import cli
 from ingester.clock import SECOND
 from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.slices import collect
-from ingester.datasets.spans import DAY
 from ingester.errors import OperationError, StoreError
-from ingester.questdb import partitions, schema
+from ingester.questdb import DAY, partitions, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.leases import EXPORT, holding

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from ingester.clock import SECOND
 from ingester.errors import ExchangeError, PairsFileError
 from ingester.record import pairs_file
-from ingester.record.pairs_file import LastRecorded, PairsFile, PairsWatcher, edited, parse
+from ingester.record.pairs_file import LastRecorded, PairsFile, PairsWatcher, edited, pairs_file_name, parse
 
 WRITTEN = """# mine
 BTCUSDT
@@ -213,6 +213,20 @@ def test_a_list_that_cannot_be_seen_now_is_not_made_again(tmp_path, monkeypatch)
         pass
     monkeypatch.undo()
     assert list(file.read().pairs) == ["BTCUSDT"]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "name"),
+    [
+        ("binance", "pairs.txt"),
+        ("binance-vision", "pairs.txt"),  # the same market
+        ("simulator", "pairs.txt"),
+        ("binance-futures", "pairs-binance-futures.txt"),
+        ("testnet", "pairs-testnet.txt"),
+    ],
+)
+def test_each_exchange_has_a_file_of_its_own(exchange, name):
+    assert pairs_file_name(exchange) == name
 
 
 class Follower:

@@ -1,6 +1,6 @@
 """Reads pickles of frames with random damage and random malice, and watches what that does.
 
-    python tests/datasets/pickle_mutations.py 1000000 --seed 1
+    python tests/support/pickle_mutations.py 1000000 --seed 1
 
 Each is read or refused with the module's own error. It fails where reading imports, opens, compiles or calls something
 (what Python's audit events tell), takes more memory than a file may cost, raises anything else, or changes how a

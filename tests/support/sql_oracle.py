@@ -127,11 +127,17 @@ def bars(rows):
 
 
 def silences(longer_than=1.0):
+    """Pauses that are longer than ten mean intervals of whoever brought the row before: see sequence/gap_rule.py."""
     expected = []
     for symbol in (A, B):
+        times = {}  # by collector
         for before, after in pairwise(row for row in ROWS if row.symbol == symbol):
+            times.setdefault(before.collector, []).append(before.at)
+            own = times[before.collector][-51:]
+            intervals = [min((until - since).total_seconds(), 60) for since, until in pairwise(own)]
+            limit = max(1, 10 * fmean(intervals)) if intervals else 60
             seconds = (after.at - before.at).total_seconds()
-            if seconds > longer_than:
+            if seconds > max(limit, longer_than):
                 expected.append({"timestamp": before.at, "symbol": symbol, "until": after.at, "seconds": seconds})
     return expected
 

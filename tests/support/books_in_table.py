@@ -7,7 +7,7 @@ from pathlib import Path
 from ingester.book import OrderBook
 from ingester.questdb.encoder import RowEncoder
 
-RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
+RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 
 
 def snapshots_of(path, symbol):

@@ -13,11 +13,11 @@ from recorder import url_of
 from ingester.book import OrderBook
 from ingester.cli import cli
 from ingester.clock import SECOND
+from ingester.datasets import spans as recorded_spans
 from ingester.datasets.coverage import pair_coverages
 from ingester.datasets.dataset import parse_time
-from ingester.datasets.spans import DAY, recorded_spans
 from ingester.events import Event
-from ingester.questdb import schema
+from ingester.questdb import DAY, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.partitions import list_partitions
@@ -193,7 +193,7 @@ def test_only_days_with_rows_are_asked_for_however_long_the_range(recorded):
     sql = db.sql
     db.sql = lambda statement: asked.append(statement) or sql(statement)
     centuries = (parse_time("1970-01-01"), parse_time("2261-01-01"))
-    spans = recorded_spans(db, *centuries, DAY, ["COVAUSDT"])
+    spans = recorded_spans.recorded(db, *centuries, DAY, ["COVAUSDT"]).spans
     assert sum(span.rows for span in spans) > 5000
     assert len(asked) <= 5 + len(list_partitions(db))
     asked.clear()
@@ -221,7 +221,7 @@ def test_rows_of_impossible_times_cost_nothing_and_can_be_removed_as_the_documen
         assert answer.exit_code == 0, answer.output
         assert time.monotonic() - began < 30
         assert "106286 days" in answer.output
-        text = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text()
+        text = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
         statements = re.findall(r'ingester sql "(ALTER TABLE orderbook DROP PARTITION [^"]+)"', text)
         assert len(statements) == 2
         for statement in statements:

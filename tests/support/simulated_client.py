@@ -15,7 +15,7 @@ import websocket
 from ingester.simulator import Simulator
 from ingester.simulator.books import book
 
-RECORDING = Path(__file__).parent / "data" / "btcusdt.jsonl.gz"
+RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 PAIRS = ("BTCUSDT", "ETHUSDT", "ADAUSDT")
 SEED = 11
 BTC, ETH, ADA = (f"{symbol.lower()}@depth5@100ms" for symbol in PAIRS)

@@ -22,7 +22,7 @@ from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.server import ManagedServer
 from ingester.simulator import Simulator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAIRS = ["BTCUSDT", "ETHUSDT"]
 
 

@@ -3,7 +3,7 @@
 A step is what Python's audit hooks tell of a change below `ROOT`: a file is opened to be written, renamed, linked or
 removed.
 
-    python tests/killed_export.py ROOT SLICE_ROWS EVERY -- OPTIONS OF INGESTER EXPORT
+    python tests/support/killed_export.py ROOT SLICE_ROWS EVERY -- OPTIONS OF INGESTER EXPORT
 
 kills it at every EVERY-th step, and prints how many there are.
 """
