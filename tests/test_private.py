@@ -11,10 +11,10 @@ import pytest
 
 from ingester import private
 from ingester.errors import SpoolError, UnsafeFile
-from ingester.exchange import listings
+from ingester.exchange.pairs import LISTING_FILE
 from ingester.questdb.server import ManagedServer
 from ingester.record import pairs_file, practice
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
@@ -70,7 +70,7 @@ def test_links_are_refused_and_what_they_lead_to_is_left_alone(tmp_path):
 
 
 def test_a_data_folder_that_holds_other_things_keeps_its_mode(tmp_path):
-    ours = ("pairs.txt.lock", listings.NAME, practice.FILE)
+    ours = ("pairs.txt.lock", LISTING_FILE, practice.FILE)
     for each, before, after in (("own", 0o777, 0o700), ("disk", 0o755, 0o755), ("shared", 0o1777, None)):
         path = tmp_path / each
         path.mkdir()
@@ -203,7 +203,7 @@ def test_a_spool_says_whose_folder_it_is(tmp_path):
 
 
 def test_what_we_keep_in_a_data_folder_is_none_of_the_other_things(tmp_path):
-    for name in (*map(pairs_file.pairs_file_name, ("binance", "testnet")), listings.NAME, practice.FILE):
+    for name in (*map(pairs_file.pairs_file_name, ("binance", "testnet")), LISTING_FILE, practice.FILE):
         (tmp_path / name).touch()
     tmp_path.chmod(0o777)
     private.data_folder(tmp_path)

@@ -22,14 +22,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import psutil
-
 from ingester.book import level_columns
 from ingester.config import default_collector
 from ingester.errors import LevelsRefused, MigrationRefused, QueryError, StoreError
 from ingester.questdb import migrations, partitions
 from ingester.questdb.client import QuestDB
-from ingester.questdb.leases import ALWAYS_NS, IMPORT, RETENTION, HeldRange, Lease, holds, is_kept
+from ingester.questdb.leases import ALWAYS_NS, IMPORT, RETENTION, HeldRange, Lease, holds, is_kept, is_over
 from ingester.questdb.partitions import Partition
 from ingester.questdb.query import quoted
 from ingester.questdb.retention import SPARE_BYTES, WRITTEN_SHARE
@@ -180,15 +178,8 @@ def free_bytes(db: QuestDB) -> int | None:
 
 def _others(held: Sequence[HeldRange]) -> list[HeldRange]:
     """Holds of others than an import of this process, which adds the columns itself, and than processes that ended."""
-    here = socket.gethostname()
-    found = []
-    for hold in held:
-        host, _, rest = hold.holder.partition(" ")
-        pid = int(rest.split(" ")[0]) if host == here and rest.split(" ")[0].isdigit() else None
-        own_import = pid == os.getpid() and hold.purpose == IMPORT
-        if not own_import and (pid is None or psutil.pid_exists(pid)):
-            found.append(hold)
-    return found
+    own = f"{socket.gethostname()} {os.getpid()} "
+    return [hold for hold in held if not is_over(hold) and not (hold.purpose == IMPORT and hold.holder.startswith(own))]
 
 
 def _refuse_while_read(others: Sequence[HeldRange], days: Sequence[Partition]) -> None:

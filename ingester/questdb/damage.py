@@ -26,6 +26,8 @@ _OF_THE_TABLE = (
     "_meta",
     "_txn",
     "_cv",
+    "exchange.o",
+    "exchange.k",
     "symbol.o",
     "symbol.k",
     "collector.o",
@@ -33,7 +35,7 @@ _OF_THE_TABLE = (
     "txn_seq/_txnlog",
     "txn_seq/_meta",
 )
-_SYMBOLS = ("symbol", "collector")
+_SYMBOLS = ("exchange", "symbol", "collector")
 _MAGIC = b"PAR1"
 
 

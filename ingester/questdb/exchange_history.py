@@ -39,7 +39,8 @@ class ExchangeHistory:
 
     def add_start(self, collector: str, at_ns: int, detail: str) -> None:
         """Takes in a `started` event: the exchange is the last part of its detail."""
-        if name := detail.rpartition(", ")[2]:
+        before, _, name = detail.rpartition(", ")
+        if before and name:
             self._starts[collector][at_ns // 1000 * 1000] = stored_name(name)
 
     def exchange_of(self, collector: str, at_ns: int) -> str:

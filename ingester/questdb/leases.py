@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import psutil
+
 from ingester.errors import QueryError, StoreError
 from ingester.questdb.client import QuestDB
 from ingester.questdb.query import quoted
@@ -97,6 +99,20 @@ def changing(db: QuestDB, start_ns: int, end_ns: int) -> Iterator[Sequence[HeldR
         lease.end()
 
 
+_active: set[str] = set()
+"""The holders of this process that have not ended."""
+
+
+def is_over(hold: HeldRange) -> bool:
+    """Returns whether the holder has ended without saying so, as far as that can be known: the server was away then, or
+    the process was killed. Only processes of this machine are known."""
+    host, _, rest = hold.holder.partition(" ")
+    number = rest.split(" ")[0]
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    return hold.holder not in _active if int(number) == os.getpid() else not psutil.pid_exists(int(number))
+
+
 class Lease:
     """One hold of this process, renewed by a thread of its own between `begin` and `end`."""
 
@@ -113,6 +129,7 @@ class Lease:
         """Announces it; whether everybody can see it. Raises StoreError."""
         self._db.sql(statement(HOLDS))
         self._begun_us = self._db.sql("SELECT cast(now() AS LONG)").rows[0][0]
+        _active.add(self.holder)
         self._write(LEASE_SECONDS)
         self._thread.start()
         patience = time.monotonic() + VISIBLE_SECONDS
@@ -141,6 +158,7 @@ class Lease:
 
     def end(self) -> None:
         """Gives the range free; where the server is away, it expires by itself."""
+        _active.discard(self.holder)
         if not self._begun_us:
             return
         self._ending.set()

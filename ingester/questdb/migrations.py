@@ -35,8 +35,11 @@ WATCHED_SECONDS = 4.0
 """So long a look takes whether rows still come: a recorder sends twice a second."""
 RECENT_DAYS = 2
 """So many of the newest days may have rows of a recorder of an earlier version that was not noticed."""
+ROUNDS = 5
+"""So often rows are named that came while others were."""
 EVER_NS = 1 << 62
 _STEP = re.compile(r"-- step: (.+)")
+_ADD = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)")
 
 
 class Migration(NamedTuple):
@@ -84,8 +87,9 @@ def apply(db: QuestDB, todo: Sequence[Migration]) -> None:
                 _STEPS[step[1]](db)
             else:
                 db.sql(statement)
-                for table in (EVENTS, ORDERBOOK):
-                    partitions.settle(db, table)
+                if added := _ADD.match(statement):
+                    partitions.wait_until(db, added[1], _has_column(*added.groups()))
+        partitions.wait_until(db, ORDERBOOK, migration.is_applied)
 
 
 def refuse_while_recorded(db: QuestDB) -> None:
@@ -139,14 +143,20 @@ def _name_books(db: QuestDB, days: Sequence[partitions.Partition]) -> None:
 
 
 def _name(db: QuestDB, table: str, start_ns: int, end_ns: int, history: ExchangeHistory) -> None:
-    if not _is_unnamed(db, table, start_ns, end_ns):
-        return
     unnamed = _unnamed(start_ns, end_ns)
-    for exchange, condition in history.conditions(start_ns, end_ns):
-        db.sql(f"UPDATE {table} SET exchange = {quoted([exchange])} WHERE {unnamed}{condition and ' AND '}{condition}")
-    partitions.settle(db, table)
-    if stuck := partitions.suspension(db, table):
-        raise StoreError(f"QuestDB has suspended {table} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
+    for _ in range(ROUNDS):
+        if not _is_unnamed(db, table, start_ns, end_ns):
+            return
+        for exchange, condition in history.conditions(start_ns, end_ns):
+            both = f"{unnamed}{condition and ' AND '}{condition}"
+            db.sql(f"UPDATE {table} SET exchange = {quoted([exchange])} WHERE {both}")
+        partitions.settle(db, table)
+        if stuck := partitions.suspension(db, table):
+            raise StoreError(f"QuestDB has suspended {table} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
+
+
+def _has_column(table: str, name: str) -> str:
+    return f"SELECT \"column\" FROM table_columns('{table}') WHERE \"column\" = '{name}'"
 
 
 def _is_unnamed(db: QuestDB, table: str, start_ns: int, end_ns: int) -> bool:

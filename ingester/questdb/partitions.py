@@ -99,6 +99,15 @@ def settle(db: QuestDB, table: str = ORDERBOOK) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def wait_until(db: QuestDB, table: str, condition: str) -> None:
+    """Waits until a SELECT returns a row. Of a server that was killed, the last transaction may stay uncounted, so
+    `settle` does not see that it has yet to be applied. Raises StoreError, also where the table is suspended."""
+    while not db.sql(condition).rows:
+        if stuck := suspension(db, table):
+            raise StoreError(f"QuestDB has suspended {table} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
+        time.sleep(POLL_SECONDS)
+
+
 def find(db: QuestDB, day: str) -> Partition | None:
     """A day as it is now. Raises StoreError."""
     return next((each for each in list_partitions(db) if each.day == day), None)

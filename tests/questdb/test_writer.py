@@ -16,7 +16,7 @@ from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.writer import Writer
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 NS = 1_700_000_000_000_000_000
 
@@ -153,7 +153,7 @@ class Picky:
 
 
 def row(number, bad=False):
-    return b"orderbook,symbol=%s bid_1=%di %d\n" % (b"bad" if bad else b"good", number, number)
+    return b"orderbook,exchange=binance,symbol=%s bid_1=%di %d\n" % (b"bad" if bad else b"good", number, number)
 
 
 def fill(spool, rows, records):
@@ -248,7 +248,10 @@ def portion(encoder, ids):
     return encoder.snapshots([OrderBook("BTCUSDT", NS + id_ * 1000, id_, [(1.0, 2.0)], [(3.0, 4.0)]) for id_ in ids])
 
 
-BAD = b'orderbook,symbol=BTC\\ USDT,collector=writer-1 bid_1="text",last_update_id=777i 1700000000000000000n\n'
+BAD = (
+    b"orderbook,exchange=binance,symbol=BTC\\ USDT,collector=writer-1 "
+    b'bid_1="text",last_update_id=777i 1700000000000000000n\n'
+)
 
 
 def test_questdb_stores_the_good_rows_around_a_bad_one(db, spool):
