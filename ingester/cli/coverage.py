@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.options import data_options, exchange_of_table_option, named_symbols, open_questdb, pair_options
 from ingester.cli.tables import plain_table, print_json, print_table, progress_bar
 from ingester.clock import SECOND
 from ingester.datasets import (
@@ -33,6 +33,7 @@ from ingester.words import counted, duration_text
     "--to", "end", metavar="TIME", help="The first moment that is no longer in it.  [default: after the last]"
 )
 @pair_options("all that have rows in the range")
+@exchange_of_table_option
 @click.option("--by", type=click.Choice(list(PIECES)), help="A line for each pair and day or hour.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, with every gap, for programs.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw a heat map.")
@@ -43,6 +44,7 @@ def coverage(
     coins: str | None,
     quote: str,
     pairs: str | None,
+    exchange: str | None,
     by: str | None,
     as_json: bool,
     plot: Path | None,
@@ -73,7 +75,13 @@ def coverage(
     db, _ = open_questdb(data_dir, questdb)
     with progress_bar("looking for gaps", 1.0) as progress:
         coverages = measure_range(
-            db, start_ns, end_ns, named if by_user else None, piece_ns=PIECES[by or "day"], on_progress=progress
+            db,
+            start_ns,
+            end_ns,
+            named if by_user else None,
+            piece_ns=PIECES[by or "day"],
+            exchange=exchange,
+            on_progress=progress,
         )
     start_ns, end_ns = coverages[0].whole.start_ns, coverages[0].whole.end_ns
     if plot:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeRemainingColumn
 
-from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.options import data_options, exchange_of_table_option, named_symbols, open_questdb, pair_options
 from ingester.cli.tables import plain_table
 from ingester.datasets import dataset
 from ingester.questdb import Endpoint
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--from", "start", required=True, metavar="TIME", help="2023-06-01, '2023-06-01 12:00', ISO, today; UTC.")
 @click.option("--to", "end", required=True, metavar="TIME", help="The first moment no longer in it, or now.")
 @pair_options("all that have rows in the range")
+@exchange_of_table_option
 @click.option(
     "--format", "form", type=click.Choice(dataset.FORMATS), default="pkl", show_default=True, help="Of files."
 )
@@ -56,6 +57,7 @@ def export(
     coins: str | None,
     quote: str,
     pairs: str | None,
+    exchange: str | None,
     form: str,
     root: Path,
     levels: int,
@@ -88,6 +90,7 @@ def export(
             end_ns,
             named if by_user else None,
             root=root,
+            exchange=exchange,
             format=form,
             levels=levels,
             every=every,

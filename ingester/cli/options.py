@@ -270,6 +270,11 @@ def pair_options(default: str) -> Callable[[Command], Command]:
     return decorate
 
 
+exchange_of_table_option = click.option(
+    "--exchange", metavar="NAME", help="Only books of this exchange.  [default: the only one in the table]"
+)
+
+
 def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[list[str], bool]:
     """Returns the wanted symbols, and whether the user named them (otherwise they are the default list)."""
     coins, pairs = strongest(coins=coins, pairs=pairs)

@@ -10,10 +10,10 @@ import click
 from rich.console import Console
 
 from ingester.book import OrderBook
-from ingester.cli.options import data_options, named_symbols, open_questdb, pair_options
+from ingester.cli.options import data_options, exchange_of_table_option, named_symbols, open_questdb, pair_options
 from ingester.cli.terminal import say, stop_signals
 from ingester.clock import SECOND
-from ingester.datasets import check_range, choose_symbols, dataset
+from ingester.datasets import WINDOW_NS, check_range, choose_exchange, choose_symbols, dataset
 from ingester.questdb import PLAYBACK, Endpoint, holding
 from ingester.simulator import Simulator, Tape, parse_fault, tape_of_file, tape_of_snapshots
 from ingester.words import counted
@@ -37,6 +37,7 @@ class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("--port", type=click.IntRange(0, 65535), default=9443, show_default=True, help="0 takes a free one.")
 @click.option("--from", "start", metavar="TIME", help="Play what the table holds from then on: 2023-06-01 12:00; UTC.")
 @click.option("--to", "end", metavar="TIME", help="The first moment no longer played, or now.")
+@exchange_of_table_option
 @click.option(
     "--dataset",
     "folder",
@@ -67,6 +68,7 @@ def simulate(
     port: int,
     start: str | None,
     end: str | None,
+    exchange: str | None,
     folder: Path | None,
     files: tuple[Path, ...],
     speed: float,
@@ -102,7 +104,7 @@ def simulate(
     if folder is not None:
         tapes = [_of_dataset(folder, start, end, wanted if by_user else None)]
     elif start is not None and end is not None:
-        tapes = [_of_table(start, end, wanted if by_user else None, data_dir, questdb)]
+        tapes = [_of_table(start, end, wanted if by_user else None, exchange, data_dir, questdb)]
     tapes += [tape_of_file(file) for file in files]
     if loop and not tapes:
         raise click.UsageError("--loop repeats a recording: name one with --from and --to, --dataset or --file.")
@@ -119,7 +121,9 @@ def simulate(
     )
 
 
-def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, questdb: Endpoint | None) -> Tape:
+def _of_table(
+    start: str, end: str, named: list[str] | None, exchange: str | None, data_dir: Path, questdb: Endpoint | None
+) -> Tape:
     from ingester.datasets import table_snapshots
     from ingester.questdb import query
 
@@ -127,9 +131,12 @@ def _of_table(start: str, end: str, named: list[str] | None, data_dir: Path, que
     check_range(start_ns, end_ns)
     db, _ = open_questdb(data_dir, questdb)
     click.get_current_context().with_resource(holding(db, PLAYBACK, start_ns, end_ns))
-    counts = query.rows_by_symbol(db, start_ns, end_ns) if query.table_exists(db) else {}
-    symbols = choose_symbols(named, counts, query.all_symbols(db) if named else list(counts))
-    return _tape(start_ns, end_ns, symbols, partial(table_snapshots, db, start_ns, end_ns, symbols, counts))
+    there = query.exchanges(db, start_ns - WINDOW_NS, end_ns + WINDOW_NS)
+    chosen = choose_exchange(exchange, query.exchanges(db, start_ns, end_ns))
+    only = chosen if len(there) > 1 else None
+    counts = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if query.table_exists(db) else {}
+    symbols = choose_symbols(named, counts, query.all_symbols(db, only) if named else list(counts))
+    return _tape(start_ns, end_ns, symbols, partial(table_snapshots, db, start_ns, end_ns, symbols, counts, only))
 
 
 def _of_dataset(folder: Path, start: str | None, end: str | None, named: list[str] | None) -> Tape:

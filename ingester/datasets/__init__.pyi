@@ -12,12 +12,14 @@ from .dataset import (
     ROOT as ROOT,
     Progress as Progress,
     check_range as check_range,
+    choose_exchange as choose_exchange,
     choose_symbols as choose_symbols,
     parse_time as parse_time,
     time_text as time_text,
 )
 from .export import export_range as export_range, interrupted as interrupted
 from .importer import Imported as Imported, ImportedFiles as ImportedFiles, import_found as import_found
+from .merging import WINDOW_NS as WINDOW_NS
 from .opened import DataSet as DataSet, open_dataset as open_dataset
 from .playback import dataset_snapshots as dataset_snapshots, table_snapshots as table_snapshots
 from .programs import (

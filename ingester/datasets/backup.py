@@ -23,6 +23,7 @@ from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.export import check_room, write_file
 from ingester.datasets.slices import Waiting, collect
 from ingester.errors import OperationError, SettingsError, StoreError
+from ingester.exchange import stored_name
 from ingester.locks import take_lock
 from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
 from ingester.spool import Spool, sync_folder
@@ -247,13 +248,15 @@ class Backup:
 
     def _collect(self, interval: Interval, cut: Path) -> list[Waiting]:
         chosen, (_, start_ns, end_ns) = self._settings, interval
-        symbols = tuple(rows_by_symbol(self._db, start_ns, end_ns, chosen.collector))  # pairs come and go
+        exchange = stored_name(chosen.exchange.name)
+        symbols = tuple(rows_by_symbol(self._db, start_ns, end_ns, chosen.collector, exchange))  # pairs come and go
         if not symbols:
             return []
         request = Request(start_ns, end_ns, symbols, chosen.depth, self._format, interval_ns=self._interval_ns)
-        counts = rows_by_symbol(self._db, start_ns, end_ns)
+        counts = rows_by_symbol(self._db, start_ns, end_ns, exchange=exchange)
         check_room(cut, request, counts)
-        return list(collect(self._db, request, cut, counts, Progress(), collector=chosen.collector).values())
+        found = collect(self._db, request, cut, counts, Progress(), collector=chosen.collector, exchange=exchange)
+        return list(found.values())
 
     def _publish(self, spill: Waiting, number: int) -> int:
         """Writes a pair's file, which has its name when it is whole; returns its rows."""

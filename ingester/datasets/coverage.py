@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ingester.clock import SECOND
-from ingester.datasets.dataset import check_range, choose_symbols, time_text
+from ingester.datasets.dataset import check_range, choose_exchange, choose_symbols, time_text
 from ingester.datasets.gaps import MissingTime, collector_gaps, coverage_gaps, dropped_ranges, length_ns, without
 from ingester.datasets.manifest import gap_mapping, iso
 from ingester.datasets.spans import (
@@ -21,7 +21,7 @@ from ingester.datasets.spans import (
     where,
 )
 from ingester.errors import OperationError
-from ingester.questdb import DAY, ORDERBOOK, QuestDB, query
+from ingester.questdb import ALWAYS_NS, DAY, ORDERBOOK, QuestDB, query
 from ingester.sequence import SHORTEST_GAP_NS
 
 log = logging.getLogger(__name__)
@@ -84,15 +84,18 @@ class PairCoverage(NamedTuple):
     pieces: list[Coverage]
 
 
-def recorded_range(db: QuestDB, symbols: Sequence[str] | None = None) -> tuple[int, int] | None:
+def recorded_range(
+    db: QuestDB, symbols: Sequence[str] | None = None, exchange: str | None = None
+) -> tuple[int, int] | None:
     """From the first row (of these pairs) to just after the last one; None where there is none."""
     ends = f"cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK}"
-    if symbols is None:
+    if symbols is None and exchange is None:
         named = "WHERE symbol IS NOT NULL AND collector IS NOT NULL" if _ends_are_nameless(db) else ""
         rows = db.sql(f"SELECT {ends} {named}").rows
     else:
-        each, wanted = db.sql(f"SELECT symbol, {ends} WHERE {where(0, 1 << 62, symbols)}").rows, set(symbols)
-        rows = [own for symbol, *own in each if symbol in wanted]
+        each = db.sql(f"SELECT symbol, {ends} WHERE {where(0, 1 << 62, symbols, None, exchange)}").rows
+        wanted = None if symbols is None else set(symbols)
+        rows = [own for symbol, *own in each if symbol and (wanted is None or symbol in wanted)]
     firsts, lasts = [first for first, _ in rows if first is not None], [last for _, last in rows if last is not None]
     return (min(firsts) * 1000, (max(lasts) + 1) * 1000) if firsts else None
 
@@ -110,28 +113,32 @@ def measure_range(
     symbols: Sequence[str] | None = None,
     *,
     piece_ns: int = DAY,
+    exchange: str | None = None,
     on_progress: Progress = lambda share: None,
 ) -> list[PairCoverage]:
     """The coverage of each pair in [start, end).
 
     `start_ns`, `end_ns`: None for the first row and after the last. `symbols`: None for all that have rows in the
-    range. `piece_ns`: one of `PIECES`. Raises UnknownPair, SettingsError, OperationError where there are no rows, and
-    StoreError.
+    range. `piece_ns`: one of `PIECES`. `exchange`: None for the only one of the table. Raises UnknownPair,
+    SettingsError, OperationError where there are no rows, and StoreError.
     """
     if start_ns is not None or end_ns is not None:
         check_range(start_ns or 0, (start_ns or 0) + 1 if end_ns is None else end_ns)
-    everything = recorded_range(db) if query.table_exists(db) else None
+    there = query.exchanges(db, start_ns or 0, ALWAYS_NS if end_ns is None else end_ns)
+    chosen = choose_exchange(exchange, there)
+    only = chosen if len(there) > 1 else None
+    everything = recorded_range(db, exchange=only) if query.table_exists(db) else None
     if everything is None:
         raise OperationError(
             "Nothing was recorded yet. `ingester start` records, `ingester import` brings earlier recordings."
         )
-    known = query.all_symbols(db)
+    known = query.all_symbols(db, only)
     if symbols is not None and set(symbols) <= set(known):
-        everything = recorded_range(db, symbols) or everything
+        everything = recorded_range(db, symbols, only) or everything
     first_ns, last_ns = everything
     start_ns = first_ns if start_ns is None else start_ns
     end_ns = max(last_ns, start_ns + 1000) if end_ns is None else end_ns
-    rows = query.rows_by_symbol(db, start_ns, end_ns) if start_ns < end_ns else {}
+    rows = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if start_ns < end_ns else {}
     if not rows:
         raise OperationError(
             f"There are no rows from {time_text(start_ns)} to {time_text(end_ns)}; what was recorded lies between "
@@ -140,7 +147,7 @@ def measure_range(
     days = (end_ns - start_ns) / DAY
     if days > MANY_DAYS:
         log.warning("the range is %.0f days; --from and --to make it shorter", days)
-    return pair_coverages(db, start_ns, end_ns, choose_symbols(symbols, rows, known), piece_ns, on_progress)
+    return pair_coverages(db, start_ns, end_ns, choose_symbols(symbols, rows, known), piece_ns, on_progress, only)
 
 
 def pair_coverages(
@@ -150,18 +157,19 @@ def pair_coverages(
     symbols: Sequence[str],
     piece_ns: int = DAY,
     progress: Progress = lambda share: None,
+    exchange: str | None = None,
 ) -> list[PairCoverage]:
     """The coverage of each of the pairs, in their order; `piece_ns` is one of `PIECES`."""
-    known = recorded(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.9))
+    known = recorded(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.9), exchange)
     spans = known.spans
-    found = collector_gaps(db, known, start_ns, end_ns, symbols)
+    found = collector_gaps(db, known, start_ns, end_ns, symbols, None, exchange)
     dropped = dropped_ranges(db, start_ns, end_ns)
     gaps = coverage_gaps(found, spans, start_ns, end_ns, symbols)
     limits = known.shortest_limits()
     gaps = {symbol: without(own, dropped, limits.get(symbol, SHORTEST_GAP_NS)) for symbol, own in gaps.items()}
-    rows = _books(db, spans, start_ns, end_ns, piece_ns)
+    rows = _books(db, spans, start_ns, end_ns, piece_ns, exchange)
     progress(1.0)
-    intervals = _intervals(db, spans, start_ns, end_ns)
+    intervals = _intervals(db, spans, start_ns, end_ns, exchange)
     answer = []
     stretches = _stretches(rows, start_ns, end_ns, piece_ns)
     for symbol in symbols:
@@ -190,10 +198,10 @@ def _median_interval_ns(series: Sequence[Span]) -> int:
     return 0
 
 
-def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[str, int]:
+def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, exchange: str | None) -> dict[str, int]:
     """Of each pair, the median interval of the collector that was the fastest: exact where it is regular."""
     found = {key: _median_interval_ns(own) for key, own in by_key(spans).items()}
-    found |= _exact_intervals(db, spans, start_ns, end_ns)
+    found |= _exact_intervals(db, spans, start_ns, end_ns, exchange)
     intervals: dict[str, int] = {}
     for (symbol, _), interval_ns in found.items():
         if interval_ns:
@@ -201,14 +209,17 @@ def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -
     return intervals
 
 
-def _exact_intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[tuple[str, str], int]:
+def _exact_intervals(
+    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, exchange: str | None
+) -> dict[tuple[str, str], int]:
     """The mean of the steps around the rough median, by pair and collector, from an hour in the middle of the rows."""
     if not spans:
         return {}
     fullest = max(spans, key=lambda span: span.rows)
     middle_ns = (fullest.first_ns + fullest.last_ns) // 2
     symbols = sorted({span.symbol for span in spans})
-    condition = where(max(start_ns, middle_ns - HOUR // 2), min(end_ns, middle_ns + HOUR // 2), symbols)
+    since_ns, until_ns = max(start_ns, middle_ns - HOUR // 2), min(end_ns, middle_ns + HOUR // 2)
+    condition = where(since_ns, until_ns, symbols, None, exchange)
     rows = db.sql(
         f"WITH steps AS (SELECT symbol, collector, cast({STEP} AS DOUBLE) AS step FROM {ORDERBOOK} WHERE {condition}), "
         "medians AS (SELECT symbol, collector, approx_percentile(step, 0.5) AS median FROM steps) "
@@ -222,7 +233,7 @@ def _exact_intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: 
 
 
 def _books(
-    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, piece_ns: int
+    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, piece_ns: int, exchange: str | None
 ) -> Mapping[tuple[str, int], int]:
     """Books by pair and number of the piece since 1970."""
     collectors: dict[tuple[str, int], set[str]] = defaultdict(set)  # by pair and hour
@@ -237,7 +248,7 @@ def _books(
     for hour in sorted({hour for symbol, hour in collectors if symbol in several}):
         shared = sorted(symbol for symbol in several if (symbol, hour) in collectors)
         since_ns, until_ns = max(start_ns, hour * HOUR), min(end_ns, (hour + 1) * HOUR)
-        condition = where(since_ns, until_ns, shared)
+        condition = where(since_ns, until_ns, shared, None, exchange)
         # An hour at a time, for the server holds all ids of a question in memory.
         counted = db.sql(f"SELECT symbol, count_distinct(last_update_id) FROM {ORDERBOOK} WHERE {condition}").rows
         for symbol, count in counted:

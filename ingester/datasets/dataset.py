@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -18,6 +19,7 @@ from ingester.clock import SECOND
 from ingester.config import FILLS as FILLS
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import assets_of
+from ingester.questdb import DEFAULT_EXCHANGE
 from ingester.text import path_part
 from ingester.words import nearest_text
 
@@ -78,6 +80,12 @@ def frequency_text(ns: int) -> str:
 def folder_name(start_ns: int, end_ns: int) -> str:
     """`from_(2023-06-01 12꞉00)_to_(2023-06-03 00꞉00)`."""
     return f"from_({_name(start_ns)})_to_({_name(end_ns)})"
+
+
+def extracted_folder(root: Path, exchange: str) -> Path:
+    """Where the data sets of an exchange are: those of others than Binance spot in a folder of its name."""
+    folder = root / EXTRACTED
+    return folder if exchange == DEFAULT_EXCHANGE else folder / path_part(exchange.replace(":", COLON), "exchange")
 
 
 def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix: str) -> str:
@@ -149,6 +157,7 @@ class Request(msgspec.Struct, frozen=True):
     every_ns: int | None = None
     max_age_ns: int = SECOND
     fill: str = "none"
+    exchange: str = DEFAULT_EXCHANGE
     interval_ns: int = 100 * MILLISECOND
     """The recorded interval, for the names of files with rows as received."""
 
@@ -192,6 +201,19 @@ def check_range(start_ns: int, end_ns: int) -> None:
     for option, at in (("--from", start_ns), ("--to", end_ns)):
         if at > now:
             raise SettingsError(f"{option} {time_text(at)} lies in the future; it is {time_text(now)} UTC now.")
+
+
+def choose_exchange(named: str | None, known: Sequence[str]) -> str:
+    """The exchange that is meant: the named one, or the only one that has rows.
+
+    `known`: those that have rows in the range. Raises SettingsError with their names.
+    """
+    offered = f"This range has books of {', '.join(known)}."
+    if named is None and len(known) > 1:
+        raise SettingsError(f"{offered} Choose one of these exchanges with --exchange.")
+    if named is not None and known and named not in known:
+        raise SettingsError(f"--exchange {named!r} has no books. {offered}")
+    return named or next(iter(known), DEFAULT_EXCHANGE)
 
 
 def choose_symbols(named: Sequence[str] | None, rows: Mapping[str, int], known: Sequence[str]) -> list[str]:

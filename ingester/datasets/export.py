@@ -27,12 +27,15 @@ from ingester.datasets.dataset import (
     Progress,
     Request,
     check_range,
+    choose_exchange,
     choose_symbols,
+    extracted_folder,
     folder_name,
 )
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.gaps import data_set_gaps
 from ingester.datasets.manifest import PairFile, build_manifest, is_whole, write_manifest
+from ingester.datasets.merging import WINDOW_NS
 from ingester.datasets.opened import DataSet, open_dataset
 from ingester.datasets.slices import InPlace, Split, Waiting, collect, read_ahead, waiting
 from ingester.datasets.spans import SpanCounter
@@ -76,6 +79,7 @@ def export_range(
     symbols: Sequence[str] | None = None,
     *,
     root: Path,
+    exchange: str | None = None,
     format: str = "pkl",
     levels: int = 5,
     every: str | None = None,
@@ -87,9 +91,9 @@ def export_range(
 ) -> DataSet:
     """Writes the rows of [start, end) as a data set below `root` and opens it.
 
-    `symbols`: None for all that have rows in the range. The arguments are the options of `ingester export`, and errors
-    name them so. Raises UnknownPair, SettingsError, OperationError where the disk would not hold the data set or there
-    are no rows, and StoreError.
+    `symbols`: None for all that have rows in the range. `exchange`: None for the only one of the table. The arguments
+    are the options of `ingester export`, and errors name them so. Raises UnknownPair, SettingsError, OperationError
+    where the disk would not hold the data set or there are no rows, and StoreError.
     """
     check_range(start_ns, end_ns)
     every_ns = _milliseconds(every, "--every") if every else None
@@ -98,13 +102,17 @@ def export_range(
         if value not in known:
             raise SettingsError(f"{option} {value!r} is not known. Choose one of {', '.join(known)}.")
     with holding(db, EXPORT, start_ns, end_ns):
-        counts = query.rows_by_symbol(db, start_ns, end_ns) if query.table_exists(db) else {}
-        chosen = choose_symbols(symbols, counts, query.all_symbols(db) if symbols else list(counts))
+        of = choose_exchange(exchange, query.exchanges(db, start_ns, end_ns))
+        around = (start_ns - max(max_age_ns, grids.LOOK_BACK_NS) - 2 * WINDOW_NS, end_ns + WINDOW_NS)
+        there = query.exchanges(db, *around)
+        only = of if len(there) > 1 else None
+        counts = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if query.table_exists(db) else {}
+        chosen = choose_symbols(symbols, counts, query.all_symbols(db, only) if symbols else list(counts))
         depth = query.depth(db)
         if not 1 <= levels <= depth:
             raise SettingsError(f"--levels {levels} is not between 1 and {depth}, the depth that was recorded.")
-        request = Request(start_ns, end_ns, tuple(chosen), levels, format, every_ns, max_age_ns, fill)
-        target = root / EXTRACTED / folder_name(start_ns, end_ns)
+        request = Request(start_ns, end_ns, tuple(chosen), levels, format, every_ns, max_age_ns, fill, of)
+        target = extracted_folder(root, of) / folder_name(start_ns, end_ns)
         if resume and not overwrite and is_whole(target, request):
             log.info("%s is finished already, nothing is left to resume", target)
             return open_dataset(target)
@@ -113,7 +121,7 @@ def export_range(
                 log.warning(
                     "an export was interrupted in %s (%s): continue it with --resume, or remove it", folder, state
                 )
-        _export(db, request, target, counts, on_progress, overwrite, resume)
+        _export(db, request, target, counts, there, on_progress, overwrite, resume)
     return open_dataset(target)
 
 
@@ -129,11 +137,16 @@ def _export(
     request: Request,
     target: Path,
     counts: Mapping[str, int],
+    exchanges: Sequence[str],
     on_progress: OnProgress,
     overwrite: bool,
     resume: bool,
 ) -> None:
-    """Writes the files and the manifest in a folder beside `target`, and renames it; `counts`: rows of all symbols."""
+    """Writes the files and the manifest in a folder beside `target`, and renames it.
+
+    `counts`: rows of all symbols; `exchanges`: all of the table.
+    """
+    only = request.exchange if len(exchanges) > 1 else None  # a filter that always holds takes time
     for symbol in request.symbols:
         request.file_name(symbol)  # one that cannot be the name of a file is refused before anything is read
     folder = target.with_name(f".{target.name}{PARTIAL}")
@@ -153,11 +166,14 @@ def _export(
         check_room(folder, request, counts, sum(path.stat().st_size for path in folder.iterdir()))
         try:
             counter = SpanCounter()
-            files = _write(db, request, folder, counts, progress, on_progress, done, counter)
+            files = _write(db, request, folder, counts, only, progress, on_progress, done, counter)
+            if only is None and query.exchanges(db, request.start_ns, request.end_ns) not in ([], [request.exchange]):
+                raise OperationError("Books of another exchange were stored meanwhile. Export again, with --exchange.")
             _tidy(folder, files)
-            gaps = data_set_gaps(db, request.start_ns, request.end_ns, request.symbols, counter.recorded())
-            collectors = query.collectors(db, request.start_ns, request.end_ns)
-            write_manifest(folder, build_manifest(request, files, gaps, collectors))
+            gaps = data_set_gaps(db, request.start_ns, request.end_ns, request.symbols, counter.recorded(), only)
+            collectors = query.collectors(db, request.start_ns, request.end_ns, exchange=only)
+            listed = query.instruments(db, request.exchange, request.end_ns)
+            write_manifest(folder, build_manifest(request, files, gaps, collectors, listed))
             (folder / PROGRESS).unlink()
             _publish(folder, target)
         except BaseException:
@@ -201,6 +217,7 @@ def _write(
     request: Request,
     folder: Path,
     counts: Mapping[str, int],
+    exchange: str | None,
     progress: Progress,
     on_progress: OnProgress,
     done: _Done | None,
@@ -221,7 +238,7 @@ def _write(
         on_progress(progress)
 
     if done is not None:
-        _count_again(db, request, state, progress, counter)
+        _count_again(db, request, state, exchange, progress, counter)
         on_progress(progress)
     if files:
         spills = {each: waiting(folder, request, each, state.counts) for each in request.symbols if each not in files}
@@ -229,7 +246,7 @@ def _write(
             spill.rows = state.rows.get(symbol, 0)
     else:
         before = Split(done.until_ns, done.rows, done.behind) if done else None
-        spills = collect(db, request, folder, state.counts, progress, before, note, counter=counter)
+        spills = collect(db, request, folder, state.counts, progress, before, note, counter=counter, exchange=exchange)
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
         jobs = {
@@ -250,11 +267,13 @@ def _write(
     return [files[symbol] for symbol in request.symbols]
 
 
-def _count_again(db: QuestDB, request: Request, state: _Done, progress: Progress, counter: SpanCounter) -> None:
+def _count_again(
+    db: QuestDB, request: Request, state: _Done, exchange: str | None, progress: Progress, counter: SpanCounter
+) -> None:
     """Gives the counter the rows that an interrupted export had split; without their levels, that is fast."""
     until_ns = state.until_ns
     if request.start_ns < until_ns:
-        reader = TableReader(db, request.symbols, 0, dict(state.counts))
+        reader = TableReader(db, request.symbols, 0, dict(state.counts), exchange=exchange)
         with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
             for _, rows in parts:
                 progress.rows_read += len(rows.times)
@@ -276,7 +295,7 @@ def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None,
 def interrupted(root: Path) -> list[tuple[Path, str]]:
     """The folders below `root` in which an export was interrupted and none works now, and how far each had come."""
     found = []
-    for folder in sorted((root / EXTRACTED).glob(f".*{PARTIAL}")):
+    for folder in sorted([*(root / EXTRACTED).glob(f".*{PARTIAL}"), *(root / EXTRACTED).glob(f"[!.]*/.*{PARTIAL}")]):
         with contextlib.suppress(OSError, OperationError), _claimed(folder):
             files = list(folder.iterdir())
             if not files:

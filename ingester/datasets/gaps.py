@@ -22,7 +22,7 @@ from ingester.datasets.spans import (
     where,
 )
 from ingester.events import PAIR_ADDED, PAIR_REMOVED
-from ingester.questdb import DAY, EVENTS, ORDERBOOK, QuestDB, list_partitions, one_of, start_of
+from ingester.questdb import DAY, EVENTS, ORDERBOOK, QuestDB, list_partitions, of_exchange, one_of, start_of
 from ingester.sequence import SHORTEST_GAP_NS
 
 UNEXPLAINED = "unexplained"
@@ -53,23 +53,24 @@ def pair_gaps(
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
     known: Recorded | None = None,
+    exchange: str | None = None,
 ) -> dict[str, list[MissingTime]]:
     """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given.
 
     `known`: what is known of the range already; else the server looks through it.
     """
     if known is None:
-        known = recorded(db, start_ns, end_ns, DAY, symbols, collectors)
-    gaps = collector_gaps(db, known, start_ns, end_ns, symbols, collectors)
+        known = recorded(db, start_ns, end_ns, DAY, symbols, collectors, exchange=exchange)
+    gaps = collector_gaps(db, known, start_ns, end_ns, symbols, collectors, exchange)
     return coverage_gaps(gaps, known.spans, start_ns, end_ns, symbols)
 
 
 def data_set_gaps(
-    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], known: Recorded
+    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], known: Recorded, exchange: str | None = None
 ) -> dict[str, list[MissingTime]]:
     """The gaps of each pair as a manifest names them: what retention has dropped is a gap of its own."""
     dropped = dropped_ranges(db, start_ns, end_ns)
-    gaps = pair_gaps(db, start_ns, end_ns, symbols, known=known)
+    gaps = pair_gaps(db, start_ns, end_ns, symbols, known=known, exchange=exchange)
     limits = known.shortest_limits()
     return {symbol: explained(own, dropped, limits.get(symbol, SHORTEST_GAP_NS)) for symbol, own in gaps.items()}
 
@@ -81,21 +82,27 @@ def collector_gaps(
     end_ns: int,
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
+    exchange: str | None = None,
 ) -> list[MissingTime]:
     """Every absence of every collector: the reported gaps, unwatched times, silences, and what is before and after."""
     return [
-        *recorded_gaps(db, start_ns, end_ns, symbols, collectors),
-        *_unwatched(db, start_ns, end_ns, symbols, collectors),
+        *recorded_gaps(db, start_ns, end_ns, symbols, collectors, exchange),
+        *_unwatched(db, start_ns, end_ns, symbols, collectors, exchange),
         *_silences(known.silences),
         *_edges(known, start_ns, end_ns),
     ]
 
 
 def _unwatched(
-    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None, collectors: Sequence[str] | None
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None,
+    collectors: Sequence[str] | None,
+    exchange: str | None,
 ) -> Iterator[MissingTime]:
     if EVENTS in tables(db):
-        found = changes(db, end_ns, symbols, collectors)
+        found = changes(db, end_ns, symbols, collectors, exchange)
         for symbol, collector, since_ns, until_ns in absences(found, start_ns, end_ns):
             yield MissingTime(symbol, since_ns, until_ns, NOT_WATCHED, collector)
 
@@ -106,6 +113,7 @@ def recorded_gaps(
     end_ns: int,
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
+    exchange: str | None = None,
 ) -> list[MissingTime]:
     """The gaps that collectors reported, cut to the range.
 
@@ -114,7 +122,7 @@ def recorded_gaps(
     """
     if not tables(db) >= {EVENTS, ORDERBOOK}:
         return []
-    wanted = [one_of("collector", collectors)] if collectors is not None else []
+    wanted = _events_of(collectors, exchange)
     if symbols is not None and (named := one_of("symbol", symbols)):
         wanted.append(f"(symbol IS NULL OR {named})")
     own = None if symbols is None else set(symbols)
@@ -127,8 +135,11 @@ def recorded_gaps(
     for symbol, since_us, until_us, reason, collector in events:
         if symbol is not None and own is not None and symbol not in own:
             continue
-        for each in [symbol] if symbol is not None else _pairs_of(db, collector, start_ns, end_ns, symbols):
-            until_ns = _next_row(db, each, collector, since_us, end_ns) if until_us is None else until_us * 1000
+        for each in [symbol] if symbol is not None else _pairs_of(db, collector, start_ns, end_ns, symbols, exchange):
+            if until_us is None:
+                until_ns = _next_row(db, each, collector, since_us, end_ns, exchange)
+            else:
+                until_ns = until_us * 1000
             gap = MissingTime(
                 each, max(since_us * 1000, start_ns), min(until_ns, end_ns), reason or UNEXPLAINED, collector
             )
@@ -137,14 +148,22 @@ def recorded_gaps(
     return gaps
 
 
-def _pairs_of(db: QuestDB, collector: str, start_ns: int, end_ns: int, symbols: Sequence[str] | None) -> list[str]:
-    condition = where(start_ns, end_ns, symbols, [collector])
+def _events_of(collectors: Sequence[str] | None, exchange: str | None) -> list[str]:
+    """The conditions for events of these collectors and of an exchange; one that names none concerns all of a table."""
+    wanted = [one_of("collector", collectors)] if collectors is not None else []
+    return [*wanted, f"({of_exchange(exchange)} OR exchange IS NULL)"] if exchange is not None else wanted
+
+
+def _pairs_of(
+    db: QuestDB, collector: str, start_ns: int, end_ns: int, symbols: Sequence[str] | None, exchange: str | None
+) -> list[str]:
+    condition = where(start_ns, end_ns, symbols, [collector], exchange)
     found = [symbol for (symbol,) in db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK} WHERE {condition}").rows]
     return sorted({symbol for symbol in found if symbol and (symbols is None or symbol in symbols)})
 
 
-def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: int) -> int:
-    condition = where((since_us + 1) * 1000, end_ns, [symbol], [collector])
+def _next_row(db: QuestDB, symbol: str, collector: str, since_us: int, end_ns: int, exchange: str | None) -> int:
+    condition = where((since_us + 1) * 1000, end_ns, [symbol], [collector], exchange)
     rows = db.sql(f"SELECT cast(timestamp AS LONG) FROM {ORDERBOOK} WHERE {condition} LIMIT 1").rows
     return rows[0][0] * 1000 if rows else end_ns
 
@@ -303,12 +322,15 @@ class Absence(NamedTuple):
 
 
 def changes(
-    db: QuestDB, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
+    db: QuestDB,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+    collectors: Sequence[str] | None = None,
+    exchange: str | None = None,
 ) -> list[PairChange]:
     """All there were before the end of a range: what came before the range tells how it begins."""
     wanted = [one_of("symbol", symbols)] if symbols is not None else []
-    if collectors is not None:
-        wanted.append(one_of("collector", collectors))
+    wanted += _events_of(collectors, exchange)
     own = None if symbols is None else set(symbols)
     rows = db.sql(
         f"SELECT symbol, collector, cast(timestamp AS LONG), kind FROM {EVENTS} "

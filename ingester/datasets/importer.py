@@ -36,6 +36,7 @@ from ingester.questdb import (
     between,
     buffer_maker,
     holding,
+    of_exchange,
     quoted,
     schema,
 )
@@ -65,6 +66,8 @@ class Imported(NamedTuple):
     """What there is to say about the file."""
     gaps: tuple[tuple[int, int, str], ...] = ()
     """(since, until, reason) in ns, of its manifest."""
+    exchange: str = DEFAULT_EXCHANGE
+    """Of which its rows are."""
     failure: str = ""
 
     @property
@@ -143,35 +146,36 @@ class Importer:
             content = Content(recording, origin, self._skip_bad)
             if not content.rows:
                 return Imported(path, symbol, notes=content.notes())
-            return self._store(path, symbol, origin, content)
+            exchange = origin.exchange or recording.exchange or DEFAULT_EXCHANGE
+            return self._store(path, symbol, exchange, origin, content)
         except UnreadableRecording as error:
             return Imported(path, failure=str(error))
 
-    def _store(self, path: Path, symbol: str, origin: Origin, content: "Content") -> Imported:
+    def _store(self, path: Path, symbol: str, exchange: str, origin: Origin, content: Content) -> Imported:
         self._ensure_levels(content.levels)
-        file = Imported(path, symbol, first_ns=content.first_ns, last_ns=content.last_ns, gaps=origin.gaps)
+        file = Imported(path, symbol, 0, 0, 0, content.first_ns, content.last_ns, (), origin.gaps, exchange)
         self._wait_for(symbol, file.first_ns, file.last_ns)
         rows, new, visible, twice = 0, 0, self._visible(file), 0
         for books in content.books():
             kept = distinct(books)
-            stored, deepened = self._store_books(symbol, kept, origin.every_ns)
+            stored, deepened = self._store_books(symbol, exchange, kept, origin.every_ns)
             rows, new, visible = rows + len(kept.times), new + stored, visible + stored - deepened
             twice += len(books.times) - len(kept.times)
         if twice:
             content.note(f"{counted(twice, 'row')} are repeated in the file, and count once")
         return file._replace(rows=rows, new=new, visible=visible, notes=content.notes())
 
-    def _store_books(self, symbol: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
+    def _store_books(self, symbol: str, exchange: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
         times, values = books.times, books.values
         before_ns, after_ns = (known.LONGEST_BACK_NS, WINDOW_NS) if every_ns else (0, 0)
         self._wait_for(symbol, int(times[0]) - before_ns, int(times[-1]) + after_ns)
-        found = known.find(self._db, symbol, times, values, every_ns, IMPORTED)
+        found = known.find(self._db, symbol, times, values, every_ns, IMPORTED, exchange)
         rows = ~found.known
         if rows.any():
             times, values = times[rows], values[rows]
             ids = row_ids(times, values, found.ids[rows], found.taken)
-            for body in self._bodies(symbol, times, values, ids):
+            for body in self._bodies(symbol, exchange, times, values, ids):
                 self._db.write(body)
             first, last = self._on_the_way.get(symbol, (int(times[0]), int(times[-1])))
             self._on_the_way[symbol] = min(first, int(times[0])), max(last, int(times[-1]))
@@ -202,7 +206,7 @@ class Importer:
         for file in imported:
             if file.rows and not file.failure:
                 file = file._replace(failure=self._missing(file))
-                if file.gaps or file.symbol in on_record:
+                if file.gaps or (file.exchange, file.symbol) in on_record:
                     told |= self._record_gaps(file)
             checked.append(file)
             progress()
@@ -216,9 +220,9 @@ class Importer:
             return ""
         return f"only {visible:,} of its {file.visible:,} rows are visible; ask the server: SELECT * FROM wal_tables()"
 
-    def _pairs_with_gaps(self) -> set[str]:
-        rows = self._db.sql(f"SELECT DISTINCT symbol FROM {EVENTS} WHERE kind = 'gap' AND {_OWN}").rows
-        return {symbol for (symbol,) in rows}
+    def _pairs_with_gaps(self) -> set[tuple[str, str]]:
+        rows = self._db.sql(f"SELECT DISTINCT exchange, symbol FROM {EVENTS} WHERE kind = 'gap' AND {_OWN}").rows
+        return {(exchange, symbol) for exchange, symbol in rows}
 
     def _record_gaps(self, file: Imported) -> bool:
         """Writes the gaps of a file's data set, and mends those on record in which there are rows now."""
@@ -227,7 +231,7 @@ class Importer:
             return False  # others recorded it all, and their gaps are on record
         earlier = self._db.sql(
             f"SELECT cast(timestamp AS LONG), cast(until AS LONG), detail FROM {EVENTS} WHERE kind = 'gap' AND {_OWN} "
-            f"AND symbol = {quoted([file.symbol])} AND timestamp <= {file.last_ns // 1000} "
+            f"AND {_pair(file)} AND timestamp <= {file.last_ns // 1000} "
             f"AND until >= {file.first_ns // 1000}"
         ).rows
         before = {since * 1000: (until * 1000, reason) for since, until, reason in earlier}
@@ -241,7 +245,7 @@ class Importer:
             if before.get(since) == (until, reason) and not file.new:
                 continue
             inside = alone and file.first_ns <= since and until <= file.last_ns
-            for begin, end in [(since, until)] if inside else self._without_rows(file.symbol, since, until):
+            for begin, end in [(since, until)] if inside else self._without_rows(file, since, until):
                 if end > after.get(begin, (begin, ""))[0]:
                     after[begin] = (end, reason)
         events = [
@@ -250,14 +254,14 @@ class Importer:
             if before.get(since) != (until, reason)
         ]
         if events:
-            self._db.write(RowEncoder(depth=DEPTHS[0], exchange=DEFAULT_EXCHANGE, collector=IMPORTED).events(events))
+            self._db.write(RowEncoder(depth=DEPTHS[0], exchange=file.exchange, collector=IMPORTED).events(events))
         return bool(events)
 
-    def _without_rows(self, symbol: str, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
+    def _without_rows(self, file: Imported, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
         """A gap as it is: what lies before the first and after the last row that was imported of this time."""
         ((first, last),) = self._db.sql(
             f"SELECT cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK} "
-            f"WHERE symbol = {quoted([symbol])} AND {_OWN} "
+            f"WHERE {_pair(file)} AND {_OWN} "
             f"AND {between(since_ns + 1000, until_ns)}"
         ).rows
         if first is None:
@@ -270,7 +274,7 @@ class Importer:
             schema.ensure(self._db, self._depth)
             self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")  # for what recorders have just sent
 
-    def _bodies(self, symbol: str, times: Nanoseconds, values: Floats, ids: Any) -> Iterator[bytes]:
+    def _bodies(self, symbol: str, exchange: str, times: Nanoseconds, values: Floats, ids: Any) -> Iterator[bytes]:
         import pandas as pd
 
         for begin in range(0, len(ids), BATCH_ROWS):
@@ -278,7 +282,7 @@ class Importer:
             frame = pd.DataFrame(values[rows], columns=level_columns(values.shape[1] // 4))
             frame["last_update_id"] = ids[rows]
             frame["timestamp"] = times[rows].view("datetime64[ns]")
-            for name, value in (("exchange", DEFAULT_EXCHANGE), ("symbol", symbol), ("collector", IMPORTED)):
+            for name, value in (("exchange", exchange), ("symbol", symbol), ("collector", IMPORTED)):
                 frame[name] = pd.Categorical([value] * len(frame))
             self._buffer.clear()  # type: ignore[no-untyped-call]
             self._buffer.dataframe(
@@ -289,7 +293,12 @@ class Importer:
 
 def _of(file: Imported) -> str:
     """The condition for the rows of its pair, from its first to its last time."""
-    return f"symbol = {quoted([file.symbol])} AND {between(file.first_ns // 1000 * 1000, file.last_ns + 1)}"
+    return f"{_pair(file)} AND {between(file.first_ns // 1000 * 1000, file.last_ns + 1)}"
+
+
+def _pair(file: Imported) -> str:
+    """The condition for rows and events of its pair."""
+    return f"symbol = {quoted([file.symbol])} AND {of_exchange(file.exchange)}"
 
 
 def row_ids(

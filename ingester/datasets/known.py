@@ -42,11 +42,19 @@ class KnownRows(NamedTuple):
     """All update ids that rows of the table have at the times of the books, sorted."""
 
 
-def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns: int = 0, own: str = "") -> KnownRows:
+def find(
+    db: QuestDB,
+    symbol: str,
+    times: Nanoseconds,
+    values: Floats,
+    every_ns: int = 0,
+    own: str = "",
+    exchange: str | None = None,
+) -> KnownRows:
     """Looks up books, sorted by `times` (n,) in ns and cut to µs, with `values` (n, 4 x levels).
 
     `every_ns`: they are rows of such a grid; rows of the collector `own` on it are no books that others repeat. The
-    table has as many levels. Raises StoreError.
+    table has as many levels. `exchange`: only its rows count. Raises StoreError.
     """
     n = len(times)
     found = KnownRows(np.zeros(n, bool), np.zeros(n, bool), np.full(n, NEW, np.int64), np.empty(0, np.int64))
@@ -55,15 +63,15 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     start_ns, end_ns = int(times[0]), int(times[-1]) + MICROSECOND
     begin_ns = start_ns
     if every_ns:
-        begin_ns, end_ns = _newest_before(db, symbol, start_ns) - LOOK_BACK_NS, end_ns + WINDOW_NS
-    counts = rows_by_symbol(db, begin_ns, end_ns)
+        begin_ns, end_ns = _newest_before(db, symbol, start_ns, exchange) - LOOK_BACK_NS, end_ns + WINDOW_NS
+    counts = rows_by_symbol(db, begin_ns, end_ns, exchange=exchange)
     if not counts.get(symbol):
         return found
     levels, bits = values.shape[1] // 4, _bits(values)
     depths = depths_of(values)
     taken = [found.taken]
     last: _Before | None = None
-    for rows in _read(db, symbol, levels, counts, begin_ns, end_ns):
+    for rows in _read(db, symbol, levels, counts, begin_ns, end_ns, exchange):
         here = slice(*np.searchsorted(times, [rows.times[0], rows.times[-1] + 1]).tolist())
         theirs = _bits(rows.values)
         _compare(found, here, times, bits, depths, rows, theirs)
@@ -77,14 +85,14 @@ def find(db: QuestDB, symbol: str, times: Nanoseconds, values: Floats, every_ns:
     if last is not None:
         _repeats(found, times, bits, slice(int(np.searchsorted(times, last.ends_ns)), n), last)
     if (cut := np.flatnonzero((found.ids != NEW) & ~found.known)).size:
-        _merged(db, symbol, levels, counts, found, times, bits, cut)
+        _merged(db, symbol, levels, counts, found, times, bits, cut, exchange)
     return found._replace(taken=np.unique(np.concatenate(taken)))
 
 
-def _newest_before(db: QuestDB, symbol: str, at_ns: int) -> int:
+def _newest_before(db: QuestDB, symbol: str, at_ns: int, exchange: str | None) -> int:
     """When the last book before a time was received, at most `LONGEST_BACK_NS` earlier; that time where none was."""
     for back_ns in (LOOK_BACK_NS, LONGEST_BACK_NS):
-        newest_ns = last_rows(db, at_ns - back_ns, at_ns).get(symbol)
+        newest_ns = last_rows(db, at_ns - back_ns, at_ns, exchange).get(symbol)
         if newest_ns is not None:
             return newest_ns
     return at_ns
@@ -109,9 +117,9 @@ def _bits(values: Floats) -> npt.NDArray[np.int64]:
 
 
 def _read(
-    db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_ns: int, end_ns: int
+    db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_ns: int, end_ns: int, exchange: str | None
 ) -> Iterator[TableRows]:
-    reader = TableReader(db, [symbol], levels, counts)
+    reader = TableReader(db, [symbol], levels, counts, exchange=exchange)
     for part in reader.slices(start_ns, end_ns):
         rows = reader.read(part)
         if len(rows.times):
@@ -151,13 +159,14 @@ def _merged(
     times: Nanoseconds,
     bits: Any,
     cut: Any,
+    exchange: str | None,
 ) -> None:
     """Looks for books of which a cut was recorded, and all of it by another collector a moment later.
 
     So an export has them: with the first one's time and the levels of the deepest.
     """
     by_id = cut[np.argsort(found.ids[cut], kind="stable")]
-    for rows in _read(db, symbol, levels, counts, int(times[cut[0]]), int(times[cut[-1]]) + WINDOW_NS):
+    for rows in _read(db, symbol, levels, counts, int(times[cut[0]]), int(times[cut[-1]]) + WINDOW_NS, exchange):
         order = np.argsort(rows.ids, kind="stable")
         theirs = _bits(rows.values)
         for own, other in _pairs(found.ids[by_id], rows.ids[order]):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.datasets.columns import Bad, Layout, ParsedBooks, Times, books, check_bad, first_line
+from ingester.datasets.origins import EXCHANGE_NAME
 from ingester.datasets.unpacking import UnreadableRecording
 
 BLOCK_BYTES = 8 << 20
@@ -43,15 +44,15 @@ class Lines:
         self.times = Times()
         self.symbol = ""
         """As a column of the file has it; empty where there is no such column, or no row."""
+        self.exchange = ""
+        """Likewise."""
         with open_file() as file:
             if self._layout.symbol is not None and (line := _line(file, 2)):
                 self.symbol = dict(zip(head, line, strict=False)).get(self._layout.symbol, "")
                 if self._layout.exchange is not None:
-                    exchange = dict(zip(head, line, strict=False)).get(self._layout.exchange, "")
-                    if exchange != "binance":
-                        self.notes[
-                            f"its books are of the exchange {exchange!r}; the table does not tell exchanges apart"
-                        ] = None
+                    self.exchange = dict(zip(head, line, strict=False)).get(self._layout.exchange, "")
+                    if not re.match(EXCHANGE_NAME, self.exchange):
+                        raise UnreadableRecording(f"names the exchange {self.exchange[:40]!r}, which is no name of one")
 
     def pieces(self) -> Iterator[ParsedBooks]:
         """The books, in the order of the file. Raises UnreadableRecording."""

@@ -17,12 +17,13 @@ from ingester.datasets.dataset import MILLISECOND, Request, parse_time, time_tex
 from ingester.datasets.formats import FileRows, open_rows
 from ingester.datasets.gaps import MissingTime, percent_covered
 from ingester.errors import SettingsError, UnreadableDataSet
-from ingester.questdb import ORDERBOOK
+from ingester.questdb import ORDERBOOK, Instrument
 from ingester.spool import replace_durably
 from ingester.text import inside
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
+UNLISTED = Instrument(None, None, None, None)
 
 
 class PairFile(msgspec.Struct, frozen=True):
@@ -39,12 +40,21 @@ class PairFile(msgspec.Struct, frozen=True):
 
 
 def build_manifest(
-    request: Request, files: Sequence[PairFile], gaps: Mapping[str, Sequence[MissingTime]], collectors: Sequence[str]
+    request: Request,
+    files: Sequence[PairFile],
+    gaps: Mapping[str, Sequence[MissingTime]],
+    collectors: Sequence[str],
+    instruments: Mapping[str, Instrument] | None = None,
 ) -> dict[str, Any]:
-    """The manifest as a plain mapping. Times are ISO 8601 in UTC with all digits that they have."""
+    """The manifest as a plain mapping. Times are ISO 8601 in UTC with all digits that they have.
+
+    `instruments`: what the exchange listed of the pairs.
+    """
+    listed = instruments or {}
     return {
         "version": FORMAT_VERSION,
         "ingester": version("ingester"),
+        "exchange": request.exchange,
         "from": iso(request.start_ns),
         "to": iso(request.end_ns),
         "format": request.format,
@@ -52,7 +62,10 @@ def build_manifest(
         "grid": _grid(request),
         "source": {"table": ORDERBOOK, "collectors": list(collectors)},
         "rows": sum(file.rows for file in files),
-        "pairs": {file.symbol: _pair(request, file, gaps.get(file.symbol, ())) for file in files},
+        "pairs": {
+            file.symbol: _pair(request, file, gaps.get(file.symbol, ()), listed.get(file.symbol, UNLISTED))
+            for file in files
+        },
     }
 
 
@@ -61,7 +74,9 @@ def is_whole(folder: Path, request: Request) -> bool:
     try:
         found = json.loads((folder / NAME).read_bytes())
         wanted = build_manifest(request, (), {}, ())
-        asked = all(found[key] == wanted[key] for key in ("version", "from", "to", "format", "levels", "grid"))
+        asked = all(
+            found[key] == wanted[key] for key in ("version", "exchange", "from", "to", "format", "levels", "grid")
+        )
         return asked and set(found["pairs"]) == set(request.symbols)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
@@ -97,9 +112,10 @@ def _grid(request: Request) -> dict[str, Any] | None:
     }
 
 
-def _pair(request: Request, file: PairFile, gaps: Sequence[MissingTime]) -> dict[str, Any]:
+def _pair(request: Request, file: PairFile, gaps: Sequence[MissingTime], instrument: Instrument) -> dict[str, Any]:
     return {
         "file": file.name,
+        **instrument._asdict(),
         "sha256": file.sha256,
         "bytes": file.bytes,
         "rows": file.rows,

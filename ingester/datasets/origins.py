@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,8 @@ EXPECTED = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1).pkl"
 
 _NAME = re.compile(r"([^_]+_[^_]*)_(\d+)(ms|s|min|m|h)(_\([^()]+\))+", re.IGNORECASE)
 _READ_BYTES = 1 << 20
+EXCHANGE_NAME = r"^[A-Za-z0-9.:_\[\]-]{0,80}$"
+"""A name, or host and port; empty for none."""
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 
 
@@ -41,6 +43,8 @@ class Origin(NamedTuple):
     """Of the rows, as the name says."""
     note: str = ""
     """What there is to say about the manifest."""
+    exchange: str = ""
+    """As the manifest names it; empty where nothing does."""
 
 
 class _OriginGap(msgspec.Struct):
@@ -63,6 +67,7 @@ class _ManifestPair(msgspec.Struct):
 class _OriginManifest(msgspec.Struct):
     pairs: dict[str, _ManifestPair]
     grid: _OriginGrid | None = None
+    exchange: Annotated[str, msgspec.Meta(pattern=EXCHANGE_NAME)] = ""
 
 
 class Origins:
@@ -90,7 +95,9 @@ class Origins:
         except (SettingsError, OverflowError) as error:
             return named._replace(note=f"{MANIFEST} beside it is damaged, its gaps are not known: {str(error)[:200]}")
         every_ns = manifest.grid.every_ms * MILLISECOND if manifest.grid else 0
-        return named._replace(symbol=symbol, every_ns=every_ns, gaps=tuple(gaps), frequency_ns=0)
+        return named._replace(
+            symbol=symbol, every_ns=every_ns, gaps=tuple(gaps), frequency_ns=0, exchange=manifest.exchange
+        )
 
     def _pair_of(self, path: Path, pairs: Mapping[str, _ManifestPair]) -> str:
         """By the name of the file, else by its content. Empty where it is none of the data set."""

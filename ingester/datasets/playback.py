@@ -32,14 +32,19 @@ class _Piece(NamedTuple):
 
 
 def table_snapshots(
-    db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], counts: Mapping[str, int]
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str],
+    counts: Mapping[str, int],
+    exchange: str | None = None,
 ) -> Iterator[OrderBook]:
     """The books of a range of the table; those that several collectors recorded come once, as in an export.
 
-    `counts`: rows of all symbols in the range. Raises StoreError.
+    `counts`: rows of all symbols in the range. `exchange`: only books of this one. Raises StoreError.
     """
     levels = depth(db)
-    reader = TableReader(db, symbols, levels, dict(counts))
+    reader = TableReader(db, symbols, levels, dict(counts), exchange=exchange)
     # Before: what is a copy of a book before the range, or newer than one in it; after: copies with more levels.
     slices = reader.slices(start_ns - WINDOW_NS, end_ns + WINDOW_NS)
     recorders, width = Recorders(), 4 * levels

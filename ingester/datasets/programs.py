@@ -48,6 +48,7 @@ def export_dataset(
     coins: Names | None = None,
     quote: str = DEFAULT_QUOTE,
     pairs: Names | None = None,
+    exchange: str | None = None,
     format: str = "pkl",
     root: Folder = ROOT,
     levels: int = 5,
@@ -63,11 +64,11 @@ def export_dataset(
     """Writes the rows of [start, end) as a data set, with its gaps in the manifest, and opens it: `ingester export`.
 
     `start`, `end`: `2024-08-08 12:00` and the like, a datetime, or ns since 1970; UTC. `coins`, `pairs`: only these,
-    else all that have rows in the range. `format`: pkl, csv, parquet or npz. `root`: the folder of all data sets.
-    `levels`: of each side. `every`: one grid for all pairs, `250ms`; None: rows as received. `max_age`: how old a book
-    may be that the grid shows. `fill`: `none` shows NaN after that, `forward` the last book. `overwrite`: replace the
-    data set of this range. `resume`: continue one that was interrupted. `progress`: is called with a `Progress` after
-    each step, in this thread.
+    else all that have rows in the range. `exchange`: None for the only one of the table. `format`: pkl, csv, parquet or
+    npz. `root`: the folder of all data sets. `levels`: of each side. `every`: one grid for all pairs, `250ms`; None:
+    rows as received. `max_age`: how old a book may be that the grid shows. `fill`: `none` shows NaN after that,
+    `forward` the last book. `overwrite`: replace the data set of this range. `resume`: continue one that was
+    interrupted. `progress`: is called with a `Progress` after each step, in this thread.
 
     Raises UnknownPair, SettingsError, OperationError and StoreError.
     """
@@ -78,6 +79,7 @@ def export_dataset(
         end_ns,
         symbols,
         root=Path(root),
+        exchange=exchange,
         format=format,
         levels=levels,
         every=every,
@@ -121,6 +123,7 @@ def measure_coverage(
     coins: Names | None = None,
     quote: str = DEFAULT_QUOTE,
     pairs: Names | None = None,
+    exchange: str | None = None,
     by: str = "day",
     questdb: str | Endpoint | None = None,
     data_dir: Folder | None = None,
@@ -130,7 +133,8 @@ def measure_coverage(
 
     Returns of each pair the whole range and its pieces, each with rows, covered percent and gaps with their reasons.
     `start`, `end`: None for the first row and after the last. `coins`, `pairs`: only these, else all that have rows in
-    the range. `by`: `day` or `hour`, the length of the pieces. `progress`: is called with the share that is done.
+    the range. `exchange`: None for the only one of the table. `by`: `day` or `hour`, the length of the pieces.
+    `progress`: is called with the share that is done.
 
     Raises UnknownPair, SettingsError, OperationError where nothing was recorded, and StoreError.
     """
@@ -141,7 +145,13 @@ def measure_coverage(
     symbols = _symbols(coins, quote, pairs)
     on_progress = progress or (lambda share: None)
     return measure_range(
-        _database(questdb, data_dir), start_ns, end_ns, symbols, piece_ns=PIECES[by], on_progress=on_progress
+        _database(questdb, data_dir),
+        start_ns,
+        end_ns,
+        symbols,
+        piece_ns=PIECES[by],
+        exchange=exchange,
+        on_progress=on_progress,
     )
 
 

@@ -37,6 +37,8 @@ class Recording(Protocol):
     """Columns that a recording of so many levels has, and this one has not."""
     symbol: str
     """As the file itself tells; empty where it does not."""
+    exchange: str
+    """Likewise."""
     notes: dict[str, None]
     """What there is to say about it; complete when all pieces were read."""
     times: Times
@@ -148,7 +150,7 @@ def _unpickled(path: Path) -> "_Frame":
 class _Frame:
     """Columns and the labels of their rows, as plain arrays, from a pickle."""
 
-    symbol, part = "", "row"
+    symbol, exchange, part = "", "", "row"
 
     def __init__(self, names: list[str], arrays: Sequence[Any], labels: Any) -> None:
         self._layout = Layout.of(names, has_index=_holds_times(labels))
@@ -168,7 +170,7 @@ class _Frame:
 class _Parquet:
     """A table in Parquet, with the times as `Request Time`."""
 
-    symbol, part = "", "row"
+    symbol, exchange, part = "", "", "row"
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq
@@ -246,7 +248,7 @@ def _spelt_out(batch: Any, texts: Sequence[str]) -> Any:
 class _Npz:
     """Arrays as an export writes them: `request_time`, `values`, `columns`."""
 
-    symbol, part = "", "row"
+    symbol, exchange, part = "", "", "row"
 
     def __init__(self, path: Path) -> None:
         self._path = path

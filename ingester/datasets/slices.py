@@ -189,16 +189,17 @@ def collect(
     note: Callable[[Split], None] = lambda split: None,
     collector: str | None = None,
     counter: SpanCounter | None = None,
+    exchange: str | None = None,
 ) -> dict[str, Waiting]:
     """Reads the rows of a request and splits them by pair into spills in `folder`.
 
     `note` hears of each slice how far all is split. `done`: what an interrupted call had noted last. With `collector`,
-    only what it has recorded, which holds no copies. `counter` gets all rows.
+    only what it has recorded, which holds no copies; with `exchange`, only rows of this one. `counter` gets all rows.
     """
     done = done or Split(request.start_ns, {}, {})
-    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector)
+    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector, exchange)
     copies_ns = WINDOW_NS if collector is None else 0
-    begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns)
+    begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns, exchange)
     slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
     pairs = {symbol: _PairRows(request, waiting(folder, request, symbol, counts), reader) for symbol in request.symbols}
     for symbol, pair in pairs.items():
@@ -242,7 +243,7 @@ def collect(
     return {symbol: pair.spill for symbol, pair in pairs.items()}
 
 
-def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int) -> int:
+def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int, exchange: str | None) -> int:
     """From when on rows are read for what begins at `from_ns`: for copies, and for the first rows of a grid."""
     if request.every_ns is None:
         return from_ns - copies_ns
@@ -250,7 +251,7 @@ def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int) -> int:
     if request.max_age_ns <= grids.LOOK_BACK_NS:
         return earliest_ns
     # Only so far back that each pair has a row.
-    last = last_rows(db, earliest_ns, from_ns)
+    last = last_rows(db, earliest_ns, from_ns, exchange)
     newest_ns = min((last[symbol] for symbol in request.symbols if symbol in last), default=from_ns)
     return max(earliest_ns, newest_ns - 2 * WINDOW_NS)
 

@@ -22,6 +22,7 @@ from ingester.questdb import (
     batches,
     between,
     list_partitions,
+    of_exchange,
     one_of,
     tell_nameless,
 )
@@ -112,13 +113,16 @@ def recorded(
     symbols: Sequence[str] | None = None,
     collectors: Sequence[str] | None = None,
     progress: Progress = lambda share: None,
+    exchange: str | None = None,
 ) -> Recorded:
     """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970).
 
     Only days that have rows are asked for, however long the range is.
     """
-    spans = list(_spans(db, start_ns, end_ns, piece_ns, symbols, collectors, lambda share: progress(share * 0.6)))
-    return Recorded(spans, list(_silences(db, spans, start_ns, end_ns, lambda share: progress(0.6 + share * 0.4))))
+    found = _spans(db, start_ns, end_ns, piece_ns, symbols, collectors, exchange, lambda share: progress(share * 0.6))
+    spans = list(found)
+    silences = _silences(db, spans, start_ns, end_ns, exchange, lambda share: progress(0.6 + share * 0.4))
+    return Recorded(spans, list(silences))
 
 
 def _spans(
@@ -128,6 +132,7 @@ def _spans(
     piece_ns: int,
     symbols: Sequence[str] | None,
     collectors: Sequence[str] | None,
+    exchange: str | None,
     progress: Progress,
 ) -> Iterator[Span]:
     if ORDERBOOK not in tables(db):
@@ -140,7 +145,7 @@ def _spans(
             "SELECT symbol, collector, cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG), count(), "
             "cast(approx_percentile(step, 0.5) AS LONG), cast(max(step) AS LONG) "
             f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS DOUBLE) AS step "
-            f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors)})"
+            f"FROM {ORDERBOOK} WHERE {where(since_ns, until_ns, symbols, collectors, exchange)})"
         ).rows
         nameless += sum(row[4] for row in rows if not (row[0] and row[1]))
         own = [row for row in rows if row[0] and row[1] and (wanted is None or row[0] in wanted)]
@@ -163,7 +168,9 @@ STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER B
 """Of a row: microseconds since the one before of its pair and collector."""
 
 
-def _silences(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, progress: Progress) -> Iterator[Silence]:
+def _silences(
+    db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, exchange: str | None, progress: Progress
+) -> Iterator[Silence]:
     paused: dict[int, set[Key]] = defaultdict(set)  # by day, those of which a pause may be a gap
     for key, series in by_key(spans).items():
         for span in series:
@@ -177,11 +184,14 @@ def _silences(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, pr
                 paused[after.first_ns // DAY].add(key)
     for day, keys in sorted(paused.items()):
         since_ns, until_ns = max(day * DAY, start_ns), min((day + 1) * DAY, end_ns)
-        yield from _silences_of_day(db, max(start_ns, since_ns - LOOK_BACK_NS), since_ns, until_ns, keys)
+        begin_ns = max(start_ns, since_ns - LOOK_BACK_NS)
+        yield from _silences_of_day(db, begin_ns, since_ns, until_ns, keys, exchange)
         progress((until_ns - start_ns) / (end_ns - start_ns))
 
 
-def _silences_of_day(db: QuestDB, begin_ns: int, since_ns: int, until_ns: int, keys: set[Key]) -> Iterator[Silence]:
+def _silences_of_day(
+    db: QuestDB, begin_ns: int, since_ns: int, until_ns: int, keys: set[Key], exchange: str | None
+) -> Iterator[Silence]:
     """The pauses that end in [since, until), and are longer than the rhythm of the rows since `begin_ns` allows."""
     before = f"OVER (PARTITION BY symbol, collector ORDER BY timestamp ROWS BETWEEN {RHYTHM_INTERVALS} PRECEDING AND 1 "
     before += "PRECEDING)"
@@ -192,7 +202,7 @@ def _silences_of_day(db: QuestDB, begin_ns: int, since_ns: int, until_ns: int, k
             f"SELECT timestamp, symbol, collector, step, count(step) {before} AS known, "
             f"sum(CASE WHEN step > {longest_us} THEN {longest_us} ELSE step END) {before} AS total "
             f"FROM (SELECT timestamp, symbol, collector, cast({STEP} AS LONG) AS step "
-            f"FROM {ORDERBOOK} WHERE {where(begin_ns, until_ns, symbols)})) "
+            f"FROM {ORDERBOOK} WHERE {where(begin_ns, until_ns, symbols, None, exchange)})) "
             f"WHERE timestamp >= {-(-since_ns // 1000)} AND step > {SHORTEST_GAP_NS // 1000} "
             f"AND (known = 0 AND step > {UNKNOWN_LIMIT_NS // 1000} OR step * known > {GAP_INTERVALS} * total)"
         ).rows
@@ -305,10 +315,14 @@ def pieces(start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int
 
 
 def where(
-    start_ns: int, end_ns: int, symbols: Sequence[str] | None = None, collectors: Sequence[str] | None = None
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
+    collectors: Sequence[str] | None = None,
+    exchange: str | None = None,
 ) -> str:
-    """The condition for rows of a range, of these pairs and collectors; of all pairs where these are too many."""
-    conditions = [between(start_ns, end_ns)]
+    """The condition for rows of a range, of these pairs, collectors and exchange; of all pairs where they are many."""
+    conditions = [between(start_ns, end_ns), of_exchange(exchange)]
     for name, values in (("symbol", symbols), ("collector", collectors)):
         if values is not None:
             conditions.append(one_of(name, values))

@@ -4,14 +4,15 @@ from .damage import find_damage as find_damage
 from .dead_letters import DeadLetters as DeadLetters
 from .encoder import RowEncoder as RowEncoder, buffer_maker as buffer_maker
 from .endpoint import Endpoint as Endpoint
-from .exchange_history import DEFAULT_EXCHANGE as DEFAULT_EXCHANGE
 from .leases import ALWAYS_NS as ALWAYS_NS, EXPORT as EXPORT, IMPORT as IMPORT, PLAYBACK as PLAYBACK, holding as holding
 from .partitions import DAY as DAY, list_partitions as list_partitions, start_of as start_of
 from .query import (
+    Instrument as Instrument,
     batches as batches,
     between as between,
     depth as depth,
     last_rows as last_rows,
+    of_exchange as of_exchange,
     one_of as one_of,
     quoted as quoted,
     rows_by_symbol as rows_by_symbol,
@@ -35,5 +36,5 @@ from .server import (
     connect as connect,
     watch as watch,
 )
-from .tables import EVENTS as EVENTS, IMPORTED as IMPORTED, ORDERBOOK as ORDERBOOK
+from .tables import DEFAULT_EXCHANGE as DEFAULT_EXCHANGE, EVENTS as EVENTS, IMPORTED as IMPORTED, ORDERBOOK as ORDERBOOK
 from .writer import Writer as Writer

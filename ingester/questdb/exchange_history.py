@@ -13,10 +13,8 @@ from ingester.exchange import stored_name
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB
 from ingester.questdb.query import batches, one_of, quoted
-from ingester.questdb.tables import EVENTS, IMPORTED, ORDERBOOK
+from ingester.questdb.tables import DEFAULT_EXCHANGE, EVENTS, IMPORTED, ORDERBOOK
 
-DEFAULT_EXCHANGE = "binance"
-"""The exchange of imported files, and of recorders without a `started` event."""
 _ROWS = tuple(f"{table},".encode() for table in (ORDERBOOK, EVENTS))
 _NAMED = tuple(f"{table},exchange=".encode() for table in (ORDERBOOK, EVENTS))
 

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 from urllib.parse import quote_plus
 
 from ingester.questdb.client import QuestDB
-from ingester.questdb.tables import ORDERBOOK
+from ingester.questdb.tables import DEFAULT_EXCHANGE, INSTRUMENTS, ORDERBOOK
 from ingester.words import counted
 
 log = logging.getLogger(__name__)
@@ -20,11 +21,58 @@ def depth(db: QuestDB) -> int:
     return sum(f"bid_{level}" in names for level in range(1, 21))
 
 
-def all_symbols(db: QuestDB) -> list[str]:
-    """Every symbol that has a row."""
+def all_symbols(db: QuestDB, exchange: str | None = None) -> list[str]:
+    """Every symbol that has a row; with `exchange` only those of its rows."""
     if not table_exists(db):
         return []
-    return sorted(row[0] for row in db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK}").rows if row[0])
+    rows = db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK}{_where(of_exchange(exchange))}").rows
+    return sorted(row[0] for row in rows if row[0])
+
+
+def exchanges(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
+    """The exchanges that have rows in a range; the default one where the table is of a version without them."""
+    if not table_exists(db):
+        return []
+    names = {row[0] for row in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
+    if "exchange" not in names:
+        return [DEFAULT_EXCHANGE]
+    rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns))}").rows
+    return sorted(row[0] for row in rows if row[0])
+
+
+class Instrument(NamedTuple):
+    """What an exchange listed of a pair; None where it does not say."""
+
+    base: str | None
+    quote: str | None
+    tick_size: float | None
+    step_size: float | None
+
+
+def instruments(db: QuestDB, exchange: str, end_ns: int) -> dict[str, Instrument]:
+    """What an exchange listed of its pairs last before a time, or first where the table has it only since later."""
+    if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{INSTRUMENTS}'").rows:
+        return {}
+    rows = db.sql(
+        f"SELECT symbol, cast(timestamp AS LONG), base, quote, tick_size, step_size FROM {INSTRUMENTS} "
+        f"WHERE {of_exchange(exchange)} ORDER BY timestamp"
+    ).rows
+    found: dict[str, Instrument] = {}
+    for symbol, at_us, *facts in rows:
+        if symbol not in found or at_us * 1000 < end_ns:
+            found[symbol] = Instrument(*facts)
+    return found
+
+
+def of_exchange(exchange: str | None) -> str:
+    """The condition that a row is of an exchange; empty where any is meant."""
+    return f"exchange = {quoted([exchange])}" if exchange is not None else ""
+
+
+def _where(*conditions: str) -> str:
+    """A clause of those that are not empty."""
+    given = [condition for condition in conditions if condition]
+    return f" WHERE {' AND '.join(given)}" if given else ""
 
 
 def table_exists(db: QuestDB) -> bool:
@@ -60,25 +108,29 @@ def batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
         yield from batches(names[len(names) // 2 :])
 
 
-def rows_by_symbol(db: QuestDB, start_ns: int, end_ns: int, collector: str | None = None) -> dict[str, int]:
-    """Rows of each symbol in a range; with `collector`, only what it has recorded."""
-    where = between(start_ns, end_ns) + (f" AND collector IN ({quoted([collector])})" if collector else "")
-    rows = db.sql(f"SELECT symbol, count() FROM {ORDERBOOK} WHERE {where}").rows
+def rows_by_symbol(
+    db: QuestDB, start_ns: int, end_ns: int, collector: str | None = None, exchange: str | None = None
+) -> dict[str, int]:
+    """Rows of each symbol in a range; only what `collector` has recorded, and of `exchange`, where these are given."""
+    own = f"collector IN ({quoted([collector])})" if collector else ""
+    where = _where(between(start_ns, end_ns), own, of_exchange(exchange))
+    rows = db.sql(f"SELECT symbol, count() FROM {ORDERBOOK}{where}").rows
     return {symbol: count for symbol, count in rows if symbol}
 
 
-def last_rows(db: QuestDB, start_ns: int, end_ns: int) -> dict[str, int]:
+def last_rows(db: QuestDB, start_ns: int, end_ns: int, exchange: str | None = None) -> dict[str, int]:
     """When the last row of each symbol in a range was received, in ns."""
-    rows = db.sql(
-        f"SELECT symbol, cast(max(timestamp) AS LONG) FROM {ORDERBOOK} WHERE {between(start_ns, end_ns)}"
-    ).rows
+    where = _where(between(start_ns, end_ns), of_exchange(exchange))
+    rows = db.sql(f"SELECT symbol, cast(max(timestamp) AS LONG) FROM {ORDERBOOK}{where}").rows
     return {symbol: at_us * 1000 for symbol, at_us in rows if symbol}
 
 
-def collectors(db: QuestDB, start_ns: int, end_ns: int, nameless: bool = False) -> list[str]:
-    """Who recorded in a range; with `nameless` an empty name for rows that do not say so."""
-    where = between(start_ns, end_ns)
-    rows = db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK} WHERE {where}").rows
+def collectors(
+    db: QuestDB, start_ns: int, end_ns: int, nameless: bool = False, exchange: str | None = None
+) -> list[str]:
+    """Which collectors recorded in a range; with `nameless` an empty name for rows that do not say so."""
+    where = _where(between(start_ns, end_ns), of_exchange(exchange))
+    rows = db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK}{where}").rows
     return sorted(name or "" for (name,) in rows if name or nameless)
 
 

@@ -17,7 +17,7 @@ from ingester.clock import SECOND
 from ingester.errors import QueryError, StoreError
 from ingester.questdb.client import QuestDB
 from ingester.questdb.partitions import TOO_OLD, added_later, column_names, list_partitions
-from ingester.questdb.query import between, collectors, depth, one_of, quoted
+from ingester.questdb.query import between, collectors, depth, of_exchange, one_of, quoted
 from ingester.questdb.tables import ORDERBOOK
 
 SLICE_ROWS = 120_000
@@ -57,11 +57,17 @@ class TableReader:
     """Reads a range slice by slice. May be used by several threads."""
 
     def __init__(
-        self, db: QuestDB, symbols: Sequence[str], levels: int, counts: dict[str, int], collector: str | None = None
+        self,
+        db: QuestDB,
+        symbols: Sequence[str],
+        levels: int,
+        counts: dict[str, int],
+        collector: str | None = None,
+        exchange: str | None = None,
     ) -> None:
         """`counts`: rows of all symbols in the range, which decides how to ask for those of `symbols`.
 
-        With `collector`, only what it has recorded.
+        With `collector`, only what it has recorded; with `exchange`, only rows of this one.
         """
         self._collector = collector  # the only one that there is in the range
         self._db = db
@@ -78,6 +84,9 @@ class TableReader:
             self._chosen = f" AND {named}" if named else ""
         if collector is not None:
             self._chosen += f" AND collector = {quoted([collector])}"
+        if exchange is not None:
+            self._chosen += f" AND {of_exchange(exchange)}"
+        self._exchange = exchange
         # Bugs of QuestDB 9.3.4: over Parquet days a projection without a row filter is refused, and any query without
         # one may end the server where a column is younger than a row. So there is a filter that is always true.
         self._filter = self._chosen or " AND timestamp IS NOT NULL"
@@ -93,7 +102,11 @@ class TableReader:
 
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
         """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
-        there = [self._collector] if self._collector else collectors(self._db, start_ns, end_ns, nameless=True)
+        there = (
+            [self._collector]
+            if self._collector
+            else collectors(self._db, start_ns, end_ns, nameless=True, exchange=self._exchange)
+        )
         # A column of the same texts takes long to unpack.
         self._collector = there[0] if len(there) == 1 and there[0] else None
         where = between(start_ns, end_ns) + self._chosen

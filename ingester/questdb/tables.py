@@ -10,6 +10,8 @@ from ingester.book import level_columns
 ORDERBOOK = "orderbook"
 EVENTS = "collector_events"
 INSTRUMENTS = "instruments"
+DEFAULT_EXCHANGE = "binance"
+"""The exchange of imported files that name none, and of recorders without a `started` event."""
 IMPORTED = "import"
 """The collector of rows that came from files."""
 DEDUP_KEYS = {

@@ -13,8 +13,9 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.dead_letters import DeadLetters
-from ingester.questdb.exchange_history import DEFAULT_EXCHANGE, ExchangeHistory, name_exchanges, needs_exchange
+from ingester.questdb.exchange_history import ExchangeHistory, name_exchanges, needs_exchange
 from ingester.questdb.sent_counts import SentCounts
+from ingester.questdb.tables import DEFAULT_EXCHANGE
 from ingester.spool import Spool
 from ingester.threads import SupervisedThread
 

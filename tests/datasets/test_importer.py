@@ -183,10 +183,10 @@ def test_a_deeper_file_takes_the_place_of_its_cut_and_the_cut_is_known_then(db, 
 
 def test_a_deeper_copy_of_a_recorders_book_counts_as_that_book(db, tmp_path):
     frame = books(20, levels=10)
-    names = ["timestamp", "symbol", "collector", "last_update_id", *level_columns(5)]
+    names = ["timestamp", "exchange", "symbol", "collector", "last_update_id", *level_columns(5)]
     schema.ensure(db, 10)
     rows = [
-        f"({at // 1000}, 'IMPLUSDT', 'somebody', {place}, {', '.join(map(repr, cut))})"
+        f"({at // 1000}, 'binance', 'IMPLUSDT', 'somebody', {place}, {', '.join(map(repr, cut))})"
         for place, (at, cut) in enumerate(
             zip(frame.index.asi8.tolist(), frame.to_numpy()[:, [*range(10), *range(20, 30)]].tolist(), strict=True)
         )
