@@ -22,13 +22,13 @@ from ingester.exchange import (
     VENUES,
     NotConnected,
     Venue,
-    is_name,
-    normal,
+    is_pair_name,
+    keep_listings_in,
+    normal_symbol,
     rightly_named,
     simulator_at,
     symbols_of,
     tls_context,
-    use_listing,
 )
 from ingester.questdb import Endpoint, ManagedServer, QuestDB, connect, read_secret
 from ingester.record import PairsFile, pairs_file_name
@@ -59,7 +59,7 @@ def strongest(**values: Any) -> list[Any]:
 
 
 def _with_listing(context: click.Context, parameter: click.Parameter, data_dir: Path) -> Path:
-    use_listing(data_dir)
+    keep_listings_in(data_dir)
     return data_dir
 
 
@@ -281,7 +281,7 @@ def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[lis
     if coins is not None and pairs is not None:
         raise click.UsageError("--coins and --pairs both name pairs; give one of them.")
     if pairs is not None:
-        return [normal(name) for name in _names(pairs, "--pairs")], True
+        return [normal_symbol(name) for name in _names(pairs, "--pairs")], True
     if coins is not None:
         return symbols_of(_names(coins, "--coins"), quote), True
     return symbols_of(DEFAULT_COINS, quote), False
@@ -290,7 +290,7 @@ def named_symbols(coins: str | None, quote: str, pairs: str | None) -> tuple[lis
 def _names(text: str, option: str) -> list[str]:
     names = [name for name in text.replace(" ", ",").split(",") if name]
     for name in names:
-        if not is_name(name):
+        if not is_pair_name(name):
             raise click.UsageError(f"{option} {name!r} is not a name of letters and digits, such as BTCUSDT or BTC.")
     if not names:
         raise click.UsageError(f"{option} names nothing. Write names with commas between, such as BTC,ETH.")

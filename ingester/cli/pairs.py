@@ -36,7 +36,7 @@ from ingester.errors import (
 from ingester.exchange import (
     DEFAULT_COINS,
     DEFAULT_QUOTE,
-    PATIENCE_SECONDS,
+    LONGEST_RETRY_SECONDS,
     SUPPLIES_PATH,
     SUPPLIES_URL,
     Criteria,
@@ -44,15 +44,15 @@ from ingester.exchange import (
     Supplies,
     Venue,
     Verdict,
-    amount,
     amount_text,
-    choose,
+    choose_pairs,
     fetch_listings,
     fetch_supplies,
     fetch_tickers,
-    is_name,
-    normal,
+    is_pair_name,
+    normal_symbol,
     pair_named,
+    parse_amount,
     require_moderate,
     screen_pairs,
 )
@@ -154,7 +154,7 @@ def add(
     listed = {} if no_check else _listed(exchange, rest_url, exchange_ca)
     symbols = list(dict.fromkeys(pair_named(name, quote, listed) for name in wanted))
     if listed:
-        for remark in choose(symbols, True, listed).remarks:
+        for remark in choose_pairs(symbols, True, listed).remarks:
             click.echo(plain(remark))
     with file.changing() as change:
         present = change.now.pairs
@@ -218,7 +218,7 @@ def _by_whom() -> str:
 def _words(names: tuple[str, ...]) -> list[str]:
     words = [word for name in names for word in name.split(",") if word]
     for word in words:
-        if not is_name(word):
+        if not is_pair_name(word):
             raise UsageError(f"{word!r} is not a name of letters and digits, such as SUI or SUIUSDT.")
     return words
 
@@ -314,11 +314,11 @@ def screen(
     if pause is not None and pause < SHORTEST_SECONDS:
         raise SettingsError(f"--every {every!r} is shorter than a minute. Once a day (1d) is plenty.")
     criteria = Criteria(
-        normal(quote),
-        amount(min_market_cap, "--min-market-cap") if min_market_cap else None,
-        amount(min_volume, "--min-volume") if min_volume else None,
+        normal_symbol(quote),
+        parse_amount(min_market_cap, "--min-market-cap") if min_market_cap else None,
+        parse_amount(min_volume, "--min-volume") if min_volume else None,
         _share(stay),
-        frozenset(normal(coin) for coin in (keep or "").split(",") if coin.strip()),
+        frozenset(normal_symbol(coin) for coin in (keep or "").split(",") if coin.strip()),
         with_stablecoins,
         with_leveraged,
     )
@@ -364,7 +364,7 @@ def repeat_screening(
 def _screened(
     criteria: Criteria, place: Venue, source: str, file: PairsFile, do_apply: bool, repeated: bool = False
 ) -> list[Verdict]:
-    listed = fetch_listings(place, patience=PATIENCE_SECONDS)
+    listed = fetch_listings(place, patience=LONGEST_RETRY_SECONDS)
     tickers = fetch_tickers(place)
     supplies = fetch_supplies(source) if criteria.min_market_cap is not None else Supplies({})
     if not do_apply:

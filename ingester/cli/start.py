@@ -58,8 +58,8 @@ from ingester.exchange import (
     Choice,
     Listing,
     Venue,
-    choose,
-    choose_watched,
+    choose_pairs,
+    choose_watched_pairs,
     fetch_listings,
     listed_symbols,
     region_refused,
@@ -539,8 +539,8 @@ class Plan(NamedTuple):
     def choose(self, listed: Mapping[str, Listing]) -> Choice:
         """Which of them to record, of those that the exchange lists."""
         if self.from_file:
-            return choose_watched(self.symbols, listed)
-        return choose(self.symbols, self.named, listed, self.before)
+            return choose_watched_pairs(self.symbols, listed)
+        return choose_pairs(self.symbols, self.named, listed, self.before)
 
     def watch(self, recorder: RecorderService) -> PairsWatcher:
         """Returns what follows the file while recording. A first start makes the file: it is edited later."""

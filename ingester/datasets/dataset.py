@@ -18,7 +18,7 @@ from ingester.book import INDEX as INDEX, frame_columns
 from ingester.clock import SECOND
 from ingester.config import FILLS as FILLS
 from ingester.errors import OperationError, SettingsError, UnknownPair
-from ingester.exchange import assets
+from ingester.exchange import assets_of
 from ingester.questdb import DEFAULT_EXCHANGE
 from ingester.text import path_part
 from ingester.words import nearest_text
@@ -106,7 +106,7 @@ def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, su
 
 def pair_name(symbol: str) -> str:
     """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after its base asset; `symbol_named` gives it back."""
-    base, _ = assets(symbol)
+    base, _ = assets_of(symbol)
     if not base or not symbol.startswith(base):
         base = symbol
     return f"{escaped(base)}_{escaped(symbol[len(base) :])}"

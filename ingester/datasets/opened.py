@@ -20,7 +20,7 @@ from ingester.datasets.dataset import columns, frequency_text, parse_time, time_
 from ingester.datasets.formats import FileRows
 from ingester.datasets.manifest import Folder
 from ingester.errors import OperationError, SettingsError, UnknownPair
-from ingester.exchange import normal
+from ingester.exchange import normal_symbol
 from ingester.grid import Floats, Nanoseconds, as_frame
 from ingester.words import nearest_text
 
@@ -181,7 +181,7 @@ class DataSet:
         return iter(self.pairs)
 
     def __contains__(self, pair: object) -> bool:
-        return isinstance(pair, str) and normal(pair) in self.pairs
+        return isinstance(pair, str) and normal_symbol(pair) in self.pairs
 
     def to_numpy(self) -> Floats:
         """All of it, (time, pairs, features). Raises OperationError where it does not fit or rows are as received."""
@@ -291,7 +291,7 @@ class DataSet:
         return grid[first:stop]
 
     def _known(self, pair: str) -> str:
-        symbol = normal(pair)
+        symbol = normal_symbol(pair)
         if symbol not in self.pairs:
             hint = nearest_text(symbol, self.pairs, f"It holds {', '.join(self.pairs[:10])}.")
             raise UnknownPair(f"The data set holds no pair {pair!r}. {hint}")

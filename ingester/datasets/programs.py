@@ -18,7 +18,7 @@ from ingester.datasets.importer import ImportedFiles, import_found
 from ingester.datasets.opened import DataSet, Time, time_ns
 from ingester.datasets.recordings import find_recordings, require_files
 from ingester.errors import SettingsError, named_as_arguments
-from ingester.exchange import DEFAULT_QUOTE, normal, symbols_of, use_listing
+from ingester.exchange import DEFAULT_QUOTE, keep_listings_in, normal_symbol, symbols_of
 from ingester.questdb import Endpoint, QuestDB, connect
 
 Names = Sequence[str] | str
@@ -157,7 +157,7 @@ def measure_coverage(
 
 def _database(questdb: str | Endpoint | None, data_dir: Folder | None, new: bool = False) -> QuestDB:
     folder = default_data_dir() if data_dir is None else Path(data_dir)
-    use_listing(folder)
+    keep_listings_in(folder)
     endpoint = Endpoint.parse(questdb) if isinstance(questdb, str) else questdb
     return connect(folder, endpoint, new)
 
@@ -172,4 +172,4 @@ def _symbols(coins: Names | None, quote: str, pairs: Names | None) -> list[str] 
     names = [name for name in (named.replace(" ", ",").split(",") if isinstance(named, str) else named) if name]
     if not names:
         raise SettingsError(f"{'coins' if pairs is None else 'pairs'} is empty. Name some, or leave it out for all.")
-    return symbols_of(names, quote) if pairs is None else [normal(name) for name in names]
+    return symbols_of(names, quote) if pairs is None else [normal_symbol(name) for name in names]

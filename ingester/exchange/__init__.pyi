@@ -1,4 +1,4 @@
-from .binance import lower as lower, upper as upper
+from .binance import lower_symbol as lower_symbol, upper_symbol as upper_symbol
 from .dial import (
     Deadline as Deadline,
     NotConnected as NotConnected,
@@ -11,17 +11,17 @@ from .pairs import (
     DEFAULT_COINS as DEFAULT_COINS,
     DEFAULT_QUOTE as DEFAULT_QUOTE,
     Choice as Choice,
-    assets as assets,
-    choose as choose,
-    choose_watched as choose_watched,
+    assets_of as assets_of,
+    choose_pairs as choose_pairs,
+    choose_watched_pairs as choose_watched_pairs,
     fetch_listings as fetch_listings,
     guessed_assets as guessed_assets,
-    is_name as is_name,
+    is_pair_name as is_pair_name,
+    keep_listings_in as keep_listings_in,
     listed_symbols as listed_symbols,
-    normal as normal,
+    normal_symbol as normal_symbol,
     pair_named as pair_named,
     symbols_of as symbols_of,
-    use_listing as use_listing,
 )
 from .registry import (
     SIMULATOR as SIMULATOR,
@@ -33,17 +33,21 @@ from .registry import (
     stored_name as stored_name,
     venue_named as venue_named,
 )
-from .rest import PATIENCE_SECONDS as PATIENCE_SECONDS, connections as connections, fetch_over as fetch_over
+from .rest import (
+    LONGEST_RETRY_SECONDS as LONGEST_RETRY_SECONDS,
+    fetch_over as fetch_over,
+    http_connections as http_connections,
+)
 from .screening import (
     SUPPLIES_PATH as SUPPLIES_PATH,
     SUPPLIES_URL as SUPPLIES_URL,
     Criteria as Criteria,
     Supplies as Supplies,
     Verdict as Verdict,
-    amount as amount,
     amount_text as amount_text,
     fetch_supplies as fetch_supplies,
     fetch_tickers as fetch_tickers,
+    parse_amount as parse_amount,
     require_moderate as require_moderate,
     screen_pairs as screen_pairs,
 )

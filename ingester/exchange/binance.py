@@ -61,12 +61,12 @@ _UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 _STREAM_OF = re.compile(rb'"stream": ?("(?:[^"\\]|\\.){1,200}?@[a-z0-9@]+")')
 
 
-def lower(symbol: str) -> str:
+def lower_symbol(symbol: str) -> str:
     """A symbol as stream names have it. Only A to Z change: other letters may not come back the same (`ß`, `İ`)."""
     return symbol.translate(_LOWER)
 
 
-def upper(name: str) -> str:
+def upper_symbol(name: str) -> str:
     """The symbol of a name in lower case; the reverse of `lower`."""
     return name.translate(_UPPER)
 

@@ -65,7 +65,7 @@ _decode_snapshot = msgspec.json.Decoder(_Snapshot, strict=False).decode
 def stream_name(symbol: str, depth: int, interval_ms: int) -> str:
     """The partial book stream of a symbol (rule 2): `btcusdt_261225@depth5@100ms`."""
     speed = "" if interval_ms == _DEFAULT_INTERVAL_MS else f"@{interval_ms}ms"
-    return f"{binance.lower(symbol)}@depth{depth}{speed}"
+    return f"{binance.lower_symbol(symbol)}@depth{depth}{speed}"
 
 
 def peek(frame: bytes) -> Head | None:

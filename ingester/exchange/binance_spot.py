@@ -45,7 +45,7 @@ _decode_book = msgspec.json.Decoder(_PartialBook, strict=False).decode
 
 def stream_name(symbol: str, depth: int, interval_ms: int) -> str:
     """The partial book stream of a symbol (rule 2): `btcusdt@depth5@100ms`."""
-    return f"{binance.lower(symbol)}@depth{depth}@{interval_ms}ms"
+    return f"{binance.lower_symbol(symbol)}@depth{depth}@{interval_ms}ms"
 
 
 def peek(frame: bytes) -> Head | None:

@@ -196,19 +196,19 @@ class Choice(NamedTuple):
 
 def symbols_of(coins: Iterable[str], quote: str) -> list[str]:
     """`BTC`, `ETH` with quote `USDT` are `BTCUSDT`, `ETHUSDT`."""
-    return [f"{normal(coin)}{normal(quote)}" for coin in coins]
+    return [f"{normal_symbol(coin)}{normal_symbol(quote)}" for coin in coins]
 
 
 _kept = KeptListing()
 
 
-def use_listing(data_dir: Path) -> None:
+def keep_listings_in(data_dir: Path) -> None:
     """From now on what exchanges list is kept in this data folder, and what is kept there is known."""
     global _kept
     _kept = KeptListing(data_dir / LISTING_FILE)
 
 
-def assets(symbol: str) -> tuple[str, str]:
+def assets_of(symbol: str) -> tuple[str, str]:
     """(base asset, quote asset) of a symbol, as the exchange lists it; guessed where that was never read."""
     return _kept.assets(symbol) or guessed_assets(symbol, _kept.bases())
 
@@ -234,16 +234,16 @@ def guessed_assets(symbol: str, bases: Collection[str] = ()) -> tuple[str, str]:
     return symbol[:-3] or symbol, symbol[-3:]
 
 
-def normal(name: str) -> str:
+def normal_symbol(name: str) -> str:
     """A pair as Binance writes it: `btc-usdt`, `BTC/USDT` and `BTC_USDT` are `BTCUSDT`. The day of delivery of a
     futures contract stays behind it: `BTCUSDT_261225`."""
-    pair, day = _WITH_DAY.fullmatch(binance.upper(name).strip(" ")).groups()  # type: ignore[union-attr]
+    pair, day = _WITH_DAY.fullmatch(binance.upper_symbol(name).strip(" ")).groups()  # type: ignore[union-attr]
     return "".join(character for character in pair if character not in " -/_") + (day or "")
 
 
-def is_name(name: str) -> bool:
+def is_pair_name(name: str) -> bool:
     """Whether a coin or pair may be called so, apart from separators: letters of any script, digits, marks, symbols."""
-    pair = normal(name).partition("_")[0]  # a day of delivery behind it is digits
+    pair = normal_symbol(name).partition("_")[0]  # a day of delivery behind it is digits
     return bool(pair) and all(
         unicodedata.category(each)[0] in "LNM" or unicodedata.category(each) == "So" for each in pair
     )
@@ -269,7 +269,9 @@ def fetch_listings(exchange: Venue, timeout: float = 10.0, patience: float = 0.0
     return listed
 
 
-def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], before: Container[str] = ()) -> Choice:
+def choose_pairs(
+    named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], before: Container[str] = ()
+) -> Choice:
     """Checks the wanted symbols against what the exchange lists.
 
     A pair that the user named and the exchange does not list raises UnknownPair with the nearest names, unless it was
@@ -295,7 +297,7 @@ def choose(named: Sequence[str], by_user: bool, listed: Mapping[str, Listing], b
     return Choice([symbol for symbol in wanted if symbol not in skipped], remarks)
 
 
-def choose_watched(watched: Sequence[str], listed: Mapping[str, Listing]) -> Choice:
+def choose_watched_pairs(watched: Sequence[str], listed: Mapping[str, Listing]) -> Choice:
     """Checks the pairs of a file, which may have been listed once: those that are no longer are left out for this run.
 
     What is halted stays in: it may trade again.
@@ -314,12 +316,12 @@ def choose_watched(watched: Sequence[str], listed: Mapping[str, Listing]) -> Cho
 def pair_named(name: str, quote: str, known: Container[str]) -> str:
     """The pair that a person means by the name of a pair or of a coin, whichever is known; the likelier of both where
     neither is."""
-    pair, coin_pair = normal(name), f"{normal(name)}{normal(quote)}"
+    pair, coin_pair = normal_symbol(name), f"{normal_symbol(name)}{normal_symbol(quote)}"
     if pair in known or coin_pair in known:
         return pair if pair in known else coin_pair
     written_as_pair = any(separator in name for separator in "-/_")
-    complete = pair.endswith(normal(quote)) and pair != normal(quote)
-    coin, priced_in = assets(pair)
+    complete = pair.endswith(normal_symbol(quote)) and pair != normal_symbol(quote)
+    coin, priced_in = assets_of(pair)
     looks_like_one = coin in DEFAULT_COINS and pair == coin + priced_in
     return pair if written_as_pair or complete or looks_like_one else coin_pair
 

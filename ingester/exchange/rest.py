@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-PATIENCE_SECONDS = 60.0
+LONGEST_RETRY_SECONDS = 60.0
 """How long a request waits that the exchange wants to be repeated later."""
 DEFAULT_WAIT_SECONDS = 30.0
 """Where the exchange does not say how long to wait."""
@@ -51,7 +51,7 @@ def ask(
     request: RestRequest[Answer],
     *,
     timeout: float = 10.0,
-    patience: float = PATIENCE_SECONDS,
+    patience: float = LONGEST_RETRY_SECONDS,
     wait: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """Returns the exchange's answer to a request; for the rest see `get`."""
@@ -64,7 +64,7 @@ def get(
     venue: Venue,
     *,
     timeout: float = 10.0,
-    patience: float = PATIENCE_SECONDS,
+    patience: float = LONGEST_RETRY_SECONDS,
     wait: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """Returns what `decode` makes of the answer to a GET; the address may be another one than the exchange's.
@@ -145,7 +145,7 @@ def _fetch_once(url: str, deadline: Deadline, largest: int, ca_file: Path | None
     where = url + (f" through the proxy {proxy}" if proxy else "")
     context = tls_context(ca_file) if urlsplit(url).scheme == "https" else None
     try:
-        with connections(proxy, deadline, context) as made:
+        with http_connections(proxy, deadline, context) as made:
             return fetch_over(made, url, deadline, largest, where, headers)
     except NotConnected as error:
         raise ExchangeError(f"{where} cannot be reached: {error}") from error
@@ -216,7 +216,7 @@ class Connections(NamedTuple):
 
 
 @contextlib.contextmanager
-def connections(
+def http_connections(
     proxy: Proxy | None, deadline: Deadline, context: ssl.SSLContext | None = None
 ) -> Iterator[Connections]:
     """For requests through a proxy, or directly, until a deadline; what fails on the way to TCP is NotConnected."""

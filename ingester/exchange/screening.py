@@ -16,7 +16,7 @@ import msgspec
 from ingester.errors import ExchangeError, Incomplete, SettingsError
 from ingester.exchange import rest
 from ingester.exchange.binance_spot import BINANCE
-from ingester.exchange.pairs import assets
+from ingester.exchange.pairs import assets_of
 from ingester.exchange.venue import Listing, ListingStatus, Ticker, Venue
 
 LEAST_SHARE = 0.9
@@ -154,7 +154,7 @@ def screen_pairs(
     verdicts = []
     for symbol in {*watched, *listed}:
         listing, is_watched = listed.get(symbol), symbol in watched
-        base, quote = (listing.base, listing.quote) if listing else assets(symbol)
+        base, quote = (listing.base, listing.quote) if listing else assets_of(symbol)
         if quote != criteria.quote:
             continue
         ticker = tickers.get(symbol)
@@ -201,7 +201,7 @@ def require_moderate(verdicts: Iterable[Verdict]) -> None:
         )
 
 
-def amount(text: str, what: str) -> float:
+def parse_amount(text: str, what: str) -> float:
     """`500M`, `1.5B`, `2k` or `750000` as a number. Raises SettingsError naming `what`."""
     match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbt]?)", text.strip().lower())
     if not match:

@@ -13,7 +13,7 @@ from itertools import islice
 from ingester.book import OrderBook
 from ingester.errors import UnknownPair, UsageError
 from ingester.events import Event
-from ingester.exchange import normal
+from ingester.exchange import normal_symbol
 from ingester.live.ring import Ring, Row
 from ingester.sequence import Gap
 from ingester.words import nearest_text
@@ -158,7 +158,7 @@ class LiveBuffer:
         """A pair as it is recorded here. Raises UnknownPair with the nearest names."""
         if pair in self.rings:
             return pair
-        symbol = normal(pair)
+        symbol = normal_symbol(pair)
         if symbol not in self.pairs:
             hint = nearest_text(symbol, self.pairs, f"It records {', '.join(self.pairs[:5])}, …")
             raise UnknownPair(f"This recorder has no pair {pair!r}. {hint}")

@@ -28,8 +28,8 @@ from ingester.exchange import (
     UpgradeRefused,
     Venue,
     connect_socket,
-    connections,
     fetch_over,
+    http_connections,
     open_websocket,
     region_refused,
     tls_context,
@@ -169,7 +169,7 @@ def _sample(exchange: Venue, now: Now) -> tuple[list[Sample], Finding | None]:
     address = exchange.rest_address(exchange.server_time)
     samples = []
     context = tls_context(exchange.ca_file) if urlsplit(address).scheme == "https" else None
-    with connections(proxy_for(address), Deadline(LONGEST_SECONDS), context) as made:
+    with http_connections(proxy_for(address), Deadline(LONGEST_SECONDS), context) as made:
         for _ in range(SAMPLES + 1):
             asked = now()
             try:

@@ -18,7 +18,7 @@ import urllib3
 
 from ingester.clock import backoff
 from ingester.errors import SettingsError
-from ingester.exchange import Deadline, NotConnected, connections
+from ingester.exchange import Deadline, NotConnected, http_connections
 from ingester.monitoring.alerts import Notice
 from ingester.monitoring.report import Report
 from ingester.proxies import proxy_for
@@ -136,7 +136,7 @@ class Webhook:
     def _post(self, body: bytes) -> "_Refusal | None":
         headers = {"content-type": "application/json", "user-agent": "ingester"}
         try:
-            with connections(self._proxy, Deadline(POST_SECONDS)) as made:
+            with http_connections(self._proxy, Deadline(POST_SECONDS)) as made:
                 answer = made.manager.request(
                     *("POST", self._url),
                     body=body,

@@ -28,7 +28,7 @@ from ingester import private
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import ExchangeError, PairsFileError
 from ingester.events import PAIRS_REFUSED, Event
-from ingester.exchange import SIMULATOR, is_name, normal, stored_name
+from ingester.exchange import SIMULATOR, is_pair_name, normal_symbol, stored_name
 from ingester.locks import take_lock
 from ingester.spool import replace_durably
 from ingester.text import path_part
@@ -68,8 +68,8 @@ def parse(text: str, path: Path) -> PairsFileEntries:
         words, _, remark = line.partition("#")
         if not words.strip():
             continue
-        symbol = normal(words.strip())
-        if not is_name(symbol) or len(words.split()) > 1:
+        symbol = normal_symbol(words.strip())
+        if not is_pair_name(symbol) or len(words.split()) > 1:
             raise PairsFileError(
                 f"{path}, line {number}: {words.strip()[:60]!r} is not a pair. Write one pair a line, such as BTCUSDT; "
                 "what follows a # is a remark."
@@ -87,7 +87,7 @@ def edited(text: str, added: Mapping[str, str], removed: Mapping[str, str]) -> s
     for line in text.splitlines():
         words = line.partition("#")[0].strip()
         match = _REMOVED.fullmatch(line.strip())
-        if (normal(words) if words else match[1] if match else "") not in changed:
+        if (normal_symbol(words) if words else match[1] if match else "") not in changed:
             lines.append(line)
     lines += [f"{symbol}    # {remark}" if remark else symbol for symbol, remark in added.items()]
     lines += [f"# {symbol} {remark}" for symbol, remark in removed.items()]

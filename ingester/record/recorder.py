@@ -17,9 +17,9 @@ from ingester.exchange import (
     DEFAULT_QUOTE,
     SIMULATOR,
     Venue,
-    choose,
+    choose_pairs,
     listed_symbols,
-    normal,
+    normal_symbol,
     rightly_named,
     simulator_at,
     symbols_of,
@@ -291,7 +291,7 @@ class Recorder:
         )
 
     def _listed(self, source: Venue, symbols: Sequence[str]) -> list[str]:
-        return listed_symbols(source, symbols, lambda listed: choose(symbols, True, listed), told=self._told)
+        return listed_symbols(source, symbols, lambda listed: choose_pairs(symbols, True, listed), told=self._told)
 
     def _running_intake(self) -> FeedLoop:
         if not self.running or self._intake is None:
@@ -347,7 +347,7 @@ OWN = "ws://127.0.0.1:1"
 def named_symbols(pairs: Sequence[str] | str) -> list[str]:
     """Pairs as Binance writes them. Raises SettingsError where there are none."""
     names = pairs.split(",") if isinstance(pairs, str) else pairs
-    symbols = list(dict.fromkeys(normal(name) for name in names))
+    symbols = list(dict.fromkeys(normal_symbol(name) for name in names))
     if not symbols:
         raise SettingsError("pairs is empty. Name some as Binance writes them, such as ['BTCUSDT', 'ETHUSDT'].")
     return symbols

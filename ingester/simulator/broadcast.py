@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ingester.exchange import lower
+from ingester.exchange import lower_symbol
 from ingester.simulator.books import BookBatch
 from ingester.simulator.faults import FaultBoard
 from ingester.simulator.markets import MARKETS, TICK_MS, BookStream, SimulatedMarket
@@ -91,7 +91,7 @@ class Lane:
         """`stream`: any one of them. `readers`: the symbols that each session reads."""
         self.is_due = stream.is_due
         self.symbols = sorted(set().union(*readers.values()), key=lambda symbol: (slots.of[symbol], symbol))
-        self.names = [f"{lower(symbol)}@{suffix}" for symbol in self.symbols]
+        self.names = [f"{lower_symbol(symbol)}@{suffix}" for symbol in self.symbols]
         self.ids: list[int] = []
         self.payloads: list[bytes] = []
         self.spans: dict[int, tuple[int, int]] = {}

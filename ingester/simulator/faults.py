@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from ingester.errors import SettingsError
-from ingester.exchange import upper
+from ingester.exchange import upper_symbol
 
 FRAME_KINDS = frozenset(
     {"silence", "halt", "malformed", "garbage", "duplicate", "out_of_order", "crossed", "empty", "repeat"}
@@ -120,7 +120,7 @@ def fault_request(texts: Mapping[str, str]) -> FaultRequest:
     seconds, count, connection = (numbers.pop(name, None) for name in NUMBERS)
     request = FaultRequest(
         texts.get("kind", ""),
-        upper(texts.get("symbol", "")) or None,
+        upper_symbol(texts.get("symbol", "")) or None,
         seconds,
         None if count is None else int(count),
         None if connection is None else int(connection),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ingester.exchange import upper
+from ingester.exchange import upper_symbol
 from ingester.simulator.books import FUTURES, SPOT, PayloadFormat
 
 TICK_MS = 100
@@ -90,7 +90,7 @@ class SimulatedMarket:
         match = _STREAM.fullmatch(name)
         if match is None or match[3] not in self.intervals:
             return None
-        return BookStream(upper(match[1]), int(match[2]), self.intervals[match[3]])
+        return BookStream(upper_symbol(match[1]), int(match[2]), self.intervals[match[3]])
 
     def lists(self, symbol: str) -> bool:
         """Whether a symbol can be one of this market: contracts with a delivery date are futures."""

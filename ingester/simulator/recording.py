@@ -20,7 +20,7 @@ import numpy as np
 
 from ingester.book import Level, OrderBook
 from ingester.errors import SettingsError
-from ingester.exchange import upper
+from ingester.exchange import upper_symbol
 
 BOOKS_AT_ONCE = 256
 """Read while as many are played."""
@@ -130,7 +130,7 @@ def _parse(line: bytes) -> TapeBook | None:
     parsed = msgspec.json.decode(text, type=_Line)
     if not _STREAM.fullmatch(parsed.stream):
         return None
-    symbol = upper(parsed.stream.partition("@")[0])
+    symbol = upper_symbol(parsed.stream.partition("@")[0])
     if b'"depthUpdate"' in bytes(parsed.data):
         event = msgspec.json.decode(parsed.data, type=_FuturesBook)
         return TapeBook(int(receive_ns), symbol, event.u, event.b, event.a, event.E * _NS_PER_MS)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from ingester.exchange import SUPPLIES_PATH, assets
+from ingester.exchange import SUPPLIES_PATH, assets_of
 from ingester.simulator.books import (
     FUTURES,
     MOST_LEVELS,
@@ -68,7 +68,7 @@ class SimulatedListing(NamedTuple):
 
     def assets(self, symbol: str) -> tuple[str, str]:
         """(base, quote)."""
-        return self.pairs[symbol].assets or assets(symbol.partition("_")[0])
+        return self.pairs[symbol].assets or assets_of(symbol.partition("_")[0])
 
     def halted(self, symbols: Iterable[str]) -> "SimulatedListing":
         """The same with these symbols in the state HALT."""

@@ -69,7 +69,7 @@ def test_a_time_reads_back_as_what_it_was(ns):
 @settings(max_examples=500)
 @given(st.text(min_size=1, max_size=30), st.integers(0, 30))
 def test_every_symbol_comes_back_from_its_file_name(symbol, cut):
-    with mock.patch.object(dataset, "assets", lambda symbol: (symbol[:cut], symbol[cut:])):
+    with mock.patch.object(dataset, "assets_of", lambda symbol: (symbol[:cut], symbol[cut:])):
         names = [
             dataset.file_name(symbol, SECOND // 10, NOON, NOON + SECOND, "csv"),
             dataset.raw_file_name(symbol, SECOND, NOON, 3, "pkl"),
@@ -96,6 +96,6 @@ def test_every_symbol_comes_back_from_its_file_name(symbol, cut):
     ],
 )
 def test_file_names_follow_what_the_exchange_lists_and_stay_unambiguous(monkeypatch, symbol, both, pair):
-    monkeypatch.setattr(dataset, "assets", {symbol: both}.get)
+    monkeypatch.setattr(dataset, "assets_of", {symbol: both}.get)
     assert dataset.file_name(symbol, SECOND // 10, NOON, NOON + SECOND, "csv").startswith(f"{pair}_100ms_(")
     assert dataset.symbol_named(pair) == symbol

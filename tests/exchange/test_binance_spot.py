@@ -125,7 +125,7 @@ def test_whatever_decoding_raises_the_frame_is_malformed(monkeypatch):
 @pytest.mark.parametrize("name", ["币安人生USDT", "ßİIΣUSDT"])
 def test_names_of_any_letters_have_a_stream_and_are_found_in_a_frame_that_cannot_be_read(name):
     stream = VENUE.books.stream_name(name, 5, 100)
-    assert binance.upper(stream.partition("@")[0]) == name
+    assert binance.upper_symbol(stream.partition("@")[0]) == name
     for text in (json.dumps(stream), json.dumps(stream, ensure_ascii=False)):
         frame = f'{{"stream":{text},"data":{{"lastUpdateId":160,"bids":[["1.0"'.encode()
         assert VENUE.books.salvage(frame) == (stream.encode(), 160)

@@ -15,11 +15,11 @@ from ingester.exchange import Listing, ListingStatus, pairs, simulator_at
 from ingester.exchange.pairs import (
     DEFAULT_COINS,
     KeptListing,
-    assets,
-    choose,
-    choose_watched,
+    assets_of,
+    choose_pairs,
+    choose_watched_pairs,
     listed_symbols,
-    normal,
+    normal_symbol,
     pair_named,
     symbols_of,
 )
@@ -32,7 +32,7 @@ LISTED = {
 
 @pytest.mark.parametrize("written", ["btcusdt", "BTC-USDT", "btc/usdt", "BTC_USDT", " BTCUSDT "])
 def test_a_pair_may_be_written_in_several_ways(written):
-    assert normal(written) == "BTCUSDT"
+    assert normal_symbol(written) == "BTCUSDT"
 
 
 def test_coins_and_quote_make_symbols():
@@ -42,27 +42,27 @@ def test_coins_and_quote_make_symbols():
 
 def test_a_named_pair_that_does_not_exist_is_an_error_with_the_nearest_names():
     with pytest.raises(UnknownPair, match=r"'BTCUSTD'.*BTCUSDT"):
-        choose(["BTCUSTD", "ETHUSDT"], True, LISTED)
+        choose_pairs(["BTCUSTD", "ETHUSDT"], True, LISTED)
 
 
 def test_a_named_pair_that_was_delisted_is_left_out_where_it_was_recorded_before():
-    choice = choose(["EDUUSDT", "BTCUSDT"], True, LISTED, before={"EDUUSDT"})
+    choice = choose_pairs(["EDUUSDT", "BTCUSDT"], True, LISTED, before={"EDUUSDT"})
     assert choice.symbols == ["BTCUSDT"]
     assert "EDUUSDT" in choice.remarks[0]
     with pytest.raises(UnknownPair, match="BTCUSTD"):
-        choose(["BTCUSTD", "EDUUSDT", "BTCUSDT"], True, LISTED, before={"EDUUSDT"})
+        choose_pairs(["BTCUSTD", "EDUUSDT", "BTCUSDT"], True, LISTED, before={"EDUUSDT"})
     with pytest.raises(UnknownPair, match="EDUUSDT"):
-        choose(["EDUUSDT"], True, LISTED, before={"EDUUSDT"})
+        choose_pairs(["EDUUSDT"], True, LISTED, before={"EDUUSDT"})
 
 
 def test_a_named_pair_that_is_halted_stays():
-    choice = choose(["EOSUSDT"], True, LISTED)
+    choice = choose_pairs(["EOSUSDT"], True, LISTED)
     assert choice.symbols == ["EOSUSDT"]
     assert "BREAK" in choice.remarks[0]
 
 
 def test_from_the_default_list_what_does_not_trade_is_skipped_with_one_line():
-    choice = choose(["BTCUSDT", "EOSUSDT", "AGIXUSDT", "ETHUSDT"], False, LISTED)
+    choice = choose_pairs(["BTCUSDT", "EOSUSDT", "AGIXUSDT", "ETHUSDT"], False, LISTED)
     assert choice.symbols == ["BTCUSDT", "ETHUSDT"]
     (remark,) = choice.remarks
     assert "EOSUSDT" in remark
@@ -70,7 +70,7 @@ def test_from_the_default_list_what_does_not_trade_is_skipped_with_one_line():
 
 
 def test_a_pair_named_twice_is_recorded_once():
-    assert choose(["BTCUSDT", "BTCUSDT"], True, LISTED).symbols == ["BTCUSDT"]
+    assert choose_pairs(["BTCUSDT", "BTCUSDT"], True, LISTED).symbols == ["BTCUSDT"]
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_a_pair_named_twice_is_recorded_once():
     ],
 )
 def test_a_symbol_splits_into_its_assets(symbol, both):
-    assert assets(symbol) == both
+    assert assets_of(symbol) == both
 
 
 def test_of_a_file_what_is_no_longer_listed_is_left_out_with_a_word_and_what_is_halted_stays():
-    choice = choose_watched(["EOSUSDT", "OLDUSDT", "BTCUSDT"], LISTED)
+    choice = choose_watched_pairs(["EOSUSDT", "OLDUSDT", "BTCUSDT"], LISTED)
     assert choice.symbols == ["EOSUSDT", "BTCUSDT"]
     assert "EOSUSDT" in choice.remarks[0]
     assert "OLDUSDT" in choice.remarks[1]
-    assert choose_watched(["BTCUSDT"], LISTED) == (["BTCUSDT"], [])
+    assert choose_watched_pairs(["BTCUSDT"], LISTED) == (["BTCUSDT"], [])
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def answers(tmp_path):
     def answer(path):
         return (answers.pop(0) if len(answers) > 1 else answers[0]).encode()
 
-    pairs.use_listing(tmp_path)
+    pairs.keep_listings_in(tmp_path)
     with Answering(answer) as server:
         yield answers, simulator_at("ws://127.0.0.1:1", server.url).at(name="tried")
-    pairs.use_listing(tmp_path / "nowhere")
+    pairs.keep_listings_in(tmp_path / "nowhere")
 
 
 def entry(symbol, base, quote, **others):
@@ -153,11 +153,11 @@ def test_base_and_quote_are_what_the_exchange_lists_in_file_names_too(answers, t
     texts.append(info(BNB, BTC, entry("币安人生U", "币安", "人生U")))
     pairs.fetch_listings(exchange)
     for _ in range(2):  # in this process, and in one that reads the file
-        assert assets("BTCU") == ("B", "TCU")
-        assert assets("币安人生U") == ("币安", "人生U")
+        assert assets_of("BTCU") == ("B", "TCU")
+        assert assets_of("币安人生U") == ("币安", "人生U")
         assert dataset.file_name("BTCU", 10**8, 0, 1, "pkl").startswith("B_TCU_")
         assert dataset.raw_file_name("BNBUSD", 10**8, 0, 1, "pkl").startswith("BNB_USD_")
-        pairs.use_listing(tmp_path)
+        pairs.keep_listings_in(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
 
     def started(*now, by_user):
         texts[:] = now
-        return listed_symbols(exchange, wanted, lambda listed: choose(wanted, by_user, listed), told=False)
+        return listed_symbols(exchange, wanted, lambda listed: choose_pairs(wanted, by_user, listed), told=False)
 
     assert started(full, by_user=True) == wanted
     for by_user in (True, False):
@@ -202,14 +202,14 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
     "name", ["BTCUSDT", "btc/usdt", "币安人生USDT", "हिन्दीUSDT", "ไทยUSDT", "🐶USDT", "1INCH", "BTCUSDT_261225"]
 )
 def test_names_of_any_script_are_names(name):
-    assert pairs.is_name(name)
+    assert pairs.is_pair_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "-", "BTC,ETH", "BTC\x00", "BTC\n", "[red]", "BTC\u202e", "../x", "BTC'", "../x_261225"]
 )
 def test_what_is_no_name_of_a_pair(name):
-    assert not pairs.is_name(name)
+    assert not pairs.is_pair_name(name)
 
 
 BINANCE, HERE = "https://api.binance.com", "http://127.0.0.1:9443"

@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ingester.errors import ExchangeError, Incomplete, SettingsError
-from ingester.exchange import Listing, ListingStatus, assets, simulator_at
+from ingester.exchange import Listing, ListingStatus, assets_of, simulator_at
 from ingester.exchange.screening import (
     SUPPLIES_PATH,
     Criteria,
     Supplies,
     Ticker,
     Verdict,
-    amount,
     amount_text,
     fetch_supplies,
     fetch_tickers,
+    parse_amount,
     read_supplies,
     require_moderate,
     screen_pairs,
@@ -27,9 +27,9 @@ FULL = Criteria(min_market_cap=500e6, min_volume=50e6)
 
 def world(**volumes):
     """Listings, tickers at a price of 2, and supplies; a pair's figures are its volume and market cap in millions."""
-    listed = {symbol: Listing(symbol, *assets(symbol), ListingStatus.TRADING) for symbol in volumes}
+    listed = {symbol: Listing(symbol, *assets_of(symbol), ListingStatus.TRADING) for symbol in volumes}
     tickers = {symbol: Ticker(symbol, 2.0, volume * 1e6) for symbol, (volume, _) in volumes.items()}
-    coins = {assets(symbol)[0]: cap * 1e6 / 2 for symbol, (_, cap) in volumes.items() if cap is not None}
+    coins = {assets_of(symbol)[0]: cap * 1e6 / 2 for symbol, (_, cap) in volumes.items() if cap is not None}
     return listed, tickers, Supplies(coins)
 
 
@@ -112,7 +112,7 @@ def test_coins_that_are_to_be_kept_are():
 def test_an_answer_that_lacks_what_it_should_hold_is_refused():
     listed, tickers, supplies = world(**{f"C{number}USDT": (900, 9e5) for number in range(20)})
     few = dict(list(tickers.items())[:17])
-    halted = {symbol: Listing(symbol, *assets(symbol), ListingStatus.BREAK) for symbol in listed}
+    halted = {symbol: Listing(symbol, *assets_of(symbol), ListingStatus.BREAK) for symbol in listed}
     for wrong in (
         ({}, tickers, supplies),
         (halted, tickers, supplies),
@@ -144,13 +144,13 @@ def test_a_repetition_does_not_remove_most_of_the_list():
     ("text", "value"), [("500M", 5e8), ("1.5B", 1.5e9), ("2k", 2e3), ("750_000", 7.5e5), ("1 t", 1e12), ("0", 0)]
 )
 def test_amounts_may_be_short(text, value):
-    assert amount(text, "--min-volume") == value
+    assert parse_amount(text, "--min-volume") == value
 
 
 @pytest.mark.parametrize("text", ["", "M", "50X", "-5M", "1,5B", "nan", "1e9", "5MM"])
 def test_other_amounts_are_refused_with_an_example(text):
     with pytest.raises(SettingsError, match=r"--min-volume '.*1\.5B"):
-        amount(text, "--min-volume")
+        parse_amount(text, "--min-volume")
 
 
 def test_amounts_are_shown_to_three_digits():
