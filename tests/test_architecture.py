@@ -178,6 +178,7 @@ WITHOUT_OWN_TEST = {
     "cli/sql.py": "test_reference.py",
     "cli/tables.py": "test_text.py",
     "connection/connection.py": "connection/test_slot.py",
+    "connection/pool.py": "feed/test_feed.py",
     "datasets/columns.py": "datasets/test_recordings.py",
     "datasets/content.py": "datasets/test_importer.py",
     "datasets/coverage.py": "cli/test_coverage.py",
@@ -188,8 +189,6 @@ WITHOUT_OWN_TEST = {
     "exchange/registry.py": "exchange/test_rest.py",
     "exchange/venue.py": "exchange/test_binance_spot.py",
     "live/buffer.py": "record/test_recorder.py",
-    "live/callbacks.py": "live/test_consumer.py",
-    "live/subscribers.py": "live/test_consumer.py",
     "questdb/exchange_history.py": "questdb/test_migrations.py",
     "questdb/jar.py": "questdb/test_server.py",
     "questdb/launch.py": "questdb/test_server.py",
@@ -198,7 +197,6 @@ WITHOUT_OWN_TEST = {
     "record/recorder_service.py": "cli/test_start.py",
     "sequence/monitor.py": "feed/test_feed.py",
     "spool/disk.py": "spool/test_spool.py",
-    "spool/segment.py": "spool/test_recovery.py",
 }
 """Modules that are tested through another one: where."""
 ACROSS = {"questdb/test_sql.py": "the files of sql/", "datasets/test_programs.py": "the functions for programs"}

@@ -14,7 +14,7 @@ from ingester.errors import SpoolError, UnsafeFile
 from ingester.exchange.pairs import LISTING_FILE
 from ingester.questdb.server import ManagedServer
 from ingester.record import pairs_file, practice
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")

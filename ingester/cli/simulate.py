@@ -79,7 +79,7 @@ def simulate(
     data_dir: Path,
     questdb: Endpoint | None,
 ) -> None:
-    """Serves order books over Binance's websocket and REST protocol on 127.0.0.1 until Ctrl-C.
+    """Serves order books over Binance's websocket and REST protocols on 127.0.0.1 until Ctrl-C: spot and USD-M futures.
 
     They are made up, or were recorded: in the table (--from, --to), in a data set (--dataset) or in a file (--file).
     What was recorded begins with the first subscription and keeps its timing; all connections share its clock. After
@@ -89,6 +89,7 @@ def simulate(
     Examples:
       ingester simulate --pairs BTCUSDT,ETHUSDT
       ingester start --stream-url ws://127.0.0.1:9443 --rest-url http://127.0.0.1:9443
+      ingester start --exchange binance-futures --stream-url ws://127.0.0.1:9443 --rest-url http://127.0.0.1:9443
       ingester simulate --from '2024-08-08 12:00' --to '2024-08-08 13:00' --coins BTC,ETH
       ingester simulate --dataset "hft data/extracted datasets/from_(…)_to_(…)" --speed max
       ingester simulate --file btcusdt.jsonl.gz --speed 10 --loop

@@ -253,7 +253,7 @@ def start(
         )
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
         db, server, watermark = _reach(data_dir, questdb, settings)
-        shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth)
+        shown = LiveBuffer(settings.symbols[:MOST_BOOKS], depth=depth)
         recorder = RecorderService(settings, db, data_dir=data_dir, live=shown if sys.stderr.isatty() else None)
         backup = _backup(recorder, db, backup_every, backup_format, backup_root, closing)
         observer = Observer(

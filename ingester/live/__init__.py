@@ -1,10 +1,8 @@
 """Live books for readers in this process.
 
-buffer        the newest books and events
+buffer        the newest rows or books of all pairs, and events
 ring          the newest rows of one pair, read without locks
-consumer      takes each row once, at its own pace
-callbacks     calls a user's functions from threads of their own
-subscribers   all consumers and callbacks of a recorder
+subscribers   consumers and callbacks, which get each row once
 synchronous   rows of several pairs on one grid, as they come
 """
 

@@ -1,8 +1,8 @@
-"""The live record: what the feed lets pass, in memory, for readers in this process.
+"""The newest books and events in memory, for readers in this process.
 
-The feed thread writes (`take`, `note`, `watermark`), any other thread reads; nobody waits for anybody. Each pair has
-a ring of rows here, or, which costs next to nothing, only its newest book. Of pairs that it does not know it keeps
-nothing.
+The feed thread writes (`take`, `note`, `watermark`), any other thread reads, and no thread waits for another. Each pair
+has a ring of rows, or, which costs next to nothing, only its newest book. Books of pairs that were not added are not
+kept.
 """
 
 import threading
@@ -18,47 +18,46 @@ from ingester.live.ring import Ring, Row
 from ingester.sequence import Gap
 from ingester.words import nearest_text
 
-MOST_EVENTS = 10_000
+KEPT_EVENTS = 10_000
 """So many of the latest events are kept."""
 
-
-TELL_ROWS = 1_000
-"""Who waits for rows is woken when all that arrived is in, and after so many at the latest: in a burst, readers would
-take turns with the feed thread, which would take in everything later."""
+NOTIFY_ROWS = 1_000
+"""Readers that wait for rows are woken when all that arrived is in, and after so many at the latest: in a burst, they
+would take turns with the feed thread, which would take in everything later."""
 
 
 class Notifier:
-    """Those who wait for something: events that are set when it comes."""
+    """Wakes threads that wait for something."""
 
     def __init__(self) -> None:
-        self.rung = 0
-        """How often; for those who want to know whether something came since they last looked."""
-        self._bells: tuple[threading.Event, ...] = ()
+        self.count = 0
+        """Notifications so far: a reader sees by it whether something came since it last looked."""
+        self._waiting: tuple[threading.Event, ...] = ()
         self._lock = threading.Lock()
 
-    def ring(self) -> None:
-        """Wakes all of them. For one thread at a time."""
-        self.rung += 1
-        for bell in self._bells:
-            bell.set()
+    def notify(self) -> None:
+        """Wakes all that wait. For one thread at a time."""
+        self.count += 1
+        for event in self._waiting:
+            event.set()
 
-    def add(self, bell: threading.Event) -> Callable[[], None]:
-        """From now on an event is set at each ring; gives what ends that."""
+    def add(self, event: threading.Event) -> Callable[[], None]:
+        """Has an event set at each notification from now on; returns the function that ends this."""
         with self._lock:
-            self._bells = (*self._bells, bell)
+            self._waiting = (*self._waiting, event)
 
-        def end() -> None:
+        def remove() -> None:
             with self._lock:
-                self._bells = tuple(each for each in self._bells if each is not bell)
+                self._waiting = tuple(each for each in self._waiting if each is not event)
 
-        return end
+        return remove
 
 
 class LiveBuffer:
-    """The last rows, or newest books, of its pairs, and what else happened."""
+    """The last rows, or newest books, of its pairs, and the last events."""
 
-    def __init__(self, symbols: Iterable[str], depth: int, rows: int = 0) -> None:
-        """`rows`: how many each pair keeps; with 0 there is only its `newest` book."""
+    def __init__(self, symbols: Iterable[str], *, depth: int, rows: int = 0) -> None:
+        """`rows`: how many are kept of each pair; with 0 only its `newest` book is."""
         self.depth = depth
         self.closed = threading.Event()
         """Set while nothing more will come."""
@@ -66,23 +65,23 @@ class LiveBuffer:
         # Both are replaced as a whole when pairs come and go, so that readers need no lock.
         self.pairs: tuple[str, ...] = ()
         self.rings: Mapping[str, Ring] = {}
-        """The rows of each pair; of none with `rows` 0."""
+        """The rows of each pair; empty with `rows` 0."""
         self.on_rows, self.on_events, self.on_progress = Notifier(), Notifier(), Notifier()
-        """Rung when rows have come, events have been noted, `until_ns` has risen; and all at the end."""
+        """Notify when rows have come, events have been noted, `until_ns` has risen; and all at the end."""
         self.events_noted = 0
         self.until_ns = 0
-        """All that was received before this time is in; see `Intake`."""
+        """The watermark: all that was received before this time is in; `FeedLoop` sets it."""
         self._rows = rows
-        self._untold = 0  # rows of which those who wait have not heard
+        self._unannounced = 0  # rows since the last notification
         self._newest: dict[str, OrderBook | None] = {}  # where there are no rings; books that stay cost more than rows
-        self._events: deque[tuple[int, Event]] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[tuple[int, Event]] = deque(maxlen=KEPT_EVENTS)
         self._hidden: dict[str, int] = {}  # rows before this number were cleared
         self.add(symbols)
 
     # what the feed thread calls
 
     def take(self, snapshots: Sequence[OrderBook]) -> None:
-        """Takes in what has passed; who waits for it is woken by `watermark`, or where there is much of it."""
+        """Takes in books. Readers that wait are woken by `watermark`, or after `NOTIFY_ROWS`."""
         if self._rows:
             rings = self.rings
             for snapshot in snapshots:
@@ -94,51 +93,51 @@ class LiveBuffer:
             for snapshot in snapshots:
                 if snapshot[0] in newest:
                     newest[snapshot[0]] = snapshot
-        self._untold += len(snapshots)
-        if self._untold >= TELL_ROWS:
-            self._tell()
+        self._unannounced += len(snapshots)
+        if self._unannounced >= NOTIFY_ROWS:
+            self._notify()
 
     def note(self, events: Sequence[Event]) -> bool:
-        """Takes in what has happened; there is always room for the latest."""
+        """Takes in events; returns True, for there is always room for the latest."""
         for event in events:
             self._events.append((self.events_noted, event))
             self.events_noted += 1
-        self.on_events.ring()
+        self.on_events.notify()
         return True
 
     def changed(self, added: Collection[str], removed: Collection[str]) -> None:
-        """Pairs come and go."""
+        """Adds and removes pairs."""
         self.remove(removed)
         self.add(added)
 
     def watermark(self, until_ns: int) -> None:
         """All that was received before `until_ns` is in, and nothing more is waiting."""
-        if self._untold:
-            self._tell()
+        if self._unannounced:
+            self._notify()
         self.until_ns = until_ns
-        self.on_progress.ring()
+        self.on_progress.notify()
 
     def tick(self, now: int) -> None:
         """Nothing here depends on the time."""
 
-    def _tell(self) -> None:
-        self._untold = 0
-        self.on_rows.ring()
+    def _notify(self) -> None:
+        self._unannounced = 0
+        self.on_rows.notify()
 
     def open(self) -> None:
-        """Rows may come from now on."""
+        """Marks the buffer as running: rows may come from now on."""
         self.closed.clear()
 
     def close(self) -> None:
-        """Nothing more will come, until `open`; wakes all who wait."""
+        """Marks the end: nothing more comes until `open`. Wakes all readers that wait."""
         self.closed.set()
-        for bells in (self.on_rows, self.on_events, self.on_progress):
-            bells.ring()
+        for notifier in (self.on_rows, self.on_events, self.on_progress):
+            notifier.notify()
 
     # pairs
 
     def add(self, symbols: Iterable[str]) -> None:
-        """From now on their rows are kept too."""
+        """Keeps the rows of these pairs, too, from now on."""
         new = [symbol for symbol in dict.fromkeys(symbols) if symbol not in self.pairs]
         if not self._rows:
             self._newest |= dict.fromkeys(new)
@@ -188,7 +187,7 @@ class LiveBuffer:
     def ring(self, symbol: str) -> Ring:
         """The rows of a pair. Raises UsageError where none are kept."""
         if not self._rows:
-            raise UsageError("Only the newest book of each pair is kept here. Make the record with rows.")
+            raise UsageError("Only the newest book of each pair is kept here. Make the buffer with rows.")
         return self.rings[symbol]
 
     def start_of(self, symbol: str) -> int:

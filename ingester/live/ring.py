@@ -1,4 +1,4 @@
-"""The newest rows of one pair in memory: one thread writes, any number of others read, and none waits for another.
+"""The newest rows of one pair in memory: one thread writes, any number of others read, and no thread waits for another.
 
 Rows are numbered from 0 as they come; row n lies in slot n modulo the slots. The writer says which row it begins
 (`_begun`) before it touches the slot, and counts it (`count`) when it is whole. A reader copies slots first and looks

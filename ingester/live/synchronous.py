@@ -1,7 +1,7 @@
 """The rows of several pairs on one grid, as they come: by the same rule, and the same code, as `export --every`.
 
-A row at time t is given when it is certain that everything received up to t is in the record (`Intake` says how), so it
-can never hold less than the table will; and as the table has microseconds, "up to t" ends a microsecond later.
+A row at time t is given when everything received up to t is in the buffer, as its watermark tells (`FeedLoop` sets it).
+So it never holds less than the table will; and as the table has microseconds, "up to t" ends a microsecond later.
 """
 
 import threading
@@ -26,23 +26,24 @@ class SynchronousRows:
 
     def __init__(
         self,
-        record: LiveBuffer,
+        buffer: LiveBuffer,
         symbols: Sequence[str],
+        *,
         every_ns: int,
         max_age_ns: int,
         fill: str,
         now: Now,
         wake: Callable[[], None],
     ) -> None:
-        """`wake` has the feed thread look how far it is."""
+        """`wake` makes the feed thread raise the watermark."""
         self.pairs = tuple(symbols)
         """In the order in which rows hold them."""
-        self._record = record
+        self._buffer = buffer
         self._every_ns = every_ns
         self._now = now
         self._wake = wake
-        self._rings = [record.ring(symbol) for symbol in symbols]
-        self._samplers = [Sampler(4 * record.depth, max_age_ns, fill) for _ in symbols]
+        self._rings = [buffer.ring(symbol) for symbol in symbols]
+        self._samplers = [Sampler(4 * buffer.depth, max_age_ns, fill) for _ in symbols]
         self._next_ns = -(-now() // every_ns) * every_ns
         reach_ns = self._next_ns - max(max_age_ns, LOOK_BACK_NS)
         self._next = [_last_before(ring, reach_ns, self._next_ns) for ring in self._rings]
@@ -62,28 +63,28 @@ class SynchronousRows:
         return self._ready.popleft()
 
     def _await(self) -> int:
-        """Waits until the next row can be made; gives before which time rows can be, 0 where no more will come."""
-        record, bell = self._record, threading.Event()
-        silence = record.on_progress.add(bell)
+        """Waits until the next row can be made; returns the time before which rows can be made, 0 for the end."""
+        buffer, woken = self._buffer, threading.Event()
+        unsubscribe = buffer.on_progress.add(woken)
         try:
             while True:
-                bell.clear()
-                running = record.running
-                if record.until_ns >= self._next_ns + RESOLUTION_NS:
-                    return record.until_ns - RESOLUTION_NS + 1
+                woken.clear()
+                running = buffer.running
+                if buffer.until_ns >= self._next_ns + RESOLUTION_NS:
+                    return buffer.until_ns - RESOLUTION_NS + 1
                 if not running:
                     return 0
                 early_ns = self._next_ns + RESOLUTION_NS - self._now()
                 if early_ns > 0:
-                    record.closed.wait(early_ns / SECOND)
+                    buffer.closed.wait(early_ns / SECOND)
                 else:
                     self._wake()
-                    bell.wait()
+                    woken.wait()
         finally:
-            silence()
+            unsubscribe()
 
     def _make(self, times: np.ndarray) -> None:
-        values = np.empty((len(times), len(self._rings), 4 * self._record.depth))
+        values = np.empty((len(times), len(self._rings), 4 * self._buffer.depth))
         stop_ns = int(times[-1]) + 1
         for place, (ring, sampler) in enumerate(zip(self._rings, self._samplers, strict=True)):
             wanted = self._next[place]
@@ -91,7 +92,7 @@ class SynchronousRows:
             if first > wanted and not (len(rows.times) and rows.times[0] <= times[0]):
                 raise FellBehind(
                     f"{first - wanted} rows of {self.pairs[place]} are gone that the grid row at {self._next_ns} ns "
-                    "needs: it was asked for later than rows are kept. Iterate faster, or keep more of them (keep=)."
+                    "needs: it was read later than rows are kept. Iterate faster, or keep more of them (keep=)."
                 )
             self._next[place] = first + len(rows.times)
             values[:, place] = sampler.take(rows.times, rows.values, times)

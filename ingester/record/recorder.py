@@ -85,7 +85,7 @@ class Recorder:
         self._told = stream_url is not None
         self._batch_delay = seconds(linger, "linger") if linger else 0.0
         rows = round(seconds(keep, "keep") * 1000 / self._settings.interval_ms)
-        self._record = LiveBuffer(symbols, depth, max(1, rows))
+        self._record = LiveBuffer(symbols, depth=depth, rows=max(1, rows))
         self.metrics = FeedMetrics()
         """Counters: snapshots, copies, losses, reconnects, …"""
         self._clock = Clock()
@@ -280,7 +280,15 @@ class Recorder:
             raise UsageError(f"every {every!r} is not a whole number of milliseconds, such as 100ms.")
         if fill not in FILLS:
             raise UsageError(f"fill {fill!r} is not one of {', '.join(FILLS)}.")
-        return SynchronousRows(record, symbols, every_ns, max_age_ns, fill, self._clock.now, self._wake)
+        return SynchronousRows(
+            record,
+            symbols,
+            every_ns=every_ns,
+            max_age_ns=max_age_ns,
+            fill=fill,
+            now=self._clock.now,
+            wake=self._wake,
+        )
 
     def _listed(self, source: Venue, symbols: Sequence[str]) -> list[str]:
         return listed_symbols(source, symbols, lambda listed: choose(symbols, True, listed), told=self._told)

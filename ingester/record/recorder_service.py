@@ -68,8 +68,8 @@ class RecorderService:
         self._data_dir = data_dir
         self.clock = Clock()
         self.started_ns = self.clock.now()
-        self.spool = Spool(spool_folder(data_dir, settings.collector), audited=True)
-        self.live = live or LiveBuffer([], settings.depth)
+        self.spool = Spool(spool_folder(data_dir, settings.collector), keep_until_verified=True)
+        self.live = live or LiveBuffer([], depth=settings.depth)
         self._intake = FeedLoop(
             settings, self, self.clock, self.metrics.feed, AttemptLimit(settings.exchange.limits), BATCH_DELAY_SECONDS
         )
@@ -125,8 +125,8 @@ class RecorderService:
             log.info("%d rows of an earlier run wait in the spool; they are sent first", recovery.rows_waiting)
         if recovery.cut:
             log.warning("%d bytes of the spool were unreadable and are set aside", recovery.cut_bytes)
-        for hole in recovery.holes:
-            self._record_hole(hole)
+        for lost in recovery.lost_ranges:
+            self._record_lost(lost)
         # What exists now stays; of what follows nearly everything dies at once, so that looking often is in vain.
         gc.collect()
         gc.freeze()
@@ -249,16 +249,16 @@ class RecorderService:
         if now >= self._collect_ns:
             self._collect_ns = now + COLLECT_NS
             gc.collect()
-        for hole in self.spool.take_holes():
-            self._record_hole(hole)
+        for lost in self.spool.take_lost_ranges():
+            self._record_lost(lost)
         if (deaths := self.deaths()).total != self._deaths_told:
             self._deaths_told = deaths.total
             self._intake.note(Event(now, "thread_died", detail=f"{deaths.last}: {deaths.error[:LONGEST_DETAIL]}"))
 
-    def _record_hole(self, hole: LostRange) -> None:
+    def _record_lost(self, lost: LostRange) -> None:
         """Rows of any symbols were in the spool and cannot be read back."""
-        detail = f"{SPOOL_DAMAGED}: {hole.rows} rows" if hole.rows else SPOOL_DAMAGED
-        self._intake.note(Event(hole.since_ns, "gap", detail=detail, until_ns=hole.until_ns))
+        detail = f"{SPOOL_DAMAGED}: {lost.rows} rows" if lost.rows else SPOOL_DAMAGED
+        self._intake.note(Event(lost.since_ns, "gap", detail=detail, until_ns=lost.until_ns))
 
     def _note_wanted(self) -> None:
         try:

@@ -1,7 +1,6 @@
 """Spools whose recorder does not run: the rows that wait in them, how these are sent, and the reserves given back."""
 
 import logging
-import os
 import re
 import shlex
 import time
@@ -14,7 +13,7 @@ from ingester.clock import SECOND
 from ingester.errors import SpoolError
 from ingester.metrics import StoreMetrics
 from ingester.questdb import DeadLetters, QuestDB, Reconciler, SentCounts, Writer, schema
-from ingester.spool import RESERVE, CheckpointFile, Disk, Spool, claim, segment as segments
+from ingester.spool import Spool, count_waiting, free_reserve
 from ingester.text import inside
 
 log = logging.getLogger(__name__)
@@ -95,19 +94,7 @@ def give_back_reserves(data_dir: Path, running: Collection[str]) -> None:
         log.warning("%s cannot be read: %s", spools(data_dir), error.strerror or error)
         return
     for folder in folders:
-        reserve = folder / RESERVE
-        if not reserve.exists():
-            continue
-        try:
-            lock = claim(folder)
-        except (OSError, SpoolError):
-            continue
-        try:
-            reserve.unlink(missing_ok=True)
-        except OSError as error:
-            log.debug("%s stays: %s", reserve, error)
-        finally:
-            os.close(lock)
+        free_reserve(folder)
 
 
 def send(
@@ -128,7 +115,7 @@ def send(
         raise SpoolError(
             f"There is no spool of a recorder {collector!r} in {data_dir}. `ingester spool list` names them."
         )
-    spool, metrics, sent_counts = Spool(folder, audited=True), StoreMetrics(), SentCounts()
+    spool, metrics, sent_counts = Spool(folder, keep_until_verified=True), StoreMetrics(), SentCounts()
     spool.open()
     try:
         depth = _depth(spool)
@@ -166,18 +153,8 @@ def _folders(data_dir: Path, running: Collection[str]) -> list[Path]:
 
 
 def _waiting(folder: Path) -> Leftover | None:
-    position = CheckpointFile(folder, Disk(folder, 0, 0, time.monotonic)).load()
-    sequence = position.sequence if position else 0
-    rows, oldest, newest = 0, 0, 0
-    found = segments.find(folder)
-    for segment, after in zip(found, [*found[1:], None], strict=False):
-        if after is not None and after.first <= sequence:
-            continue
-        for head in segments.heads(segment):
-            if head.sequence >= sequence and head.rows:
-                rows += head.rows
-                oldest, newest = oldest or head.first_ns, max(newest, head.last_ns)
-    return Leftover(folder.name, rows, oldest, newest) if rows else None
+    waiting = count_waiting(folder)
+    return Leftover(folder.name, *waiting) if waiting.rows else None
 
 
 def _depth(spool: Spool) -> int:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -71,7 +72,8 @@ class SimulatedListing(NamedTuple):
 
     def halted(self, symbols: Iterable[str]) -> "SimulatedListing":
         """The same with these symbols in the state HALT."""
-        return self._replace(pairs={**self.pairs, **{each: _halted(self.pairs[each]) for each in symbols}})
+        halted = {symbol: replace(self.pairs[symbol], status="HALT") for symbol in symbols}
+        return self._replace(pairs={**self.pairs, **halted})
 
 
 class Answer(NamedTuple):
@@ -268,8 +270,6 @@ def _steps(listing: SimulatedListing, market: SimulatedMarket, symbol: str) -> l
 
 def _delivery_ms(date: str) -> int:
     """`261225` as the milliseconds of that day's 8 o'clock UTC; 0 for what is no date."""
-    from datetime import UTC, datetime
-
     try:
         return int(datetime.strptime(f"{date} 08", "%y%m%d %H").replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
@@ -380,7 +380,3 @@ def _depth(
         sides = sides_of(bids, asks)
     format = market.format if market is SPOT_MARKET else _FUTURES_DEPTH
     return Answer(200, format.payload({format.id_field: number, "E": at_ms, "T": at_ms}, *sides))
-
-
-def _halted(pair: SimulatedPair) -> SimulatedPair:
-    return SimulatedPair(pair.symbol, pair.assets, "HALT", pair.levels)

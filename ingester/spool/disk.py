@@ -1,4 +1,4 @@
-"""The disk under the spool: who holds the folder, how much room is left, and files that are whole or not there."""
+"""The disk under the spool: the lock on the folder, free space and the reserve, files that are replaced whole."""
 
 import contextlib
 import errno
@@ -92,13 +92,30 @@ def claim(folder: Path, seconds: float = 0.0) -> int:
 
 
 def leads_to(path: Path, descriptor: int) -> bool:
-    """Whether a path leads to what is open; where that cannot be seen, it is taken to do so."""
+    """Whether a path leads to what is open; True where that cannot be seen."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
+
+
+def free_reserve(folder: Path) -> None:
+    """Deletes the reserve in a spool's folder that no recorder holds; the next one that starts takes it again."""
+    reserve = folder / RESERVE
+    if not reserve.exists():
+        return
+    try:
+        lock = claim(folder)
+    except (OSError, SpoolError):
+        return
+    try:
+        reserve.unlink(missing_ok=True)
+    except OSError as error:
+        log.debug("%s stays: %s", reserve, error)
+    finally:
+        os.close(lock)
 
 
 class FolderLock:
@@ -120,7 +137,7 @@ class FolderLock:
         self._lock, self._opened = lock, opened
 
     def is_lost(self) -> bool:
-        """Whether the folder or its lock is no longer there; where that cannot be seen, it is taken to be there."""
+        """Whether the folder or its lock is no longer there; False where that cannot be seen."""
         return not leads_to(self._folder / "lock", self._lock)
 
     def reclaim(self) -> Path | None:
@@ -140,7 +157,7 @@ class FolderLock:
         return former
 
     def close(self) -> None:
-        """Gives the folder up."""
+        """Releases the folder."""
         for descriptor in (self._lock, self._opened, *self._former):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -151,7 +168,7 @@ class FolderLock:
 class Disk:
     """Free space, looked up at most once a second, and a reserve that is given up when there is none.
 
-    The reserve is for what must be written on a full disk: positions and events. So while it is given up, its size
+    The reserve is for what must be written on a full disk: checkpoints and events. So while it is given up, its size
     has to be free again before records may be written.
     """
 
@@ -190,11 +207,11 @@ class Disk:
         return min(at_most, self._total // 16)
 
     def changed(self, added: int) -> None:
-        """Keeps account of what this process has written (or removed: below zero) since the last look."""
+        """Counts what this process has written (or removed: below zero) since free space was looked up."""
         self._free -= added
 
     def ran_out(self) -> None:
-        """A write failed for lack of space: believe that rather than the last look, and give up the reserve."""
+        """Notes that a write failed for lack of space, whatever the last look said, and gives up the reserve."""
         self._free = 0
         self._checked = self._now()
         self.out = True
@@ -203,7 +220,7 @@ class Disk:
             self._path.unlink(missing_ok=True)
 
     def moved(self) -> None:
-        """The folder was made again: it holds no reserve."""
+        """Notes that the folder was made again: it holds no reserve."""
         self._reserved, self._checked = False, -float("inf")
 
     def give_back(self) -> None:

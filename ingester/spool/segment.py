@@ -1,4 +1,4 @@
-"""One file of the spool: a header, then records, each framed by its length and guarded by a CRC32."""
+"""One file of the spool: a header, then records, each with its length and a CRC32. The package describes the bytes."""
 
 import contextlib
 import logging
@@ -108,7 +108,7 @@ class LostRange(NamedTuple):
 
 
 class RecordPosition(NamedTuple):
-    """A place between two records of a segment; `rows` and `payload` count what lies before it in this segment."""
+    """A position between two records of a segment; `rows` and `payload` count what lies before it in this segment."""
 
     segment: Segment
     offset: int
@@ -119,7 +119,7 @@ class RecordPosition(NamedTuple):
     """Receive time of the end of the record before it in this segment."""
 
     def after(self, record: Record) -> "RecordPosition":
-        """The place behind the record that follows here."""
+        """The position behind the record that follows here."""
         return RecordPosition(
             self.segment,
             self.offset + RECORD_HEADER_BYTES + len(record.body),
@@ -131,14 +131,14 @@ class RecordPosition(NamedTuple):
 
 
 def start_of(segment: Segment) -> RecordPosition:
-    """The place before its first record."""
+    """The position before its first record."""
     return RecordPosition(segment, FILE_HEADER_BYTES, segment.first)
 
 
 def create(folder: Path, first: int) -> Segment:
-    """A new segment file, ready for records. Raises OSError, and leaves no file behind then.
+    """Makes a segment file, ready for records. Raises OSError, and leaves no file behind then.
 
-    Something of that name which is no segment (those that are were found at the start) is moved to `damaged/`.
+    A file of that name that is no segment (segments were found at the start) is moved to `damaged/`.
     """
     path = folder / f"{first:020d}{SUFFIX}"
     segment = Segment(path, first, first)
@@ -159,7 +159,7 @@ def create(folder: Path, first: int) -> Segment:
 
 
 def free_name(folder: Path, name: str) -> Path:
-    """A name in `damaged/` that nothing has yet. Raises OSError."""
+    """Returns an unused name in `damaged/`. Raises OSError."""
     target = folder / "damaged" / name
     private.folder(target.parent)
     while target.exists():
@@ -168,29 +168,29 @@ def free_name(folder: Path, name: str) -> Path:
 
 
 def remove(segment: Segment) -> None:
-    """Deletes its file, and frees its room also where somebody has yet to close it. Raises OSError."""
+    """Deletes its file, and frees its room also while it is still open. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.truncate(segment.path, 0)
         if segment.kept < 0:
             segment.path.unlink()
-    let_go([segment])
+    close_kept([segment])
 
 
-def keep(segment: Segment) -> None:
-    """Makes a file that is still open readable also where it was deleted. Raises OSError."""
+def keep_readable(segment: Segment) -> None:
+    """Keeps a file that is open readable although it was deleted or moved. Raises OSError."""
     segment.kept = os.dup(segment.descriptor)
     segment.path = Path(f"/proc/self/fd/{segment.kept}")
 
 
-def now_in(folder: Path, segments: Iterable[Segment]) -> None:
-    """Notes that the folder of some segments was moved."""
+def relocate(folder: Path, segments: Iterable[Segment]) -> None:
+    """Sets the paths of segments whose folder was moved."""
     for segment in segments:
         if segment.kept < 0:
             segment.path = folder / segment.path.name
 
 
-def let_go(segments: Iterable[Segment]) -> None:
-    """Closes the files that have no name any more."""
+def close_kept(segments: Iterable[Segment]) -> None:
+    """Closes the files that `keep_readable` holds open."""
     for segment in segments:
         if segment.kept >= 0:
             os.close(segment.kept)
@@ -198,12 +198,12 @@ def let_go(segments: Iterable[Segment]) -> None:
 
 
 def is_in_place(segment: Segment) -> bool:
-    """Whether its name still leads to the file that is written to; where that cannot be seen, it is taken to be so."""
+    """Whether its name still leads to the file that is written to; True where that cannot be seen."""
     return leads_to(segment.path, segment.descriptor)
 
 
 def find(folder: Path) -> list[Segment]:
-    """The files of a folder that have the name of a segment, in order, not read yet. Raises OSError."""
+    """Finds the files of a folder that have the name of a segment, in order; reads none. Raises OSError."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -230,34 +230,34 @@ def is_segment(segment: Segment) -> bool:
         return True
 
 
-def walk(mark: RecordPosition, end: int) -> Iterator[tuple[RecordPosition, Record]]:
-    """Good records from a place on, each with its own place. Stops before the first damaged one, and at byte `end`.
+def walk(at: RecordPosition, end: int) -> Iterator[tuple[RecordPosition, Record]]:
+    """Yields good records from a position on, each with its own. Stops before the first damaged one, and at byte `end`.
 
     Holds one record at a time. Raises OSError.
     """
-    with mark.segment.path.open("rb") as file:
-        file.seek(mark.offset)
-        while mark.offset + RECORD_HEADER_BYTES <= end:
+    with at.segment.path.open("rb") as file:
+        file.seek(at.offset)
+        while at.offset + RECORD_HEADER_BYTES <= end:
             header = file.read(RECORD_HEADER_BYTES)
             if len(header) < RECORD_HEADER_BYTES:
                 return
             length, checksum = _FRAME.unpack_from(header)
-            if mark.offset + RECORD_HEADER_BYTES + length > end:
+            if at.offset + RECORD_HEADER_BYTES + length > end:
                 return
             body = file.read(length)
             fields = header[_FRAME.size :]
             if len(body) < length or _checksum(length, fields, body) != checksum:
                 return
             sequence, rows, first_ns, last_ns = _FIELDS.unpack(fields)
-            if sequence != mark.sequence:
+            if sequence != at.sequence:
                 return
             record = Record(sequence, body, rows, first_ns, last_ns)
-            yield mark, record
-            mark = mark.after(record)
+            yield at, record
+            at = at.after(record)
 
 
-class Head(NamedTuple):
-    """What stands before the body of a record."""
+class RecordHeader(NamedTuple):
+    """The fields before the body of a record."""
 
     sequence: int
     rows: int
@@ -265,8 +265,8 @@ class Head(NamedTuple):
     last_ns: int
 
 
-def heads(segment: Segment) -> Iterator[Head]:
-    """The heads of a file's records, whose bodies are neither read nor checked. Raises OSError."""
+def record_headers(segment: Segment) -> Iterator[RecordHeader]:
+    """Yields the headers of a file's records; bodies are neither read nor checked. Raises OSError."""
     sequence, offset = segment.first, FILE_HEADER_BYTES
     with segment.path.open("rb") as file:
         while offset + RECORD_HEADER_BYTES <= segment.size:
@@ -275,7 +275,7 @@ def heads(segment: Segment) -> Iterator[Head]:
             if len(header) < RECORD_HEADER_BYTES:
                 return
             length, _ = _FRAME.unpack_from(header)
-            head = Head(*_FIELDS.unpack(header[_FRAME.size :]))
+            head = RecordHeader(*_FIELDS.unpack(header[_FRAME.size :]))
             offset += RECORD_HEADER_BYTES + length
             if head.sequence != sequence or offset > segment.size:
                 return
@@ -284,17 +284,17 @@ def heads(segment: Segment) -> Iterator[Head]:
 
 
 def read(places: Iterable[tuple[RecordPosition, int]], at_most_bytes: int) -> tuple[list[Record], str]:
-    """Records from each mark to the byte beside it: bodies of at most so many bytes together, but at least one record.
+    """Reads records from each position to the byte beside it: at most so many bytes of bodies, but at least one record.
 
     Ends early before a damaged record. Where that is the first one, the list is empty and the text says what is wrong.
     Raises OSError where the first one cannot be read, which says nothing about what the file holds.
     """
     chosen: list[Record] = []
     size = 0
-    for mark, end in places:
-        offset = mark.offset
+    for at, end in places:
+        offset = at.offset
         try:
-            for here, record in walk(mark, end):
+            for here, record in walk(at, end):
                 size += len(record.body)
                 if chosen and size > at_most_bytes:
                     return chosen, ""
@@ -310,20 +310,20 @@ def read(places: Iterable[tuple[RecordPosition, int]], at_most_bytes: int) -> tu
 
 
 def scan(segment: Segment, before: int | None = None) -> None:
-    """Reads a segment file and notes in `segment` what is good in it: records with sequences below `before`.
+    """Reads a segment file and sets in `segment` what is good in it: records with sequences below `before`.
 
     Raises OSError, and leaves `segment` as it is, where the file cannot be read: only a checksum tells of damage.
     Raises SpoolError where a newer version has written the file.
     """
-    mark = start_of(segment)
+    at = start_of(segment)
     last_ns: int | None = None
     _check_header(segment)
-    for here, record in walk(mark, segment.size):
+    for here, record in walk(at, segment.size):
         if before is not None and record.sequence >= before:
             break
-        mark = here.after(record)
+        at = here.after(record)
         last_ns = record.last_ns if last_ns is None else max(last_ns, record.last_ns)
-    segment.end, segment.next, segment.rows, segment.payload = mark.offset, mark.sequence, mark.rows, mark.payload
+    segment.end, segment.next, segment.rows, segment.payload = at.offset, at.sequence, at.rows, at.payload
     segment.last_ns = last_ns
 
 

@@ -24,14 +24,14 @@ class Syncer:
         folder: Path,
         seconds: float,
         sync: Callable[[int], None],
-        chore: Callable[[], None],
-        chore_seconds: float,
+        tend_seconds: float,
     ) -> None:
+        """`seconds`: how long a touched file waits for its sync. `tend_seconds`: how often `tend` is called."""
         self._folder = folder
         self._seconds = seconds
         self._sync = sync
-        self._chore = chore
-        self._chore_seconds = chore_seconds
+        self._tend: Callable[[], None] = lambda: None
+        self._chore_seconds = tend_seconds
         self._lock = threading.Lock()
         self._touched: set[Segment] = set()
         self._finished: set[Segment] = set()  # to be closed once synced
@@ -45,26 +45,27 @@ class Syncer:
         self.failing = False
         """Whether the last sync failed."""
 
-    def start(self, synced_ns: int) -> None:
-        """Starts syncing; everything up to `synced_ns` is on disk already."""
+    def start(self, synced_ns: int, tend: Callable[[], None]) -> None:
+        """Starts syncing; everything up to `synced_ns` is on disk already. Calls `tend` between syncs."""
+        self._tend = tend
         self.synced_ns = self._until_ns = synced_ns
         self._thread.start()
 
     def created(self, segment: Segment) -> None:
-        """A file is new in the folder."""
+        """Notes a new file in the folder."""
         with self._lock:
             self._touched.add(segment)
             self._folder_touched = True
 
     def appended(self, segment: Segment, last_ns: int) -> None:
-        """Records up to receive time `last_ns` were appended."""
+        """Notes that records up to receive time `last_ns` were appended."""
         with self._lock:
             self._touched.add(segment)
             self._until_ns = max(self._until_ns, last_ns)
         self._dirty.set()
 
     def finished(self, segment: Segment) -> None:
-        """A file takes no more records: its descriptor belongs to this thread from now on."""
+        """Notes that a file takes no more records: this thread closes it."""
         with self._lock:
             self._finished.add(segment)
         self._dirty.set()
@@ -85,7 +86,7 @@ class Syncer:
                 self._stopping.wait(self._seconds)
                 self._dirty.clear()
                 self._sync_all()
-            self._chore()
+            self._tend()
 
     def _sync_all(self) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ def shown(books, room=24):
 
 @pytest.fixture
 def record():
-    record = LiveBuffer([f"P{number}USDT" for number in range(MOST_BOOKS)], 5)
+    record = LiveBuffer([f"P{number}USDT" for number in range(MOST_BOOKS)], depth=5)
     record.open()
     return record
 

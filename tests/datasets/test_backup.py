@@ -26,7 +26,7 @@ from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.server import ManagedServer
 from ingester.questdb.writer import Writer
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 MINUTE = 60 * SECOND
 PAIRS = ("BTCUSDT", "ADAUSDT")

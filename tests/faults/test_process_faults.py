@@ -21,7 +21,7 @@ from ingester.questdb.encoder import RowEncoder
 from ingester.simulator import Simulator
 from ingester.simulator.books import book
 from ingester.simulator.broadcast import SLOT_SECONDS, TICK_SECONDS, hash_slot
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 pytestmark = pytest.mark.slow
 

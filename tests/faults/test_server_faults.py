@@ -14,7 +14,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.server import ManagedServer
 from ingester.simulator import Simulator
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 pytestmark = pytest.mark.slow
 

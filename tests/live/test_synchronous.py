@@ -42,7 +42,7 @@ def lived(questdb, tmp_path_factory):
     pairs = [SimulatedPair(PAIRS[1], levels=3), *PAIRS[2:]]
     with Simulator(pairs, tapes=[tape_of_file(folder / "books.gz")], speed=20) as simulator:
         exchange = simulator_at(simulator.stream_url, simulator.rest_url)
-        record = LiveBuffer(PAIRS, 5, 10_000)
+        record = LiveBuffer(PAIRS, depth=5, rows=10_000)
         collector = RecorderService(
             Settings(tuple(PAIRS), exchange, collector="lived"), db, data_dir=folder, live=record
         )
@@ -51,7 +51,9 @@ def lived(questdb, tmp_path_factory):
 
         def iterate(every, max_age, fill):
             every_ns, max_age_ns = (int(text[:-2]) * 1_000_000 if "ms" in text else SECOND for text in (every, max_age))
-            rows[every] = list(SynchronousRows(record, PAIRS, every_ns, max_age_ns, fill, now, wake))
+            rows[every] = list(
+                SynchronousRows(record, PAIRS, every_ns=every_ns, max_age_ns=max_age_ns, fill=fill, now=now, wake=wake)
+            )
 
         threads = [threading.Thread(target=iterate, args=each) for each in GRIDS]
         for thread in threads:
@@ -98,12 +100,14 @@ class Bench:
 
     def __init__(self, rows=100):
         self.now_ns = 100 * SECOND + 5
-        self.record = LiveBuffer(["A", "B"], 1, rows)
+        self.record = LiveBuffer(["A", "B"], depth=1, rows=rows)
         self.record.open()
         self.woken = 0
 
     def grid(self, every_ns=SECOND, max_age_ns=SECOND, fill="none"):
-        return SynchronousRows(self.record, ["A", "B"], every_ns, max_age_ns, fill, self.now, self.wake)
+        return SynchronousRows(
+            self.record, ["A", "B"], every_ns=every_ns, max_age_ns=max_age_ns, fill=fill, now=self.now, wake=self.wake
+        )
 
     def now(self):
         """Time passes by being looked at."""

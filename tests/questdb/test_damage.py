@@ -21,7 +21,7 @@ from ingester.questdb.partitions import DAY
 from ingester.questdb.reconciler import Reconciler
 from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.server import ManagedServer
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     findings = {finding.subject: finding for finding in examine(questdb_checks(server, None))}
     assert findings["table"].state == "fail"
     assert file in findings["table"].text
-    spool, metrics = Spool(server.data_dir / f"spool-{file}", audited=True), StoreMetrics()
+    spool, metrics = Spool(server.data_dir / f"spool-{file}", keep_until_verified=True), StoreMetrics()
     spool.open()
     reconciler = Reconciler(db, spool, "binance", "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
     reconciler.start()

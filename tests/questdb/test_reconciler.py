@@ -15,7 +15,7 @@ from ingester.questdb.reconciler import Reconciler
 from ingester.questdb.sent_counts import MINUTE, SentCounts
 from ingester.questdb.server import ManagedServer
 from ingester.questdb.writer import Writer
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ class Run:
         self.db, self.collector, self.now = db, collector, now
         self.metrics, self.sent_counts, self.events = StoreMetrics(), SentCounts(), []
         options = {"reserve_bytes": 0, "free_bytes": 0} | spool
-        self.spool = Spool(folder / "spool", audited=True, **options)
+        self.spool = Spool(folder / "spool", keep_until_verified=True, **options)
         self.spool.open()
         self.encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
         self.writer = Writer(

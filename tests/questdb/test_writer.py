@@ -16,7 +16,7 @@ from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.sent_counts import SentCounts
 from ingester.questdb.writer import Writer
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 NS = 1_700_000_000_000_000_000
 

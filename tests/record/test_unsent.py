@@ -17,8 +17,8 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.record.practice import refuse_mixing_unasked
 from ingester.record.unsent import Leftover, give_back_reserves, leftovers, send, spools
+from ingester.spool import Spool
 from ingester.spool.disk import claim
-from ingester.spool.spool import Spool
 
 
 def done(seconds):

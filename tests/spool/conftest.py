@@ -3,7 +3,7 @@
 import pytest
 from spools import SMALL
 
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 from spools import SMALL, append, numbers, segment_files, take_all
 
 from ingester.errors import SpoolError
+from ingester.spool import Spool
 from ingester.spool.segment import RECORD_HEADER_BYTES
-from ingester.spool.spool import Spool
 
 APPENDER = """
 import sys, random
 from pathlib import Path
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 spool = Spool(Path(sys.argv[1]), reserve_bytes=0, free_bytes=0, segment_bytes=20000)
 spool.open()
 number = int(sys.argv[2])
@@ -117,7 +117,7 @@ def test_500_damaged_files_never_give_a_wrong_row(tmp_path):
         spool = Spool(folder, **options)
         found = spool.open()
         got = numbers(take_all(spool, 1 << 20))
-        waiting = list(range(0 if found.position_missing else 30, 150))
+        waiting = list(range(0 if found.checkpoint_missing else 30, 150))
         if name == "position":
             assert got == waiting, seed
         else:
@@ -134,7 +134,7 @@ def test_500_damaged_files_never_give_a_wrong_row(tmp_path):
         assert again.cut <= (name in names and not found.cut), seed
         assert numbers(spool.peek(1 << 20)) == [150], seed
         spool.close()
-        outcomes.add((kind, name == "position", bool(found.cut), found.position_missing))
+        outcomes.add((kind, name == "position", bool(found.cut), found.checkpoint_missing))
         shutil.rmtree(folder)
     assert len(outcomes) > 8
 
@@ -153,7 +153,7 @@ def test_damage_in_all_files_at_once_never_gives_a_wrong_row(tmp_path):
         for path in [*segment_files(folder), folder / "position"]:
             damage(path, chance)
         spool = Spool(folder, **SMALL)
-        assert spool.open().position_missing or seed
+        assert spool.open().checkpoint_missing or seed
         got = numbers(take_all(spool))
         assert got == sorted(set(got))
         spool.close()
@@ -174,12 +174,12 @@ def test_damage_while_it_runs_costs_the_rest_of_that_segment_only(tmp_path, open
     got += numbers(take_all(spool))
     kept_of_last = int(last.stem) - 1
     assert got == [0, 1, *range(int(second.stem) - 1, kept_of_last + 2), 100]
-    holes = spool.take_holes()
-    assert sum(hole.rows for hole in holes) == sum(n % 7 for n in set(range(101)) - set(got))
+    lost = spool.take_lost_ranges()
+    assert sum(each.rows for each in lost) == sum(n % 7 for n in set(range(101)) - set(got))
     first_lost, last_of_last = 2, 99
-    assert [(holes[0].since_ns, holes[0].until_ns)] == [(first_lost * 10 - 1, int(second.stem) * 10 - 11)]
-    assert (holes[1].since_ns, holes[1].until_ns) == ((kept_of_last + 1) * 10 + 9, last_of_last * 10 + 9)
-    assert spool.take_holes() == []
+    assert [(lost[0].since_ns, lost[0].until_ns)] == [(first_lost * 10 - 1, int(second.stem) * 10 - 11)]
+    assert (lost[1].since_ns, lost[1].until_ns) == ((kept_of_last + 1) * 10 + 9, last_of_last * 10 + 9)
+    assert spool.take_lost_ranges() == []
     assert (spool.rows_waiting, spool.bytes_waiting) == (0, 0)
     assert len(list((tmp_path / "damaged").iterdir())) == 2
     assert caplog.text.count("is damaged at byte") == 2
@@ -194,12 +194,12 @@ def test_a_lost_position_sends_everything_again(tmp_path, opened, caplog):
     (tmp_path / "position").unlink()
     spool = Spool(tmp_path, **SMALL)
     found = spool.open()
-    assert found.position_missing
+    assert found.checkpoint_missing
     assert numbers(take_all(spool)) == list(range(100))
     assert "position" in caplog.text
     spool.close()
     spool = Spool(tmp_path, **SMALL)
-    assert not spool.open().position_missing
+    assert not spool.open().checkpoint_missing
     spool.close()
 
 

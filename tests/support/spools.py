@@ -6,7 +6,7 @@ import time
 from ingester.book import OrderBook
 from ingester.questdb.encoder import RowEncoder
 from ingester.record.unsent import spools
-from ingester.spool.spool import Spool
+from ingester.spool import Spool
 
 SECOND = 10**9
 RESERVE = 1 << 16

@@ -1,4 +1,4 @@
-"""consumer.py: several who take each row once, each at its own pace."""
+"""Consumers take each row once, each at its own pace."""
 
 import threading
 
@@ -6,8 +6,8 @@ import pytest
 
 from ingester.book import OrderBook
 from ingester.errors import UnknownPair
-from ingester.live.buffer import TELL_ROWS, LiveBuffer
-from ingester.live.consumer import Consumer
+from ingester.live.buffer import NOTIFY_ROWS, LiveBuffer
+from ingester.live.subscribers import Consumer
 
 
 def books(symbol, *numbers):
@@ -16,7 +16,7 @@ def books(symbol, *numbers):
 
 @pytest.fixture
 def record():
-    record = LiveBuffer(["AUSDT", "BUSDT"], 1, rows=10)
+    record = LiveBuffer(["AUSDT", "BUSDT"], depth=1, rows=10)
     record.open()
     return record
 
@@ -27,7 +27,7 @@ def arrive(record, *snapshots):
 
 
 def consumer(record, pairs=None):
-    return Consumer(record, "one", pairs, lambda consumer: None)
+    return Consumer(record, name="one", symbols=pairs)
 
 
 def test_each_consumer_takes_each_row_once_whatever_the_others_do(record):
@@ -81,9 +81,9 @@ def test_a_wait_ends_with_the_first_row_and_a_consumer_of_some_pairs_sleeps_thro
 
 def test_a_burst_wakes_those_who_wait_before_it_is_over(record):
     one = consumer(record)
-    record.take(books("AUSDT", *range(1, TELL_ROWS)))
+    record.take(books("AUSDT", *range(1, NOTIFY_ROWS)))
     assert one.wait(0) == []
-    record.take(books("AUSDT", TELL_ROWS))
+    record.take(books("AUSDT", NOTIFY_ROWS))
     assert one.wait(0) == ["AUSDT"]
 
 
