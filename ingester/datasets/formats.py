@@ -22,8 +22,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ingester.datasets import pickles
+from ingester.datasets.columns import ALWAYS_BYTES, MOST_RATIO
 from ingester.datasets.dataset import INDEX, columns
-from ingester.datasets.unpacking import ALWAYS_BYTES, MOST_RATIO
 from ingester.errors import IngesterError, UnreadableDataSet
 from ingester.grid import Floats, Nanoseconds, as_frame
 
