@@ -1,8 +1,8 @@
 """Files of earlier recordings, one pair each: raw intervals and data sets, and what else people have.
 
-The manifest of a file's data set tells its pair, grid, gaps and exchange, also where the file was renamed; else its name
-tells the pair. Files are read piece by piece, but for pickles, which `pickles.py` reads without executing anything in
-them.
+The manifest of a data set tells pair, grid, gaps and exchange of its files, also of one that was renamed; else the name
+of a file tells the pair. Files are read piece by piece, but for pickles, which `pickles.py` reads without executing
+anything in them.
 """
 
 import hashlib

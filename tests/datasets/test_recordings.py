@@ -62,7 +62,7 @@ def test_the_manifest_tells_pair_grid_and_gaps(tmp_path):
     folder = make(tmp_path, "csv", grid_pairs(100), every_ns=SECOND // 10, gaps=gaps)
     origins = Origins()
     btc, eth = (origins.of(path) for path in sorted(folder.glob("*.csv")))
-    assert btc == ("BTCUSDT", SECOND // 10, ((NOON + SECOND, NOON + 3 * SECOND, "test"),), 0, "")
+    assert btc == ("BTCUSDT", SECOND // 10, ((NOON + SECOND, NOON + 3 * SECOND, "test"),), 0, "", "binance")
     assert eth[:3] == ("ETHUSDT", SECOND // 10, ())
     packed = sorted(folder.glob("BTC*.csv"))[0]
     packed = packed.rename(packed.with_name(f"{packed.name}.gz"))
