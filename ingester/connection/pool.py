@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,32 +52,22 @@ class ConnectionPool:
         """What has arrived over all of them; their threads add to it, the feed thread takes."""
         self._venue = venue
         self._make_stream = make_stream
-        self._connections: dict[WebSocketThread, Connection] = {}
+        self.connections: dict[WebSocketThread, Connection] = {}
+        """All connections by their threads, those that are about to end included."""
         self._started = False
         self._requests = 0  # ids given to requests so far
         self._unanswered: dict[int, WebSocketThread] = {}
 
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def all(self) -> Iterable[Connection]:
-        """All connections, those that are about to end included."""
-        return self._connections.values()
-
-    def of(self, stream: WebSocketThread) -> Connection:
-        """The connection of this thread."""
-        return self._connections[stream]
-
     def start(self) -> None:
         """Starts connecting; what is opened later starts at once."""
         self._started = True
-        for stream in self._connections:
+        for stream in self.connections:
             stream.start()
 
     def open(self, slot: "ConnectionSlot") -> Connection:
         """Returns a new connection of a slot."""
         stream = self._make_stream(name=slot.label, inbox=self.inbox)
-        self._connections[stream] = connection = Connection(slot, stream)
+        self.connections[stream] = connection = Connection(slot, stream)
         if self._started:
             stream.start()
         return connection
@@ -100,20 +90,20 @@ class ConnectionPool:
         """A connection was lost, and what it was asked with it; `final`: it will not be made again."""
         self._unanswered = {number: asked for number, asked in self._unanswered.items() if asked is not stream}
         if final:
-            del self._connections[stream]
+            del self.connections[stream]
 
     def owes_answers(self) -> bool:
         """Whether an open connection still owes an answer to a request."""
-        open_ones = {connection.stream for connection in self.all() if connection.opened_ns is not None}
+        open_ones = {connection.stream for connection in self.connections.values() if connection.opened_ns is not None}
         return any(stream in open_ones for stream in self._unanswered.values())
 
     def watermark(self, now: int) -> int:
         """All that was received before this time is in the inbox, or was taken from it; see `feed/loop.py`."""
-        return min((stream.reading_ns or now for stream in self._connections), default=now)
+        return min((stream.reading_ns or now for stream in self.connections), default=now)
 
     def stop(self, timeout: float) -> None:
         """Closes all connections and waits for their threads, so many seconds at most."""
-        streams = list(self._connections)
+        streams = list(self.connections)
         for stream in streams:
             stream.stop()
         ends = time.monotonic() + timeout

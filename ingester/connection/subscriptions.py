@@ -98,7 +98,7 @@ class SubscriptionManager:
             gone = [name for name in group.names if name in reasons]
             if not gone:
                 continue
-            for connection in self._pool.all():
+            for connection in self._pool.connections.values():
                 if connection.slot in group.slots:
                     connection.slot.part(connection, gone)
             group.names[:] = [name for name in group.names if name not in reasons]
@@ -128,7 +128,7 @@ class SubscriptionManager:
 
     def _admit(self, group: SubscriptionGroup, now: int) -> None:
         stands = group.stands()
-        parting = {name for connection in self._pool.all() for name in connection.unsubscribing}
+        parting = {name for connection in self._pool.connections.values() for name in connection.unsubscribing}
         names = [
             name
             for name, request_ in group.pending_pairs.items()

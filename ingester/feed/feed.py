@@ -72,7 +72,7 @@ class Feed:
         self.monitor = monitor
         self._pool = pool
         self._inbox = pool.inbox
-        self._channel = config.venue.books
+        self._peek, self._decode = config.venue.books.peek, config.venue.books.decode
         self._keep_every = config.keep_every
         self._now = now
         self._metrics = context.metrics
@@ -179,7 +179,7 @@ class Feed:
 
     def unsubscribe(self) -> None:
         """Asks the exchange to send nothing more; what is already on the way still arrives."""
-        for connection in self._pool.all():
+        for connection in self._pool.connections.values():
             if connection.subscribed_ns is not None:
                 self._pool.request(Method.UNSUBSCRIBE, connection, connection.slot.names)
         self._ended = True
@@ -200,12 +200,12 @@ class Feed:
         ]
         self.monitor.miss_since(self._started_ns, {name for slot in down for name in slot.names})
         self.monitor.begin(now)
-        for connection in self._pool.all():
+        for connection in self._pool.connections.values():
             if connection.opened_ns is not None:
                 connection.slot.subscribe(connection, now)
 
     def _on_opened(self, opened: Opened) -> None:
-        connection = self._pool.of(opened.stream)
+        connection = self._pool.connections[opened.stream]
         slot = connection.slot
         if slot.closed:
             return
@@ -220,7 +220,7 @@ class Feed:
             self._begin_ns = min(self._begin_ns, next_full_second(self._now()))
 
     def _on_lost(self, lost: Lost) -> None:
-        connection = self._pool.of(lost.stream)
+        connection = self._pool.connections[lost.stream]
         slot, stood = connection.slot, connection.opened_ns is not None
         self._pool.lost(lost.stream, lost.final)
         if lost.final:
@@ -248,8 +248,8 @@ class Feed:
 
     def _take(self, frames: Frames, snapshots: list[OrderBook]) -> None:
         """Drops the copies among the frames of one read undecoded, and takes in the others in their order."""
-        connection, receive_ns = self._pool.of(frames.stream), frames.receive_ns
-        detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._channel.peek, connection.ids
+        connection, receive_ns = self._pool.connections[frames.stream], frames.receive_ns
+        detectors, metrics, peek, ids = self.monitor.detectors, self._metrics, self._peek, connection.ids
         kept: list[bytes] = []
         ahead: set[bytes] | None = set()  # streams with a frame in `kept`; None: there may be one of any stream
         restarts: tuple[int, ...] = ()  # places in `kept` from which the update ids of their stream go on
@@ -261,10 +261,8 @@ class Feed:
                 elif ahead is not None:
                     name, _, update_id = head
                     detector = detectors.get(name)
-                    if detector is not None and update_id <= detector.update_id and name not in ahead:
-                        restarted = update_id < detector.update_id and detector.restarted(
-                            update_id, connection, ids.get(name, -1)
-                        )
+                    if detector is not None and update_id <= (last_id := detector.update_id) and name not in ahead:
+                        restarted = update_id < last_id and detector.restarted(update_id, connection, ids.get(name, -1))
                         ids[name] = update_id
                         if not restarted:  # most copies end here, not decoded
                             metrics.copies += 1
@@ -280,7 +278,9 @@ class Feed:
             return
         messages: Sequence[Message | None]
         try:
-            messages = self._channel.decode(kept)
+            messages = self._decode(kept)
+            if len(messages) != len(kept):
+                raise ValueError(f"{len(kept)} frames became {len(messages)} messages")
         except Exception:
             messages = [self._decode_one(each, connection, receive_ns) for each in kept]
         for place, book in enumerate(messages):
@@ -296,11 +296,11 @@ class Feed:
                         stream = name.decode(errors="replace")
                         self._quarantine(connection, receive_ns, f"a stream nobody asked for: {stream}")
                     continue
-                before_id = ids.get(name, -1)
+                before_id, last_id = ids.get(name, -1), detector.update_id
                 ids[name] = update_id
-                if update_id <= detector.update_id:
+                if update_id <= last_id:
                     if place not in restarts and (
-                        update_id == detector.update_id or not detector.restarted(update_id, connection, before_id)
+                        update_id == last_id or not detector.restarted(update_id, connection, before_id)
                     ):
                         metrics.copies += 1
                         if detector.found is not None:
@@ -312,7 +312,7 @@ class Feed:
                         continue
                     if detector.held(update_id):
                         detector.quarantine(None)
-                        reason = f"update id {update_id} after {detector.update_id}"
+                        reason = f"update id {update_id} after {last_id}"
                         self._quarantine(connection, receive_ns, reason, detector.symbol)
                         continue
                 bids, asks = book.bids, book.asks
@@ -321,9 +321,10 @@ class Feed:
                     reason = f"crossed: {bids[0]} {asks[0]}"
                     self._quarantine(connection, receive_ns, reason, detector.symbol)
                     continue
-                if update_id < detector.update_id:
+                if update_id < last_id:
                     self.monitor.restarted(detector, update_id, receive_ns)
-                last_id, last_ns = detector.update_id, detector.receive_ns
+                    last_id = detector.update_id
+                last_ns = detector.receive_ns
                 gap = detector.accept(receive_ns, update_id)
                 if gap is not None:
                     self.monitor.record(gap, detector)
@@ -342,7 +343,7 @@ class Feed:
     def _decode_one(self, payload: bytes, connection: Connection, receive_ns: int) -> Message | None:
         """What a frame says; None where a bug has cost it."""
         try:
-            return self._channel.decode([payload])[0]
+            return self._decode([payload])[0]
         except Exception as error:
             self._lose(payload, connection, receive_ns, error)
             return None
@@ -355,7 +356,7 @@ class Feed:
 
     def _drop_large(self, frames: Frames) -> None:
         """Quarantines what is too large for a book."""
-        connection = self._pool.of(frames.stream)
+        connection = self._pool.connections[frames.stream]
         for payload in [each for each in frames.payloads if len(each) > LARGEST_BOOK]:
             frames.payloads.remove(payload)
             what = Malformed(f"a frame of {len(payload)} bytes, where a book has some thousand", payload)

@@ -91,7 +91,9 @@ def test_a_pair_that_goes_leaves_neither_a_gap_nor_a_bad_frame_nor_a_trace():
     bench.book("ETHUSDT", bench.now_ns)  # but it should soon
     assert bench.ids() == []
     assert bench.metrics.malformed == 1
-    assert [len(connection.remembered()) for connection in bench.pool.all()] == [1] * len(bench.pool)
+    assert [len(connection.remembered()) for connection in bench.pool.connections.values()] == [1] * len(
+        bench.pool.connections
+    )
     assert list(bench.monitor.detectors) == [b"btcusdt@depth5@100ms"]
 
 
@@ -160,7 +162,7 @@ def test_1500_pairs_fill_the_connections_that_stand_and_open_others():
     for stream in (2, 3):
         bench.arrive(Lost(bench.streams[stream], bench.now_ns, "stopped", final=True))
     bench.feed.poll()
-    assert len(bench.pool) == 2
+    assert len(bench.pool.connections) == 2
     assert [gap for gap in bench.gaps() if gap[0] not in ("BTCUSDT", "ETHUSDT")] == []
 
 
@@ -278,7 +280,7 @@ def test_coins_that_come_and_go_for_months_leave_nothing_behind():
             bench.say({"result": None, "id": stream.sent[-1]["id"]}, bench.streams.index(stream))
     bench.turn(2)
     assert len(bench.streams) == 2
-    assert max(len(connection.remembered()) for connection in bench.pool.all()) <= 3
+    assert max(len(connection.remembered()) for connection in bench.pool.connections.values()) <= 3
     (group,) = bench.feed.subscriptions.groups
     assert (group.names, group.pending_pairs) == ([b"btcusdt@depth5@100ms", b"ethusdt@depth5@100ms"], {})
     assert bench.feed.pairs == 2
