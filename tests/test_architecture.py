@@ -178,7 +178,6 @@ WITHOUT_OWN_TEST = {
     "cli/sql.py": "test_reference.py",
     "cli/tables.py": "test_text.py",
     "connection/connection.py": "connection/test_slot.py",
-    "connection/pool.py": "feed/test_feed.py",
     "datasets/columns.py": "datasets/test_recordings.py",
     "datasets/content.py": "datasets/test_importer.py",
     "datasets/coverage.py": "cli/test_coverage.py",
