@@ -42,6 +42,7 @@ from ingester.errors import (
     ClockWrong,
     IngesterError,
     LevelsRefused,
+    MigrationRefused,
     MixedData,
     NoAnswer,
     OperationError,
@@ -409,7 +410,7 @@ def _reach(
         raise
     except StoreError as error:
         # An error that QuestDB answers is for a person to repair before a recorder of this name has its first row.
-        silent = isinstance(error, Unreachable | ServerError)
+        silent = isinstance(error, Unreachable | ServerError | MigrationRefused)  # each of them passes
         if endpoint is None or not used or not (silent or spool_folder(data_dir, settings.collector).is_dir()):
             raise
         refuse_mixing_unasked(endpoint, settings.exchange.name, data_dir)

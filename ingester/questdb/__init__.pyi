@@ -11,6 +11,7 @@ from .query import (
     batches as batches,
     between as between,
     depth as depth,
+    instruments_now as instruments_now,
     last_rows as last_rows,
     of_exchange as of_exchange,
     one_of as one_of,

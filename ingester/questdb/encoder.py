@@ -9,7 +9,8 @@ from questdb import Sender, TimestampMicros, TimestampNanos
 
 from ingester.book import OrderBook, level_columns
 from ingester.events import Event
-from ingester.questdb.schema import EVENTS, ORDERBOOK
+from ingester.exchange import Listing
+from ingester.questdb.tables import EVENTS, INSTRUMENTS, ORDERBOOK
 
 
 @functools.cache
@@ -56,6 +57,22 @@ class RowEncoder:
                 columns=columns,
                 at=TimestampNanos(receive_ns),
             )
+        return bytes(buffer)
+
+    def instruments(self, at_ns: int, listings: Iterable[Listing]) -> bytes:
+        """ILP rows of `instruments`: what the exchange lists from this time on."""
+        buffer = self._buffer
+        buffer.clear()  # type: ignore[no-untyped-call]
+        for each in listings:
+            symbols = {
+                "exchange": self._exchange,
+                "symbol": each.symbol,
+                "base": each.base,
+                "quote": each.quote,
+                "status": each.status.value,
+            }
+            columns: dict[str, Any] = {"tick_size": each.tick_size, "step_size": each.step_size}
+            buffer.row(INSTRUMENTS, symbols=symbols, columns=columns, at=TimestampNanos(at_ns))
         return bytes(buffer)
 
     def events(self, events: Iterable[Event]) -> bytes:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
+from ingester.errors import StoreError
+from ingester.exchange import Listing, ListingStatus
 from ingester.questdb.client import QuestDB
 from ingester.questdb.tables import DEFAULT_EXCHANGE, INSTRUMENTS, ORDERBOOK
 from ingester.words import counted
@@ -33,9 +35,14 @@ def exchanges(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
     """The exchanges that have rows in a range; the default one where the table is of a version without them."""
     if not table_exists(db):
         return []
-    names = {row[0] for row in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
-    if "exchange" not in names:
+    is_key = dict(db.sql(f"SELECT \"column\", upsertKey FROM table_columns('{ORDERBOOK}')").rows)
+    if "exchange" not in is_key:
         return [DEFAULT_EXCHANGE]
+    if not is_key["exchange"]:  # some of its rows may not have one yet
+        raise StoreError(
+            f"{ORDERBOOK} at {db.endpoint.http_url} is being brought up to date. Wait for that, or, where it was "
+            "interrupted, run `ingester start`."
+        )
     rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns))}").rows
     return sorted(row[0] for row in rows if row[0])
 
@@ -132,6 +139,20 @@ def collectors(
     where = _where(between(start_ns, end_ns), of_exchange(exchange))
     rows = db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK}{where}").rows
     return sorted(name or "" for (name,) in rows if name or nameless)
+
+
+def instruments_now(db: QuestDB, exchange: str) -> dict[str, Listing]:
+    """Returns the newest row of each pair of an exchange in `instruments`; none where there is no such table."""
+    if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{INSTRUMENTS}'").rows:
+        return {}
+    rows = db.sql(
+        f"SELECT symbol, base, quote, status, tick_size, step_size FROM {INSTRUMENTS} "
+        f"WHERE exchange IN ({quoted([exchange])}) LATEST ON timestamp PARTITION BY symbol"
+    ).rows
+    return {
+        symbol: Listing(symbol, base or "", quote or "", ListingStatus(status), tick_size, step_size)
+        for symbol, base, quote, status, tick_size, step_size in rows
+    }
 
 
 def tell_nameless(rows: int) -> None:

@@ -18,6 +18,7 @@ from ingester.feed import LONGEST_DETAIL, FeedLoop
 from ingester.live import LiveBuffer
 from ingester.metrics import Metrics
 from ingester.questdb import DeadLetters, Endpoint, QuestDB, Reconciler, RowEncoder, SentCounts, Writer, schema
+from ingester.record.instruments import InstrumentWatcher
 from ingester.record.pairs_file import LastRecorded
 from ingester.record.practice import refuse_mixing
 from ingester.sequence import EventCounts, Gap
@@ -97,6 +98,7 @@ class RecorderService:
             self.metrics.store,
             self._intake.note,
         )
+        self._instruments = InstrumentWatcher(db, settings.exchange, self.clock.now)
         self._wanted = set(settings.symbols)
         self._changing = threading.Lock()
         self._last_watched = LastRecorded(self.spool.folder)
@@ -133,6 +135,7 @@ class RecorderService:
         gc.set_threshold(20_000, 20, 50)
         self._writer.start()
         self._reconciler.start()
+        self._instruments.start()
         self.live.open()
         self._intake.start(self.started_ns)
 
@@ -194,7 +197,9 @@ class RecorderService:
 
         That is in the spool, for the next start to send or to look for.
         """
+        self._instruments.stop()
         self._intake.stop()
+        self._record_instruments()
         self.live.close()
         drained = self._writer.drain(DRAIN_SECONDS)
         seen = self._reconciler.stop(AUDIT_SECONDS if drained else 0.0)
@@ -249,11 +254,19 @@ class RecorderService:
         if now >= self._collect_ns:
             self._collect_ns = now + COLLECT_NS
             gc.collect()
+        self._record_instruments()
         for lost in self.spool.take_lost_ranges():
             self._record_lost(lost)
         if (deaths := self.deaths()).total != self._deaths_told:
             self._deaths_told = deaths.total
             self._intake.note(Event(now, "thread_died", detail=f"{deaths.last}: {deaths.error[:LONGEST_DETAIL]}"))
+
+    def _record_instruments(self) -> None:
+        """Writes listings that changed to the spool."""
+        while found := self._instruments.take():
+            if not self.spool.append(self._encoder.instruments(*found), 0, found[0], found[0]):
+                self._instruments.give_back(found)
+                return
 
     def _record_lost(self, lost: LostRange) -> None:
         """Rows of any symbols were in the spool and cannot be read back."""

@@ -289,7 +289,7 @@ class _Template:
                     *(side := [_side(depth, min(depth, thin.get(symbol, depth)))]),
                     _padded(format.middle),
                     *side,
-                    _padded(format.end) + b"\n\0\0\0",
+                    _padded(format.end + b"\n"),
                 )
             )
             for name, symbol in zip(names, symbols, strict=True)

@@ -7,10 +7,10 @@ CREATE OR REPLACE VIEW bars_1s AS (
     -- ingester: sql/views/bars_1s.sql
     DECLARE OVERRIDABLE @during := '1970;300y', OVERRIDABLE @pair := '%', @window := 60000000
     WITH received AS (
-        SELECT timestamp, symbol, collector, last_update_id, bid_1, ask_1,
-               lag(timestamp) OVER (PARTITION BY symbol, last_update_id ORDER BY timestamp) AS copy_of,
-               lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp) AS own_at,
-               lag(last_update_id) OVER (PARTITION BY symbol, collector ORDER BY timestamp) AS own_id
+        SELECT timestamp, exchange, symbol, collector, last_update_id, bid_1, ask_1,
+               lag(timestamp) OVER (PARTITION BY exchange, symbol, last_update_id ORDER BY timestamp) AS copy_of,
+               lag(timestamp) OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp) AS own_at,
+               lag(last_update_id) OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp) AS own_id
         FROM orderbook
         WHERE timestamp IN @during AND symbol LIKE @pair
     ), told AS (
@@ -19,23 +19,23 @@ CREATE OR REPLACE VIEW bars_1s AS (
                     THEN last_update_id END AS counted_id,
                sum(CASE WHEN collector <> 'import' AND last_update_id < own_id AND timestamp - own_at <= @window
                         THEN 1 ELSE 0 END)
-                   OVER (PARTITION BY symbol ORDER BY timestamp ROWS UNBOUNDED PRECEDING) AS counts
+                   OVER (PARTITION BY exchange, symbol ORDER BY timestamp ROWS UNBOUNDED PRECEDING) AS counts
         FROM received
     ), firsts AS (
-        SELECT *, max(counted_id) OVER (PARTITION BY symbol, counts ORDER BY timestamp
+        SELECT *, max(counted_id) OVER (PARTITION BY exchange, symbol, counts ORDER BY timestamp
                       RANGE BETWEEN '60' SECOND PRECEDING AND '1' MICROSECOND PRECEDING) AS newer_id
         FROM told
     )
-    SELECT timestamp_floor('1s', timestamp) AS timestamp, symbol,
+    SELECT timestamp_floor('1s', timestamp) AS timestamp, exchange, symbol,
            arg_min(mid, priced_id) AS open, max(mid) AS high, min(mid) AS low, arg_max(mid, priced_id) AS close,
            avg(spread) AS spread, count() AS rows
     FROM (
-        SELECT timestamp, symbol, (bid_1 + ask_1) / 2 AS mid, ask_1 - bid_1 AS spread,
+        SELECT timestamp, exchange, symbol, (bid_1 + ask_1) / 2 AS mid, ask_1 - bid_1 AS spread,
                CASE WHEN bid_1 IS NOT NULL AND ask_1 IS NOT NULL THEN last_update_id END AS priced_id
         FROM firsts
         WHERE (copy_of IS NULL OR timestamp - copy_of > @window)
           AND (counted_id IS NULL OR newer_id IS NULL OR counted_id >= newer_id)
     )
-    GROUP BY timestamp_floor('1s', timestamp), symbol
+    GROUP BY timestamp_floor('1s', timestamp), exchange, symbol
     ORDER BY timestamp
 );

@@ -11,9 +11,9 @@ CREATE OR REPLACE VIEW books AS (
     DECLARE OVERRIDABLE @during := '1970;300y', OVERRIDABLE @pair := '%', @window := 60000000
     WITH received AS (
         SELECT *, {held} AS held,
-               lag(timestamp) OVER (PARTITION BY symbol, last_update_id ORDER BY timestamp) AS copy_of,
-               lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp) AS own_at,
-               lag(last_update_id) OVER (PARTITION BY symbol, collector ORDER BY timestamp) AS own_id
+               lag(timestamp) OVER (PARTITION BY exchange, symbol, last_update_id ORDER BY timestamp) AS copy_of,
+               lag(timestamp) OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp) AS own_at,
+               lag(last_update_id) OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp) AS own_id
         FROM orderbook
         WHERE timestamp IN @during AND symbol LIKE @pair
     ), told AS (
@@ -24,31 +24,32 @@ CREATE OR REPLACE VIEW books AS (
                     THEN last_update_id END AS counted_id,
                sum(CASE WHEN collector <> 'import' AND last_update_id < own_id AND timestamp - own_at <= @window
                         THEN 1 ELSE 0 END)
-                   OVER (PARTITION BY symbol ORDER BY timestamp ROWS UNBOUNDED PRECEDING) AS counts
+                   OVER (PARTITION BY exchange, symbol ORDER BY timestamp ROWS UNBOUNDED PRECEDING) AS counts
         FROM received
     ), firsts AS (
-        SELECT *, max(counted_id) OVER (PARTITION BY symbol, counts ORDER BY timestamp
+        SELECT *, max(counted_id) OVER (PARTITION BY exchange, symbol, counts ORDER BY timestamp
                       RANGE BETWEEN '60' SECOND PRECEDING AND '1' MICROSECOND PRECEDING) AS newer_id
         FROM told
     ), copies AS (
-        SELECT *, max(first_at) OVER (PARTITION BY symbol, last_update_id ORDER BY timestamp
+        SELECT *, max(first_at) OVER (PARTITION BY exchange, symbol, last_update_id ORDER BY timestamp
                       ROWS UNBOUNDED PRECEDING) AS book_at,
-               last_value(first_held) IGNORE NULLS OVER (PARTITION BY symbol, last_update_id ORDER BY timestamp
+               last_value(first_held) IGNORE NULLS OVER (PARTITION BY exchange, symbol, last_update_id ORDER BY timestamp
                       ROWS UNBOUNDED PRECEDING) AS book_held
         FROM told
     ), deepest AS (
         SELECT * FROM (
-            SELECT *, row_number() OVER (PARTITION BY symbol, last_update_id, book_at
+            SELECT *, row_number() OVER (PARTITION BY exchange, symbol, last_update_id, book_at
                                          ORDER BY held DESC, timestamp) AS place
             FROM copies
             WHERE first_at IS NULL AND held > book_held AND timestamp - book_at <= @window
         )
         WHERE place = 1
     )
-    SELECT books.timestamp AS timestamp, books.symbol AS symbol, books.collector AS collector,
-           books.last_update_id AS last_update_id, {levels}, books.copy_of AS copy_of
+    SELECT books.timestamp AS timestamp, books.exchange AS exchange, books.symbol AS symbol, books.collector AS collector,
+           books.last_update_id AS last_update_id, books.event_time AS event_time, {levels}, books.copy_of AS copy_of
     FROM firsts AS books
-    LEFT JOIN deepest ON books.symbol = deepest.symbol AND books.last_update_id = deepest.last_update_id
+    LEFT JOIN deepest ON books.exchange = deepest.exchange AND books.symbol = deepest.symbol
+                     AND books.last_update_id = deepest.last_update_id
                      AND books.timestamp = deepest.book_at
     WHERE books.first_at IS NOT NULL
       AND (books.counted_id IS NULL OR books.newer_id IS NULL OR books.counted_id >= books.newer_id)

@@ -10,25 +10,25 @@ CREATE OR REPLACE VIEW gaps AS (
     -- ingester: sql/views/gaps.sql
     DECLARE OVERRIDABLE @during := '1970;300y', OVERRIDABLE @pair := '%', OVERRIDABLE @longer_than := 1
     WITH steps AS (
-        SELECT timestamp, symbol, collector,
-               lag(timestamp) OVER (PARTITION BY symbol ORDER BY timestamp) AS previous,
-               timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp) AS step
+        SELECT timestamp, exchange, symbol, collector,
+               lag(timestamp) OVER (PARTITION BY exchange, symbol ORDER BY timestamp) AS previous,
+               timestamp - lag(timestamp) OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp) AS step
         FROM orderbook
         WHERE timestamp IN @during AND symbol LIKE @pair
     ), rhythms AS (
-        SELECT timestamp, symbol, previous,
-               count(step) OVER (PARTITION BY symbol, collector ORDER BY timestamp
+        SELECT timestamp, exchange, symbol, previous,
+               count(step) OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp
                    ROWS BETWEEN 49 PRECEDING AND CURRENT ROW) AS known,
                sum(CASE WHEN step > 60000000 THEN 60000000 ELSE step END)
-                   OVER (PARTITION BY symbol, collector ORDER BY timestamp
+                   OVER (PARTITION BY exchange, symbol, collector ORDER BY timestamp
                    ROWS BETWEEN 49 PRECEDING AND CURRENT ROW) AS total
         FROM steps
     )
-    SELECT previous AS timestamp, symbol, received AS until, (received - previous) / 1e6 AS seconds
+    SELECT previous AS timestamp, exchange, symbol, received AS until, (received - previous) / 1e6 AS seconds
     FROM (
-        SELECT timestamp AS received, symbol, previous,
-               lag(known) OVER (PARTITION BY symbol ORDER BY timestamp) AS known,
-               lag(total) OVER (PARTITION BY symbol ORDER BY timestamp) AS total
+        SELECT timestamp AS received, exchange, symbol, previous,
+               lag(known) OVER (PARTITION BY exchange, symbol ORDER BY timestamp) AS known,
+               lag(total) OVER (PARTITION BY exchange, symbol ORDER BY timestamp) AS total
         FROM rhythms
     )
     WHERE received - previous > 1000000 AND received - previous > 1e6 * @longer_than

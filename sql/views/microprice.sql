@@ -2,7 +2,7 @@
 -- Each price is weighted by the other side's quantity: many bids pull it towards the ask.
 CREATE OR REPLACE VIEW microprice AS (
     -- ingester: sql/views/microprice.sql
-    SELECT timestamp, symbol, collector, last_update_id,
+    SELECT timestamp, exchange, symbol, collector, last_update_id,
            (bid_1 * askv_1 + ask_1 * bidv_1) / (bidv_1 + askv_1) AS microprice,
            (bid_1 + ask_1) / 2 AS mid
     FROM orderbook

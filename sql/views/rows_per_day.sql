@@ -4,7 +4,7 @@
 CREATE OR REPLACE VIEW rows_per_day AS (
     -- ingester: sql/views/rows_per_day.sql
     DECLARE OVERRIDABLE @during := '1970;300y'
-    SELECT timestamp, symbol, collector, count() AS rows, first(timestamp) AS first_row, last(timestamp) AS last_row
+    SELECT timestamp, exchange, symbol, collector, count() AS rows, first(timestamp) AS first_row, last(timestamp) AS last_row
     FROM orderbook
     WHERE timestamp IN @during
     SAMPLE BY 1d

@@ -74,6 +74,13 @@ EVENTS = {
 }
 
 
+INSTRUMENTS = [
+    ("2021-03-01T00:00:00.000000Z", "binance", A, "ONE", "USDT", "TRADING", 0.01, 0.001),
+    ("2021-03-04T09:00:00.000000Z", "binance", A, "ONE", "USDT", "TRADING", 0.1, 0.001),
+    ("2021-03-02T00:00:00.000000Z", "binance-futures", A, "ONE", "USDT", "TRADING", 0.5, 1.0),
+]
+
+
 def level_columns(row):
     """The levels of one row by column name; NULL where the book has none."""
     sides = (("bid", "bidv", row.bids), ("ask", "askv", row.asks))
@@ -327,3 +334,30 @@ def expected_fastest_collector():
 
 
 # How the example queries are pointed at the hand-made rows.
+
+
+def expected_spot_and_futures():
+    return [
+        {
+            "timestamp": row.at,
+            "futures_mid": row.mid + 1000 if row.mid is not None else None,
+            "spot_mid": row.mid,
+            "basis_bps": 10000 * 1000 / row.mid if row.mid is not None else None,
+        }
+        for row in ROWS
+        if row.symbol == A
+    ]
+
+
+def expected_tick_sizes():
+    return [
+        {
+            "timestamp": datetime.fromisoformat(at),
+            "symbol": symbol,
+            "status": status,
+            "tick_size": tick,
+            "step_size": step,
+        }
+        for at, exchange, symbol, _, _, status, tick, step in INSTRUMENTS
+        if exchange == "binance"
+    ]
