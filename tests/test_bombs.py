@@ -17,12 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingester.datasets import pickles
-from ingester.datasets.columns import MOST_COLUMNS
-from ingester.datasets.content import Content
-from ingester.datasets.origins import Origin
+from ingester.datasets.columns import MOST_COLUMNS, UnreadableRecording
+from ingester.datasets.importer import Content
 from ingester.datasets.pickle_machine import UnreadablePickle
-from ingester.datasets.recordings import open_recording
-from ingester.datasets.unpacking import UnreadableRecording
+from ingester.datasets.recordings import Origin, open_recording
 
 NAME = "ADA_USDT_100ms_(2023-06-01 08꞉31)_(1)"
 LEVEL_SIDES = ["Bid", "BidV", "Ask", "AskV"]

@@ -95,7 +95,7 @@ def retention(
     retention_worker = RetentionWorker(db, policy, time.time_ns, Surroundings(free_bytes=lambda: _free_bytes(server)))
     if apply:
         _apply(db, retention_worker)
-    steps = retention_worker.survey()
+    steps = retention_worker.planned_steps()
     if as_json:
         print_json([as_mapping(step) for step in steps])
     elif steps:
@@ -120,7 +120,7 @@ def as_mapping(step: Step) -> dict[str, Any]:
 
 
 def _apply(db: QuestDB, retention_worker: RetentionWorker) -> None:
-    due = [step for step in retention_worker.survey() if step.is_due(time.time_ns()) and not step.hindrance]
+    due = [step for step in retention_worker.planned_steps() if step.is_due(time.time_ns()) and not step.hindrance]
     if not due:
         return
     encoder = RowEncoder(depth=5, exchange=None, collector=default_collector())

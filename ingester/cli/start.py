@@ -250,7 +250,8 @@ def start(
         _wait_for_clock()
         beside(lambda: _look_for_leftovers(data_dir, collector), "leftovers")  # reading much of them takes its time
         check = beside(
-            lambda: listed_symbols(source, plan.symbols, plan.choose, told=stream_url is not None), "pairs check"
+            lambda: listed_symbols(source, plan.symbols, plan.choose, stream_url_given=stream_url is not None),
+            "pairs check",
         )
         settings = dataclasses.replace(settings, symbols=tuple(_checked(check, plan.symbols)))
         db, server, watermark = _reach(data_dir, questdb, settings)

@@ -30,13 +30,13 @@ class Connection:
         self.data_ns = 0
         """When a tick last saw that it had brought something, or it was subscribed."""
         self.empty_reconnects = 0
-        """How often in a row it was made again and brought nothing."""
+        """Reconnects in a row after which no book came."""
         self.garbled = 0
         """Frames of an unknown symbol in this second that could not be read."""
         self.shutting_down = False
         """Whether the exchange has announced its end."""
         self.ending = ""
-        """Why it was told to make its connection again."""
+        """Why it is being reconnected; empty where it is not."""
         self.tries: dict[bytes, int] = {}  # resubscriptions of silent streams
         self._next_try: dict[bytes, int] = {}
         self._seen: dict[bytes, int] = {}  # ids at the last tick
@@ -47,7 +47,7 @@ class Connection:
         self._answered: dict[int, int] = {}  # when those requests were acknowledged
 
     def open(self, now: int) -> None:
-        """A connection is open; nothing has come over it."""
+        """The connection is open, and nothing has arrived over it yet."""
         self.reset()
         self.opened_ns = now
 

@@ -1,8 +1,8 @@
-"""One place in the feed for a connection that carries a group of streams: watched for silence, replaced before its end.
+"""Keeps one connection of a group of streams alive: watches it for staleness, replaces it before its end.
 
 Other slots may carry the same streams. All of this runs in the feed thread; times are nanoseconds.
 
-* What counts as life is an update id that moves: not pings, not answers, not the same book again and again.
+* Only an update id that changes counts as data: not pings, not answers, not the same book again and again.
 * A connection without data for `STALE_AFTER_NS` (longer where its pairs are slow) is stale: it is closed and
   reconnected. Where that does not help, the limit doubles, so that an exchange at rest is not stormed.
 * A symbol that is silent on a connection that lives is subscribed again, with growing pauses, and the feed asks the
@@ -62,8 +62,8 @@ class ConnectionSlot:
         self._not_before_ns = 0  # for another try, where a successor was no good
         self._why = ""  # a successor is wanted
         self.closed = False
-        self.stood = False
-        """Whether it has ever had a connection."""
+        self.was_open = False
+        """Whether it has ever had an open connection."""
         self.failures = 0
         """Attempts in a row that made no connection."""
         self.failure = ""
@@ -80,12 +80,12 @@ class ConnectionSlot:
     def opened(self, connection: Connection, now: int) -> None:
         """A connection is open."""
         connection.open(now)
-        self.stood, self.failures = True, 0
+        self.was_open, self.failures = True, 0
         if connection is self.connection:
             self._rotate_ns = now + self._life_ns()
 
     def subscribe(self, connection: Connection, now: int) -> None:
-        """Asks for all streams on a connection that stands."""
+        """Subscribes all streams on an open connection."""
         self._pool.request(Method.SUBSCRIBE, connection, self.names)
         connection.subscribe(now)
 

@@ -1,9 +1,9 @@
 """Which slots there are and which pairs each of them carries, also while pairs come and go.
 
-All of this runs in the feed thread. A pair that comes goes to connections that have room for it, new ones are opened
-where none has; it begins at a full second, when its connections stand. A pair that goes is unsubscribed at once, and
-what is still on its way is dropped. The pairs beside it stay where they are, and nobody notices; slots without pairs
-close.
+All of this runs in the feed thread. A pair that is added goes to connections that have room for it; new ones are
+opened where none has. It begins at a full second, when its connections are open. A pair that is removed is unsubscribed
+at once, and what still arrives of it is dropped. Other pairs stay on their connections and miss nothing. Slots without
+pairs close.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from ingester.sequence import GapDetector, SequenceMonitor
 log = logging.getLogger(__name__)
 
 PATIENCE_NS = 5 * SECOND
-"""How long a pair waits for its connections to stand, or for its own farewell where it went just now."""
+"""How long a pair waits until its connections are open, or until its own unsubscription just before is acknowledged."""
 
 
 class PairRequest(NamedTuple):
@@ -45,10 +45,10 @@ class SubscriptionGroup:
     def size(self) -> int:
         return len(self.names) + len(self.pending_pairs)
 
-    def stands(self) -> bool:
-        """Whether pairs that come may begin: all slots stand, or those do that carry pairs already."""
-        standing = [slot.connection.opened_ns is not None for slot in self.slots]
-        return all(standing) or (any(standing) and bool(self.names))
+    def is_open(self) -> bool:
+        """Whether pairs that are added may begin: all connections are open, or at least one that carries pairs."""
+        states = [slot.connection.opened_ns is not None for slot in self.slots]
+        return all(states) or (any(states) and bool(self.names))
 
 
 class SubscriptionManager:
@@ -127,21 +127,21 @@ class SubscriptionManager:
                 self._admit(group, now)
 
     def _admit(self, group: SubscriptionGroup, now: int) -> None:
-        stands = group.stands()
+        is_open = group.is_open()
         parting = {name for connection in self._pool.connections.values() for name in connection.unsubscribing}
         names = [
             name
             for name, request_ in group.pending_pairs.items()
-            if (stands and name not in parting) or now - request_.since_ns > PATIENCE_NS
+            if (is_open and name not in parting) or now - request_.since_ns > PATIENCE_NS
         ]
         if names:
             detectors = self._begin(group, names, now)
             if not any(
                 connection.subscribed_ns is not None for slot in group.slots for connection in slot.connections()
             ):
-                stood = any(slot.stood for slot in group.slots)
+                was_open = any(slot.was_open for slot in group.slots)
                 for detector in detectors:
-                    detector.miss(CONNECTION_LOST if stood else NOT_CONNECTED)
+                    detector.miss(CONNECTION_LOST if was_open else NOT_CONNECTED)
 
     def _begin(self, group: SubscriptionGroup, names: list[bytes], now: int) -> list[GapDetector]:
         requested = [group.pending_pairs.pop(name) for name in names]

@@ -32,7 +32,7 @@ TOO_MANY_SECONDS = 5.0
 """How long to stay away after that at least; doubled each time in a row, up to `TOO_MANY_LONGEST`."""
 TOO_MANY_LONGEST = 300.0
 MOST_WAITING = 32 << 20
-"""Bytes that one connection may hold in memory because nobody takes them. More stay with the exchange: then it is a
+"""Bytes that one connection may hold in memory until the feed thread takes them. More are left in the socket: it is a
 flood, or this machine is far too slow."""
 MESSAGE_BYTES = 200
 """What a message costs beyond its own bytes: memory, and the time to look at it."""
@@ -62,7 +62,7 @@ class Frames(NamedTuple):
 class Lost(NamedTuple):
     """A connection ended, or an attempt failed; `status` is the HTTP status where the upgrade was refused with one.
 
-    `final`: the thread was told to stop, and this is the last that is heard of it.
+    `final`: the thread was stopped, and this is its last arrival.
     """
 
     stream: "WebSocketThread"
@@ -140,10 +140,10 @@ class WebSocketThread:
         self._pong: bytes | None = None  # the answer that the last ping wants
         self._last_sent_ns = 0
         self._spacing_ns = self._usual_spacing_ns = send_spacing_ns(venue.limits)
-        self._scolded = 0  # how often in a row the exchange has closed because too much was sent
-        self._opened = False  # whether the feed takes a connection to stand
+        self._closes_in_a_row = 0  # how often in a row the exchange has closed because too much was sent
+        self._opened = False  # whether the feed has been sent `Opened` and not `Lost`
         self._put_bytes = self._taken_bytes = 0  # into the inbox, out of it: written by one thread each
-        self._renewal = ""  # why the connection that stands is to be closed
+        self._renewal = ""  # why the open connection is to be closed
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_write.setblocking(False)
@@ -154,7 +154,7 @@ class WebSocketThread:
         self._thread.start()
 
     def send(self, text: str) -> None:
-        """Queues a request for the connection that stands now, paced to the exchange's limit; a loss forgets it."""
+        """Queues a request for the open connection, paced to the exchange's limit; it is dropped when that is lost."""
         self._outbox.append(text)
         self._wake()
 
@@ -167,7 +167,7 @@ class WebSocketThread:
         return not self._outbox
 
     def renew(self, reason: str) -> None:
-        """Closes the connection that stands and connects again; nothing where none stands."""
+        """Closes the open connection and connects again; does nothing where none is open."""
         self._renewal = reason
         self._wake()
 
@@ -217,7 +217,11 @@ class WebSocketThread:
 
     def _penalty(self) -> float:
         """Seconds to stay away because the exchange was sent too much."""
-        return min(TOO_MANY_LONGEST, TOO_MANY_SECONDS * 2 ** min(self._scolded - 1, 10)) if self._scolded else 0.0
+        return (
+            min(TOO_MANY_LONGEST, TOO_MANY_SECONDS * 2 ** min(self._closes_in_a_row - 1, 10))
+            if self._closes_in_a_row
+            else 0.0
+        )
 
     def _live(self) -> str:
         """Connects and reads until the connection ends; returns why it did."""
@@ -232,10 +236,10 @@ class WebSocketThread:
             self._put(Opened(self, begun_ns))
             reason, code = self._read(connection)
             if code == TOO_MANY:
-                self._scolded += 1
+                self._closes_in_a_row += 1
                 self._spacing_ns = min(SLOWEST_SPACING_NS, 2 * self._spacing_ns)
             elif self._now() - begun_ns > SETTLED_SECONDS * SECOND:
-                self._scolded, self._spacing_ns = 0, self._usual_spacing_ns
+                self._closes_in_a_row, self._spacing_ns = 0, self._usual_spacing_ns
             return reason
         finally:
             self.reading_ns = None

@@ -7,9 +7,9 @@ formats            the files of a data set, written and read
 export, manifest   a data set as a whole, and the file that describes it
 opened             a data set for training
 backup             raw files while recording
-recordings, columns, lines, unpacking   earlier files: found, opened within limits, understood
+recordings, lines, columns   earlier files: found, opened within limits, understood
 pickles, pickle_machine   the frame in a pickle, of which nothing is executed
-origins, content, known, importer   what a file is, what it holds, what the table has already, how the rest is stored
+importer, known    recordings stored in the table; what the table has of them already
 spans, gaps, coverage, heatmap   what was recorded, what is missing and why
 playback           table or data set as one stream of books
 """

@@ -21,7 +21,7 @@ from ingester.config import Settings
 from ingester.datasets import dataset
 from ingester.datasets.dataset import Progress, Request
 from ingester.datasets.export import check_room, write_file
-from ingester.datasets.slices import Waiting, collect
+from ingester.datasets.slices import ScratchFile, collect
 from ingester.errors import OperationError, SettingsError, StoreError
 from ingester.exchange import stored_name
 from ingester.locks import take_lock
@@ -235,7 +235,9 @@ class Backup:
         try:
             shutil.rmtree(cut, ignore_errors=True)
             cut.mkdir(parents=True)
-            files = [self._publish(spill, interval.number) for spill in self._collect(interval, cut) if spill.rows]
+            files = [
+                self._publish(scratch, interval.number) for scratch in self._collect(interval, cut) if scratch.rows
+            ]
             sync_folder(self._folder)
         finally:
             shutil.rmtree(cut, ignore_errors=True)
@@ -246,7 +248,7 @@ class Backup:
             "raw backup %d: %d rows of %s, until %s", interval.number, sum(files), counted(len(files), "pair"), until
         )
 
-    def _collect(self, interval: Interval, cut: Path) -> list[Waiting]:
+    def _collect(self, interval: Interval, cut: Path) -> list[ScratchFile]:
         chosen, (_, start_ns, end_ns) = self._settings, interval
         exchange = stored_name(chosen.exchange.name)
         symbols = tuple(rows_by_symbol(self._db, start_ns, end_ns, chosen.collector, exchange))  # pairs come and go
@@ -258,10 +260,10 @@ class Backup:
         found = collect(self._db, request, cut, counts, Progress(), collector=chosen.collector, exchange=exchange)
         return list(found.values())
 
-    def _publish(self, spill: Waiting, number: int) -> int:
+    def _publish(self, scratch: ScratchFile, number: int) -> int:
         """Writes a pair's file, which has its name when it is whole; returns its rows."""
         since = _minute(self._started_ns)
-        raw = dataset.raw_file_name(spill.symbol, self._interval_ns, since, number, self._format)
+        raw = dataset.raw_file_name(scratch.symbol, self._interval_ns, since, number, self._format)
         try:
             name = path_part(raw, "pair")
         except SettingsError as error:  # of the others there is a backup all the same
@@ -269,12 +271,12 @@ class Backup:
             return 0
         new = self._folder / f".{name}.new"
         try:
-            write_file(spill, new, self._format)
+            write_file(scratch, new, self._format)
             new.replace(self._folder / name)
         finally:
             new.unlink(missing_ok=True)
-        spill.remove()
-        return spill.rows
+        scratch.remove()
+        return scratch.rows
 
     @property
     def _interval_ns(self) -> int:

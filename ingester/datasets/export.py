@@ -37,7 +37,7 @@ from ingester.datasets.gaps import data_set_gaps
 from ingester.datasets.manifest import PairFile, build_manifest, is_whole, write_manifest
 from ingester.datasets.merging import WINDOW_NS
 from ingester.datasets.opened import DataSet, open_dataset
-from ingester.datasets.slices import InPlace, Split, Waiting, collect, read_ahead, waiting
+from ingester.datasets.slices import ScratchFile, Split, collect, read_ahead
 from ingester.datasets.spans import SpanCounter
 from ingester.errors import OperationError, SettingsError
 from ingester.locks import take_lock
@@ -63,8 +63,6 @@ class _Done(msgspec.Struct):
     """These three: how far all was split."""
     files: list[PairFile]
     """Written only after all was split."""
-    counts: dict[str, int]
-    """Rows of each pair in the range when it was begun."""
     boot: str
     """Which run of this machine it belongs to: a power cut may take what was not synced yet."""
 
@@ -182,18 +180,17 @@ def _export(
             raise
 
 
-def write_file(spill: Waiting, path: Path, format: str) -> PairFile:
+def write_file(scratch: ScratchFile, path: Path, format: str) -> PairFile:
     """Writes a pair's rows durably."""
-    times, values = spill.arrays()
-    if not (isinstance(spill, InPlace) and spill.become(path)):
-        WRITERS[format](path, times, values)
+    times, values = scratch.arrays()
+    WRITERS[format](path, times, values)
     # The disk has it while it is read, from memory, for its checksum: half the time of one after the other.
     with path.open("r+b") as file, ThreadPoolExecutor(1, "sync") as beside:
         synced = beside.submit(os.fsync, file.fileno())
         digest = hashlib.file_digest(file, "sha256")
         synced.result()
     first, last, empty = _filled(times, values)
-    return PairFile(spill.symbol, path.name, len(times), empty, first, last, path.stat().st_size, digest.hexdigest())
+    return PairFile(scratch.symbol, path.name, len(times), empty, first, last, path.stat().st_size, digest.hexdigest())
 
 
 def check_room(folder: Path, request: Request, counts: Mapping[str, int], held: int = 0) -> None:
@@ -223,7 +220,7 @@ def _write(
     done: _Done | None,
     counter: SpanCounter,
 ) -> list[PairFile]:
-    state = done or _Done(request, request.start_ns, {}, {}, [], dict(counts), _boot())
+    state = done or _Done(request, request.start_ns, {}, {}, [], _boot())
     files = {file.symbol: file for file in state.files}
 
     def remember() -> None:
@@ -238,29 +235,29 @@ def _write(
         on_progress(progress)
 
     if done is not None:
-        _count_again(db, request, state, exchange, progress, counter)
+        _count_again(db, request, state.until_ns, counts, exchange, progress, counter)
         on_progress(progress)
     if files:
-        spills = {each: waiting(folder, request, each, state.counts) for each in request.symbols if each not in files}
-        for symbol, spill in spills.items():
-            spill.rows = state.rows.get(symbol, 0)
+        waiting = {each: ScratchFile(folder, each, request.width) for each in request.symbols if each not in files}
+        for symbol, scratch in waiting.items():
+            scratch.rows = state.rows.get(symbol, 0)
     else:
         before = Split(done.until_ns, done.rows, done.behind) if done else None
-        spills = collect(db, request, folder, state.counts, progress, before, note, counter=counter, exchange=exchange)
+        waiting = collect(db, request, folder, counts, progress, before, note, counter=counter, exchange=exchange)
     progress.rows_read, progress.files_written = progress.rows, len(files)
     with ThreadPoolExecutor(WRITERS_AT_ONCE, "write") as pool:
         jobs = {
-            pool.submit(write_file, spill, folder / request.file_name(symbol), request.format): spill
-            for symbol, spill in spills.items()
+            pool.submit(write_file, scratch, folder / request.file_name(symbol), request.format): scratch
+            for symbol, scratch in waiting.items()
         }
         try:
             for job in as_completed(jobs):
-                spill = jobs[job]
-                files[spill.symbol] = job.result()
-                progress.files_written, progress.pair = progress.files_written + 1, spill.symbol
+                scratch = jobs[job]
+                files[scratch.symbol] = job.result()
+                progress.files_written, progress.pair = progress.files_written + 1, scratch.symbol
                 on_progress(progress)
                 remember()
-                spill.remove()
+                scratch.remove()
         finally:
             for job in jobs:
                 job.cancel()
@@ -268,12 +265,17 @@ def _write(
 
 
 def _count_again(
-    db: QuestDB, request: Request, state: _Done, exchange: str | None, progress: Progress, counter: SpanCounter
+    db: QuestDB,
+    request: Request,
+    until_ns: int,
+    counts: Mapping[str, int],
+    exchange: str | None,
+    progress: Progress,
+    counter: SpanCounter,
 ) -> None:
     """Gives the counter the rows that an interrupted export had split; without their levels, that is fast."""
-    until_ns = state.until_ns
     if request.start_ns < until_ns:
-        reader = TableReader(db, request.symbols, 0, dict(state.counts), exchange=exchange)
+        reader = TableReader(db, request.symbols, 0, dict(counts), exchange=exchange)
         with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
             for _, rows in parts:
                 progress.rows_read += len(rows.times)

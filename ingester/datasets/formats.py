@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import IO, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ingester.datasets import pickles
+from ingester.datasets.columns import ALWAYS_BYTES, MOST_RATIO
 from ingester.datasets.dataset import INDEX, columns
-from ingester.datasets.unpacking import ALWAYS_BYTES, MOST_RATIO
 from ingester.errors import IngesterError, UnreadableDataSet
 from ingester.grid import Floats, Nanoseconds, as_frame
 
@@ -43,43 +43,39 @@ _ALIGNED = 64
 Write = Callable[[Path, Nanoseconds, Floats], None]
 
 
-class PickleLayout:
-    """The pickle of a frame of so many rows, of which every byte is known but those of the times and values.
+_TUPLE_OF_ONE, _TUPLE_OF_MARKED, _CALL, _CALL_WITH_NAMES, _BYTEARRAY = b"\x85", b"t", b"R", b"\x92", b"\x96"
+
+
+def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
+    """One DataFrame, for `pandas.read_pickle` of pandas 1.5 and later."""
+    with path.open("wb") as file:
+        pickle_frame(file, times, values)
+
+
+def pickle_frame(file: IO[bytes], times: Nanoseconds, values: Floats) -> None:
+    """Writes the pickle of a frame to an empty file.
 
     It is the call `DataFrame(values, DatetimeIndex(times, name="Request Time"), names, None, False)`, in which arrays
     are `ndarray(shape, type, bytearray)`. These are public names, which any pandas and numpy have, without pyarrow;
     what pandas itself would write names parts of it that move from version to version.
     """
-
-    def __init__(self, rows: int, width: int) -> None:
-        """`width`: values of a row."""
-        self.parts: list[tuple[int, bytes]] = []
-        """What lies before, between and after the arrays, by its offset."""
-        self.size = 0
-        self._put(b"\x80\x05" + _named("pandas DataFrame") + b"(")
-        self.values_at = self._array((rows, width), "<f8")
-        self._put(_named("pandas DatetimeIndex"))
-        self.times_at = self._array((rows,), "<M8[ns]")
-        self._put(_TUPLE_OF_ONE + _constant({"name": INDEX}) + _CALL_WITH_NAMES)
-        self._put(_constant(columns(width // 4)) + _constant(None) + _constant(False) + _TUPLE_OF_MARKED + _CALL + b".")
-
-    def _array(self, shape: tuple[int, ...], dtype: str) -> int:
-        """Leaves room for an array, and returns where it begins."""
-        size = 8 * math.prod(shape)
-        self._put(_named("numpy ndarray") + b"(" + _constant(shape) + _constant(dtype))
-        begin = _BYTEARRAY + size.to_bytes(8, "little")
-        room = -(self.size + len(_padding(0)) + len(begin)) % _ALIGNED
-        self._put(_padding(room) + begin)
-        place, self.size = self.size, self.size + size
-        self._put(_TUPLE_OF_MARKED + _CALL)
-        return place
-
-    def _put(self, part: bytes) -> None:
-        self.parts.append((self.size, part))
-        self.size += len(part)
+    file.write(b"\x80\x05" + _named("pandas DataFrame") + b"(")
+    _pickle_array(file, values, "<f8")
+    file.write(_named("pandas DatetimeIndex"))
+    _pickle_array(file, times, "<M8[ns]")
+    file.write(_TUPLE_OF_ONE + _constant({"name": INDEX}) + _CALL_WITH_NAMES)
+    names = columns(values.shape[1] // 4)
+    file.write(_constant(names) + _constant(None) + _constant(False) + _TUPLE_OF_MARKED + _CALL + b".")
 
 
-_TUPLE_OF_ONE, _TUPLE_OF_MARKED, _CALL, _CALL_WITH_NAMES, _BYTEARRAY = b"\x85", b"t", b"R", b"\x92", b"\x96"
+def _pickle_array(file: IO[bytes], array: np.ndarray, dtype: str) -> None:
+    file.write(_named("numpy ndarray") + b"(" + _constant(array.shape) + _constant(dtype))
+    begin = _BYTEARRAY + array.nbytes.to_bytes(8, "little")
+    room = -(file.tell() + len(_padding(0)) + len(begin)) % _ALIGNED
+    file.write(_padding(room) + begin)
+    for start in range(0, len(array), PIECE_ROWS):
+        file.write(np.ascontiguousarray(array[start : start + PIECE_ROWS]).data)
+    file.write(_TUPLE_OF_MARKED + _CALL)
 
 
 def _named(name: str) -> bytes:
@@ -94,19 +90,6 @@ def _constant(value: object) -> bytes:
 def _padding(room: int) -> bytes:
     """Bytes that are put on the stack and dropped again."""
     return b"C" + bytes([room]) + bytes(room) + b"0"
-
-
-def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """One DataFrame, for `pandas.read_pickle` of pandas 1.5 and later."""
-    layout = PickleLayout(*values.shape)
-    with path.open("wb") as file:
-        for offset, part in layout.parts:
-            file.seek(offset)
-            file.write(part)
-        for offset, array in ((layout.values_at, values), (layout.times_at, times)):
-            file.seek(offset)
-            for start in range(0, len(array), PIECE_ROWS):
-                file.write(np.ascontiguousarray(array[start : start + PIECE_ROWS]).data)
 
 
 def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:

@@ -13,9 +13,17 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ingester.datasets.columns import Bad, Layout, ParsedBooks, Times, books, check_bad, first_line
-from ingester.datasets.origins import EXCHANGE_NAME
-from ingester.datasets.unpacking import UnreadableRecording
+from ingester.datasets.columns import (
+    EXCHANGE_NAME,
+    Bad,
+    Layout,
+    ParsedBooks,
+    Times,
+    UnreadableRecording,
+    books,
+    check_bad,
+    first_line,
+)
 
 BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 1 << 20

@@ -1,7 +1,6 @@
-"""Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair."""
+"""Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair, into scratch files."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ import numpy as np
 
 from ingester import grid as grids
 from ingester.datasets.dataset import Progress, Request
-from ingester.datasets.formats import PickleLayout
 from ingester.datasets.merging import WINDOW_NS, Books, Merger, Recorders, by_pair
 from ingester.datasets.spans import SpanCounter
 from ingester.errors import OperationError, SettingsError
@@ -22,13 +20,9 @@ from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import QuestDB, Slice, TableReader, TableRows, last_rows, tell_nameless
 from ingester.text import inside, path_part
 
-
-def waiting_path(folder: Path, symbol: str, suffix: str) -> Path:
-    """Where rows of a pair wait. A symbol that cannot be the name of a file has its digest instead."""
-    try:
-        return inside(folder, f"{path_part(symbol)}.{suffix}")
-    except SettingsError:
-        return folder / f"{hashlib.sha256(symbol.encode('utf-8', 'surrogatepass')).hexdigest()}.{suffix}"
+AHEAD = 2
+"""Slices that are read while others are split: more would only wait, and take memory."""
+_LONG_AGO_NS = -(1 << 62)
 
 
 class ScratchFile:
@@ -38,8 +32,8 @@ class ScratchFile:
         """`width`: values of a row."""
         self.symbol = symbol
         self._width = width
-        self._times_path = waiting_path(folder, symbol, "times")
-        self._values_path = waiting_path(folder, symbol, "values")
+        self._times_path = _scratch_path(folder, symbol, "times")
+        self._values_path = _scratch_path(folder, symbol, "values")
         self.rows = 0
 
     def append(self, times: Nanoseconds, values: Floats) -> None:
@@ -82,101 +76,23 @@ class ScratchFile:
         self._values_path.unlink(missing_ok=True)
 
 
-LEAST_ROWS = 1 << 14
-"""Fewer are not worth it: they are read again from memory."""
-
-
-class InPlace:
-    """One pair's pickle with room for `room` rows; used like a `ScratchFile`."""
-
-    def __init__(self, folder: Path, symbol: str, width: int, room: int) -> None:
-        self.symbol = symbol
-        self.rows = 0
-        self._width = width
-        self._room = room
-        self._path = waiting_path(folder, symbol, "inplace")
-        self._over = ScratchFile(folder, symbol, width)
-        self._layout = PickleLayout(room, width)
-        if not self._path.exists():
-            beside = self._path.with_suffix(".new")
-            with beside.open("wb") as file:
-                for offset, part in self._layout.parts:
-                    file.seek(offset)
-                    file.write(part)
-            beside.replace(self._path)
-
-    def append(self, times: Nanoseconds, values: Floats) -> None:
-        """Adds rows (n,) and (n, width)."""
-        fit = min(len(times), max(0, self._room - self.rows))
-        if fit:
-            with self._path.open("r+b") as file:
-                os.pwrite(file.fileno(), np.ascontiguousarray(times[:fit]).data, self._layout.times_at + 8 * self.rows)
-                at = self._layout.values_at + 8 * self._width * self.rows
-                os.pwrite(file.fileno(), np.ascontiguousarray(values[:fit]).data, at)
-        self._over.append(times[fit:], values[fit:])
-        self.rows += len(times)
-
-    def cut(self, rows: int) -> None:
-        """Keeps only the first rows."""
-        self.rows = rows
-        self._over.cut(max(0, rows - self._room))
-
-    def arrays(self) -> tuple[Nanoseconds, Floats]:
-        """Times (n,) and values (n, width), mapped: read from disk where they are used."""
-        rows = min(self.rows, self._room)
-        if not rows:
-            return self._over.arrays()
-        times = np.asarray(np.memmap(self._path, np.int64, "r", self._layout.times_at, (rows,)))
-        values = np.asarray(np.memmap(self._path, np.float64, "r", self._layout.values_at, (rows, self._width)))
-        if self._over.rows:
-            more_times, more_values = self._over.arrays()
-            return np.concatenate([times, more_times]), np.concatenate([values, more_values])
-        return times, values
-
-    def last(self) -> tuple[int, Floats] | None:
-        """The last row, if there is one."""
-        if not self.rows or self._over.rows:
-            return self._over.last()
-        times, values = self.arrays()
-        return int(times[-1]), values[-1:].copy()
-
-    def become(self, path: Path) -> bool:
-        """Gives the pickle its name; False where there are not just as many rows as it has room for, or where the file
-        system has no hard links.
-
-        It keeps the present one as well until `remove`, for one who is interrupted before that is noted.
-        """
-        if self.rows != self._room:
-            return False
-        path.unlink(missing_ok=True)
-        try:
-            os.link(self._path, path)
-        except OSError:  # exFAT, and many network and FUSE file systems
-            return False
-        return True
-
-    def remove(self) -> None:
-        """The rows are in their file."""
-        self._path.unlink(missing_ok=True)
-        self._over.remove()
-
-
-Waiting = ScratchFile | InPlace
-"""Rows of one pair on disk."""
-AHEAD = 2
-"""Slices that are read while others are split: more would only wait, and take memory."""
-_LONG_AGO_NS = -(1 << 62)
+def _scratch_path(folder: Path, symbol: str, suffix: str) -> Path:
+    """Where rows of a pair wait. A symbol that cannot be the name of a file has its digest instead."""
+    try:
+        return inside(folder, f"{path_part(symbol)}.{suffix}")
+    except SettingsError:
+        return folder / f"{hashlib.sha256(symbol.encode('utf-8', 'surrogatepass')).hexdigest()}.{suffix}"
 
 
 class Split(NamedTuple):
-    """How far rows are in the spills of their pairs."""
+    """How far rows are in the scratch files of their pairs."""
 
     until_ns: int
     """All slices before were split."""
     rows: dict[str, int]
-    """In the spills."""
+    """In the scratch files."""
     behind: dict[str, int]
-    """Until when the rows of a pair are in its spill, where that is less: books may still get more levels."""
+    """Until when the rows of a pair are in its scratch file, where that is less: books may still get more levels."""
 
 
 def collect(
@@ -190,8 +106,8 @@ def collect(
     collector: str | None = None,
     counter: SpanCounter | None = None,
     exchange: str | None = None,
-) -> dict[str, Waiting]:
-    """Reads the rows of a request and splits them by pair into spills in `folder`.
+) -> dict[str, ScratchFile]:
+    """Reads the rows of a request and splits them by pair into scratch files in `folder`.
 
     `note` hears of each slice how far all is split. `done`: what an interrupted call had noted last. With `collector`,
     only what it has recorded, which holds no copies; with `exchange`, only rows of this one. `counter` gets all rows.
@@ -201,13 +117,15 @@ def collect(
     copies_ns = WINDOW_NS if collector is None else 0
     begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns, exchange)
     slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
-    pairs = {symbol: _PairRows(request, waiting(folder, request, symbol, counts), reader) for symbol in request.symbols}
+    pairs = {
+        symbol: _PairRows(request, ScratchFile(folder, symbol, request.width), reader) for symbol in request.symbols
+    }
     for symbol, pair in pairs.items():
         pair.resume(done.rows.get(symbol, 0), done.behind.get(symbol, done.until_ns))
 
     def split(until_ns: int) -> Split:
         behind = {symbol: pair.until_ns for symbol, pair in pairs.items() if pair.until_ns < until_ns}
-        return Split(until_ns, {symbol: pair.spill.rows for symbol, pair in pairs.items()}, behind)
+        return Split(until_ns, {symbol: pair.scratch.rows for symbol, pair in pairs.items()}, behind)
 
     recorders = Recorders()
 
@@ -240,7 +158,7 @@ def collect(
         for pair in pairs.values():
             pair.end()
         note(split(request.end_ns))
-    return {symbol: pair.spill for symbol, pair in pairs.items()}
+    return {symbol: pair.scratch for symbol, pair in pairs.items()}
 
 
 def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int, exchange: str | None) -> int:
@@ -263,35 +181,22 @@ def _cut(slices: Sequence[Slice], *cuts: int) -> Iterator[Slice]:
         yield from (Slice(*each) for each in pairwise(ends))
 
 
-def waiting(folder: Path, request: Request, symbol: str, counts: Mapping[str, int]) -> Waiting:
-    """Where a pair's rows wait: a large pickle is filled as they come.
-
-    `counts`: rows as received of each pair; those of the call that began to fill it, where that was interrupted.
-    """
-    if request.format == "pkl":
-        grid_rows = request.every_ns and len(range(request.start_ns, request.end_ns, request.every_ns))
-        rows = grid_rows or counts.get(symbol, 0)
-        if rows >= LEAST_ROWS:
-            return InPlace(folder, symbol, request.width, rows)
-    return ScratchFile(folder, symbol, request.width)
-
-
 class _PairRows:
-    """One pair on its way from slices to its spill."""
+    """One pair on its way from slices to its scratch file."""
 
-    def __init__(self, request: Request, spill: Waiting, reader: TableReader) -> None:
-        self.spill = spill
+    def __init__(self, request: Request, scratch: ScratchFile, reader: TableReader) -> None:
+        self.scratch = scratch
         self.until_ns = request.start_ns
-        """All before is in the spill."""
+        """All before is in the scratch file."""
         self._request = request
         self._merger = Merger(request.width, reader.several)
         self._sampler = grids.Sampler(request.width, request.max_age_ns, request.fill)
 
     def resume(self, rows: int, until_ns: int) -> None:
-        """The first `rows` of the spill are all before `until_ns`."""
+        """The first `rows` of the scratch file are all before `until_ns`."""
         self.until_ns = until_ns
-        self.spill.cut(rows)
-        last = self.spill.last()
+        self.scratch.cut(rows)
+        last = self.scratch.last()
         if last is not None and self._request.fill == "forward":  # older than all that is read
             self._sampler.take(np.array([_LONG_AGO_NS]), last[1], np.empty(0, np.int64))
 
@@ -310,11 +215,11 @@ class _PairRows:
         start, self.until_ns = self.until_ns, max(self.until_ns, min(until_ns, request.end_ns))
         if request.every_ns is None:
             first, stop = np.searchsorted(times, [start, self.until_ns])
-            self.spill.append(times[first:stop], values[first:stop])
+            self.scratch.append(times[first:stop], values[first:stop])
             return
         first = request.start_ns + -(-(start - request.start_ns) // request.every_ns) * request.every_ns
         grid_times = grids.grid(first, max(first, self.until_ns), request.every_ns)
-        self.spill.append(grid_times, self._sampler.take(times, values, grid_times))
+        self.scratch.append(grid_times, self._sampler.take(times, values, grid_times))
 
 
 @contextmanager

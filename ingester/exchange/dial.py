@@ -1,7 +1,7 @@
 """Connections to an exchange, directly or through a proxy: TCP, TLS and the websocket upgrade within one deadline.
 
-The other side decides nothing about time and memory here: whoever answers byte by byte, never, or without end is hung
-up on when the deadline passes, or after `LARGEST_HEADER` bytes.
+The other side cannot hold up a connection or fill memory: it is closed when the deadline passes, however slowly or
+little it answers, and after `LARGEST_HEADER` bytes.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ LARGEST_HEADER = 1 << 14
 SHORTEST_SHARE = 0.5
 """Seconds that each of several addresses is tried at least."""
 LONGEST_WAIT_SECONDS = 3600.0
-"""Nothing is waited for longer, so that a wrong number costs an hour at most; a ban that lasts is then told again."""
+"""Nothing waits longer, so that a wrong number costs an hour at most. A ban that lasts is answered by the next one."""
 LONGEST_BAN_SECONDS = 3 * 86_400.0
 """The longest that Binance documents. A greater number is a date, or nonsense."""
 _BANNED_UNTIL = re.compile(rb"banned until (\d{10,16})\b")
@@ -43,11 +43,11 @@ _lookups_lock = threading.Lock()
 
 
 class NotConnected(ExchangeError):
-    """No connection came about; the text says with whom, and why."""
+    """A connection could not be made; the text names the other side and the reason."""
 
 
 class UpgradeRefused(NotConnected):
-    """The exchange answered an upgrade with this HTTP status; `seconds`: how long it wants to be left alone."""
+    """The exchange answered an upgrade with this HTTP status; `seconds`: from its `Retry-After`."""
 
     def __init__(self, text: str, status: int, seconds: float | None) -> None:
         super().__init__(text)
@@ -56,14 +56,14 @@ class UpgradeRefused(NotConnected):
 
 
 class Deadline:
-    """When all has to be done."""
+    """The time by which something has to be done."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._at = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds that are left. Raises TimeoutError where none are."""
+        """Returns the seconds that are left. Raises TimeoutError where none are."""
         left = self._at - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -238,14 +238,14 @@ class _BoundedReads:
 
 
 def _refusal(answer: bytes, where: str) -> UpgradeRefused | None:
-    """What an answer to an upgrade means that is whole and none to a websocket."""
+    """Returns the error that a complete answer to an upgrade means, or None where it accepts the websocket."""
     head, whole, body = answer.partition(b"\r\n\r\n")
     line, _, fields = head.partition(b"\r\n")
     match = re.match(rb"HTTP/1\.\d (\d{3})\b", line)
     if not whole or match is None or match[1] == b"101":
         return None
     status, headers = int(match[1]), http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n"))
-    if 300 <= status < 400:  # nothing is recorded from where nobody has sent us
+    if 300 <= status < 400:  # what is recorded must come from the address that was given
         text = (
             f"{where} redirects to {headers.get('location', 'nowhere')[:200]!r} (HTTP {status}), which is refused. "
             "If that is the exchange's address, give it as --stream-url."
@@ -262,10 +262,10 @@ def retry_after(header: str | None, body: bytes = b"", now: Callable[[], float] 
 
     The header may hold seconds, an HTTP date, or a Unix time in s or ms. None where neither says anything sensible.
     """
-    told = _seconds((header or "").strip()[:100], now)
-    if told is None and (until := _BANNED_UNTIL.search(body[:4096])):
-        told = _seconds(until[1].decode(), now)
-    return None if told is None else min(told, LONGEST_WAIT_SECONDS)
+    seconds = _seconds((header or "").strip()[:100], now)
+    if seconds is None and (until := _BANNED_UNTIL.search(body[:4096])):
+        seconds = _seconds(until[1].decode(), now)
+    return None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)
 
 
 def _seconds(text: str, now: Callable[[], float]) -> float | None:
@@ -294,7 +294,7 @@ def _sensible(left: float) -> float | None:
 
 @contextlib.contextmanager
 def _in_words(where: str, host: str, deadline: Deadline) -> Iterator[None]:
-    """Whatever goes wrong becomes NotConnected, and names the other side."""
+    """Raises NotConnected, with the name of the other side, for every error inside."""
     try:
         yield
     except UpgradeRefused:

@@ -1,4 +1,4 @@
-"""Which pairs are recorded: what exchanges list, which is kept between runs, and what the user named."""
+"""Which pairs are recorded: what the exchange lists (kept between runs) and what the user named."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ QUOTES = tuple(
 """Assets that Binance has used to price others in; a longer one before its own ending."""
 LISTING_FILE = "listing.json"
 LISTED_SECONDS = 86_400.0
-"""So long a pair counts as listed, and a short answer is not believed."""
+"""How long a pair still counts as listed after it has disappeared, and how long a short answer is not believed."""
 SHORTEST_SHARE = 0.8
 """An answer with less than this share of the pairs that were listed the last time is a short one."""
 MOST_LOCAL_SOURCES = 3
@@ -203,7 +203,7 @@ _kept = KeptListing()
 
 
 def keep_listings_in(data_dir: Path) -> None:
-    """From now on what exchanges list is kept in this data folder, and what is kept there is known."""
+    """From now on listings are kept in this data folder, and those that it holds are known."""
     global _kept
     _kept = KeptListing(data_dir / LISTING_FILE)
 
@@ -252,8 +252,8 @@ def is_pair_name(name: str) -> bool:
 def fetch_listings(exchange: Venue, timeout: float = 10.0, patience: float = 0.0) -> dict[str, Listing]:
     """Returns all pairs that the exchange lists, by symbol; they are also kept.
 
-    An entry that cannot be read is left out. Waits up to `patience` seconds where the exchange wants to be asked later;
-    a recorder does not.
+    An entry that cannot be read is left out. Where the exchange answers `Retry-After`, the request is repeated after
+    that, up to `patience` seconds; a recorder does not wait.
 
     Raises RegionRefused on HTTP 451, Incomplete where it lists no pairs or much fewer than before, and ExchangeError
     when the exchange cannot be asked.
@@ -330,16 +330,17 @@ def listed_symbols(
     exchange: Venue,
     symbols: Sequence[str],
     choice_of: Callable[[Mapping[str, Listing]], Choice],
-    told: bool,
+    stream_url_given: bool,
 ) -> list[str]:
     """The symbols to record: those chosen of what the exchange lists, or all where it cannot be asked.
 
-    `told`: the user named a stream address, so REST may be someone else's. Raises UnknownPair and RegionRefused.
+    `stream_url_given`: the user named a stream address, so that the REST address may be of another exchange. Raises
+    UnknownPair and RegionRefused.
     """
     try:
         listed = fetch_listings(exchange)
     except RegionRefused:
-        if not told:
+        if not stream_url_given:
             raise
         log.warning("%s refuses this region; recording starts unchecked", exchange.rest_url)
         return list(symbols)

@@ -1,4 +1,4 @@
-"""GET requests to an exchange: limits are kept, answers bounded and checked, errors told in words."""
+"""GET requests to an exchange: limits are obeyed, answers are bounded and checked, errors are sentences."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 LONGEST_RETRY_SECONDS = 60.0
-"""How long a request waits that the exchange wants to be repeated later."""
+"""How long a request waits at most before it is repeated, where the exchange answers `Retry-After`."""
 DEFAULT_WAIT_SECONDS = 30.0
 """Where the exchange does not say how long to wait."""
 LARGEST_ANSWER = 64 << 20
@@ -170,7 +170,7 @@ def fetch_over(
     where: str,
     headers: Mapping[str, str] | None = None,
 ) -> Got:
-    """The answer to one GET over connections that may stand already; `where` names the address in errors.
+    """Returns the answer to one GET, over an open connection where there is one; `where` names the address in errors.
 
     Raises ExchangeError where it is too large, TimeoutError, and what urllib3 raises.
     """

@@ -20,7 +20,7 @@ from ingester.exchange.pairs import assets_of
 from ingester.exchange.venue import Listing, ListingStatus, Ticker, Venue
 
 LEAST_SHARE = 0.9
-"""So much of what trades an answer must tell of before anything is concluded from it."""
+"""An answer must have this share of the pairs that trade; else nothing is concluded from it."""
 MOST_AT_ONCE = 0.5
 """A repetition that would remove more of the watched pairs at once is refused: rather an error than the market."""
 STABLECOINS = frozenset(
@@ -181,10 +181,10 @@ def require_complete(
     if not here:
         quotes = sorted({listed[symbol].quote for symbol in trading})
         raise SettingsError(f"Nothing trades in {criteria.quote!r} (--quote). There are {', '.join(quotes[:20])}.")
-    told = sum(symbol in tickers for symbol in here)
-    if told < LEAST_SHARE * len(here):
+    known = sum(symbol in tickers for symbol in here)
+    if known < LEAST_SHARE * len(here):
         raise Incomplete(
-            f"The exchange told the volume of {told} of {len(here)} pairs only; nothing is concluded from that."
+            f"The exchange gave the volume of {known} of {len(here)} pairs only; nothing is concluded from that."
         )
     if criteria.min_market_cap is not None and not supplies.coins:
         raise Incomplete("The source of supplies knows no coin; nothing is concluded from that.")

@@ -1,4 +1,4 @@
-"""All connections together: subscribes, decodes what comes, lets each snapshot pass once.
+"""From the frames of all connections to books: drops copies, decodes, checks the sequence, handles answers.
 
 Everything here runs in the feed thread, so nothing needs a lock. `gap_detector.py` has the rule by which books pass
 and what is a gap, `slot.py` watches connections and replaces them, `subscriptions.py` knows which pairs they carry.
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 STEP_SNAPSHOTS = 100
 """So many are decoded, then encoded, at a time: fewer objects in flight than the processor's cache holds."""
 START_PATIENCE_NS = 5 * SECOND
-"""How long the first subscriptions wait for all connections to stand, so that all pairs begin at the same second."""
+"""How long the first subscriptions wait until all connections are open, so that all pairs begin at the same second."""
 TICK_NS = SECOND
 """How often connections and symbols are looked after."""
 MOST_FRAMES = 2_000
@@ -57,13 +57,13 @@ together."""
 LONGEST_DETAIL = 200
 """Characters of what the exchange says that go on record."""
 GARBLED_PER_TICK = 20
-"""A frame of an unknown symbol puts all symbols of its connection in doubt; of a flood of them only the first do."""
+"""A frame that names no symbol makes all symbols of its connection suspect; so many do within a second, not more."""
 
 make_book: Callable[[tuple[object, ...]], OrderBook] = partial(tuple.__new__, OrderBook)  # half the cost of OrderBook()
 
 
 class Feed:
-    """Keeps all pairs flowing. `poll` gives what has arrived since the last call."""
+    """Turns what the connections bring into books. `poll` returns those that have arrived since the last call."""
 
     def __init__(
         self, *, monitor: SequenceMonitor, pool: ConnectionPool, config: FeedConfig, context: FeedContext
@@ -103,7 +103,7 @@ class Feed:
         return len(self.monitor.detectors)
 
     def connection_states(self) -> list[tuple[str, int | None, int | None]]:
-        """Of each connection its label, since when it stands and since when it delivers nothing (ns); any thread."""
+        """Returns (label, open since, without data since) of each connection, in ns. May be called from any thread."""
         return [
             (slot.label, slot.connection.opened_ns, self._lost_ns.get(slot)) for slot in list(self.subscriptions.slots)
         ]
@@ -134,7 +134,7 @@ class Feed:
         self.subscriptions.remove(requested, self._now())
 
     def poll(self) -> list[OrderBook]:
-        """Takes what has arrived, in its order, and gives the snapshots that pass; `pending` tells of more."""
+        """Takes in what has arrived, in its order; returns the books that pass. `pending`: whether there is more."""
         snapshots: list[OrderBook] = []
         inbox, frames = self._inbox, 0
         while inbox and len(snapshots) < STEP_SNAPSHOTS and frames < MOST_FRAMES:

@@ -292,21 +292,21 @@ def status(*, data_dir: Path | None = None, questdb: Endpoint | str | None = Non
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     if questdb is not None:
         endpoint = Endpoint.parse(questdb) if isinstance(questdb, str) else questdb
-        return survey(data_dir, QuestDB(endpoint, TIMEOUT), None)
+        return build_overview(data_dir, QuestDB(endpoint, TIMEOUT), None)
     server = ManagedServer(data_dir)
     if server.alive():
         try:
             found = server.last_endpoint()
         except PermissionError:  # another user's folder: the password is not for us
             found = Endpoint(server.status().http)
-        return survey(data_dir, QuestDB(found, TIMEOUT) if found else None, server)
+        return build_overview(data_dir, QuestDB(found, TIMEOUT) if found else None, server)
     elsewhere = next((each.report.questdb for each in published_reports(data_dir) if not each.report.managed), None)
     if elsewhere and not server.password_file.exists():
-        return survey(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
-    return survey(data_dir, None, server)
+        return build_overview(data_dir, QuestDB(Endpoint.parse(elsewhere), TIMEOUT), None, guessed=True)
+    return build_overview(data_dir, None, server)
 
 
-def survey(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, guessed: bool = False) -> Overview:
+def build_overview(data_dir: Path, db: QuestDB | None, server: ManagedServer | None, guessed: bool = False) -> Overview:
     """Returns how everything is now. `db`: the QuestDB to ask; `server`: the managed one of this folder, if it is that.
 
     `guessed`: nobody named that QuestDB; where it wants a password, it is not asked.

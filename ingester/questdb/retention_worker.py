@@ -64,7 +64,7 @@ class RetentionWorker:
         self._around = around or Surroundings()
         self._rows_before: dict[str, int] | None = None
 
-    def survey(self) -> list[Step]:
+    def planned_steps(self) -> list[Step]:
         """Every day with what is to become of it next, and what hinders that; changes nothing. Raises StoreError."""
         held = holds(self._db) if is_kept(self._db) else []
         return [self._with_holds(step, held) for step in self._plan()]

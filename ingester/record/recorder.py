@@ -291,7 +291,9 @@ class Recorder:
         )
 
     def _listed(self, source: Venue, symbols: Sequence[str]) -> list[str]:
-        return listed_symbols(source, symbols, lambda listed: choose_pairs(symbols, True, listed), told=self._told)
+        return listed_symbols(
+            source, symbols, lambda listed: choose_pairs(symbols, True, listed), stream_url_given=self._told
+        )
 
     def _running_intake(self) -> FeedLoop:
         if not self.running or self._intake is None:

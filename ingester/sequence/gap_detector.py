@@ -349,7 +349,7 @@ class GapDetector:
             self._handover_since_ns, self._handover_until_ns = before_ns, self.receive_ns
 
     def left(self, watermark: int) -> Gap | None:
-        """The joint, where it is a gap because a connection ended that had come only so far."""
+        """Returns the gap at the handover where the connection that ended had not yet delivered up to it, or None."""
         return self._handover_gap() if self._handover_before <= watermark < self.handover_id else None
 
     def _handover_gap(self) -> Gap:

@@ -94,7 +94,7 @@ class SequenceMonitor:
             detector.begin(now)
 
     def miss_since(self, started_ns: int, names: Iterable[bytes]) -> None:
-        """No connection stands over which these could come: they are missing since the start, or since they were added.
+        """No connection is open for these streams: they are missing since the start, or since they were added.
 
         The gap of a restart ends with the start, for what follows has another reason.
         """
@@ -150,7 +150,7 @@ class SequenceMonitor:
         return False
 
     def lose(self, payload: bytes, names: Iterable[bytes]) -> None:
-        """A frame was lost after it may have passed: its symbol has a gap, or all of `names` where it tells none."""
+        """A frame was lost, perhaps after it had passed: its symbol has a gap; all of `names` where it names none."""
         name, _ = self._streams.channel.salvage(payload)
         for each in [name] if name in self.detectors else names:
             self.detectors[each].miss(NOT_TAKEN_IN)
@@ -176,7 +176,7 @@ class SequenceMonitor:
         self._tell()
 
     def miss_all(self) -> None:
-        """Something that came is not taken in, and nobody has looked of which symbols it was."""
+        """Frames that arrived are not taken in, of unknown symbols: all symbols have a gap."""
         for detector in self.detectors.values():
             detector.miss(CONNECTION_LOST)
 

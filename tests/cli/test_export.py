@@ -351,7 +351,7 @@ def test_rows_that_came_after_an_export_was_killed_are_in_what_is_resumed(questd
     assert 0 < state["rows"][symbol] < 20_000
     if power_cut:
         (partial / "progress.json").write_text(json.dumps(state | {"boot": "another"}))
-        (partial / f"{symbol}.inplace").write_bytes(bytes((partial / f"{symbol}.inplace").stat().st_size))
+        (partial / f"{symbol}.values").write_bytes(bytes((partial / f"{symbol}.values").stat().st_size))
     late = [each._replace(receive_ns=each.receive_ns + 2000 * SECOND, update_id=each.update_id + 20_000)
             for each in snapshots[:3000]]  # fmt: skip
     store(db, late, "export-test")

@@ -122,7 +122,7 @@ def test_recording_and_exporting_over_tls_leaves_no_trace_of_a_secret(questdb, t
         where = ["--questdb", proxy.url, "--questdb-ca", str(proxy.trust(tmp_path / "ca.pem"))]
         basic = [*where, "--questdb-user", "admin", "--questdb-password-file", str(password)]
         source = ["--stream-url", simulator.stream_url, "--rest-url", simulator.rest_url]
-        begin = ["--pairs", "XTLSUSDT", "--collector", "tls", "--data-dir", str(tmp_path / "data"), "--for", "2s"]
+        begin = ["--pairs", "XTLSUSDT", "--collector", "tls", "--data-dir", str(tmp_path / "data"), "--for", "4s"]
         with Recorder(*begin, *source, *basic) as recorder:
             recorder.wait_for("rows")
             shown = arguments_of(recorder.process)

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from ingester.clock import SECOND
 from ingester.datasets import dataset
-from ingester.datasets.origins import symbol_of
+from ingester.datasets.recordings import symbol_of
 from ingester.errors import SettingsError
 
 NOON = 1_685_620_800 * SECOND  # 2023-06-01 12:00

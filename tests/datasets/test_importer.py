@@ -7,10 +7,10 @@ from data_sets import grid_pairs, make, received_pairs
 
 from ingester.book import level_columns
 from ingester.clock import SECOND
-from ingester.datasets import content, lines, recordings
+from ingester.datasets import lines, recordings
+from ingester.datasets.columns import UnreadableRecording
 from ingester.datasets.dataset import columns, parse_time
 from ingester.datasets.importer import Importer, row_ids
-from ingester.datasets.unpacking import UnreadableRecording
 from ingester.grid import as_frame
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
@@ -223,7 +223,7 @@ def test_two_books_of_one_microsecond_stay_in_whatever_files_they_come(db, tmp_p
 
 def test_a_file_in_many_pieces_out_of_order_and_with_repeats(db, tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "PIECE_ROWS", 300)
-    monkeypatch.setattr(content, "KEPT_ROWS", 1000)
+    monkeypatch.setattr("ingester.datasets.importer.KEPT_ROWS", 1000)
     frame = books(2000)
     shuffled = pd.concat([frame[1500:], frame[:500], frame[1000:1500], frame[250:1250]]).iloc[
         np.random.default_rng(1).permutation(2500)
@@ -254,7 +254,7 @@ def test_a_file_with_a_row_of_an_impossible_time_is_refused_as_a_whole_or_withou
 
 def test_a_wrong_line_late_in_a_large_file_keeps_all_of_it_out(db, tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "BLOCK_BYTES", 10_000)
-    monkeypatch.setattr(content, "KEPT_ROWS", 100)
+    monkeypatch.setattr("ingester.datasets.importer.KEPT_ROWS", 100)
     path = tmp_path / "IMPP_USDT_100ms_(2018-03-01 23꞉00)_(1).csv"
     path.write_text(books(1000).to_csv() + "2018-03-02,1,2\n")
     assert "line 1002 has 3 fields, expected 21" in Importer(db).take(path).failure

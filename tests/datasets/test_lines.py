@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ingester.datasets import lines
-from ingester.datasets.columns import Bad
+from ingester.datasets.columns import Bad, UnreadableRecording
 from ingester.datasets.lines import Lines
 from ingester.datasets.recordings import open_recording
-from ingester.datasets.unpacking import UnreadableRecording
 
 HEAD = "Request Time,Bid_1,BidV_1,Ask_1,AskV_1\n"
 FIRST = pd.Timestamp("2026-11-10 12:00").value
@@ -187,7 +186,7 @@ def test_packed_files_are_read_and_those_that_were_cut_as_far_as_they_go(tmp_pat
 
 
 def test_a_small_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ingester.datasets.unpacking.ALWAYS_BYTES", 1 << 20)
+    monkeypatch.setattr("ingester.datasets.columns.ALWAYS_BYTES", 1 << 20)
     path = tmp_path / "ADA_USDT_100ms_(1).csv.xz"
     path.write_bytes(lzma.compress((HEAD + row(0) * 200_000).encode(), preset=0))
     with pytest.raises(UnreadableRecording, match="100 times its size"):

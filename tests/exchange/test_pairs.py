@@ -188,7 +188,9 @@ def test_a_short_answer_at_a_start_drops_no_pair_that_was_listed_lately(answers,
 
     def started(*now, by_user):
         texts[:] = now
-        return listed_symbols(exchange, wanted, lambda listed: choose_pairs(wanted, by_user, listed), told=False)
+        return listed_symbols(
+            exchange, wanted, lambda listed: choose_pairs(wanted, by_user, listed), stream_url_given=False
+        )
 
     assert started(full, by_user=True) == wanted
     for by_user in (True, False):

@@ -19,8 +19,8 @@ from ingester.monitoring.overview import (
     RecorderOverview,
     ServerOverview,
     TableOverview,
+    build_overview,
     problems_of_all,
-    survey,
 )
 from ingester.monitoring.report import Connecting, ConnectionReport, DiskReport, Problem, StateFile, state_folder
 from ingester.questdb import schema
@@ -172,7 +172,7 @@ def of(overview, *names):
 
 
 def test_recorders_elsewhere_are_known_by_their_rows_and_events(db, tmp_path):
-    overview = survey(tmp_path, db, None)
+    overview = build_overview(tmp_path, db, None)
     far = of(overview, "far-alive", "far-silent", "far-mute", "far-stopped")
     assert {name: each.state for name, each in far.items()} == {
         "far-alive": "elsewhere",
@@ -193,7 +193,7 @@ def test_recorders_elsewhere_are_known_by_their_rows_and_events(db, tmp_path):
 
 
 def test_gaps_of_the_last_day_are_those_that_ended_in_it(db, tmp_path):
-    day = of(survey(tmp_path, db, None), "far-alive")["far-alive"].day
+    day = of(build_overview(tmp_path, db, None), "far-alive")["far-alive"].day
     assert day.gaps == 2
     assert day.reasons == {"connection lost": 1, "restart": 1}
     assert day.longest_seconds == pytest.approx(47 * 3600)
@@ -201,7 +201,7 @@ def test_gaps_of_the_last_day_are_those_that_ended_in_it(db, tmp_path):
 
 
 def test_server_and_tables(db, tmp_path):
-    server = survey(tmp_path, db, None).server
+    server = build_overview(tmp_path, db, None).server
     assert server.state == "answers"
     assert server.version.startswith("QuestDB 9.")
     assert [table.name for table in server.tables] == ["orderbook", "collector_events"]
@@ -213,22 +213,22 @@ def test_server_and_tables(db, tmp_path):
 
 
 def test_a_password_that_is_refused(db, tmp_path):
-    overview = survey(tmp_path, QuestDB(Endpoint(db.endpoint.http_url)), None)
+    overview = build_overview(tmp_path, QuestDB(Endpoint(db.endpoint.http_url)), None)
     assert overview.server.state == "refuses the password"
     assert "server_refuses" in {problem.kind for problem in overview.problems}
-    overview = survey(tmp_path, QuestDB(Endpoint(db.endpoint.http_url)), None, guessed=True)
+    overview = build_overview(tmp_path, QuestDB(Endpoint(db.endpoint.http_url)), None, guessed=True)
     assert overview.server.state == "not asked"
     assert "server_refuses" not in {problem.kind for problem in overview.problems}
     assert overview.recorders == []
 
 
 def test_a_server_that_is_not_there_or_hangs_costs_seconds(questdb, db, tmp_path):
-    gone = survey(tmp_path, QuestDB(Endpoint("http://127.0.0.1:9")), None)
+    gone = build_overview(tmp_path, QuestDB(Endpoint("http://127.0.0.1:9")), None)
     assert gone.server.state == "does not answer"
     process = psutil.Process(questdb.status().pid)
     process.suspend()
     try:
-        hanging = survey(tmp_path, QuestDB(questdb.endpoint, urllib3.Timeout(connect=0.3, read=0.3)), None)
+        hanging = build_overview(tmp_path, QuestDB(questdb.endpoint, urllib3.Timeout(connect=0.3, read=0.3)), None)
     finally:
         process.resume()
     assert hanging.server.state == "does not answer"
@@ -238,14 +238,14 @@ def test_a_server_that_is_not_there_or_hangs_costs_seconds(questdb, db, tmp_path
 def test_without_a_server_a_folder_is_told_by_its_reports(tmp_path):
     file = StateFile(tmp_path, "one")
     file.write(report(pid=1, gaps={"day": 3, "day_seconds": 4.5}))
-    overview = survey(tmp_path, None, ManagedServer(tmp_path))
+    overview = build_overview(tmp_path, None, ManagedServer(tmp_path))
     (recorder,) = overview.recorders
     assert recorder.state == "recording"
     assert (recorder.day.gaps, recorder.day.seconds, recorder.day.longest_seconds) == (3, 4.5, None)
     assert overview.server.state == "none"
     assert overview.disk.bytes_per_day == pytest.approx(440 * 86_400 * 220.8)
     file.close()
-    overview = survey(tmp_path, None, ManagedServer(tmp_path))
+    overview = build_overview(tmp_path, None, ManagedServer(tmp_path))
     assert overview.recorders[0].state == "dead"
     assert overview.disk.bytes_per_day is None  # nothing fills it now
 
@@ -255,7 +255,7 @@ def test_a_recorder_that_lives_and_does_not_tell_of_itself_hangs(tmp_path):
     file.write(report())
     late = time.time() - STALE_SECONDS - 5
     os.utime(state_folder(tmp_path) / "one.json", (late, late))
-    overview = survey(tmp_path, None, ManagedServer(tmp_path))
+    overview = build_overview(tmp_path, None, ManagedServer(tmp_path))
     file.close()
     assert overview.recorders[0].state == "hanging"
     assert overview.problems[0].kind == "recorder_hanging"
@@ -263,13 +263,13 @@ def test_a_recorder_that_lives_and_does_not_tell_of_itself_hangs(tmp_path):
 
 def test_a_recorder_that_was_stopped_a_week_ago_is_forgotten(tmp_path):
     StateFile(tmp_path, "one").write(report(stopped=True))
-    assert len(survey(tmp_path, None, ManagedServer(tmp_path)).recorders) == 1
+    assert len(build_overview(tmp_path, None, ManagedServer(tmp_path)).recorders) == 1
     long_ago = time.time() - FORGET.total_seconds() - 60
     os.utime(state_folder(tmp_path) / "one.json", (long_ago, long_ago))
-    assert survey(tmp_path, None, ManagedServer(tmp_path)).recorders == []
+    assert build_overview(tmp_path, None, ManagedServer(tmp_path)).recorders == []
 
 
 def test_looking_leaves_no_trace(tmp_path):
-    overview = survey(tmp_path, None, ManagedServer(tmp_path))
+    overview = build_overview(tmp_path, None, ManagedServer(tmp_path))
     assert [problem.kind for problem in overview.problems] == ["no_recorder"]
     assert list(tmp_path.iterdir()) == []

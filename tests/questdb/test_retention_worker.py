@@ -135,7 +135,9 @@ def test_as_parquet_a_day_holds_and_exports_the_same_and_takes_late_rows(db, ser
 
 def test_a_day_that_is_read_or_that_rows_wait_for_is_left_alone(db):
     with holding(db, EXPORT, FIRST + DAY, FIRST + DAY + 1):
-        hindered = {step.partition.day: step.hindrance for step in retention_worker(db, 3).survey() if step.hindrance}
+        hindered = {
+            step.partition.day: step.hindrance for step in retention_worker(db, 3).planned_steps() if step.hindrance
+        }
         done = list(retention_worker(db, 3).work())
     assert [each.step.partition.day for each in done] == [DAYS[0], DAYS[2]]
     assert list(hindered) == [DAYS[1], DAYS[3]]
@@ -164,7 +166,7 @@ def test_a_day_into_which_rows_still_come_is_left_alone(db, books):
 def test_while_the_table_is_suspended_nothing_is_done(db):
     db.sql("ALTER TABLE orderbook SUSPEND WAL")
     assert list(retention_worker(db, 3).work()) == []
-    assert "suspended" in retention_worker(db, 3).survey()[0].hindrance
+    assert "suspended" in retention_worker(db, 3).planned_steps()[0].hindrance
     with pytest.raises(StoreError, match="suspended"):
         partitions.convert(db, DAYS[0], lambda: False)
     db.sql("ALTER TABLE orderbook RESUME WAL")

@@ -9,6 +9,7 @@ sound file is read afterwards. A crash ends the process.
 
 import argparse
 import copyreg
+import io
 import os
 import pickle
 import pickletools
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from ingester.datasets import pickle_machine, pickles
-from ingester.datasets.formats import PickleLayout
+from ingester.datasets.formats import pickle_frame
 
 SAMPLES = Path(__file__).parents[1] / "data" / "pickles.tar.xz"
 ROOM = 512 << 20
@@ -84,11 +85,9 @@ def samples() -> list[bytes]:
     with tarfile.open(SAMPLES) as archive:
         files = [archive.extractfile(member) for member in archive if member.name.endswith(".pkl")]
         found = [file.read() for file in files if file is not None]
-    layout = PickleLayout(3, 8)
-    written = bytearray(layout.size)
-    for offset, part in layout.parts:
-        written[offset : offset + len(part)] = part
-    return [*found, bytes(written)]
+    written = io.BytesIO()
+    pickle_frame(written, np.zeros(3, np.int64), np.zeros((3, 8)))
+    return [*found, written.getvalue()]
 
 
 def opcodes(content: bytes) -> list[bytes]:
