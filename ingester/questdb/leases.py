@@ -1,8 +1,9 @@
-"""Holds: who works on a range of time says so in a table of the server, so that retention leaves these days alone.
+"""Leases on ranges of time, so that retention does not change days that are read, imported or migrated.
 
-The table is the one place that every machine sees which reads from this server. A hold is renewed while its holder
-lives and expires soon after, so a killed export leaves nothing behind. Retention holds the day that it changes in the
-same way, and an export that comes meanwhile waits: both announce first and look then, so one of them sees the other.
+A lease is a row of the table `range_holds`, which every machine sees that uses this server. It is renewed while its
+holder lives and expires two minutes later, so a killed export leaves nothing behind. Retention takes a lease on the day
+that it changes, and an export that begins meanwhile waits. Both write their row first and look then, so at least one of
+them sees the other.
 """
 
 import contextlib

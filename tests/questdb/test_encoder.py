@@ -1,4 +1,4 @@
-"""rows.py: what ILP bytes become in a real table."""
+"""encoder.py: what ILP bytes become in a real table."""
 
 import pytest
 

@@ -10,10 +10,10 @@ import pytest
 
 from ingester.book import OrderBook
 from ingester.clock import SECOND
-from ingester.errors import MigrationRefused
+from ingester.errors import MigrationRefused, StoreError
 from ingester.events import Event
 from ingester.metrics import StoreMetrics
-from ingester.questdb import columns, migrations, partitions, schema
+from ingester.questdb import columns, migrations, partitions, query, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
@@ -367,3 +367,15 @@ def test_a_row_of_the_earlier_version_keeps_every_byte_beside_its_exchange():
     new = RowEncoder(depth=5, exchange="x:1", collector="a b,c=d")
     wanted = new.snapshots(books(0)) + new.events([Event(FIRST, "gap", "AUSDT", "1", 'x "y", z\\', FIRST + SECOND)])
     assert name_exchanges([old, wanted], history) == [wanted, wanted]
+
+
+@pytest.mark.slow
+def test_which_exchanges_there_are_is_not_told_before_every_row_has_one(db):
+    everything = (0, FIRST + 9 * DAY)
+    assert query.exchanges(db, *everything) == ["binance"]
+    db.sql("ALTER TABLE orderbook ADD COLUMN exchange SYMBOL")
+    partitions.settle(db)
+    with pytest.raises(StoreError, match=r"is being brought up to date\. Wait"):
+        query.exchanges(db, *everything)
+    schema.ensure(db, 5)
+    assert query.exchanges(db, *everything) == ["127.0.0.1:9001", "binance", "binance-us", "simulator", "testnet"]

@@ -1,4 +1,4 @@
-"""audit.py against a real server of its own: what is not visible is noticed, sent again, and never dropped."""
+"""reconciler.py against a real server of its own: what is not visible is noticed, sent again, and never dropped."""
 
 import itertools
 import time

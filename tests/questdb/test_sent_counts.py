@@ -1,4 +1,4 @@
-"""tally.py: every row is in one minute, once."""
+"""sent_counts.py: every row is in one minute, once."""
 
 import random
 import threading
