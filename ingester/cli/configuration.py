@@ -25,7 +25,7 @@ from ingester.config import (
     read_configuration,
 )
 from ingester.exchange import VENUES
-from ingester.words import nearest_names
+from ingester.text import nearest_names
 
 log = logging.getLogger("ingester.config.file")
 

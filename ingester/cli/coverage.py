@@ -22,7 +22,7 @@ from ingester.datasets import (
 from ingester.errors import OperationError, SettingsError
 from ingester.questdb import Endpoint
 from ingester.spool import replace_durably
-from ingester.words import counted, duration_text
+from ingester.text import counted, duration_text
 
 
 @click.command(short_help="Show what was recorded, and what is missing.")

@@ -15,7 +15,7 @@ from ingester.cli.options import data_options, exchange_of_table_option, named_s
 from ingester.cli.tables import plain_table
 from ingester.datasets import dataset
 from ingester.questdb import Endpoint
-from ingester.words import counted
+from ingester.text import counted
 
 if TYPE_CHECKING:
     from ingester.datasets import DataSet, Progress

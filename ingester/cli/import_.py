@@ -10,7 +10,7 @@ from ingester.cli.options import data_options, open_questdb
 from ingester.cli.tables import plain_table, print_table, progress_bar
 from ingester.datasets import Imported, find_recordings, import_found, require_files, time_text
 from ingester.questdb import Endpoint
-from ingester.words import counted
+from ingester.text import counted
 
 MOST_FILES = 40
 """Of more files than this, the summary has a line per pair instead of one per file."""
@@ -19,11 +19,21 @@ MOST_NOTES = 100
 
 @click.command("import", short_help="Bring earlier recordings into the table.")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--exchange",
+    metavar="NAME",
+    help="The exchange of files that do not name theirs.  [default: the one whose books the table knows, else binance]",
+)
 @click.option("--skip-bad", is_flag=True, help="Skip invalid lines instead of refusing the whole file.")
 @data_options
 @click.pass_context
 def import_(
-    ctx: click.Context, paths: Sequence[Path], skip_bad: bool, data_dir: Path, questdb: Endpoint | None
+    ctx: click.Context,
+    paths: Sequence[Path],
+    exchange: str | None,
+    skip_bad: bool,
+    data_dir: Path,
+    questdb: Endpoint | None,
 ) -> None:
     """Brings earlier recordings into the table: files (.pkl, .csv, also packed as .gz, .bz2, .xz or .zst; .parquet and
     .npz of exports) or folders of them.
@@ -33,6 +43,8 @@ def import_(
     otherwise, or as numbers of s, ms, us or ns since 1970. Tardis' book_snapshot_5 and _25 are read as well. Rows get
     the collector `import`. A book that the table has already, whoever recorded it, is not stored again. Nothing in a
     pickle is executed.
+
+    Data sets name their exchange in the manifest; raw files do not.
 
     \b
     Examples:
@@ -53,7 +65,7 @@ def import_(
                 done = files
                 bar(files)
 
-            imported = import_found(db, found, skip_bad=skip_bad, on_progress=show)
+            imported = import_found(db, found, exchange=exchange, skip_bad=skip_bad, on_progress=show)
     except KeyboardInterrupt:
         click.echo(f"stopped after {done} of {many} files; their rows stay. The same command completes it.")
         ctx.exit(1)

@@ -18,9 +18,8 @@ from ingester.metrics import StoreMetrics
 from ingester.monitoring import connecting, connecting_text, way_out
 from ingester.questdb import Endpoint
 from ingester.record import RecorderService
-from ingester.text import PlainLines
+from ingester.text import PlainLines, counted, duration_text
 from ingester.throttle import exchange_lines
-from ingester.words import counted, duration_text
 
 log = logging.getLogger("ingester.start")
 

@@ -57,8 +57,7 @@ from ingester.exchange import (
     screen_pairs,
 )
 from ingester.record import PairsFile
-from ingester.text import plain
-from ingester.words import counted, duration_text, nearest_text
+from ingester.text import counted, duration_text, nearest_text, plain
 
 log = logging.getLogger("ingester.pairs")
 

@@ -29,7 +29,7 @@ from ingester.questdb import (
     schema,
 )
 from ingester.record import RecorderService
-from ingester.words import counted, size_text
+from ingester.text import counted, size_text
 
 SETTLE_SECONDS = 3.0
 """A day whose rows become more in this time is left alone."""

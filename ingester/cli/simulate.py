@@ -16,7 +16,7 @@ from ingester.clock import SECOND
 from ingester.datasets import WINDOW_NS, check_range, choose_exchange, choose_symbols, dataset
 from ingester.questdb import PLAYBACK, Endpoint, holding
 from ingester.simulator import Simulator, Tape, parse_fault, tape_of_file, tape_of_snapshots
-from ingester.words import counted
+from ingester.text import counted
 
 
 class _Speed(click.ParamType):  # type: ignore[type-arg,unused-ignore]

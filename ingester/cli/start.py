@@ -89,7 +89,7 @@ from ingester.record import (
     spool_folder,
 )
 from ingester.simulator import Simulator
-from ingester.words import counted
+from ingester.text import counted
 
 if TYPE_CHECKING:
     from ingester.datasets import Backup

@@ -16,7 +16,7 @@ from ingester.cli.options import data_options
 from ingester.cli.tables import TextTable, print_json
 from ingester.monitoring import DayOfGaps, Overview, RecorderOverview, Report, ServerOverview, status as look
 from ingester.questdb import Endpoint
-from ingester.words import counted, duration_text, size_text
+from ingester.text import counted, duration_text, size_text
 
 WATCH_SECONDS = 2.0
 

@@ -27,9 +27,8 @@ from ingester.exchange import stored_name
 from ingester.locks import take_lock
 from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
 from ingester.spool import Spool, sync_folder
-from ingester.text import path_part
+from ingester.text import counted, path_part
 from ingester.threads import SupervisedThread
-from ingester.words import counted
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,7 @@ from ingester.config import FILLS as FILLS
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import assets_of
 from ingester.questdb import DEFAULT_EXCHANGE
-from ingester.text import path_part
-from ingester.words import nearest_text
+from ingester.text import nearest_text, path_part
 
 ROOT = "hft data"
 EXTRACTED = "extracted datasets"

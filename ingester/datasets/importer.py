@@ -6,6 +6,8 @@ a gap of their data set only carry on the book before it, and are no books; the 
 collector `import`, so that coverage and exports report them as before.
 """
 
+import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from ingester.book import level_columns
 from ingester.datasets import known
-from ingester.datasets.columns import Bad, ParsedBooks, UnreadableRecording, check_bad
+from ingester.datasets.columns import EXCHANGE_NAME, Bad, ParsedBooks, UnreadableRecording, check_bad
 from ingester.datasets.dataset import frequency_text
 from ingester.datasets.gaps import DROPPED, NOT_RECORDED
 from ingester.datasets.merging import WINDOW_NS
@@ -30,6 +32,7 @@ from ingester.datasets.recordings import (
     open_recording,
     unreadable,
 )
+from ingester.errors import SettingsError
 from ingester.events import Event
 from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import (
@@ -45,10 +48,11 @@ from ingester.questdb import (
     buffer_maker,
     holding,
     of_exchange,
+    query,
     quoted,
     schema,
 )
-from ingester.words import counted
+from ingester.text import counted
 
 _OWN = f"collector = '{IMPORTED}'"
 BATCH_ROWS = 20_000
@@ -97,16 +101,22 @@ def import_found(
     db: QuestDB,
     found: FoundFiles,
     *,
+    exchange: str | None = None,
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, files: None,
 ) -> ImportedFiles:
     """Stores the rows of recordings and waits until they are visible.
 
+    `exchange`: of files that do not name theirs; None: the one whose books the table knows, else Binance spot.
     `skip_bad`: skip invalid lines instead of refusing their file. `on_progress` is called with the files that are done
     and all there are. Raises StoreError.
     """
+    if exchange is not None and not (exchange and re.match(EXCHANGE_NAME, exchange)):
+        raise SettingsError(
+            f"--exchange {exchange[:80]!r} is not a name. Write one such as binance or binance-futures."
+        )
     with holding(db, IMPORT, 0, ALWAYS_NS):
-        importer, taken = Importer(db, skip_bad), list[Imported]()
+        importer, taken = Importer(db, skip_bad, exchange), list[Imported]()
         for path in importer.in_order(found.files):
             taken.append(importer.take(path))
             on_progress(len(taken), len(found.files))
@@ -116,10 +126,11 @@ def import_found(
 class Importer:
     """Writes recordings into one server's table. Not for use by two threads at a time."""
 
-    def __init__(self, db: QuestDB, skip_bad: bool = False) -> None:
-        """`skip_bad`: leave out lines that are wrong, instead of refusing their file."""
+    def __init__(self, db: QuestDB, skip_bad: bool = False, exchange: str | None = None) -> None:
+        """`skip_bad` and `exchange` are those of `import_found`."""
         self._db = db
         self._skip_bad = skip_bad
+        self._exchange = exchange
         self._depth = 0  # levels that the table is known to take
         self._origins = Origins()
         self._buffer = buffer_maker().new_buffer()
@@ -154,17 +165,20 @@ class Importer:
             content = Content(recording, origin, self._skip_bad)
             if not content.rows:
                 return Imported(path, symbol, notes=content.notes())
-            exchange = origin.exchange or recording.exchange or DEFAULT_EXCHANGE
+            exchange = origin.exchange or recording.exchange or self._exchange
             return self._store(path, symbol, exchange, origin, content)
         except UnreadableRecording as error:
             return Imported(path, failure=str(error))
 
-    def _store(self, path: Path, symbol: str, exchange: str, origin: Origin, content: "Content") -> Imported:
+    def _store(self, path: Path, symbol: str, exchange: str | None, origin: Origin, content: "Content") -> Imported:
         self._ensure_levels(content.levels)
+        portions = content.books()
+        first = next(portions)
+        exchange = exchange or self._exchange_that_sent(symbol, first)
         file = Imported(path, symbol, 0, 0, 0, content.first_ns, content.last_ns, (), origin.gaps, exchange)
         self._wait_for(symbol, file.first_ns, file.last_ns)
         rows, new, visible, twice = 0, 0, self._visible(file), 0
-        for books in content.books():
+        for books in itertools.chain([first], portions):
             kept = distinct(books)
             stored, deepened = self._store_books(symbol, exchange, kept, origin.every_ns)
             rows, new, visible = rows + len(kept.times), new + stored, visible + stored - deepened
@@ -172,6 +186,16 @@ class Importer:
         if twice:
             content.note(f"{counted(twice, 'row')} are repeated in the file, and count once")
         return file._replace(rows=rows, new=new, visible=visible, notes=content.notes())
+
+    def _exchange_that_sent(self, symbol: str, books: ParsedBooks) -> str:
+        """Returns the exchange of which the table has some of these books: raw files do not name theirs."""
+        kept = distinct(books)
+        self._wait_for(symbol, int(kept.times[0]), int(kept.times[-1]))
+        there = query.exchanges(self._db, int(kept.times[0]), int(kept.times[-1]) + known.MICROSECOND)
+        for exchange in there if there != [DEFAULT_EXCHANGE] else ():
+            if known.find(self._db, symbol, kept.times, kept.values, exchange=exchange).known.any():
+                return exchange
+        return DEFAULT_EXCHANGE
 
     def _store_books(self, symbol: str, exchange: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
         """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""

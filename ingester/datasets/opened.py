@@ -22,7 +22,7 @@ from ingester.datasets.manifest import Folder
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import normal_symbol
 from ingester.grid import Floats, Nanoseconds, as_frame
-from ingester.words import nearest_text
+from ingester.text import nearest_text
 
 
 class Episode(NamedTuple):

@@ -95,6 +95,7 @@ def export_dataset(
 def import_files(
     paths: Folder | Sequence[Folder],
     *,
+    exchange: str | None = None,
     skip_bad: bool = False,
     questdb: str | Endpoint | None = None,
     data_dir: Folder | None = None,
@@ -103,6 +104,7 @@ def import_files(
     """Stores earlier recordings, files or folders of them, in the table: `ingester import`. Returns what each brought.
 
     What the table has already is not stored again. A file that cannot be imported has a `failure` in the result.
+    `exchange`: of files that do not name theirs; None: the one whose books the table knows, else Binance spot.
     `skip_bad`: skip invalid lines instead of refusing their file. `progress`: is called with the files that are done
     and all there are, in this thread.
 
@@ -112,7 +114,8 @@ def import_files(
     chosen = [Path(path) for path in given]
     require_files(found := find_recordings(chosen), chosen)
     db = _database(questdb, data_dir, new=True)
-    return import_found(db, found, skip_bad=skip_bad, on_progress=progress or (lambda done, files: None))
+    on_progress = progress or (lambda done, files: None)
+    return import_found(db, found, exchange=exchange, skip_bad=skip_bad, on_progress=on_progress)
 
 
 @_for_programs

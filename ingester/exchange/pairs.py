@@ -16,7 +16,7 @@ from ingester.errors import ExchangeError, Incomplete, RegionRefused, UnknownPai
 from ingester.exchange import binance, rest
 from ingester.exchange.venue import Listing, ListingStatus, Venue
 from ingester.proxies import is_loopback
-from ingester.words import nearest_text
+from ingester.text import nearest_text
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from ingester.events import Event
 from ingester.feed.feed import Feed
 from ingester.metrics import FeedMetrics
 from ingester.sequence import SequenceMonitor, StatusInquiry
+from ingester.text import counted
 from ingester.threads import SupervisedThread
-from ingester.words import counted
 
 log = logging.getLogger(__name__)
 

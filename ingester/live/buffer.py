@@ -16,7 +16,7 @@ from ingester.events import Event
 from ingester.exchange import normal_symbol
 from ingester.live.ring import Ring, Row
 from ingester.sequence import Gap
-from ingester.words import nearest_text
+from ingester.text import nearest_text
 
 KEPT_EVENTS = 10_000
 """So many of the latest events are kept."""

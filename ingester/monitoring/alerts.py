@@ -30,7 +30,7 @@ import msgspec
 from ingester.events import RESTART
 from ingester.exchange import SIMULATOR, VENUES
 from ingester.monitoring.report import Connecting, ConnectionReport, Problem, RecentGaps, Report
-from ingester.words import counted, duration_text
+from ingester.text import counted, duration_text
 
 GIB = 1 << 30
 RECENT_SECONDS = 300.0

@@ -11,7 +11,7 @@ from ingester.errors import AccessRefused, StoreError
 from ingester.monitoring.doctor import Check, Finding
 from ingester.monitoring.overview import BEHIND, tables_of
 from ingester.questdb import HTTP_PORT, PG_PORT, Endpoint, ManagedServer, QuestDB, find_damage, jar, schema
-from ingester.words import counted
+from ingester.text import counted
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 JAVA_SECONDS = 15.0

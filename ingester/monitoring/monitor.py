@@ -36,8 +36,8 @@ from ingester.monitoring.report import (
 from ingester.questdb import Policy
 from ingester.record import RecorderService
 from ingester.sequence import TRADING, EventSummary
+from ingester.text import counted, duration_text
 from ingester.threads import SupervisedThread
-from ingester.words import counted, duration_text
 
 log = logging.getLogger(__name__)
 

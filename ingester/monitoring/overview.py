@@ -29,7 +29,7 @@ from ingester.monitoring.report import (
 )
 from ingester.questdb import EVENTS, IMPORTED, ORDERBOOK, Endpoint, ManagedServer, QuestDB, find_damage
 from ingester.record import leftovers
-from ingester.words import duration_text
+from ingester.text import duration_text
 
 STALE_SECONDS = 15.0
 """A running recorder publishes its state every second; one that is so late hangs."""

@@ -22,8 +22,8 @@ from ingester.exchange import Deadline, NotConnected, http_connections
 from ingester.monitoring.alerts import Notice
 from ingester.monitoring.report import Report
 from ingester.proxies import proxy_for
+from ingester.text import duration_text
 from ingester.threads import SupervisedThread
-from ingester.words import duration_text
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from ingester.questdb.partitions import Partition
 from ingester.questdb.query import quoted
 from ingester.questdb.retention import SPARE_BYTES, WRITTEN_SHARE
 from ingester.questdb.tables import EVENTS, ORDERBOOK
-from ingester.words import counted
+from ingester.text import counted
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from ingester.errors import StoreError
 from ingester.exchange import Listing, ListingStatus
 from ingester.questdb.client import QuestDB
 from ingester.questdb.tables import DEFAULT_EXCHANGE, INSTRUMENTS, ORDERBOOK
-from ingester.words import counted
+from ingester.text import counted
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from ingester.errors import QueryError, SchemaMismatch
 from ingester.questdb import columns, migrations, partitions
 from ingester.questdb.client import QuestDB
 from ingester.questdb.tables import DEDUP_KEYS, EVENTS, ORDERBOOK, for_depth, sql_folder, statement, statements, views
-from ingester.words import counted
+from ingester.text import counted
 
 __all__ = ["DEDUP_KEYS", "EVENTS", "ORDERBOOK", "for_depth", "sql_folder", "statement", "statements", "views"]
 

@@ -23,8 +23,7 @@ from ingester.record.pairs_file import LastRecorded
 from ingester.record.practice import refuse_mixing
 from ingester.sequence import EventCounts, Gap
 from ingester.spool import LostRange, Spool
-from ingester.text import inside
-from ingester.words import counted
+from ingester.text import counted, inside
 
 log = logging.getLogger(__name__)
 
