@@ -157,8 +157,6 @@ class _Zstd:
             raise
 
 
-EXCHANGE_NAME = r"^[A-Za-z0-9.:_\[\]-]{0,80}$"
-"""A name, or host and port; empty for none."""
 MOST_LEVELS = 20
 MOST_COLUMNS = 1000
 """A file with more is no recording; a head of a megabyte may name half a million."""

@@ -12,6 +12,9 @@ from ingester.proxies import is_loopback
 SIMULATOR, TESTNET = "simulator", "testnet"
 """Names of exchanges whose books are not real."""
 
+EXCHANGE_NAME = r"^[A-Za-z0-9.:_@%\[\]-]{0,300}\Z"
+"""A name, or host and port, as rows and data sets have it; empty for none."""
+
 VENUES: dict[str, Venue] = {
     venue.name: venue
     for venue in (
