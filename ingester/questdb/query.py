@@ -31,8 +31,8 @@ def all_symbols(db: QuestDB, exchange: str | None = None) -> list[str]:
     return sorted(row[0] for row in rows if row[0])
 
 
-def exchanges(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
-    """Returns the exchanges that have rows in a range.
+def exchanges(db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None = None) -> list[str]:
+    """Returns the exchanges that have rows in a range, or rows of these symbols in it.
 
     In a table of a version without exchanges it is the one that the recorders of these rows have named at their start.
     Raises StoreError where these are several, for then rows do not say which is theirs.
@@ -52,7 +52,8 @@ def exchanges(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
             f"{ORDERBOOK} at {db.endpoint.http_url} is being brought up to date. Wait for that, or, where it was "
             "interrupted, run `ingester start`."
         )
-    rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns))}").rows
+    chosen = one_of("symbol", symbols) if symbols else ""
+    rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns), chosen)}").rows
     return sorted(row[0] for row in rows if row[0])
 
 
@@ -61,7 +62,11 @@ def _exchanges_started(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
         return []
     there = collectors(db, start_ns, end_ns, nameless=True)
     started = db.sql(f"SELECT DISTINCT collector, detail FROM {EVENTS} WHERE kind = 'started'").rows
-    named = {(name, stored_name(detail.rpartition(", ")[2])) for name, detail in started if name != IMPORTED and detail}
+    named = {
+        (name, stored_name(detail.rpartition(", ")[2]))
+        for name, detail in started
+        if name != IMPORTED and ", " in (detail or "")
+    }
     unnamed = set(there) - {name for name, _ in named}
     return sorted({exchange for name, exchange in named if name in there} | ({DEFAULT_EXCHANGE} if unnamed else set()))
 
