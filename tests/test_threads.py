@@ -20,8 +20,7 @@ from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.leases import EXPORT, Lease
-from ingester.questdb.retention import Policy
-from ingester.questdb.retention_worker import RetentionThread as Retention, RetentionWorker
+from ingester.questdb.retention import Policy, RetentionThread as Retention, RetentionWorker
 from ingester.questdb.server import watch
 from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder

@@ -15,8 +15,8 @@ import urllib3
 from ingester.clock import backoff
 from ingester.deadline import beside
 from ingester.errors import AccessRefused, NoAnswer, QueryError, Unreachable, cause
-from ingester.questdb import peer, tls
-from ingester.questdb.endpoint import Endpoint
+from ingester.questdb import peer
+from ingester.questdb.endpoint import Endpoint, ssl_context, tls_refusal
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class QuestDB:
         """Raises SettingsError where the endpoint's CA file cannot be used."""
         self.endpoint = endpoint
         self._query_timeout = query_timeout
-        self._trust = tls.context(endpoint)
+        self._trust = ssl_context(endpoint)
         # Over TLS the certificate says who answers.
         self._checked = _checked(endpoint.root) if endpoint.root and not endpoint.is_encrypted else None
         # Repeating is the callers' decision: a failure never proves that nothing happened. Nor is a redirect followed,
@@ -223,7 +223,7 @@ class QuestDB:
                 pool.clear()
             return answer
         except urllib3.exceptions.SSLError as error:
-            raise tls.refusal(endpoint, error) from error
+            raise tls_refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
             kind = NoAnswer if isinstance(error, urllib3.exceptions.TimeoutError) else Unreachable
             raise kind(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error

@@ -1,18 +1,39 @@
-"""Where a QuestDB is reached, and as whom."""
+"""The address of a QuestDB, with user, password or token, and the TLS settings of a connection to it.
+
+Passwords and tokens may come from files (`read_secret`).
+"""
 
 import base64
 import logging
+import os
+import ssl
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ingester.errors import SettingsError
+import urllib3
+
+from ingester import private
+from ingester.errors import SettingsError, Untrusted
 from ingester.proxies import is_loopback
-from ingester.questdb.secrets import read_secret
 
 log = logging.getLogger(__name__)
 
 EXPECTED = "Write http://host:9000 or https://user:password@host:9000."
+MAX_SECRET_BYTES = 64 << 10
+CONTAINER_SECRETS = Path("/run/secrets")
+"""The folder in which container runtimes put secrets; nobody chose the modes of its files."""
+EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_ADDRESS = 10, 9, 62, 64
+UNKNOWN_ISSUER = (18, 19, 20, 21)
+"""X509_V_ERR_… of OpenSSL, in `ssl.SSLCertVerificationError.verify_code`."""
+NO_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "UNKNOWN_PROTOCOL",
+    "HTTP_REQUEST",
+    "UNEXPECTED_EOF_WHILE_READING",
+)
 
 
 @dataclass(frozen=True)
@@ -111,3 +132,83 @@ class Endpoint:
         user = unquote(parts.username) if parts.username is not None else None
         password = unquote(parts.password) if parts.password is not None else None
         return cls(f"{parts.scheme}://{host}:{port}", user, password)
+
+
+def read_secret(path: Path) -> str:
+    """What a file holds, without the line's end; a file that every user may read is told.
+
+    Raises SettingsError, naming the file and never its content, where there is nothing to be had.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SECRET_BYTES + 1)
+            state = os.fstat(file.fileno())
+    except OSError as error:
+        raise SettingsError(f"The secret file {path} cannot be read: {error.strerror}.") from None
+    if len(content) > MAX_SECRET_BYTES:
+        raise SettingsError(f"The secret file {path} is too large to hold a password or token.")
+    try:
+        secret = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SettingsError(f"The secret file {path} is not text in UTF-8.") from None
+    if not secret:
+        raise SettingsError(f"The secret file {path} is empty; the password or token belongs into it.")
+    if "\n" in secret:
+        raise SettingsError(f"The secret file {path} has several lines; only the password or token belongs into it.")
+    owners = (state.st_uid,) if os.geteuid() == 0 else ()
+    if CONTAINER_SECRETS not in path.absolute().parents and (who := private.changeable_by(state, owners)):
+        raise SettingsError(
+            f"The secret file {path} can be changed by {who}, so it is not used. Make it yours alone: "
+            f"chown {private.user_name(os.geteuid())} {path}; chmod 600 {path}."
+        )
+    if state.st_mode & stat.S_IROTH and CONTAINER_SECRETS not in path.absolute().parents:
+        log.warning("every user of this machine can read the secret in %s; chmod 600 mends that", path)
+    return secret
+
+
+def ssl_context(endpoint: Endpoint) -> ssl.SSLContext | None:
+    """What decides whether an https server is trusted. Raises SettingsError on a CA file that cannot be used."""
+    path = endpoint.ca_file
+    if not endpoint.is_encrypted:
+        if path is not None:
+            raise SettingsError(f"--questdb-ca {path} is of no use with {endpoint.http_url}: write https:// there.")
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(path) if path else None)
+    except ssl.SSLError:
+        raise SettingsError(
+            f"--questdb-ca {path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)."
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"--questdb-ca {path} cannot be read: {error.strerror}.") from None
+
+
+def tls_refusal(endpoint: Endpoint, error: urllib3.exceptions.SSLError) -> Untrusted:
+    """The error in a sentence, with the next step."""
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    return Untrusted(f"QuestDB at {endpoint.http_url} {_tls_reason(endpoint, cause)}")
+
+
+def _tls_reason(endpoint: Endpoint, cause: Exception) -> str:
+    if not isinstance(cause, ssl.SSLCertVerificationError):
+        if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
+            return "does not seem to speak TLS at this port. Write http:// there, or the port that has TLS."
+        return f"cannot be spoken to over TLS: {cause}"
+    code, words = cause.verify_code, cause.verify_message
+    if code == EXPIRED:
+        return "shows a certificate that has expired. Renew it at the server, and look at this machine's clock."
+    if code == NOT_YET_VALID:
+        return "shows a certificate that is not valid yet. Look at this machine's clock, and at the certificate."
+    if code in (OTHER_NAME, OTHER_ADDRESS):
+        return f"shows a certificate of another name ({words}). Write the host in --questdb as the certificate has it."
+    if code in UNKNOWN_ISSUER:
+        if endpoint.ca_file is None:
+            return (
+                f"shows a certificate by an issuer that this machine does not know ({words}). "
+                "Give the file with the issuer's certificate: --questdb-ca FILE."
+            )
+        return (
+            f"shows a certificate by none of the issuers in {endpoint.ca_file} ({words}). "
+            "Give the file with the certificate of its issuer: --questdb-ca FILE."
+        )
+    return f"shows a certificate that is not accepted: {words}."

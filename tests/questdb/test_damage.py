@@ -18,8 +18,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import find_damage
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.partitions import DAY
-from ingester.questdb.reconciler import Reconciler
-from ingester.questdb.sent_counts import SentCounts
+from ingester.questdb.reconciler import Reconciler, SentCounts
 from ingester.questdb.server import ManagedServer
 from ingester.spool import Spool
 

@@ -15,13 +15,12 @@ from ingester.events import Event
 from ingester.metrics import StoreMetrics
 from ingester.questdb import columns, migrations, partitions, query, schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.exchange_history import ExchangeHistory, name_exchanges
 from ingester.questdb.leases import EXPORT, IMPORT, holding
+from ingester.questdb.migrations import ExchangeHistory, name_exchanges
 from ingester.questdb.partitions import DAY
 from ingester.questdb.server import ManagedServer
-from ingester.questdb.writer import Writer
+from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
 
 EARLIER = (Path(__file__).parents[1] / "data" / "tables_without_exchange.sql").read_text().split(";")
