@@ -108,8 +108,14 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         following = PairsWatcher(
             watched, known=PAIRS, change=collector.change, record=collector.record, now=collector.clock.now
         )
-        retention_worker = RetentionWorker(db, Policy(), collector.clock.now)
-        retention = Retention(retention_worker, collector.clock.now, collector.record, 0.2, 0.2)
+        retention_worker = RetentionWorker(db, Policy(), now=collector.clock.now)
+        retention = Retention(
+            retention_worker,
+            now=collector.clock.now,
+            on_event=collector.record,
+            first_seconds=0.2,
+            every_seconds=0.2,
+        )
         folder = tmp_path / "raw"
         folder.mkdir()
         lease = Lease(db, EXPORT, 0, 1)

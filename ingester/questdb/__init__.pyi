@@ -19,7 +19,13 @@ from .query import (
     tell_nameless as tell_nameless,
 )
 from .reader import Slice as Slice, TableReader as TableReader, TableRows as TableRows
-from .reconciler import MINUTE as MINUTE, SLACK_NS as SLACK_NS, Reconciler as Reconciler, SentCounts as SentCounts
+from .reconciler import (
+    MINUTE as MINUTE,
+    SLACK_NS as SLACK_NS,
+    Reconciler as Reconciler,
+    SentCounts as SentCounts,
+    StoreContext as StoreContext,
+)
 from .retention import (
     CONVERT as CONVERT,
     DROP as DROP,

@@ -62,6 +62,7 @@ class TableReader:
         symbols: Sequence[str],
         levels: int,
         counts: dict[str, int],
+        *,
         collector: str | None = None,
         exchange: str | None = None,
     ) -> None:

@@ -149,6 +149,18 @@ class SentCounts:
             del self._minutes[key]
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoreContext:
+    """What the writer and the reconciler of a recorder share."""
+
+    db: QuestDB
+    spool: Spool
+    now: Now
+    metrics: StoreMetrics
+    on_event: Callable[[Event], None]
+    sent_counts: SentCounts = field(default_factory=SentCounts)
+
+
 class TableState(NamedTuple):
     """How far a table has applied what it acknowledged: transactions count up."""
 
@@ -207,36 +219,35 @@ class Reconciler:
 
     def __init__(
         self,
-        db: QuestDB,
-        spool: Spool,
-        exchange: str | None,
+        context: StoreContext,
+        *,
         collector: str,
-        sent_counts: SentCounts,
-        now: Now,
-        metrics: StoreMetrics,
-        on_event: Callable[[Event], None],
+        exchange: str | None,
         every_seconds: float = 60.0,
         look_seconds: float = 5.0,
         waits: Callable[[], Iterator[float]] = lambda: backoff(10.0, 300.0),
     ) -> None:
-        self._db = db
-        self._spool = spool
+        """`exchange`: only rows of this exchange are looked for; None: rows of all. `every_seconds`: the least time
+        between two comparisons with the table. `look_seconds`: the time between two looks at what is applied. `waits`:
+        the times between attempts to resume a suspended table."""
+        self._db = context.db
+        self._spool = context.spool
+        self._now = context.now
+        self._metrics = context.metrics
+        self._on_event = context.on_event
+        self._sent_counts = context.sent_counts
         own = f"collector = {quoted([collector])}"
         self._of_the_recorder = own
         self._of_this_run = f"{own} AND exchange = {quoted([exchange])}" if exchange else own
-        self._sent_counts = sent_counts
-        self._now = now
-        self._metrics = metrics
-        self._on_event = on_event
         self._every_seconds = every_seconds
         self._look_seconds = look_seconds
-        self._files = Inspection(db, metrics)
+        self._files = Inspection(context.db, context.metrics)
         self._waits = waits
         self._tables: dict[str, TableState] = {}  # as at the last look
         self._suspensions: dict[str, SuspendedTable] = {}
         self._mark: AcknowledgedState | None = None
         self._doubt = True
-        self._failures = metrics.failures
+        self._failures = context.metrics.failures
         self._reconciled_at = -float("inf")
         self._deadline = 0.0
         self._expected = False  # whether what an earlier run sent is counted already

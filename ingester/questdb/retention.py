@@ -93,7 +93,7 @@ class RetentionState(NamedTuple):
 
 
 def plan(days: Sequence[Partition], policy: Policy, state: RetentionState) -> list[Step]:
-    """Returns the next step of each day, in the order of days. A step that is due and not hindered is to be taken now."""
+    """Returns the next step of each day, in the order of days. A step that is due and not hindered can be taken now."""
     return [_hindered(_next(day, policy, state.now_ns), state) for day in days]
 
 
@@ -162,7 +162,7 @@ class Surroundings:
 class RetentionWorker:
     """One for a server's table. Any number of processes may have one: the first to hold a day works on it."""
 
-    def __init__(self, db: QuestDB, policy: Policy, now: Now, around: Surroundings | None = None) -> None:
+    def __init__(self, db: QuestDB, policy: Policy, *, now: Now, around: Surroundings | None = None) -> None:
         self.policy = policy
         self._db = db
         self._now = now
@@ -241,6 +241,7 @@ class RetentionThread:
     def __init__(
         self,
         retention_worker: RetentionWorker,
+        *,
         now: Now,
         on_event: Callable[[Event], None],
         first_seconds: float = 60.0,

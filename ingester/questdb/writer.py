@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from ingester import private
-from ingester.clock import SECOND, Now, backoff
+from ingester.clock import SECOND, backoff
 from ingester.errors import SpoolError, StoreError, UnsafeFile
 from ingester.events import Event
-from ingester.metrics import StoreMetrics
 from ingester.questdb import ilp
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.migrations import ExchangeHistory, name_exchanges, needs_exchange
-from ingester.questdb.reconciler import SentCounts
+from ingester.questdb.reconciler import StoreContext
 from ingester.questdb.tables import DEFAULT_EXCHANGE
-from ingester.spool import Spool, reason_of, sync_folder
+from ingester.spool import reason_of, sync_folder
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -114,27 +113,24 @@ class Writer:
 
     def __init__(
         self,
-        db: QuestDB,
-        spool: Spool,
-        now: Now,
-        metrics: StoreMetrics,
+        context: StoreContext,
+        *,
         prepare: Callable[[], None],
         dead_letters: DeadLetters,
-        on_event: Callable[[Event], None],
-        waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
-        sent_counts: SentCounts | None = None,
         exchange: str = DEFAULT_EXCHANGE,
+        waits: Callable[[], Iterator[float]] = lambda: backoff(0.25, 10.0),
     ) -> None:
-        """`exchange`: that of rows of an earlier version of which no event says where they are from."""
-        self._db = db
-        self._spool = spool
-        self._now = now
-        self._metrics = metrics
+        """`exchange`: that of rows of an earlier version where no event names theirs. `waits`: the times between
+        attempts to send a batch."""
+        self._db = context.db
+        self._spool = context.spool
+        self._now = context.now
+        self._metrics = context.metrics
+        self._on_event = context.on_event
+        self._sent_counts = context.sent_counts
         self._prepare = prepare
         self._dead_letters = dead_letters
-        self._on_event = on_event
         self._waits = waits
-        self._sent_counts = sent_counts
         self._exchange = exchange
         self._history: ExchangeHistory | None = None
         self._prepared = False
@@ -231,7 +227,7 @@ class Writer:
             self._metrics.dead_letters += 1
             log.error("QuestDB refuses a row of %s, it is set aside in %s: %s", tags.symbol, name, error)
             self._on_event(Event(now, "dead_letter", symbol=tags.symbol or "", detail=f"{name}: {error}"))
-            if self._sent_counts is not None and tags.symbol is not None and tags.at_ns is not None:
+            if tags.symbol is not None and tags.at_ns is not None:
                 self._sent_counts.remove(tags.symbol, tags.at_ns)
 
 

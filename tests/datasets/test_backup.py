@@ -23,6 +23,7 @@ from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.reconciler import StoreContext
 from ingester.questdb.server import ManagedServer
 from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
@@ -115,13 +116,9 @@ class Run:
         self.spool.open()
         self.metrics = StoreMetrics()
         self.writer = Writer(
-            db,
-            self.spool,
-            time.time_ns,
-            self.metrics,
-            lambda: schema.ensure(db, 5),
-            DeadLetters(root / "dead"),
-            lambda event: None,
+            StoreContext(db=db, spool=self.spool, now=time.time_ns, metrics=self.metrics, on_event=lambda event: None),
+            prepare=lambda: schema.ensure(db, 5),
+            dead_letters=DeadLetters(root / "dead"),
             waits=lambda: itertools.repeat(0.1),
         )
         self.held = run_folder(root, started_ns)

@@ -19,6 +19,7 @@ from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.leases import EXPORT, IMPORT, holding
 from ingester.questdb.migrations import ExchangeHistory, name_exchanges
 from ingester.questdb.partitions import DAY
+from ingester.questdb.reconciler import StoreContext
 from ingester.questdb.server import ManagedServer
 from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
@@ -308,14 +309,10 @@ def drained(db, spool, folder, exchange="binance"):
     """Sends what waits in a spool; the events of the writer."""
     events = []
     writer = Writer(
-        db,
-        spool,
-        time.time_ns,
-        StoreMetrics(),
-        lambda: schema.ensure_tables(db, 5),
-        DeadLetters(folder / "dead"),
-        events.append,
-        lambda: itertools.repeat(0.05),
+        StoreContext(db=db, spool=spool, now=time.time_ns, metrics=StoreMetrics(), on_event=events.append),
+        prepare=lambda: schema.ensure_tables(db, 5),
+        dead_letters=DeadLetters(folder / "dead"),
+        waits=lambda: itertools.repeat(0.05),
         exchange=exchange,
     )
     writer.start()

@@ -14,7 +14,7 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reconciler import KEPT_MINUTES, MINUTE, Reconciler, SentCounts
+from ingester.questdb.reconciler import KEPT_MINUTES, MINUTE, Reconciler, SentCounts, StoreContext
 from ingester.questdb.server import ManagedServer
 from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
@@ -139,26 +139,24 @@ class Run:
         self.spool = Spool(folder / "spool", keep_until_verified=True, **options)
         self.spool.open()
         self.encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
+        store = StoreContext(
+            db=db,
+            spool=self.spool,
+            now=lambda: self.now,
+            metrics=self.metrics,
+            on_event=self.events.append,
+            sent_counts=self.sent_counts,
+        )
         self.writer = Writer(
-            db,
-            self.spool,
-            lambda: self.now,
-            self.metrics,
-            lambda: schema.ensure_tables(db, 5),
-            DeadLetters(folder / "dead"),
-            self.events.append,
-            lambda: itertools.repeat(0.05),
-            self.sent_counts,
+            store,
+            prepare=lambda: schema.ensure_tables(db, 5),
+            dead_letters=DeadLetters(folder / "dead"),
+            waits=lambda: itertools.repeat(0.05),
         )
         self.reconciler = Reconciler(
-            db,
-            self.spool,
-            "binance",
-            collector,
-            self.sent_counts,
-            lambda: self.now,
-            self.metrics,
-            self.events.append,
+            store,
+            collector=collector,
+            exchange="binance",
             every_seconds=0.0,
             look_seconds=0.02,
             waits=lambda: itertools.repeat(0.2),

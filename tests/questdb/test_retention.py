@@ -167,7 +167,8 @@ def db(server, books):
 
 def retention_worker(db, parquet_days=None, drop_days=None, **around):
     policy = Policy(*(None if days is None else days * DAY for days in (parquet_days, drop_days)))
-    return RetentionWorker(db, policy, lambda: NOW, Surroundings(**{name: lambda v=v: v for name, v in around.items()}))
+    surroundings = Surroundings(**{name: lambda v=v: v for name, v in around.items()})
+    return RetentionWorker(db, policy, now=lambda: NOW, around=surroundings)
 
 
 def forms(db):
@@ -343,7 +344,9 @@ def test_a_recorder_keeps_to_the_policy_while_it_records(db):
         if len(told) == 3:
             done.set()
 
-    watch = RetentionThread(retention_worker(db, 3), lambda: NOW, note, first_seconds=0.01, every_seconds=0.01)
+    watch = RetentionThread(
+        retention_worker(db, 3), now=lambda: NOW, on_event=note, first_seconds=0.01, every_seconds=0.01
+    )
     watch.start()
     assert done.wait(60)
     watch.stop()

@@ -14,7 +14,7 @@ from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB, RowsRefused
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reconciler import SentCounts
+from ingester.questdb.reconciler import SentCounts, StoreContext
 from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
 
@@ -121,15 +121,17 @@ class Sending:
         self.events = []
         self.dead_letters = dead_letters or DeadLetters(spool.folder.parent / "dead")
         self.writer = Writer(
-            db,
-            spool,
-            time.time_ns,
-            self.metrics,
-            prepare,
-            self.dead_letters,
-            self.events.append,
-            lambda: itertools.repeat(0.01),
-            sent_counts,
+            StoreContext(
+                db=db,
+                spool=spool,
+                now=time.time_ns,
+                metrics=self.metrics,
+                on_event=self.events.append,
+                sent_counts=sent_counts or SentCounts(),
+            ),
+            prepare=prepare,
+            dead_letters=self.dead_letters,
+            waits=lambda: itertools.repeat(0.01),
         )
         self.writer.start()
 
