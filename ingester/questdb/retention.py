@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 HOUR = 3600 * SECOND
 CONVERT, DROP = "convert", "drop"
 SPARE_BYTES = 512 << 20
-"""Has to be free beside what a conversion writes: a full disk ends QuestDB."""
+"""Must be free in addition to what a conversion writes, as a full disk ends QuestDB."""
 WRITTEN_SHARE = 0.5
-"""A day as Parquet needs less than this share of its native bytes, and they lie side by side for a moment."""
+"""A day as Parquet needs less than this share of its native bytes; both exist for a moment."""
 STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """After how many ns, counted from a day's end, it becomes Parquet, and is dropped; None: never.
+    """The times in ns from the end of a day until it becomes Parquet and until it is dropped; None: never.
 
-    Raises SettingsError on what would drop a day too soon, or convert it in vain.
+    Raises SettingsError if they would drop a day too soon, or convert it in vain.
     """
 
     parquet_after_ns: int | None = None
@@ -58,38 +58,38 @@ class Policy:
 
     @property
     def is_active(self) -> bool:
-        """Whether anything is to be done at all."""
+        """Whether days are converted or dropped at all."""
         return self.parquet_after_ns is not None or self.drop_after_ns is not None
 
 
 class Step(NamedTuple):
-    """What is to become of one day next."""
+    """The next step for a day."""
 
     partition: Partition
     action: str = ""
-    """CONVERT, DROP, or nothing ever."""
+    """CONVERT, DROP, or empty for no step."""
     due_ns: int = 0
-    """When, where there is an action."""
+    """The time of the action."""
     hindrance: str = ""
-    """Why a step that is due is not taken now."""
+    """Why a step that is due cannot be taken now; empty if it can."""
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether its time has come."""
+        """Returns whether its time has come."""
         return bool(self.action) and self.due_ns <= now_ns
 
 
 class RetentionState(NamedTuple):
-    """What else a decision depends on."""
+    """What a decision depends on besides the day and the policy."""
 
     now_ns: int
     rows_before: Mapping[str, int] | None = None
-    """Rows of each day at an earlier look; None where there was none."""
+    """The rows of each day at an earlier look; None if there was none."""
     waits_since_ns: int | None = None
-    """The receive time of the oldest row that is on its way to the table; None where there is none, or not known."""
+    """The receive time of the oldest row that is not in the table yet; None if there is none, or it is not known."""
     free_bytes: int | None = None
-    """On the server's disk; None where not known."""
+    """Free bytes on the server's disk; None if not known."""
     suspended: str | None = None
-    """QuestDB's words where it does not apply rows."""
+    """Why QuestDB has suspended the table; None if it has not."""
 
 
 def plan(days: Sequence[Partition], policy: Policy, state: RetentionState) -> list[Step]:
@@ -103,7 +103,7 @@ def _next(partition: Partition, policy: Policy, now_ns: int) -> Step:
         drop = Step(partition, DROP, partition.end_ns + policy.drop_after_ns)
     if policy.parquet_after_ns is not None and not partition.is_parquet:
         convert = Step(partition, CONVERT, partition.end_ns + policy.parquet_after_ns)
-    if drop and (convert is None or drop.is_due(now_ns)):  # to convert first what is to be dropped now would be in vain
+    if drop and (convert is None or drop.is_due(now_ns)):  # a day that is dropped now is not converted first
         return drop
     return convert or Step(partition)
 
@@ -131,17 +131,17 @@ def _hindrance(step: Step, state: RetentionState) -> str:
 
 
 class Done(NamedTuple):
-    """A step that was taken."""
+    """A step that was carried out."""
 
     step: Step
     after: Partition | None
-    """The day as it is now; None where it is gone."""
+    """The day after the step; None if it was dropped."""
     seconds: float
     columns: int = 0
-    """Those that the table had."""
+    """The number of the table's columns then."""
 
     def event(self, at_ns: int) -> Event:
-        """What goes on record; `datasets/dropped.py` reads it."""
+        """Returns the event about the step; `datasets/dropped.py` reads it."""
         day, after = self.step.partition, self.after
         if after is None:
             return Event(at_ns, "partition_dropped", detail=f"{day.day}: {day.rows} rows, {day.bytes} bytes")
@@ -151,16 +151,16 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a retention worker may know beyond the server."""
+    """What a retention worker cannot ask the server: functions that return it, or None if it is not known."""
 
     waits_since_ns: Callable[[], int | None] = lambda: None
-    """The receive time of the oldest row that is on its way to the table."""
+    """Returns the receive time of the oldest row that is not in the table yet."""
     free_bytes: Callable[[], int | None] = lambda: None
-    """On the server's disk."""
+    """Returns the free bytes on the server's disk."""
 
 
 class RetentionWorker:
-    """One for a server's table. Any number of processes may have one: the first to hold a day works on it."""
+    """Carries out a policy. Any number of processes may do so for a table: the first with a lease works on the day."""
 
     def __init__(self, db: QuestDB, policy: Policy, *, now: Now, around: Surroundings | None = None) -> None:
         self.policy = policy
@@ -170,16 +170,16 @@ class RetentionWorker:
         self._rows_before: dict[str, int] | None = None
 
     def planned_steps(self) -> list[Step]:
-        """Every day with what is to become of it next, and what hinders that; changes nothing. Raises StoreError."""
+        """Returns the next step of every day, with what hinders it. Raises StoreError."""
         held = holds(self._db) if is_kept(self._db) else []
         return [self._with_holds(step, held) for step in self._plan()]
 
     def settle(self) -> None:
-        """Notes how many rows each day has: one that has others at the next look is left alone. Raises StoreError."""
+        """Counts the rows of each day: `work` does not change a day whose count has changed. Raises StoreError."""
         self._rows_before = {each.day: each.rows for each in partitions.list_partitions(self._db)}
 
     def work(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Done]:
-        """Takes all steps that are due, the oldest day first, and gives each when it is taken. Raises StoreError."""
+        """Takes all steps that are due, the oldest day first, and yields each one after it. Raises StoreError."""
         for step in self._plan():
             if stopped():
                 return
@@ -195,7 +195,7 @@ class RetentionWorker:
     def _take(self, step: Step, stopped: Callable[[], bool]) -> tuple[Step, Done | None]:
         day = step.partition
         with changing(self._db, day.start_ns, day.end_ns) as others:
-            found = next((each for each in self._plan() if each.partition.day == day.day), None)  # as it is by now
+            found = next((each for each in self._plan() if each.partition.day == day.day), None)  # its present state
             if found is None or found.action != step.action:
                 return step, None  # somebody else has done it
             found = self._with_holds(found, others)
@@ -236,7 +236,7 @@ class RetentionWorker:
 
 
 class RetentionThread:
-    """One thread that looks once an hour; no error in it ends the recording."""
+    """A thread that carries out the policy once an hour; no error in it ends the recording."""
 
     def __init__(
         self,
@@ -247,7 +247,7 @@ class RetentionThread:
         first_seconds: float = 60.0,
         every_seconds: float = 3600.0,
     ) -> None:
-        """`first_seconds`: until the first look, for rows of an earlier run come before."""
+        """`first_seconds`: the time until the first look, as rows of an earlier run are sent before."""
         self._first_seconds = first_seconds
         self._every_seconds = every_seconds
         self._retention_worker = retention_worker
@@ -257,11 +257,11 @@ class RetentionThread:
         self._thread = SupervisedThread(self._run, "retention", self._stopping)
 
     def start(self) -> None:
-        """Begins to look, soon."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends looking; a server that does not answer is not waited for. A conversion goes on in the server."""
+        """Ends the thread without waiting for a server that does not answer. A conversion continues in the server."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
 

@@ -35,26 +35,26 @@ T = TypeVar("T")
 REMEMBERED_ROWS = 100_000
 """The newest refused rows that are recognised when they come again, as after a resend."""
 BATCH_SECONDS = 0.5
-"""Rows of so long go in one request: many small commits slow QuestDB down, and no row may wait longer than a second."""
+"""Rows of this time go into one request: many small commits slow QuestDB down, and no row may wait for a second."""
 BATCH_BYTES = 4 << 20
-"""Largest request while catching up; about 17,000 rows of depth 5. It is in memory two or three times for a moment."""
+"""The largest request while catching up, about 17,000 rows of depth 5. Memory holds it two or three times."""
 SUSPICIOUS_ROWS = 64
-"""Where so many rows of a batch are refused and none is taken, the rows are not to blame."""
+"""If this number of rows of a batch is refused and none is stored, the rows are not the cause."""
 
 
 class DeadLetters:
-    """A file of JSON lines per day (UTC) in a folder of its own."""
+    """Refused rows, in a file of JSON lines per day (UTC)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[bytes, None] = {}
 
     def path(self, at_ns: int) -> Path:
-        """The file of a day."""
+        """Returns the file of a day."""
         return self.folder / f"{datetime.fromtimestamp(at_ns // SECOND, UTC):%Y-%m-%d}.jsonl"
 
     def put(self, row: bytes, error: str, at_ns: int) -> bool:
-        """Writes a row down durably; False where this run has done so before. Raises SpoolError."""
+        """Writes a row durably; returns False if this run has written it before. Raises SpoolError."""
         digest = hashlib.blake2b(row, digest_size=16).digest()
         if digest in self._known:
             return False
@@ -84,7 +84,7 @@ class DeadLetters:
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(path, start)  # a part of a line would spoil the next one
+                os.truncate(path, start)  # a partial line would damage the next one
                 raise
         if new:
             sync_folder(self.folder)
@@ -105,10 +105,10 @@ def _line(row: bytes, error: str, at_ns: int) -> bytes:
 
 
 class Writer:
-    """One thread that sends. Batches repeated after a failure are absorbed by the tables' DEDUP keys.
+    """A thread that sends. Batches may be repeated after a failure: the tables' DEDUP keys remove the copies.
 
-    `prepare` makes the tables ready; it raises StoreError where they cannot take rows. It is called before the first
-    batch and after each failure, for the server may have come back with another disk.
+    `prepare` makes the tables ready, and raises StoreError if they cannot take rows. It is called before the first
+    batch and after each failure, as the server may have come back with another disk.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Writer:
         self._thread.start()
 
     def drain(self, timeout: float) -> bool:
-        """Sends all that waits and ends; False where QuestDB did not take it within `timeout` seconds."""
+        """Sends all rows that wait and ends; returns False if QuestDB did not store them within `timeout` seconds."""
         self._draining.set()
         self._thread.join(timeout)
         complete = not self._thread.is_alive()
@@ -155,7 +155,7 @@ class Writer:
         while not self._abandon.is_set():
             try:
                 sent = self._send()
-            except Exception:  # a bug must not end the thread: what was not acknowledged is sent again
+            except Exception:  # a bug must not end the thread; rows that were not acknowledged are sent again
                 log.exception("rows could not be sent")
                 self._abandon.wait(BATCH_SECONDS)
                 continue
@@ -168,7 +168,7 @@ class Writer:
             self._draining.wait(due - time.monotonic())
 
     def _send(self) -> bool:
-        """Sends one batch until it is acknowledged; False where there was none, or sending was given up."""
+        """Sends one batch until it is acknowledged; returns False if there was none, or sending was given up."""
         records = self._insist(lambda: self._spool.peek(BATCH_BYTES))
         if not records or not self._insist(lambda: self._store([record.body for record in records])):
             return False
@@ -183,7 +183,7 @@ class Writer:
         return True
 
     def _insist(self, step: Callable[[], T]) -> T | None:
-        """What a step gives, tried again until it does; None where sending was given up."""
+        """Repeats a step until it succeeds, and returns its result; None if sending was given up."""
         waits = self._waits()
         while True:
             try:
@@ -204,7 +204,7 @@ class Writer:
         metrics.failing = True
 
     def _store(self, bodies: list[bytes]) -> bool:
-        """Stores all rows but those that are bad. Raises StoreError; what was stored is absorbed the next time."""
+        """Stores all rows except bad ones. Raises StoreError; then all rows are sent again."""
         if not self._prepared:
             self._prepare()
             self._prepared = True
@@ -214,7 +214,7 @@ class Writer:
         try:
             self._db.write(b"".join(bodies))
         except RowsRefused:
-            self._prepare()  # where the table does not fit, this says so, and no row is to blame
+            self._prepare()  # if the table does not fit, this raises, and the rows are not the cause
             for row, error in _BadRowFinder(self._db).bad_rows(bodies):
                 self._set_aside(row, error)
         return True
@@ -232,7 +232,7 @@ class Writer:
 
 
 class _BadRowFinder:
-    """Stores what is good in one batch, and keeps what is bad."""
+    """Stores the good rows of one batch, and collects the bad ones."""
 
     def __init__(self, db: QuestDB) -> None:
         self._db = db
@@ -240,9 +240,9 @@ class _BadRowFinder:
         self._any_taken = False
 
     def bad_rows(self, bodies: list[bytes]) -> list[tuple[bytes, str]]:
-        """Bisects down to the rows that are refused each on its own, and gives them with QuestDB's reason.
+        """Bisects down to single rows that are refused, and returns them with QuestDB's reason.
 
-        Raises RowsRefused where nothing but refusals comes back, and Unreachable.
+        Raises RowsRefused if QuestDB refuses everything, and Unreachable.
         """
         self._bisect(bodies)
         return self._bad
