@@ -39,20 +39,20 @@ log = logging.getLogger(__name__)
 _ROWS = tuple(f"{table},".encode() for table in (ORDERBOOK, EVENTS))
 _NAMED = tuple(f"{table},exchange=".encode() for table in (ORDERBOOK, EVENTS))
 LIVE_SECONDS = 60
-"""A recorder whose newest row is older than this does not write now."""
+"""A recorder whose newest row is older does not write now."""
 WATCHED_SECONDS = 4.0
-"""So long a look takes whether rows still come: a recorder sends twice a second."""
+"""The time in which new rows of a recorder are noticed: it sends twice a second."""
 RECENT_DAYS = 2
-"""So many of the newest days may have rows of a recorder of an earlier version that was not noticed."""
+"""The newest days, which may have rows of a recorder of an earlier version that was not noticed."""
 ROUNDS = 5
-"""So often rows are named that came while others were."""
+"""The number of attempts to set the exchange of rows, as new ones may come meanwhile."""
 EVER_NS = 1 << 62
 _STEP = re.compile(r"-- step: (.+)")
 _ADD = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)")
 
 
 class ExchangeHistory:
-    """The exchanges that each recorder has recorded, by time."""
+    """The exchange that each recorder has recorded, by time."""
 
     def __init__(self, default: str = DEFAULT_EXCHANGE) -> None:
         self._default = default
@@ -60,7 +60,7 @@ class ExchangeHistory:
 
     @classmethod
     def load(cls, db: QuestDB, default: str = DEFAULT_EXCHANGE) -> Self:
-        """Reads it from the events in the table. Raises StoreError."""
+        """Returns the history from the events in the table. Raises StoreError."""
         history = cls(default)
         rows = db.sql(f"SELECT collector, cast(timestamp AS LONG), detail FROM {EVENTS} WHERE kind = 'started'").rows
         for collector, at_us, detail in rows:
@@ -68,7 +68,7 @@ class ExchangeHistory:
         return history
 
     def add_start(self, collector: str, at_ns: int, detail: str) -> None:
-        """Takes in a `started` event: the exchange is the last part of its detail."""
+        """Adds a `started` event: the exchange is the last part of its detail."""
         before, _, name = detail.rpartition(", ")
         if before and name:
             self._starts[collector][at_ns // 1000 * 1000] = stored_name(name)
@@ -103,7 +103,7 @@ class ExchangeHistory:
         yield self._default, ""
 
     def _periods(self, collector: str) -> tuple[Sequence[int], Sequence[str]]:
-        """The times in ns at which a recorder started, and its exchange from each on."""
+        """Returns the times in ns at which a recorder started, and its exchange from each time on."""
         starts = self._starts.get(collector) if collector != IMPORTED else None
         if not starts:
             return [0], [self._default]
@@ -141,15 +141,15 @@ class Migration(NamedTuple):
     """One file of `sql/migrations/`."""
 
     name: str
-    """Such as 002_exchange_of_books."""
+    """A name such as 002_exchange_of_books."""
     is_applied: str
-    """The SELECT that returns a row where it was applied."""
+    """A SELECT that returns a row if the migration was applied."""
     statements: Sequence[str]
-    """What it does, in order: SQL, or the name of a step."""
+    """The statements in order: SQL, or the line of a step."""
 
 
 def migrations() -> list[Migration]:
-    """Returns all of them in order."""
+    """Returns all migrations in order."""
     files = sorted((sql_folder() / "migrations").iterdir(), key=lambda file: file.name)
     return [
         _parsed(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
@@ -166,7 +166,7 @@ def _parsed(name: str, text: str) -> Migration:
 
 
 def pending(db: QuestDB) -> list[Migration]:
-    """Returns those that the existing tables still need. Raises StoreError."""
+    """Returns the migrations that the existing tables still need. Raises StoreError."""
     existing = {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}
     if not {ORDERBOOK, EVENTS} <= existing:
         return []
@@ -203,7 +203,7 @@ def refuse_while_recorded(db: QuestDB) -> None:
 
 
 def _newest(db: QuestDB) -> dict[str, int]:
-    """The newest row of each recorder that had one a moment ago, in µs."""
+    """Returns the time in µs of the newest row of each recorder that had one within LIVE_SECONDS."""
     rows = db.sql(
         f"SELECT collector, cast(max(timestamp) AS LONG) FROM {ORDERBOOK} "
         f"WHERE timestamp > dateadd('s', -{LIVE_SECONDS}, now())"
@@ -212,7 +212,7 @@ def _newest(db: QuestDB) -> dict[str, int]:
 
 
 def name_recent_rows(db: QuestDB) -> None:
-    """Names the exchange of rows that a recorder of an earlier version has stored after the migration, unnoticed."""
+    """Sets the exchange of rows that an unnoticed recorder of an earlier version stored after the migration."""
     days = [day for day in partitions.list_partitions(db)[-RECENT_DAYS:] if not day.is_parquet]
     if any(_is_unnamed(db, ORDERBOOK, day.start_ns, day.end_ns) for day in days):
         log.warning("a recorder of an earlier version has stored rows without an exchange; they get it now")
