@@ -20,8 +20,7 @@ from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.leases import EXPORT, Lease
-from ingester.questdb.retention import Policy
-from ingester.questdb.retention_worker import RetentionThread as Retention, RetentionWorker
+from ingester.questdb.retention import Policy, RetentionThread as Retention, RetentionWorker
 from ingester.questdb.server import watch
 from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder
@@ -109,8 +108,14 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         following = PairsWatcher(
             watched, known=PAIRS, change=collector.change, record=collector.record, now=collector.clock.now
         )
-        retention_worker = RetentionWorker(db, Policy(), collector.clock.now)
-        retention = Retention(retention_worker, collector.clock.now, collector.record, 0.2, 0.2)
+        retention_worker = RetentionWorker(db, Policy(), now=collector.clock.now)
+        retention = Retention(
+            retention_worker,
+            now=collector.clock.now,
+            on_event=collector.record,
+            first_seconds=0.2,
+            every_seconds=0.2,
+        )
         folder = tmp_path / "raw"
         folder.mkdir()
         lease = Lease(db, EXPORT, 0, 1)
@@ -145,7 +150,8 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         died = threads.deaths().since(before)
         for thread in living:
             kill(thread)
-        lease._ending.set()  # these two sleep until they have something to do
+        lease._ending.set()  # these three sleep until they have something to do
+        collector._instruments._stopping.set()
         webhook.tell(Notice("gap", "raised", "warning", "a gap"), pulse.latest().report)
         simulator.fault("drop")  # an event, for those who wait for one
         for thread in living:

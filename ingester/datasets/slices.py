@@ -113,7 +113,7 @@ def collect(
     only what it has recorded, which holds no copies; with `exchange`, only rows of this one. `counter` gets all rows.
     """
     done = done or Split(request.start_ns, {}, {})
-    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector, exchange)
+    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector=collector, exchange=exchange)
     copies_ns = WINDOW_NS if collector is None else 0
     begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns, exchange)
     slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
