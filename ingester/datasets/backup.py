@@ -24,7 +24,7 @@ from ingester.datasets.export import check_room, write_file
 from ingester.datasets.slices import ScratchFile, collect
 from ingester.errors import OperationError, SettingsError, StoreError
 from ingester.exchange import stored_name
-from ingester.locks import take_lock
+from ingester.private import take_lock
 from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
 from ingester.spool import Spool, sync_folder
 from ingester.text import counted, path_part

@@ -40,7 +40,7 @@ from ingester.datasets.opened import DataSet, open_dataset
 from ingester.datasets.slices import ScratchFile, Split, collect, read_ahead
 from ingester.datasets.spans import SpanCounter
 from ingester.errors import OperationError, SettingsError
-from ingester.locks import take_lock
+from ingester.private import take_lock
 from ingester.questdb import EXPORT, QuestDB, TableReader, holding, query
 
 log = logging.getLogger(__name__)
