@@ -161,7 +161,7 @@ class Throttle:
         self._held = 0
 
     def take(self) -> int | None:
-        """Returns how many events were held back since the last one that passed; None where this one is held back too."""
+        """Returns how many were held back since the last one that passed; None where this one is held back too."""
         now = self._now()
         self._left = min(float(self._burst), self._left + max(0.0, now - self._at) / self._seconds)
         self._at = now

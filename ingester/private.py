@@ -94,7 +94,10 @@ def resolved(path: Path) -> Path:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Opens a file of this user alone and returns its descriptor; `flags` as for os.open. Raises UnsafeFile and OSError."""
+    """Opens a file of this user alone, with the `flags` of os.open, and returns its descriptor.
+
+    Raises UnsafeFile and OSError.
+    """
     descriptor = _opened(path, flags, FILE)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

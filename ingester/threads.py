@@ -69,7 +69,7 @@ class SupervisedThread(threading.Thread):
     """A daemon thread that calls `work` until it returns, and again after each exception."""
 
     def __init__(self, work: Callable[[], object], name: str, stopping: threading.Event | None = None) -> None:
-        """`stopping`: an event that asks `work` to return. If `work` raises after that, it is called once more, at once."""
+        """`stopping`: an event that asks `work` to return. If `work` raises after that, it is called once more."""
         super().__init__(name=name, daemon=True)
         self._work = work
         self._stopping = stopping or threading.Event()

@@ -1,4 +1,4 @@
-"""threads.py: a thread that dies is restarted, counted and reported; each long-lived one is killed once; time limits."""
+"""threads.py: a thread that dies is restarted, counted and reported; each long-lived one is killed once."""
 
 import ctypes
 import threading
