@@ -225,7 +225,7 @@ class _Arrays:
 
 
 class _Mapped:
-    """Rows of an npz file. Each access maps it anew, because a map holds an open file and there may be many pairs."""
+    """Rows of an npz file. Each access maps it again, because a map holds an open file and there may be many pairs."""
 
     def __init__(self, path: Path, levels: int) -> None:
         with zipfile.ZipFile(path) as archive:

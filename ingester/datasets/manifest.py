@@ -204,7 +204,9 @@ class Folder:
             rows = open_rows(self.path / file.file, self.format, self.levels)
             ends = [*rows.times(0, 1).tolist(), *rows.times(len(rows) - 1, len(rows)).tolist()] if len(rows) else []
             if len(rows) != file.rows or (grid is not None and ends != [*grid[:1], *grid[-1:]]):
-                raise UnreadableDataSet(f"{self.path / file.file} does not hold the rows that {NAME} tells of. {_ANEW}")
+                raise UnreadableDataSet(
+                    f"{self.path / file.file} does not hold the rows that {NAME} tells of. {_EXPORT_AGAIN}"
+                )
             self._opened[symbol] = rows
         return self._opened[symbol]
 
@@ -217,7 +219,7 @@ class Folder:
                 if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                     changed.append(file.file)
         if changed:
-            raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_ANEW}")
+            raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_EXPORT_AGAIN}")
 
     def _check_size(self, file: _File) -> None:
         try:
@@ -227,17 +229,21 @@ class Folder:
         try:
             state = path.stat()
         except OSError as error:
-            raise UnreadableDataSet(f"{path} cannot be read ({error.strerror}); {NAME} names it. {_ANEW}") from error
+            raise UnreadableDataSet(
+                f"{path} cannot be read ({error.strerror}); {NAME} names it. {_EXPORT_AGAIN}"
+            ) from error
         if not stat.S_ISREG(state.st_mode):
-            raise UnreadableDataSet(f"{path} is no regular file, but a folder, a pipe or a device. {_ANEW}")
+            raise UnreadableDataSet(f"{path} is no regular file, but a folder, a pipe or a device. {_EXPORT_AGAIN}")
         if state.st_size != file.bytes:
-            raise UnreadableDataSet(f"{path} has {state.st_size:,} bytes, {NAME} tells of {file.bytes:,}. {_ANEW}")
+            raise UnreadableDataSet(
+                f"{path} has {state.st_size:,} bytes, {NAME} tells of {file.bytes:,}. {_EXPORT_AGAIN}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": {}}
 
 
-_ANEW = "Export the data set again: ingester export --overwrite."
+_EXPORT_AGAIN = "Export the data set again: ingester export --overwrite."
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -261,4 +267,4 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
             raise UnreadableDataSet(f"{path / NAME} is of a later version, that of ingester {plain.get('ingester')}.")
         return plain, msgspec.convert(plain, _Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
-        raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_ANEW}") from error
+        raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_EXPORT_AGAIN}") from error
