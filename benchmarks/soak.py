@@ -24,7 +24,7 @@ from ingester.errors import StoreError
 from ingester.questdb import ManagedServer, QuestDB
 from ingester.simulator import ExchangeLimits, Simulator
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "faults")]
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("support", "faults")]
 
 from evidence import Evidence, due_of, events_in, gaps_among, stored_in  # noqa: E402
 from trial import COINS44, Managed, eventually  # noqa: E402

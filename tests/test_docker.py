@@ -83,7 +83,7 @@ def test_the_images_steps_give_a_working_program(tmp_path):
         "from ingester.questdb import schema; print(len(schema.statements(5)), [name for name, _ in schema.views()])"
     )
     schema = run([str(bin_folder / "python"), "-c", listed], env=environment, cwd=tmp_path)
-    assert schema.stdout.startswith("3 ["), schema.stderr
+    assert schema.stdout.startswith("4 ["), schema.stderr
     assert "bars_1s" in schema.stdout
     assert run([str(bin_folder / "python"), "-m", "pip", "--version"], env=environment).returncode != 0
 

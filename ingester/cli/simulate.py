@@ -132,7 +132,7 @@ def _of_table(
     db, _ = open_questdb(data_dir, questdb)
     click.get_current_context().with_resource(holding(db, PLAYBACK, start_ns, end_ns))
     there = query.exchanges(db, start_ns - WINDOW_NS, end_ns + WINDOW_NS)
-    chosen = choose_exchange(exchange, query.exchanges(db, start_ns, end_ns))
+    chosen = choose_exchange(db, exchange, start_ns, end_ns, named)
     only = chosen if len(there) > 1 else None
     counts = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if query.table_exists(db) else {}
     symbols = choose_symbols(named, counts, query.all_symbols(db, only) if named else list(counts))

@@ -19,7 +19,7 @@ from ingester.clock import SECOND
 from ingester.config import FILLS as FILLS
 from ingester.errors import OperationError, SettingsError, UnknownPair
 from ingester.exchange import assets_of
-from ingester.questdb import DEFAULT_EXCHANGE
+from ingester.questdb import DEFAULT_EXCHANGE, QuestDB, query
 from ingester.text import nearest_text, path_part
 
 ROOT = "hft data"
@@ -202,17 +202,24 @@ def check_range(start_ns: int, end_ns: int) -> None:
             raise SettingsError(f"{option} {time_text(at)} lies in the future; it is {time_text(now)} UTC now.")
 
 
-def choose_exchange(named: str | None, known: Sequence[str]) -> str:
-    """Returns the named exchange, or the only one with rows.
+def choose_exchange(
+    db: QuestDB, named: str | None, start_ns: int, end_ns: int, symbols: Sequence[str] | None = None
+) -> str:
+    """Returns the exchange whose books are taken: the named one, or the only one that has rows in the range.
 
-    `known`: the exchanges with rows in the range. Raises SettingsError, which names them.
+    `symbols`: where pairs are named, only exchanges that have rows of them count. Raises SettingsError with the names
+    of the exchanges where it is not clear, and StoreError.
     """
-    offered = f"This range has books of {', '.join(known)}."
-    if named is None and len(known) > 1:
-        raise SettingsError(f"{offered} Choose one of these exchanges with --exchange.")
-    if named is not None and known and named not in known:
+    there = query.exchanges(db, start_ns, end_ns)
+    offered = f"This range has books of {', '.join(there)}."
+    if named is not None and there and named not in there:
         raise SettingsError(f"--exchange {named!r} has no books. {offered}")
-    return named or next(iter(known), DEFAULT_EXCHANGE)
+    if named is not None or not there:
+        return named or DEFAULT_EXCHANGE
+    having = query.exchanges(db, start_ns, end_ns, symbols) if symbols and len(there) > 1 else there
+    if len(having) > 1:
+        raise SettingsError(f"{offered} Choose one of these exchanges with --exchange.")
+    return next(iter(having), DEFAULT_EXCHANGE if DEFAULT_EXCHANGE in there else there[0])
 
 
 def choose_symbols(named: Sequence[str] | None, rows: Mapping[str, int], known: Sequence[str]) -> list[str]:

@@ -100,7 +100,7 @@ def export_range(
         if value not in known:
             raise SettingsError(f"{option} {value!r} is not known. Choose one of {', '.join(known)}.")
     with holding(db, EXPORT, start_ns, end_ns):
-        of = choose_exchange(exchange, query.exchanges(db, start_ns, end_ns))
+        of = choose_exchange(db, exchange, start_ns, end_ns, symbols)
         around = (start_ns - max(max_age_ns, grids.LOOK_BACK_NS) - 2 * WINDOW_NS, end_ns + WINDOW_NS)
         there = query.exchanges(db, *around)
         only = of if len(there) > 1 else None

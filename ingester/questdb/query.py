@@ -31,8 +31,11 @@ def all_symbols(db: QuestDB, exchange: str | None = None) -> list[str]:
     return sorted(row[0] for row in rows if row[0])
 
 
-def exchanges(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
-    """The exchanges that have rows in a range; the default one where the table is of a version without them."""
+def exchanges(db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None = None) -> list[str]:
+    """Returns the exchanges that have rows in a range, or rows of these symbols in it.
+
+    It is the default one where the table is of a version without the column. Raises StoreError.
+    """
     if not table_exists(db):
         return []
     is_key = dict(db.sql(f"SELECT \"column\", upsertKey FROM table_columns('{ORDERBOOK}')").rows)
@@ -43,7 +46,8 @@ def exchanges(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
             f"{ORDERBOOK} at {db.endpoint.http_url} is being brought up to date. Wait for that, or, where it was "
             "interrupted, run `ingester start`."
         )
-    rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns))}").rows
+    chosen = one_of("symbol", symbols) if symbols else ""
+    rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns), chosen)}").rows
     return sorted(row[0] for row in rows if row[0])
 
 

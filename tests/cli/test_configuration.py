@@ -180,7 +180,7 @@ def test_a_recorder_and_an_export_take_everything_from_the_file(questdb, home):
         [sys.executable, "-m", "ingester", "export", "--pairs", "BTCUSDT"], capture_output=True, text=True, timeout=120
     )
     assert exported.returncode == 0, exported.stderr
-    (written,) = home.glob("hft data/extracted datasets/*/BTC_USDT_100ms_*.csv")
+    (written,) = home.glob("hft data/extracted datasets/*/*/BTC_USDT_100ms_*.csv")
     assert written.read_text().splitlines()[0] == "Request Time,Bid_1,BidV_1,Ask_1,AskV_1"
 
 

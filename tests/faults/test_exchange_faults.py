@@ -258,7 +258,7 @@ def test_an_announced_shutdown_costs_nothing(place, report):
 def test_refused_upgrades_are_not_tried_again_before_their_time(place, report):
     with (
         Simulator(FEW, keep_sent=True) as simulator,
-        Proxy((simulator.host, simulator.port)) as proxy,
+        Proxy(("127.0.0.1", simulator.port)) as proxy,
         Trial(
             *(simulator, place, "refused", "--connections", 1),
             stream_url=f"ws://127.0.0.1:{proxy.port}",

@@ -12,7 +12,7 @@ from ingester.errors import QueryError
 from ingester.metrics import StoreMetrics
 from ingester.monitoring.doctor import examine
 from ingester.monitoring.doctor_questdb import questdb_checks
-from ingester.monitoring.overview import survey
+from ingester.monitoring.overview import build_overview
 from ingester.questdb import partitions, schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import find_damage
@@ -77,7 +77,7 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     server, db = recorded
     lose(f"2024-08-08*/{file}", left)
     assert file in find_damage(db)
-    overview = survey(server.data_dir, db, server)
+    overview = build_overview(server.data_dir, db, server)
     assert not overview.ok
     assert "table_damaged" in {problem.kind for problem in overview.problems}
     findings = {finding.subject: finding for finding in examine(questdb_checks(server, None))}
