@@ -1,4 +1,4 @@
-"""threads.py: a thread that dies is restarted, counted and reported; each that lives long is killed once."""
+"""threads.py: a thread that dies is restarted, counted and reported; each long-lived one is killed once."""
 
 import ctypes
 import threading
@@ -26,7 +26,7 @@ from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder
 from ingester.record.recorder_service import RecorderService
 from ingester.simulator import Simulator
-from ingester.threads import SupervisedThread
+from ingester.threads import SupervisedThread, beside, within
 
 PAIRS = ["BTCUSDT", "ETHUSDT"]
 
@@ -183,3 +183,20 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
     assert not [thread for thread in living if thread.is_alive() and thread.name != "server watch"]
     rows = db.sql("SELECT count(), count_distinct(last_update_id) FROM orderbook WHERE collector = 'killed'").rows
     assert rows[0][0] == collector.metrics.store.rows.received
+
+
+def test_a_call_in_time_gives_its_result_or_raises_what_it_raises():
+    assert within(5, lambda: 7, "seven") == 7
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0, "divide")
+
+
+def test_a_call_that_takes_longer_is_left_behind_and_may_still_end():
+    release = threading.Event()
+    begun = time.monotonic()
+    late = beside(lambda: release.wait(30), "late")
+    with pytest.raises(TimeoutError):
+        late.result(0.1)
+    assert time.monotonic() - begun < 5
+    release.set()
+    assert late.result(5) is True

@@ -13,10 +13,10 @@ import msgspec
 import urllib3
 
 from ingester.clock import backoff
-from ingester.deadline import beside
 from ingester.errors import AccessRefused, NoAnswer, QueryError, Unreachable, cause
 from ingester.questdb import peer
 from ingester.questdb.endpoint import Endpoint, ssl_context, tls_refusal
+from ingester.threads import beside
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from platformdirs import user_cache_path
 
 from ingester.errors import ServerError
-from ingester.locks import take_lock
+from ingester.private import take_lock
 
 log = logging.getLogger(__name__)
 

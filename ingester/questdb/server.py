@@ -19,7 +19,7 @@ import psutil
 from ingester import private
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
-from ingester.locks import take_lock
+from ingester.private import take_lock
 from ingester.questdb import launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
