@@ -35,9 +35,9 @@ def test_contracts_are_recorded_complete_and_exact(questdb, depth):
     assert code == 0, output
     assert spot == {}  # nothing came from the spot market
     ids = {symbol: [] for symbol in CONTRACTS}
-    address = simulator.stream_url.removeprefix("ws://")
+    name = simulator.stream_url.replace("ws://", "binance-futures@")
     for exchange, symbol, update_id, event_us, received_us, *levels in rows_of(questdb, collector, columns):
-        assert exchange == address
+        assert exchange == name
         assert levels == flat(*book(0, symbol, update_id, depth, "futures"), depth)
         made_us = update_id // synthetic_pair(0, symbol, "futures").stride * 100_000
         assert made_us <= event_us < made_us + 100_000  # the slot of the tick in which the symbol's frames leave

@@ -123,10 +123,10 @@ def test_import_stores_under_the_exchange_of_the_manifest_and_knows_its_books(se
     (known,) = ingester.import_files(data.path, **where).files
     assert (known.rows, known.new, known.exchange) == (1200, 0, FUTURES)
     manifest = json.loads((data.path / "manifest.json").read_text())
-    manifest["exchange"] = "elsewhere"
+    manifest["exchange"] = elsewhere = "binance-futures@mirror.example:9443"
     (data.path / "manifest.json").write_text(json.dumps(manifest))
     (new,) = ingester.import_files(data.path, **where).files
     assert (new.rows, new.new, new.failure) == (1200, 1200, "")
-    again = ingester.export_dataset(START, END, exchange="elsewhere", root=tmp_path, **where)
+    again = ingester.export_dataset(START, END, exchange=elsewhere, root=tmp_path, **where)
     assert again["BTCUSDT"].equals(ingester.open_dataset(data.path)["BTCUSDT"])
     assert [gap["reason"] for gap in again.manifest["pairs"]["BTCUSDT"]["gaps"]] == ["of binance-futures"]

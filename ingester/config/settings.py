@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from platformdirs import user_data_path
 
 from ingester.errors import SettingsError
-from ingester.exchange import Channel, StreamSpec, Venue, rightly_named
+from ingester.exchange import EXCHANGE_NAME, Channel, StreamSpec, Venue, rightly_named
 
 FILLS = ("none", "forward")
 """What a grid holds where a snapshot is too old."""
@@ -70,6 +70,11 @@ class Settings:
         _check_url("--stream-url", self.exchange.stream_url, ("ws", "wss"), "wss://stream.example.com:9443")
         _check_url("--rest-url", self.exchange.rest_url, ("http", "https"), "https://api.example.com")
         object.__setattr__(self, "exchange", rightly_named(self.exchange))
+        if not self.exchange.name or not re.match(EXCHANGE_NAME, self.exchange.name):
+            raise SettingsError(
+                f"The exchange's name {self.exchange.name!r} is not usable in tables and data sets. Write letters, "
+                "digits, dots, dashes and underscores, such as binance-futures."
+            )
         channel = self.exchange.books
         if self.depth not in channel.depths:
             *others, last = map(str, channel.depths)

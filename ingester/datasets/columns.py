@@ -157,8 +157,6 @@ class _Zstd:
             raise
 
 
-EXCHANGE_NAME = r"^[A-Za-z0-9.:_\[\]-]{0,80}$"
-"""A name, or a host and port; may be empty."""
 MOST_LEVELS = 20
 MOST_COLUMNS = 1000
 """A file with more columns is refused: a header of 1 MB can name half a million."""

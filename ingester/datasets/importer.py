@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ingester.book import level_columns
 from ingester.datasets import known
-from ingester.datasets.columns import EXCHANGE_NAME, Bad, ParsedBooks, UnreadableRecording, check_bad
+from ingester.datasets.columns import Bad, ParsedBooks, UnreadableRecording, check_bad
 from ingester.datasets.dataset import frequency_text
 from ingester.datasets.gaps import DROPPED, NOT_RECORDED
 from ingester.datasets.merging import WINDOW_NS
@@ -34,6 +34,7 @@ from ingester.datasets.recordings import (
 )
 from ingester.errors import SettingsError
 from ingester.events import Event
+from ingester.exchange import EXCHANGE_NAME
 from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import (
     ALWAYS_NS,

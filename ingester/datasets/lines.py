@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ingester.datasets.columns import (
-    EXCHANGE_NAME,
     Bad,
     Layout,
     ParsedBooks,
@@ -24,6 +23,7 @@ from ingester.datasets.columns import (
     check_bad,
     first_line,
 )
+from ingester.exchange import EXCHANGE_NAME
 
 BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 1 << 20

@@ -19,7 +19,6 @@ from ingester.datasets import pickles
 from ingester.datasets.columns import (
     ALL_COLUMNS,
     ALWAYS_BYTES,
-    EXCHANGE_NAME,
     MOST_RATIO,
     PACKED,
     Bad,
@@ -36,6 +35,7 @@ from ingester.datasets.dataset import COLON, MILLISECOND, parse_time, symbol_nam
 from ingester.datasets.lines import Lines
 from ingester.datasets.pickle_machine import UnreadablePickle
 from ingester.errors import SettingsError
+from ingester.exchange import EXCHANGE_NAME
 from ingester.grid import Floats
 
 MANIFEST = "manifest.json"
@@ -194,7 +194,7 @@ def _read(path: Path) -> _OriginManifest | str | None:
         if unfit := next((symbol for symbol in manifest.pairs if not symbol.isprintable() or not symbol), None):
             raise ValueError(f"it names the pair {unfit!r}")
     except (UnreadableRecording, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        return f"{MANIFEST} beside it cannot be used, its gaps are not known: {str(error)[:200]}"
+        return f"{MANIFEST} beside it cannot be used, its exchange and gaps are not known: {str(error)[:200]}"
     return manifest
 
 

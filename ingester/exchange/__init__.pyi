@@ -24,6 +24,7 @@ from .pairs import (
     symbols_of as symbols_of,
 )
 from .registry import (
+    EXCHANGE_NAME as EXCHANGE_NAME,
     SIMULATOR as SIMULATOR,
     VENUES as VENUES,
     is_practice as is_practice,

@@ -12,6 +12,9 @@ from ingester.proxies import is_loopback
 SIMULATOR, TESTNET = "simulator", "testnet"
 """Names of exchanges whose books are not real."""
 
+EXCHANGE_NAME = r"^[A-Za-z0-9.:_@%\[\]-]{0,300}\Z"
+"""A name, or host and port, as rows and data sets have it; empty for none."""
+
 VENUES: dict[str, Venue] = {
     venue.name: venue
     for venue in (
@@ -68,8 +71,9 @@ def rightly_named(venue: Venue) -> Venue:
     """Returns the same exchange under the name that is true of where its books come from.
 
     The name of a known exchange is only for that exchange's own host; another address is called by its host and port.
-    One on this machine is always called so, unless it is a simulator. Raises SettingsError where the host belongs to an
-    exchange whose streams have other forms.
+    One on this machine is always called so, unless it is a simulator. Where its streams are not those of Binance's spot
+    market, its own name comes first (`binance-futures@127.0.0.1:9443`): one address may serve several markets. Raises
+    SettingsError where the host belongs to an exchange whose streams have other forms.
     """
     parts = urlsplit(venue.stream_url)
     own = next((each for each in VENUES.values() if urlsplit(each.stream_url).hostname == parts.hostname), None)
@@ -79,7 +83,8 @@ def rightly_named(venue: Venue) -> Venue:
         return dataclasses.replace(venue, name=own.name, market=own.market)
     if venue.name in VENUES or (is_loopback(parts.hostname or "") and venue.name != SIMULATOR):
         place = parts.netloc.rpartition("@")[2]
-        return dataclasses.replace(venue, name=place, market=place)
+        name = place if venue.channels == BINANCE.channels else f"{venue.name.partition('@')[0]}@{place}"
+        return dataclasses.replace(venue, name=name, market=name)
     return dataclasses.replace(venue, market=venue.name)
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from urllib.parse import quote_plus
 
 from ingester.errors import StoreError
-from ingester.exchange import Listing, ListingStatus
+from ingester.exchange import Listing, ListingStatus, stored_name
 from ingester.questdb.client import QuestDB
-from ingester.questdb.tables import DEFAULT_EXCHANGE, INSTRUMENTS, ORDERBOOK
+from ingester.questdb.tables import DEFAULT_EXCHANGE, EVENTS, IMPORTED, INSTRUMENTS, ORDERBOOK
 from ingester.text import counted
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,19 @@ def all_symbols(db: QuestDB, exchange: str | None = None) -> list[str]:
 def exchanges(db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | None = None) -> list[str]:
     """Returns the exchanges that have rows in a range, or rows of these symbols in it.
 
-    It is the default one where the table is of a version without the column. Raises StoreError.
+    In a table of a version without exchanges it is the one that the recorders of these rows have named at their start.
+    Raises StoreError where these are several, for then rows do not say which is theirs.
     """
     if not table_exists(db):
         return []
     is_key = dict(db.sql(f"SELECT \"column\", upsertKey FROM table_columns('{ORDERBOOK}')").rows)
     if "exchange" not in is_key:
-        return [DEFAULT_EXCHANGE]
+        if len(names := _exchanges_started(db, start_ns, end_ns)) > 1:
+            raise StoreError(
+                f"{ORDERBOOK} at {db.endpoint.http_url} is of an earlier version, whose rows do not say which of these "
+                f"exchanges they are from: {', '.join(names)}. Run `ingester start`, which brings it up to date."
+            )
+        return names or [DEFAULT_EXCHANGE]
     if not is_key["exchange"]:  # some of its rows may not have one yet
         raise StoreError(
             f"{ORDERBOOK} at {db.endpoint.http_url} is being brought up to date. Wait for that, or, where it was "
@@ -49,6 +55,20 @@ def exchanges(db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str] | 
     chosen = one_of("symbol", symbols) if symbols else ""
     rows = db.sql(f"SELECT DISTINCT exchange FROM {ORDERBOOK}{_where(between(start_ns, end_ns), chosen)}").rows
     return sorted(row[0] for row in rows if row[0])
+
+
+def _exchanges_started(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
+    if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{EVENTS}'").rows:
+        return []
+    there = collectors(db, start_ns, end_ns, nameless=True)
+    started = db.sql(f"SELECT DISTINCT collector, detail FROM {EVENTS} WHERE kind = 'started'").rows
+    named = {
+        (name, stored_name(detail.rpartition(", ")[2]))
+        for name, detail in started
+        if name != IMPORTED and ", " in (detail or "")
+    }
+    unnamed = set(there) - {name for name, _ in named}
+    return sorted({exchange for name, exchange in named if name in there} | ({DEFAULT_EXCHANGE} if unnamed else set()))
 
 
 class Instrument(NamedTuple):

@@ -33,6 +33,10 @@ def test_intervals_are_multiples_of_what_the_exchange_sends():
         ({"depth": 7}, "5, 10 or 20"),
         ({"connections": 0}, "--connections 0"),
         ({"rotate_seconds": 25 * 3600}, "--rotate-every 90000s"),
+        (
+            {"exchange": VENUES["binance"].at(name="a, b", stream_url="wss://books.example")},
+            "name 'a, b' is not usable",
+        ),
         ({"collector": "with space"}, "'with space'"),
         ({"collector": ""}, "--collector"),
     ],

@@ -368,10 +368,26 @@ def test_a_row_of_the_earlier_version_keeps_every_byte_beside_its_exchange():
 @pytest.mark.slow
 def test_which_exchanges_there_are_is_not_told_before_every_row_has_one(db):
     everything = (0, FIRST + 9 * DAY)
-    assert query.exchanges(db, *everything) == ["binance"]
+    with pytest.raises(
+        StoreError, match=r"earlier version.*: 127.0.0.1:9001, binance, binance-us, simulator, testnet\. "
+    ):
+        query.exchanges(db, *everything)
     db.sql("ALTER TABLE orderbook ADD COLUMN exchange SYMBOL")
     partitions.settle(db)
     with pytest.raises(StoreError, match=r"is being brought up to date\. Wait"):
         query.exchanges(db, *everything)
     schema.ensure(db, 5)
     assert query.exchanges(db, *everything) == ["127.0.0.1:9001", "binance", "binance-us", "simulator", "testnet"]
+
+
+@pytest.mark.slow
+def test_a_table_of_the_earlier_version_is_read_as_of_the_exchange_of_its_recorders(db):
+    everything = (0, FIRST + 9 * DAY)
+    for collectors, exchange in ((("practice",), "simulator"), (("real", "vision", "import"), "binance")):
+        db.sql("TRUNCATE TABLE orderbook")
+        for collector in collectors:
+            db.write(earlier_rows(collector, 0))
+        partitions.settle(db)
+        assert query.exchanges(db, *everything) == [exchange]
+    db.sql("DROP TABLE collector_events")
+    assert query.exchanges(db, *everything) == ["binance"]

@@ -24,6 +24,7 @@ from ingester.record.practice import FILE, refuse_mixing, refuse_mixing_unasked
 from ingester.simulator import Simulator
 
 REAL, SIMULATED = "binance", "simulator"
+FUTURES = VENUES["binance-futures"]
 AWAY = Endpoint.parse("http://127.0.0.1:1")
 AT = 1_700_000_000_000_000_000
 
@@ -66,6 +67,8 @@ def recorded_by(db, *exchanges):
         (at("binance", "wss://mirror.example:9443/x"), "mirror.example:9443", False),
         (at("binance", "ws://127.0.0.1:9443"), "127.0.0.1:9443", True),
         (at("binance-us", "ws://localhost:1"), "localhost:1", True),
+        (FUTURES.at(stream_url="ws://127.0.0.1:9443"), "binance-futures@127.0.0.1:9443", True),
+        (FUTURES.at(stream_url="wss://me:pw@mirror.example"), "binance-futures@mirror.example", False),
         (at("mine", "ws://[::1]:9443"), "[::1]:9443", True),
         (at("mine", "wss://books.example"), "mine", False),
         (at("binance", "ws://127.0.0.2:9443"), "127.0.0.2:9443", True),
@@ -78,6 +81,7 @@ def recorded_by(db, *exchanges):
 )
 def test_an_exchange_is_called_by_a_presets_name_only_at_the_presets_own_address(exchange, name, practice):
     assert rightly_named(exchange).name == name
+    assert rightly_named(rightly_named(exchange)) == rightly_named(exchange)
     assert is_practice(name) is practice
 
 
