@@ -150,8 +150,7 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         died = threads.deaths().since(before)
         for thread in living:
             kill(thread)
-        lease._ending.set()  # these three sleep until they have something to do
-        collector._instruments._stopping.set()
+        lease._ending.set()  # these two sleep until they have something to do
         webhook.tell(Notice("gap", "raised", "warning", "a gap"), pulse.latest().report)
         simulator.fault("drop")  # an event, for those who wait for one
         for thread in living:
