@@ -34,7 +34,7 @@ from weigh import Weight, weighed
 
 from ingester.book import level_columns
 from ingester.datasets import dataset
-from ingester.questdb import QuestDB, jar
+from ingester.questdb import QuestDB, launch
 
 INGESTER = "ingester"
 TITLES = {
@@ -110,7 +110,7 @@ def main() -> None:
         python = options.rival_python or rivals_python(requirements, folder)
     try:
         with filled_table(options.pairs, options.hours) as source:
-            about = f"{machine()}; {versions(python)}; QuestDB {jar.VERSION}"
+            about = f"{machine()}; {versions(python)}; QuestDB {launch.VERSION}"
             print(f"{MARKER}\n{about}; {source.pairs} pairs x {source.hours:g} h, {source.rows:,} rows.\n", flush=True)
             print(memory(source) if options.memory else speed(source, options.rivals, options.repeat, python))
     except RuntimeError as error:

@@ -28,7 +28,7 @@ from ingester import __version__
 from ingester.book import OrderBook
 from ingester.clock import SECOND
 from ingester.exchange import VENUES
-from ingester.questdb import QuestDB, RowEncoder, jar, schema
+from ingester.questdb import QuestDB, RowEncoder, launch, schema
 from ingester.questdb.server import HEAP, ManagedServer
 
 MARKER = "<!-- benchmarks/footprint.py -->"
@@ -65,7 +65,7 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything below is cleaned up
     logging.getLogger("ingester").setLevel(logging.ERROR)  # that port 9000 is taken is no matter here
-    what = f"ingester {__version__}; QuestDB {jar.VERSION}, heap {HEAP}"
+    what = f"ingester {__version__}; QuestDB {launch.VERSION}, heap {HEAP}"
     print(f"{MARKER}\n{machine()}; {what}; {options.seconds:g} s each.")
     print(recording([recorded(pairs, options.seconds, options.warmup) for pairs in options.pairs]), flush=True)
     print(sizing({depth: row_bytes(depth) for depth in VENUES["binance"].books.depths}))

@@ -38,7 +38,7 @@ from processes import (
 from report import BOOKS_PER_SECOND, RECORDERS, Recorder, table, versions
 
 from ingester.errors import QueryError, StoreError
-from ingester.questdb import QuestDB, jar
+from ingester.questdb import QuestDB, launch
 
 SUBSCRIBED_SECONDS = 60.0
 """How long a recorder may take to ask for all its pairs."""
@@ -68,7 +68,7 @@ def main() -> None:
     python = options.rival_python
     if python is None and ("cryptofeed" in options.rivals or options.profile):
         python = rivals_python(HERE / "rivals" / "requirements.txt", user_cache_path("ingester") / "benchmark-rivals")
-    about = f"{machine()}; {versions(python)}; QuestDB {jar.VERSION}"
+    about = f"{machine()}; {versions(python)}; QuestDB {launch.VERSION}"
     print(f"{MARKER}\n{about}; {options.seconds:g} s each, depth {options.depth}.", flush=True)
     results: list[dict[str, Any]] = []
     try:

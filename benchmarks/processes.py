@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ingester.questdb import Endpoint, ManagedServer, QuestDB, jar
+from ingester.questdb import Endpoint, ManagedServer, QuestDB, launch
 
 HERE = Path(__file__).parent
 
@@ -140,7 +140,7 @@ def tcp_database(folder: Path) -> Iterator[Database]:
         "TELEMETRY_ENABLED": "false",
     }
     jvm = ["-Xmx512m", "-XX:+UseSerialGC", f"-Djava.io.tmpdir={folder / 'tmp'}", "--enable-native-access=io.questdb"]
-    with jar.verified_jar(jar.cache_folder()) as verified:
+    with launch.verified_jar(launch.cache_folder()) as verified:
         archive = verified.name
     questdb = ["-p", archive, "-m", "io.questdb/io.questdb.ServerMain", "-d", str(folder)]
     process = subprocess.Popen(

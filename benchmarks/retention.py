@@ -30,7 +30,7 @@ from questdb import Sender
 from table import HOUR_TICKS, INTERVAL_NS, JITTER_NS, RECORDING, START, WRITE_ROWS
 
 from ingester.book import level_columns
-from ingester.questdb import ManagedServer, QuestDB, jar, launch, partitions, schema
+from ingester.questdb import ManagedServer, QuestDB, launch, partitions, schema
 
 MARKER = "<!-- benchmarks/retention.py -->"
 OWN = "zstd:3"
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--encoders", type=lambda text: text.split(","), default=ENCODERS, help=",".join(ENCODERS))
     options = parser.parse_args()
     logging.getLogger("ingester").setLevel(logging.ERROR)  # that port 9000 is taken is no matter here
-    print(f"{MARKER}\n{machine()}; QuestDB {jar.VERSION}; {options.pairs} pairs.\n", flush=True)
+    print(f"{MARKER}\n{machine()}; QuestDB {launch.VERSION}; {options.pairs} pairs.\n", flush=True)
     by_depth = []
     for depth in DEPTHS:
         hours = options.hours if depth == DEPTHS[0] else options.hours / 4

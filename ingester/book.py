@@ -1,4 +1,4 @@
-"""One order book at one moment, and the names of its columns at each depth: in the table, and in a data set."""
+"""The order book of one pair at one moment, and the names of its columns in the table and in data sets."""
 
 from typing import NamedTuple
 
@@ -7,24 +7,24 @@ Level = tuple[float, float]
 
 
 INDEX = "Request Time"
-"""Of a data set's frames."""
+"""The name of the index of a data set's frames."""
 
 
 class OrderBook(NamedTuple):
     """The best levels of one pair's book as received at one moment.
 
-    `bids` fall and `asks` rise in price; both may hold fewer levels than were asked for, when the book is thinner.
+    `bids` fall and `asks` rise in price. A thin book has fewer levels than were requested.
     """
 
     symbol: str
     receive_ns: int
-    """When this machine received it: nanoseconds since 1970, UTC."""
+    """The time when this machine received it, in ns since 1970, UTC."""
     update_id: int
-    """The exchange's own number of it: rises from snapshot to snapshot, but not always by one."""
+    """The number that the exchange gave it. It rises from snapshot to snapshot, but not always by one."""
     bids: list[Level]
     asks: list[Level]
     event_ns: int | None = None
-    """When the exchange made it, by its own clock; None where the channel does not say."""
+    """The time of the exchange's clock when it was made, in ns since 1970; None where the channel does not send it."""
 
 
 def level_columns(depth: int) -> list[str]:
@@ -38,7 +38,7 @@ def level_columns(depth: int) -> list[str]:
 
 
 def frame_columns(levels: int) -> list[str]:
-    """Column names of a data set in order: `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV_1, … Ask_N, AskV_N`."""
+    """Returns the column names of a data set: `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV_1, … Ask_N, AskV_N`."""
     return [
         f"{name}_{level}"
         for names in (("Bid", "BidV"), ("Ask", "AskV"))

@@ -1,4 +1,4 @@
-"""Receive times in nanoseconds since 1970 (UTC) from a clock that never goes back; waits between repeated attempts."""
+"""Receive times in nanoseconds since 1970 (UTC) from a clock that never goes back; backoff and rate limits."""
 
 import random
 import time
@@ -146,3 +146,28 @@ def backoff(
     while True:
         yield uniform(ceiling / 2, ceiling)
         ceiling = min(cap, ceiling * 2)
+
+
+class Throttle:
+    """A rate limit: `burst` events pass at once, then one more every `seconds`. Not safe for several threads."""
+
+    def __init__(self, burst: int, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        """`now` returns seconds."""
+        self._burst = burst
+        self._seconds = seconds
+        self._now = now
+        self._left = float(burst)
+        self._at = now()
+        self._held = 0
+
+    def take(self) -> int | None:
+        """Returns how many were held back since the last one that passed; None where this one is held back too."""
+        now = self._now()
+        self._left = min(float(self._burst), self._left + max(0.0, now - self._at) / self._seconds)
+        self._at = now
+        if self._left < 1:
+            self._held += 1
+            return None
+        self._left -= 1
+        held, self._held = self._held, 0
+        return held

@@ -1,17 +1,22 @@
-"""Files and folders that are for this user alone: made so, made so again, or refused. The one place for that rule.
+"""Files and folders that only this user may use, and locks between processes.
 
-What this user (or root) owns and nobody else may write to is trusted. Of our own, wider modes are taken back. What
-another user owns or may change, and a symbolic link where a file or folder of ours should be, is refused: whoever made
-it could read what we write there, have us read what is not ours, or have us overwrite it. Root may read what another
-user owns, for that gives away nothing, but writes only to what is its own.
+A file or folder is made with modes for this user alone, is given such modes again, or is refused; this module is the
+only place for that rule. Files that this user or root owns and nobody else may write to are trusted. Wider modes of our
+own files are narrowed. A file that another user owns or may change is refused, and so is a symbolic link in the place
+of one of our files or folders: its maker could read what we write there, make us read another file, or make us
+overwrite one. Root may read files of other users, which gives nothing away, but writes only to files of its own.
+
+A lock ends when its file is closed, so also when its process ends.
 """
 
 import contextlib
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import stat
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,13 +27,15 @@ OURS = (
     *("spool", "state", "questdb", "dead-letter"),
     *("pairs.txt", "pairs-", "listing.json", "recorded.json", "ingester.toml", "lost+found"),
 )
-"""What begins so may be in a data folder: what we keep there, and what a file system of its own has."""
+"""Beginnings of names in a data folder that is used by ingester alone: our files, and `lost+found` of a file system."""
+LOCK_RETRY_SECONDS = 0.02
+"""The pause before a lock that another process holds is tried again."""
 
 
 def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
-    """Who but this user and root may change what a stat is about: `user bob, who owns it`; empty for nobody.
+    """Returns who else may change a file, for messages: `user bob, who owns it`. Empty: only this user and root may.
 
-    `owners`: further users that are trusted. A group that is only its user's, as some systems make for each, is nobody.
+    `state`: of the file. `owners`: further users that are trusted. The private group of a user does not count.
     """
     if state.st_uid not in (os.geteuid(), 0, *owners):
         return f"user {user_name(state.st_uid)}, who owns it"
@@ -42,9 +49,9 @@ def changeable_by(state: os.stat_result, owners: tuple[int, ...] = ()) -> str:
 
 
 def folder(path: Path) -> None:
-    """Makes a folder for this user alone, and those above it that are missing, or makes it so again.
+    """Makes a folder for this user alone, with missing parents, or narrows the modes of one that exists.
 
-    Raises UnsafeFile, and OSError where that fails.
+    Raises UnsafeFile where it is refused, and OSError.
     """
     missing = [each for each in path.parents if not each.exists()]
     for each in (*reversed(missing), path):
@@ -58,13 +65,16 @@ def folder(path: Path) -> None:
 
 
 def linked_folder(path: Path) -> None:
-    """As `folder`, for one that may be reached by a symbolic link, if that is our own or root's."""
+    """As `folder`, but the path may be a symbolic link that this user or root made."""
     folder(resolved(path))
 
 
 def data_folder(path: Path) -> None:
-    """As `linked_folder`, for the data folder. One that holds other things too, as /tmp or the root of a disk, keeps
-    its mode, for others may need it; what is ours in it is in folders of its own."""
+    """As `linked_folder`, for the data folder. A folder that also holds other things, as /tmp does, keeps its mode.
+
+    Others may need such a folder, and our files in it are in folders of their own. Raises UnsafeFile where another user
+    may change it.
+    """
     path = resolved(path)
     others = [name for name in os.listdir(path) if not name.startswith(OURS)] if path.is_dir() else []
     if not others or path.stat().st_uid != os.geteuid():
@@ -77,14 +87,17 @@ def data_folder(path: Path) -> None:
 
 
 def resolved(path: Path) -> Path:
-    """Where a path leads. Raises UnsafeFile where it is a symbolic link that another user made."""
+    """Returns the path with symbolic links followed. Raises UnsafeFile where another user made the link."""
     if path.is_symlink() and (owner := path.lstat().st_uid) not in (os.geteuid(), 0):
         raise UnsafeFile(_refusal(path, f"it is a symbolic link of user {user_name(owner)}"))
     return path.resolve()
 
 
 def open_file(path: Path, flags: int) -> int:
-    """A descriptor of a file for this user alone, made where `flags` say so. Raises UnsafeFile, and OSError."""
+    """Opens a file of this user alone, with the `flags` of os.open, and returns its descriptor.
+
+    Raises UnsafeFile and OSError.
+    """
     descriptor = _opened(path, flags, FILE)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -97,12 +110,12 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def write_anew(path: Path) -> BinaryIO:
-    """A file for this user alone, emptied and open for writing. Raises UnsafeFile, and OSError."""
+    """Opens a file of this user alone for writing, made or emptied. Raises UnsafeFile and OSError."""
     return os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
 
 
 def read_file(path: Path) -> bytes:
-    """What a file of ours holds. Raises UnsafeFile, and OSError."""
+    """Returns the content of a file that no other user may change. Raises UnsafeFile and OSError."""
     descriptor = _opened(path, os.O_RDONLY, FILE)
     with os.fdopen(descriptor, "rb") as file:
         state = os.fstat(descriptor)
@@ -112,8 +125,39 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
+def take_lock(descriptor: int, seconds: float = 0.0) -> bool:
+    """Locks an open file or folder; returns False where another process still holds the lock after `seconds`.
+
+    Raises OSError where the file system has no locks.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except (BlockingIOError, PermissionError):  # the second by some network file systems
+            if time.monotonic() >= ends:
+                return False
+        time.sleep(LOCK_RETRY_SECONDS)
+
+
+def is_locked(path: Path) -> bool:
+    """Returns whether a process holds the lock of a file. Raises OSError where that cannot be found out now."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def user_name(number: int) -> str:
-    """A user's name; the number where it has none."""
+    """Returns the name of a user, or the number where it has no name."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -130,7 +174,7 @@ def _opened(path: Path, flags: int, mode: int) -> int:
 
 
 def _claim(path: Path, descriptor: int, mode: int) -> None:
-    """Takes wider modes back; refuses what is not ours."""
+    """Narrows the modes of a file of this user. Raises UnsafeFile where another user owns it or may change it."""
     state = os.fstat(descriptor)
     if state.st_uid == os.geteuid():
         if stat.S_IMODE(state.st_mode) != mode:
@@ -149,7 +193,7 @@ def _refusal(path: Path, why: str) -> str:
 
 
 def _is_of_one(group: int, user: int) -> bool:
-    """Whether a group is the private one of a user: of its name, and with nobody else in it."""
+    """Returns whether a group is the private group of a user: it has the user's name, and nobody else is in it."""
     try:
         name, found = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:

@@ -1,10 +1,10 @@
-"""Which proxy a URL is reached through: one rule for the exchange's streams, its REST interface, and webhooks.
+"""Chooses the proxy for a URL, by one rule for the exchange's streams, its REST interface and webhooks.
 
-* What is on this machine (localhost, 127.0.0.0/8, ::1, 0.0.0.0) is always reached directly.
-* `NO_PROXY` names what else is: hosts (with what is below them), `host:port`, addresses, networks (10.0.0.0/8), `*`.
-* Then `HTTP_PROXY` (http, ws) or `HTTPS_PROXY` (https, wss) counts, then `ALL_PROXY`; each in lower case first.
+* Addresses of this machine (localhost, 127.0.0.0/8, ::1, 0.0.0.0) never use a proxy.
+* `NO_PROXY` lists others: hosts (with their subdomains), `host:port`, addresses, networks (10.0.0.0/8), `*`.
+* Else `HTTP_PROXY` (http, ws) or `HTTPS_PROXY` (https, wss) is used, else `ALL_PROXY`; lower case comes first.
 
-A proxy is `[http|socks4|socks4a|socks5|socks5h]://[user:password@]host[:port]`. Its password appears in no text.
+A proxy is `[http|socks4|socks4a|socks5|socks5h]://[user:password@]host[:port]`. Its password is never shown.
 """
 
 import base64
@@ -34,32 +34,32 @@ class Proxy:
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS rather than HTTP."""
+        """Whether the proxy uses SOCKS, not HTTP."""
         return self.scheme.startswith("socks")
 
     @property
     def url(self) -> str:
-        """Its address, without user and password."""
+        """The address without user and password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
     @property
     def headers(self) -> dict[str, str]:
-        """What tells an HTTP proxy who asks."""
+        """The headers that authenticate the user at an HTTP proxy."""
         if self.user is None:
             return {}
         pair = base64.b64encode(f"{self.user}:{self.password or ''}".encode()).decode()
         return {"Proxy-Authorization": f"Basic {pair}"}
 
     def __str__(self) -> str:
-        """As errors and `ingester doctor` name it."""
+        """Returns the text for errors and `ingester doctor`."""
         return f"{self.url} (from {self.variable})"
 
 
 def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | None:
-    """The proxy through which a URL (http, https, ws, wss) is reached; None: directly.
+    """Returns the proxy for a URL (http, https, ws, wss); None: no proxy.
 
-    Raises SettingsError where the variable that counts holds no address of a proxy.
+    Raises SettingsError where the chosen variable does not hold the address of a proxy.
     """
     parts = urlsplit(url)
     host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
@@ -67,17 +67,17 @@ def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | 
         return None
     first = "HTTPS_PROXY" if parts.scheme in ("https", "wss") else "HTTP_PROXY"
     for name in (first.lower(), first, "all_proxy", "ALL_PROXY"):
-        if name == "HTTP_PROXY" and "REQUEST_METHOD" in environment:  # in a CGI script that is a header of the client
+        if name == "HTTP_PROXY" and "REQUEST_METHOD" in environment:  # in a CGI script, a header of the client sets it
             continue
         if value := environment.get(name, "").strip():
             return _parsed(value, name)
-        if name == first.lower() and name in environment:  # set and empty: not this kind
+        if name == first.lower() and name in environment:  # an empty variable switches the proxy off
             return None
     return None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
+    """Returns whether a host is this machine, by its name or address."""
     host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -108,7 +108,7 @@ def _matches(entry: str, host: str, port: int) -> bool:
             return address in ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False
-    if _address(entry) is None:  # else its last colon is none of a port
+    if _address(entry) is None:  # in an IPv6 address, the last colon does not begin a port
         name, colon, number = entry.rpartition(":")
         if colon and number.isdigit():
             if int(number) != port:

@@ -1,20 +1,24 @@
-"""Text from outside (tables, manifests, listings, servers): what it may do where it is printed or becomes a path.
+"""Text from outside (tables, manifests, listings, servers), made safe for screens, logs and paths.
 
-Numbers, durations and names are also put into words here, for messages and tables.
+Also the texts of numbers, durations and names in messages and tables.
 """
 
 import difflib
 import logging
 import math
 import re
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from ingester.clock import Throttle
 from ingester.errors import SettingsError
 
 MOST_NAME_BYTES = 255
 """Of one name in a path, on Linux and macOS."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+FROM_THE_EXCHANGE = ("ingester.feed", "ingester.connection", "ingester.sequence")
+LINES_AT_ONCE, LINE_SECONDS = 60, 1.0
 
 
 def plain(text: str, keep: str = "\n\t") -> str:
@@ -48,6 +52,33 @@ class PlainLines(logging.Filter):
         text = record.getMessage()
         record.msg, record.args = plain(text, "\t"), ()
         return True
+
+
+class LineLimit(logging.Filter):
+    """Limits the log lines per time that the exchange can cause, over all connections together.
+
+    All lines of `packages` share one throttle; other lines pass. A line that passes says how many were left out.
+    """
+
+    def __init__(self, packages: tuple[str, ...], throttle: Throttle) -> None:
+        super().__init__()
+        self._packages = tuple(f"{package}." for package in packages)
+        self._throttle = throttle
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self._packages):
+            return True
+        with self._lock:
+            held = self._throttle.take()
+        if held:
+            record.msg, record.args = f"{record.getMessage()} ({held:,} lines before it were left out)", ()
+        return held is not None
+
+
+def exchange_lines() -> LineLimit:
+    """Returns the limit for the log of a program."""
+    return LineLimit(FROM_THE_EXCHANGE, Throttle(LINES_AT_ONCE, LINE_SECONDS))
 
 
 def counted(number: int, thing: str) -> str:

@@ -10,6 +10,7 @@ from ingester.clock import (
     SECOND,
     Clock,
     PauseDetector,
+    Throttle,
     backoff,
     busy_ns,
     check_clock,
@@ -151,3 +152,17 @@ def test_work_of_the_process_is_seen():
     while time.process_time_ns() - begun < SECOND // 20:
         pass
     assert busy_ns() - before >= SECOND // 20
+
+
+def test_a_burst_passes_and_then_one_now_and_then():
+    clock = [1000.0]
+    throttle = Throttle(3, 10.0, lambda: clock[0])
+    assert [throttle.take() for _ in range(5)] == [0, 0, 0, None, None]
+    clock[0] += 9.9
+    assert throttle.take() is None
+    clock[0] += 0.2
+    assert [throttle.take(), throttle.take()] == [3, None]
+    clock[0] += 1000
+    assert [throttle.take() for _ in range(4)] == [1, 0, 0, None]
+    clock[0] -= 500  # a clock that goes back gives nothing
+    assert throttle.take() is None

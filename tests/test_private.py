@@ -1,10 +1,12 @@
-"""What is this user's alone is made so whatever the umask, made so again, or refused."""
+"""private.py: files of this user alone, whatever the umask, and locks between processes."""
 
+import fcntl
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from ingester import private
 from ingester.errors import SpoolError, UnsafeFile
 from ingester.exchange.pairs import LISTING_FILE
+from ingester.private import is_locked, take_lock
 from ingester.questdb.server import ManagedServer
 from ingester.record import pairs_file, practice
 from ingester.spool import Spool
@@ -208,3 +211,37 @@ def test_what_we_keep_in_a_data_folder_is_none_of_the_other_things(tmp_path):
     tmp_path.chmod(0o777)
     private.data_folder(tmp_path)
     assert mode(tmp_path) == 0o700
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the same file again and again: each is a holder of its own."""
+    descriptors = []
+
+    def open_once():
+        descriptors.append(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+        return descriptors[-1]
+
+    yield open_once
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_a_lock_has_one_holder_until_its_file_is_closed(tmp_path, opened):
+    assert not is_locked(tmp_path / "lock")  # there is none yet
+    first, second = opened(), os.open(tmp_path / "lock", os.O_RDWR)
+    assert take_lock(second)
+    assert is_locked(tmp_path / "lock")
+    assert not take_lock(first)
+    os.close(second)
+    assert not is_locked(tmp_path / "lock")
+    assert take_lock(first)
+
+
+def test_a_lock_is_waited_for(opened):
+    first, second = opened(), opened()
+    assert take_lock(first)
+    free = threading.Timer(0.1, lambda: fcntl.flock(first, fcntl.LOCK_UN))
+    free.start()
+    assert take_lock(second, 30.0)
+    free.join()

@@ -12,7 +12,7 @@ from small_servers import Answering
 
 from ingester.book import OrderBook
 from ingester.cli import cli
-from ingester.clock import SECOND
+from ingester.clock import SECOND, Throttle
 from ingester.config.settings import Settings
 from ingester.datasets.slices import ScratchFile
 from ingester.errors import SettingsError
@@ -21,7 +21,18 @@ from ingester.monitoring.report import StateFile
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.record.recorder_service import spool_folder
-from ingester.text import PlainLines, counted, duration_text, inside, nearest_text, path_part, plain, size_text
+from ingester.text import (
+    LineLimit,
+    PlainLines,
+    counted,
+    duration_text,
+    exchange_lines,
+    inside,
+    nearest_text,
+    path_part,
+    plain,
+    size_text,
+)
 
 HOSTILE = ["", ".", "..", "/etc", "a/b", "a\\b", "../x", "a\0b", "a\nb", "\x1b[2J", "a" * 256, "币" * 90]
 DAY = 1_602_806_400 * SECOND  # 2020-10-16, which no other test writes to
@@ -160,3 +171,29 @@ def test_names_that_resemble_are_offered_each_once_or_something_else():
     known = ["BTCUSDT", "BTCUSDC", "BTCUSDT", "XRPUSDT"]
     assert nearest_text("BTCUSTD", known, "none") == "Nearest names: BTCUSDT, BTCUSDC."
     assert nearest_text("Q", known, "It records others.") == "It records others."
+
+
+def test_lines_that_the_exchange_causes_are_bounded_and_others_pass():
+    clock = [1000.0]
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    handler.addFilter(LineLimit(("ingester.feed", "ingester.sequence"), Throttle(5, 1.0, lambda: clock[0])))
+
+    def say(name, text, *arguments):
+        handler.handle(logging.LogRecord(name, logging.WARNING, "", 0, text, arguments, None))
+
+    for number in range(1000):
+        say(("ingester.feed.feed", "ingester.sequence.monitor")[number % 2], "line %d", number)
+        say("ingester.questdb.writer", "other %d", number)
+        say("ingester.feedback", "also %d", number)
+    assert [each for each in said if each.startswith("line")] == [f"line {number}" for number in range(5)]
+    assert len(said) == 2005
+    clock[0] += 1
+    say("ingester.feed.feed", "100 %")
+    assert said[-1] == "100 % (995 lines before it were left out)"
+
+
+def test_the_limit_of_the_program_names_modules_that_there_are():
+    for name in exchange_lines()._packages:
+        __import__(name.removesuffix("."))

@@ -1,4 +1,4 @@
-"""threads.py: a thread that dies is restarted, counted and reported; each that lives long is killed once."""
+"""threads.py: a thread that dies is restarted, counted and reported; each long-lived one is killed once."""
 
 import ctypes
 import threading
@@ -20,14 +20,13 @@ from ingester.monitoring.webhook import Webhook
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
 from ingester.questdb.leases import EXPORT, Lease
-from ingester.questdb.retention import Policy
-from ingester.questdb.retention_worker import RetentionThread as Retention, RetentionWorker
+from ingester.questdb.retention import Policy, RetentionThread as Retention, RetentionWorker
 from ingester.questdb.server import watch
 from ingester.record.pairs_file import PairsFile, PairsWatcher
 from ingester.record.recorder import Recorder
 from ingester.record.recorder_service import RecorderService
 from ingester.simulator import Simulator
-from ingester.threads import SupervisedThread
+from ingester.threads import SupervisedThread, beside, within
 
 PAIRS = ["BTCUSDT", "ETHUSDT"]
 
@@ -109,8 +108,14 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         following = PairsWatcher(
             watched, known=PAIRS, change=collector.change, record=collector.record, now=collector.clock.now
         )
-        retention_worker = RetentionWorker(db, Policy(), collector.clock.now)
-        retention = Retention(retention_worker, collector.clock.now, collector.record, 0.2, 0.2)
+        retention_worker = RetentionWorker(db, Policy(), now=collector.clock.now)
+        retention = Retention(
+            retention_worker,
+            now=collector.clock.now,
+            on_event=collector.record,
+            first_seconds=0.2,
+            every_seconds=0.2,
+        )
         folder = tmp_path / "raw"
         folder.mkdir()
         lease = Lease(db, EXPORT, 0, 1)
@@ -135,7 +140,8 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
         eventually(lambda: collector.metrics.store.rows.stored > 20 and seen)
 
         started = [thread for thread in threading.enumerate() if thread not in others]
-        living = [thread for thread in started if isinstance(thread, SupervisedThread)]
+        # The one that looks for changed listings sleeps for an hour; only then would it feel that it was killed.
+        living = [each for each in started if isinstance(each, SupervisedThread) and each.name != "instruments"]
         names = {thread.name.split(" on_")[0] for thread in living}
         assert names >= {
             *("stream 1a", "stream 1b", "feed", "writer", "reconciler", "spool-sync", "server watch", "watch", "pulse"),
@@ -176,3 +182,20 @@ def test_each_long_lived_thread_is_killed_once_and_the_recording_goes_on(questdb
     assert not [thread for thread in living if thread.is_alive() and thread.name != "server watch"]
     rows = db.sql("SELECT count(), count_distinct(last_update_id) FROM orderbook WHERE collector = 'killed'").rows
     assert rows[0][0] == collector.metrics.store.rows.received
+
+
+def test_a_call_in_time_gives_its_result_or_raises_what_it_raises():
+    assert within(5, lambda: 7, "seven") == 7
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0, "divide")
+
+
+def test_a_call_that_takes_longer_is_left_behind_and_may_still_end():
+    release = threading.Event()
+    begun = time.monotonic()
+    late = beside(lambda: release.wait(30), "late")
+    with pytest.raises(TimeoutError):
+        late.result(0.1)
+    assert time.monotonic() - begun < 5
+    release.set()
+    assert late.result(5) is True

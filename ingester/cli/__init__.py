@@ -14,8 +14,7 @@ import click
 from ingester import __version__
 from ingester.cli.terminal import OutputLost, close_streams, open_streams, use_utf8
 from ingester.errors import IngesterError, UsageError
-from ingester.text import PlainLines, plain
-from ingester.throttle import exchange_lines
+from ingester.text import PlainLines, exchange_lines, plain
 
 MODULES = {
     "start": "start",

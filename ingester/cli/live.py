@@ -18,8 +18,7 @@ from ingester.metrics import StoreMetrics
 from ingester.monitoring import connecting, connecting_text, way_out
 from ingester.questdb import Endpoint
 from ingester.record import RecorderService
-from ingester.text import PlainLines, counted, duration_text
-from ingester.throttle import exchange_lines
+from ingester.text import PlainLines, counted, duration_text, exchange_lines
 
 log = logging.getLogger("ingester.start")
 

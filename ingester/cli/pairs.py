@@ -23,7 +23,6 @@ from ingester.cli.options import (
 from ingester.cli.tables import TextTable, plain_table, print_json, print_table
 from ingester.cli.terminal import stop_signals
 from ingester.config import seconds
-from ingester.deadline import beside
 from ingester.errors import (
     ExchangeError,
     Incomplete,
@@ -58,6 +57,7 @@ from ingester.exchange import (
 )
 from ingester.record import PairsFile
 from ingester.text import counted, duration_text, nearest_text, plain
+from ingester.threads import beside
 
 log = logging.getLogger("ingester.pairs")
 

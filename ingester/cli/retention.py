@@ -60,7 +60,8 @@ def retention_of(
 ) -> RetentionThread:
     """Returns the thread that applies the policy to a recorder's server while it records."""
     around = Surroundings(lambda: recorder.spool.oldest_ns, lambda: _free_bytes(server))
-    return RetentionThread(RetentionWorker(db, policy, recorder.clock.now, around), recorder.clock.now, recorder.record)
+    now = recorder.clock.now
+    return RetentionThread(RetentionWorker(db, policy, now=now, around=around), now=now, on_event=recorder.record)
 
 
 @click.command(short_help="Show what old days weigh; make them Parquet, drop them.")
@@ -92,7 +93,9 @@ def retention(
     if apply and not policy.is_active:
         raise SettingsError("--apply has nothing to do. Say what: --parquet-after 3d, --drop-after 90d, or both.")
     db, server = open_questdb(data_dir, questdb)
-    retention_worker = RetentionWorker(db, policy, time.time_ns, Surroundings(free_bytes=lambda: _free_bytes(server)))
+    retention_worker = RetentionWorker(
+        db, policy, now=time.time_ns, around=Surroundings(free_bytes=lambda: _free_bytes(server))
+    )
     if apply:
         _apply(db, retention_worker)
     steps = retention_worker.planned_steps()

@@ -37,7 +37,6 @@ from ingester.cli.terminal import say, stop_signals
 from ingester.clock import check_clock
 from ingester.config import Settings, default_collector, interval_ms, seconds
 from ingester.datasets import RAW_FORMATS, ROOT
-from ingester.deadline import beside
 from ingester.errors import (
     ClockWrong,
     IngesterError,
@@ -90,6 +89,7 @@ from ingester.record import (
 )
 from ingester.simulator import Simulator
 from ingester.text import counted
+from ingester.threads import beside
 
 if TYPE_CHECKING:
     from ingester.datasets import Backup

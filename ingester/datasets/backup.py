@@ -1,7 +1,7 @@
-"""Raw backups: while a recorder runs, the rows of each interval of time go into files of their own, one for each pair.
+"""Raw backups: while a recorder runs, the rows of each interval of time are written to files, one for each pair.
 
-They are cut from the table, by one thread for which nothing waits, as soon as all rows of an interval are there to be
-read. Intervals follow each other in order and none is left out: where QuestDB is away or the disk is full, they wait.
+One thread exports them from the table as soon as the table shows all rows of an interval; no other thread waits for it.
+Intervals are written in order, and none is left out: while QuestDB is away or the disk is full, they wait.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ingester.datasets.export import check_room, write_file
 from ingester.datasets.slices import ScratchFile, collect
 from ingester.errors import OperationError, SettingsError, StoreError
 from ingester.exchange import stored_name
-from ingester.locks import take_lock
+from ingester.private import take_lock
 from ingester.questdb import MINUTE, ORDERBOOK, SLACK_NS, QuestDB, rows_by_symbol
 from ingester.spool import Spool, sync_folder
 from ingester.text import counted, path_part
@@ -34,15 +34,15 @@ log = logging.getLogger(__name__)
 
 DAY = 24 * 60 * MINUTE
 LOOK_SECONDS = 1.0
-"""How often it looks whether the rows of an interval are in the table."""
+"""The pause between two checks whether the rows of an interval are in the table."""
 STOP_SECONDS = 10.0
-"""How long the end waits for QuestDB, before the first and after each interval that is written then."""
+"""How long `stop` waits for QuestDB, before the first interval and after each one that is written."""
 
 _STATE = f"SELECT suspended, writerTxn, sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'"
 
 
 class Interval(NamedTuple):
-    """A part of a run, in ns: [start, end); the first one has number 1."""
+    """A part [start, end) of a run, in ns. The first interval has number 1."""
 
     number: int
     start_ns: int
@@ -50,9 +50,9 @@ class Interval(NamedTuple):
 
 
 def interval_ends(start_ns: int, every_minutes: float) -> Iterator[int]:
-    """The ends of a run's intervals, in ns: started at 10:49 with 30 minutes, they are 11:00, 11:30, …
+    """Yields the ends of a run's intervals, in ns: 11:00, 11:30, … for a start at 10:49 and 30 minutes.
 
-    They lie on multiples of so many minutes of the day, in UTC, and a day's last one on midnight.
+    The ends are multiples of `every_minutes` since midnight, in UTC; the last interval of a day ends at midnight.
     """
     every_ns = round(every_minutes * MINUTE)
     end = start_ns
@@ -64,9 +64,9 @@ def interval_ends(start_ns: int, every_minutes: float) -> Iterator[int]:
 
 @contextlib.contextmanager
 def run_folder(root: Path, started_ns: int) -> Iterator[Path]:
-    """The folder for the raw backups of a run, made and held; at the end it is removed where it stayed empty.
+    """Makes and locks the folder for the raw backups of a run, and yields it. At the end an empty folder is removed.
 
-    Raises OperationError where another recorder holds it, or it cannot be made.
+    Raises OperationError where another recorder uses the folder, or it cannot be made.
     """
     folder = root / dataset.RAW / dataset.raw_folder_name(_minute(started_ns))
     ours = [folder, *(each for each in folder.parents if not each.exists())]
@@ -74,14 +74,14 @@ def run_folder(root: Path, started_ns: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with contextlib.suppress(OSError):  # from the first one that is not empty
+        with contextlib.suppress(OSError):  # stops at the first folder that is not empty
             for each in ours:
                 each.rmdir()
         os.close(held)
 
 
 def _claim(folder: Path) -> int:
-    """Makes and locks a folder until the descriptor is closed or this process ends, however."""
+    """Makes and locks a folder. The lock ends when the returned descriptor is closed or this process ends."""
     descriptor = -1
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _claim(folder: Path) -> int:
 
 
 class Backup:
-    """One thread that writes the intervals of a run. No error in it ends the recording."""
+    """A thread that writes the intervals of a run. No error in it ends the recording."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Backup:
         every_minutes: float,
         format: str,
     ) -> None:
-        """`started_ns`: when the run began, on the clock `now` of its receive times; `folder`: of this run."""
+        """`started_ns`: the start of the run, by `now`, the clock of receive times. `folder`: that of `run_folder`."""
         self._db = db
         self._spool = spool
         self._settings = settings
@@ -127,24 +127,26 @@ class Backup:
         self._every_minutes = every_minutes
         self._format = format
         self._next_number = _last_number(folder) + 1
-        self._next_ns = started_ns  # when the interval begins that is not over yet
-        self._ended = False  # whether the last one is over
-        self._over: deque[Interval] = deque()  # not written yet
-        self._written_ns = started_ns  # all before is backed up
+        self._next_ns = started_ns  # the start of the current interval
+        self._ended = False  # whether the last interval is over
+        self._over: deque[Interval] = deque()  # intervals that are over and not written yet
+        self._written_ns = started_ns  # all rows before this time are backed up
         self._writing = False
-        self._mark: int | None = None  # what the table has to apply, before the oldest interval can be read
-        self._until_ns = 0  # when the recording ended
-        self._patience = float("inf")  # until when QuestDB is waited for
+        self._mark: int | None = (
+            None  # the transaction that the table must have applied before the oldest interval is read
+        )
+        self._until_ns = 0  # the end of the recording
+        self._patience = float("inf")  # the end of the wait for QuestDB, on the monotonic clock
         self._stopping = threading.Event()
         self._thread = SupervisedThread(self._run, "backup", self._stopping)
 
     def start(self) -> None:
-        """Starts writing what is received from now on."""
+        """Starts the thread."""
         log.info("raw backups go to %s", self._folder)
         self._thread.start()
 
     def stop(self) -> None:
-        """Writes what is left, after all was sent; tells what cannot be written, and how to get it."""
+        """Writes the rest, after all rows were sent. Logs what could not be written, and the export that gives it."""
         self._until_ns = self._now()
         self._patience = time.monotonic() + STOP_SECONDS
         self._stopping.set()
@@ -167,7 +169,7 @@ class Backup:
             self._over.append(self._next_interval())
 
     def _next_interval(self) -> Interval:
-        """The next interval, once it is over; the last one ends with the recording."""
+        """Waits until the next interval is over and returns it. The last one ends with the recording."""
         number, start = self._next_number, self._next_ns
         end = next(interval_ends(start, self._every_minutes))
         while (left := end - self._now()) > 0 and not self._stopping.wait(left / SECOND):
@@ -178,18 +180,18 @@ class Backup:
         return Interval(number, start, end)
 
     def _backed_up(self, interval: Interval) -> bool:
-        """Waits for the interval's rows and writes them; False where that has to be tried again later."""
+        """Waits for the rows of the interval and writes them. Returns False where it must be tried again."""
         self._mark = None
-        told = False
+        warned = False
         while True:
             try:
                 if self._is_visible(interval.end_ns):
                     self._write(interval)
                     return True
             except StoreError as error:
-                if not told:
+                if not warned:
                     log.warning("raw backup %d waits for QuestDB: %s", interval.number, error)
-                told = True
+                warned = True
             except (OperationError, OSError) as error:
                 log.error("raw backup %d is not written, the next one tries again: %s", interval.number, error)
                 return False
@@ -200,13 +202,13 @@ class Backup:
                 return False
 
     def _rest(self) -> bool:
-        """Waits a moment; False where the end of the recording waits no longer."""
+        """Waits a moment. Returns False where `stop` no longer waits."""
         if self._stopping.wait(LOOK_SECONDS):
             time.sleep(0.1)
         return time.monotonic() < self._patience
 
     def _is_visible(self, end_ns: int) -> bool:
-        """Whether the table shows all rows received before. Raises StoreError."""
+        """Returns whether the table shows all rows that were received before `end_ns`. Raises StoreError."""
         if not self._is_sent(end_ns):
             self._mark = None
             return False
@@ -214,21 +216,21 @@ class Backup:
         if not rows:
             return False
         suspended, applied, acknowledged = rows[0]
-        if self._mark is None or acknowledged < self._mark:  # fewer: it is another table
+        if self._mark is None or acknowledged < self._mark:  # a lower number is that of another table
             self._mark = acknowledged
         return not suspended and applied >= self._mark
 
     def _is_sent(self, end_ns: int) -> bool:
-        """Whether QuestDB has acknowledged all rows received before."""
+        """Returns whether QuestDB has acknowledged all rows that were received before `end_ns`."""
         waiting, oldest = self._spool.rows_waiting, self._spool.oldest_ns
         if self._stopping.is_set() and not waiting:
             return True
         if oldest is None and waiting:
-            return False  # they are being acknowledged, look again
+            return False  # they are being acknowledged just now
         return (self._now() if oldest is None else oldest) >= end_ns + SLACK_NS
 
     def _write(self, interval: Interval) -> None:
-        """Writes a file for each pair that has rows. Raises StoreError, OperationError and OSError."""
+        """Writes a file for each pair with rows. Raises StoreError, OperationError and OSError."""
         self._writing = True
         cut = self._folder / ".cut"
         try:
@@ -250,7 +252,9 @@ class Backup:
     def _collect(self, interval: Interval, cut: Path) -> list[ScratchFile]:
         chosen, (_, start_ns, end_ns) = self._settings, interval
         exchange = stored_name(chosen.exchange.name)
-        symbols = tuple(rows_by_symbol(self._db, start_ns, end_ns, chosen.collector, exchange))  # pairs come and go
+        symbols = tuple(
+            rows_by_symbol(self._db, start_ns, end_ns, chosen.collector, exchange)
+        )  # pairs may be added and removed during a run
         if not symbols:
             return []
         request = Request(start_ns, end_ns, symbols, chosen.depth, self._format, interval_ns=self._interval_ns)
@@ -260,12 +264,12 @@ class Backup:
         return list(found.values())
 
     def _publish(self, scratch: ScratchFile, number: int) -> int:
-        """Writes a pair's file, which has its name when it is whole; returns its rows."""
+        """Writes the file of a pair, renames it when it is complete, and returns its rows."""
         since = _minute(self._started_ns)
         raw = dataset.raw_file_name(scratch.symbol, self._interval_ns, since, number, self._format)
         try:
             name = path_part(raw, "pair")
-        except SettingsError as error:  # of the others there is a backup all the same
+        except SettingsError as error:  # the files of other pairs are written all the same
             log.error("%s The table holds its rows.", error)
             return 0
         new = self._folder / f".{name}.new"
@@ -287,11 +291,11 @@ def _minute(ns: int) -> int:
 
 
 def _seconds(start_ns: int, end_ns: int) -> tuple[int, int]:
-    """The range in whole seconds that holds another."""
+    """Returns the range, widened to whole seconds."""
     return start_ns // SECOND * SECOND, -(-end_ns // SECOND) * SECOND
 
 
 def _last_number(folder: Path) -> int:
-    """Of the intervals in a folder: a run that ended in the minute in which it had begun may have left some."""
+    """Returns the highest number of an interval in a folder, else 0: an earlier run of the same minute may be there."""
     found = (re.search(r"_\((\d+)\)\.\w+$", path.name) for path in folder.iterdir())
     return max((int(match[1]) for match in found if match), default=0)

@@ -1,6 +1,6 @@
-"""What the columns of a recording mean, whatever kind of file they are in, and how its times are written.
+"""Reads the columns and times of recordings in any kind of file, and opens files of unknown origin safely.
 
-Files may come from anywhere: only regular ones are opened, and packed ones are unpacked within limits.
+Only regular files are opened, and compressed files are decompressed within limits.
 """
 
 import bz2
@@ -27,22 +27,22 @@ from ingester.grid import Floats, Nanoseconds
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Endings of compressed files."""
 ALWAYS_BYTES = 1 << 30
-"""A file may hold so much, however small it is while it is packed."""
+"""Every file may decompress to so many bytes."""
 MOST_RATIO = 100
-"""Beyond that, it may be so many times as large as its packed form. Books shrink to a tenth, as a rule."""
+"""Limit of the ratio of decompressed to compressed size, above `ALWAYS_BYTES`. For books the ratio is about 10."""
 _XZ_MEMORY = 256 << 20
-"""What unpacking xz may take: a file says itself how much it needs, and `xz -9` writes files that need 65 MB."""
+"""Limit of memory for xz: the file states how much it needs, and files of `xz -9` need 65 MB."""
 _XZ_READ = _ZSTD_READ = 1 << 16
 
 
 class UnreadableRecording(OperationError):
-    """A file is no recording of a pair's books, holds what a recording does not, or is not to be opened."""
+    """A file is not a recording of one pair's books, or may not be opened."""
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A regular file, which no symbolic link stands for. Raises UnreadableRecording."""
+    """Opens a regular file. Raises UnreadableRecording, also for a symbolic link."""
     try:
-        # A FIFO would wait for someone who writes.
+        # Without O_NONBLOCK, a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if path.is_symlink():
@@ -57,10 +57,10 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def unpacked(path: Path, always_bytes: int = 0, most_ratio: int = MOST_RATIO) -> IO[bytes]:
-    """The bytes of a file, unpacked where its ending says that it is packed. Not to be trusted to be short.
+    """Opens a file and decompresses it where its ending says so.
 
-    Reading raises UnreadableRecording where they are more than `always_bytes` (0: `ALWAYS_BYTES`) and than `most_ratio`
-    times what is packed, EOFError where the file is cut short.
+    Reading raises UnreadableRecording beyond `always_bytes` (0: `ALWAYS_BYTES`) and `most_ratio` times the compressed
+    size, whichever is more, and EOFError where the compressed data is cut short.
     """
     file = open_regular(path)
     ending = path.suffix.lower()
@@ -82,7 +82,7 @@ def unpacked(path: Path, always_bytes: int = 0, most_ratio: int = MOST_RATIO) ->
 
 
 class _BoundedStream(io.RawIOBase):
-    """Reads until a limit."""
+    """A stream that raises UnreadableRecording beyond a limit of bytes."""
 
     def __init__(self, inner: Any, file: IO[bytes], limit: int, ratio: int) -> None:
         self._inner = inner
@@ -94,7 +94,7 @@ class _BoundedStream(io.RawIOBase):
         return True
 
     def readinto(self, room: Any) -> int:
-        data = self._inner.read1(len(room))  # what there is, before an error that follows
+        data = self._inner.read1(len(room))  # data before an error is still returned
         self._left -= len(data)
         if self._left < 0:
             raise UnreadableRecording(
@@ -110,7 +110,7 @@ class _BoundedStream(io.RawIOBase):
 
 
 class _Xz:
-    """lzma.open knows no limit of memory."""
+    """Decompresses xz with a limit of memory, which lzma.open does not have."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -120,7 +120,7 @@ class _Xz:
         while True:
             if self._decompressor.eof:  # streams may follow each other
                 more = self._decompressor.unused_data or self._file.read(_XZ_READ)
-                more = more.lstrip(b"\0")  # what pads them
+                more = more.lstrip(b"\0")  # padding between streams
                 if not more:
                     return b""
                 self._decompressor = self._begin()
@@ -143,7 +143,7 @@ def _zstd(file: IO[bytes]) -> Any:
 
 
 class _Zstd:
-    """pyarrow's stream, with the error of the others for data that is cut."""
+    """The zstd stream of pyarrow, which raises EOFError for data that is cut short, as the others do."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -159,43 +159,43 @@ class _Zstd:
 
 MOST_LEVELS = 20
 MOST_COLUMNS = 1000
-"""A file with more is no recording; a head of a megabyte may name half a million."""
+"""A file with more columns is refused: a header of 1 MB can name half a million."""
 ALL_COLUMNS = {name: place for place, name in enumerate(columns(MOST_LEVELS))}
 EARLIEST_NS = parse_time("2017-07-01")
 """Binance opened in July 2017."""
 AHEAD_NS = 60 * SECOND
-"""Times may lie so far in the future: clocks differ."""
+"""Times may be so far in the future, because clocks differ."""
 MOST_BAD = 100_000
-"""Bad lines that a file may have, and one more for every ten good ones."""
+"""Limit of bad lines of a file, plus one for every ten good lines."""
 UNITS = {"s": SECOND, "ms": 10**6, "us": 1000, "ns": 1}
 
 _MOST_US = np.iinfo(np.int64).max // 1000
 _KNOWN_AND_LEFT_OUT = re.compile(r"Response Delay|Unnamed: \d+(\.\d+)?|index|level_0|")
 _INDEXES = (INDEX, "", "Unnamed: 0", "__index_level_0__")
-"""Columns that may hold the times; the first one that is there does."""
+"""Columns that may hold the times; the first of them in the file does."""
 _TARDIS = re.compile(r"(asks|bids)\[(\d+)\]\.(price|amount)")
 _TARDIS_OTHERS = ("exchange", "symbol", "timestamp", "local_timestamp")
 _NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?([eE]\+?\d+)?\s*")
 
 
 class Bad(NamedTuple):
-    """A line of a CSV file, or a row of another, that cannot be taken."""
+    """A line of a CSV file, or a row of another file, that cannot be used."""
 
     line: int
     why: str
 
 
 class ParsedBooks(NamedTuple):
-    """A part of a recording, in the order of time; a row without any number is no book, and is not in it."""
+    """A part of a recording in the order of time, without rows that hold no number."""
 
     times: Nanoseconds
     """(n,) receive times in ns."""
     values: Floats
     """(n, 4 x levels) as in a data set; NaN where there is no number."""
     bad: Sequence[Bad] = ()
-    """What was left out because it is wrong."""
+    """Rows that were left out because they are wrong."""
     empty: int = 0
-    """Rows without any number that were left out."""
+    """The count of rows that were left out because they hold no number."""
 
     @property
     def levels(self) -> int:
@@ -203,21 +203,21 @@ class ParsedBooks(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which column holds what."""
+    """The meaning of the columns of a file."""
 
     time: str | None
-    """None where the times are beside the columns, as the index of a frame."""
+    """The column of the times; None where they are the index of a frame."""
     places: dict[str, int]
-    """Of each column with numbers, where they belong in a row of values."""
+    """The position in a row of values of each column with numbers."""
     levels: int
     missing: list[str]
     symbol: str | None = None
     exchange: str | None = None
-    """The columns that name these, where there are any."""
+    """The columns of these two; None without such a column."""
 
     @classmethod
     def of(cls, names: Sequence[str], has_index: bool = False) -> "Layout":
-        """`has_index`: the times may lie beside the columns. Raises UnreadableRecording."""
+        """Returns the layout of these columns. `has_index`: an index may hold the times. Raises UnreadableRecording."""
         if len(names) > MOST_COLUMNS:
             raise UnreadableRecording(
                 f"has {len(names):,} columns; a recording has Bid_1, BidV_1, … Ask_1, AskV_1, … to {MOST_LEVELS}"
@@ -250,9 +250,10 @@ class Layout(NamedTuple):
 
     @classmethod
     def _of_tardis(cls, names: Sequence[str]) -> "Layout":
-        """`book_snapshot_5`, `book_snapshot_25` of tardis.dev (https://docs.tardis.dev/downloadable-csv-files).
+        """Returns the layout of `book_snapshot_5` and `book_snapshot_25` of tardis.dev.
 
-        `local_timestamp` is when it was received; levels below those of the table are left out.
+        The receive time is `local_timestamp`. Levels beyond `MOST_LEVELS` are left out.
+        Source: https://docs.tardis.dev/downloadable-csv-files
         """
         found = {name: match for name in names if (match := _TARDIS.fullmatch(name))}
         unknown = [name for name in names if name not in found and name not in _TARDIS_OTHERS]
@@ -279,7 +280,7 @@ class Layout(NamedTuple):
 
 
 def _few(names: Sequence[str]) -> str:
-    """The first of some names, each of which may be long."""
+    """Returns the first five names for a message, each cut to 40 characters."""
     return ", ".join(name[:40] for name in names[:5])
 
 
@@ -288,19 +289,19 @@ def _level(name: str) -> int:
 
 
 class Times:
-    """Turns what a recording has for times into ns since 1970; without a zone they are UTC.
+    """Converts the times of one file to ns since 1970. Times without a zone are UTC.
 
-    Numbers are taken where their size says the unit: that of the first one goes for all of a file.
+    The size of the first number tells the unit of all numbers in the file.
     """
 
     def __init__(self) -> None:
         self.unit = ""
-        """Of numbers: s, ms, us or ns; empty for texts and the like."""
+        """The unit of numbers: s, ms, us or ns; empty where times are not numbers."""
 
     def take(self, column: Any) -> tuple[Nanoseconds, npt.NDArray[np.bool_]]:
-        """The times (n,), and which of them (n,) are none.
+        """Returns the times (n,) in ns, and which of them are invalid (n,).
 
-        Raises UnreadableRecording where all of the column is something else.
+        Raises UnreadableRecording where the column does not hold times.
         """
         import pandas as pd
 
@@ -320,7 +321,7 @@ class Times:
             raise UnreadableRecording(f"the index holds more than times: {first_line(error)}") from error
         index = index.tz_convert(None) if index.tz is not None else index
         wrong = np.array(index.isna(), bool)
-        # Those that no int64 of ns holds are no times of a recording either; they are kept as the nearest one.
+        # Times beyond int64 of ns become the nearest such time; `books` leaves them out as impossible.
         us = index.as_unit("us").asi8.clip(-_MOST_US, _MOST_US)
         far = np.abs(us) == _MOST_US
         if far.any() or wrong.any():
@@ -353,14 +354,14 @@ class Times:
         safe = np.where(wrong, 0, numbers)
         if safe.dtype.kind in "iu":
             return safe.astype(np.int64) * factor, wrong
-        # To the nearest microsecond, which is what a float64 still tells apart.
+        # Rounded to microseconds, the precision of a float64.
         return np.rint(safe * (factor / 1000)).astype(np.int64) * 1000 if factor > 1 else np.rint(safe / 1000).astype(
             np.int64
         ) * 1000, wrong
 
 
 def _unit(number: float) -> str:
-    """By its size: what is a time from 1973 to 2261 in one unit is none in the others."""
+    """Returns the unit in which a number is a time from 1973 to 2261; there is at most one. Empty: none."""
     return next((unit for unit, ns in UNITS.items() if 1e8 * SECOND <= number * ns < 9.2e9 * SECOND), "")
 
 
@@ -371,9 +372,9 @@ def books(
     lines: npt.NDArray[np.int64],
     bad: Sequence[Bad] = (),
 ) -> ParsedBooks:
-    """Sorts rows by time and leaves out those that are none: without a number, or of an impossible time.
+    """Returns the rows sorted by time, without those that have no number, no time, or an impossible time.
 
-    `wrong`: rows (n,) that have no time; `lines`: where each row (n,) stands in the file.
+    `values`: (n, 4 x levels). `wrong`: which rows have no time (n,). `lines`: the number of each row in the file (n,).
     """
     values[~np.isfinite(values)] = np.nan
     latest_ns = time.time_ns() + AHEAD_NS
@@ -392,7 +393,7 @@ def books(
 
 
 def check_bad(bad: int, good: int, first: Bad, part: str) -> None:
-    """Raises UnreadableRecording where too much of what was read so far is wrong."""
+    """Raises UnreadableRecording where too many of the rows read so far are wrong."""
     if bad > MOST_BAD + good // 10:
         raise UnreadableRecording(
             f"has {bad:,} bad {part}s among the first {bad + good:,}, the first of them: {part} {first.line} "
@@ -411,5 +412,5 @@ def _outside(ns: int) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first."""
+    """Returns the first line of an error's text, at most 200 characters."""
     return (str(error).splitlines() or [""])[0][:200]

@@ -1,4 +1,4 @@
-"""How completely pairs were recorded: rows, covered time and gaps of each, in the whole and by day or hour."""
+"""Measures how completely pairs were recorded: rows, covered time and gaps, in total and by day or hour."""
 
 import logging
 from bisect import bisect_left, bisect_right
@@ -30,27 +30,27 @@ HOUR = 3600 * SECOND
 LONGEST_EMPTY_NS = 366 * DAY
 PIECES = {"day": DAY, "hour": HOUR}
 MANY_DAYS = 31
-"""A longer range takes minutes, of which a person is told."""
+"""A longer range takes minutes, so it is logged."""
 
 
 class Coverage(NamedTuple):
-    """Of one pair in one range of time."""
+    """The coverage of one pair in one range of time."""
 
     symbol: str
     start_ns: int
     end_ns: int
     rows: int
-    """Books; one that several collectors recorded counts once."""
+    """The number of books; a book of several collectors counts once."""
     interval_ns: int
-    """About the median time between two rows of the pair in the whole range; 0 where there is none."""
+    """About the median time between two rows of the pair in the whole range; 0 where it is unknown."""
     gaps: list[MissingTime]
-    """In the order of time, cut to this range."""
+    """The gaps in the order of time, cut to this range."""
     dropped_ns: int = 0
-    """Of this range, what retention has dropped: neither covered nor missing."""
+    """The part of this range that retention has dropped: neither covered nor missing."""
 
     @property
     def percent(self) -> float:
-        """The share of time outside of gaps."""
+        """The percentage of time outside of gaps."""
         kept_ns = self.end_ns - self.start_ns - self.dropped_ns
         return 100 * (1 - self.missing_ns / kept_ns) if kept_ns else 100.0
 
@@ -60,7 +60,7 @@ class Coverage(NamedTuple):
 
     @property
     def expected_rows(self) -> int:
-        """As many as the pair's interval gives in the time outside of gaps."""
+        """The rows that the time outside of gaps would hold at the interval of the pair."""
         present_ns = self.end_ns - self.start_ns - self.dropped_ns - self.missing_ns
         return round(present_ns / self.interval_ns) if self.interval_ns else 0
 
@@ -70,7 +70,7 @@ class Coverage(NamedTuple):
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Missing ns by reason, the greatest first."""
+        """The missing ns by reason, the largest first."""
         lengths: Counter[str] = Counter()
         for gap in self.gaps:
             lengths[gap.reason] += gap.length_ns
@@ -78,7 +78,7 @@ class Coverage(NamedTuple):
 
 
 class PairCoverage(NamedTuple):
-    """Of one pair: in the whole range, and in each of its days or hours (the first and last cut to the range)."""
+    """The coverage of one pair: in the whole range, and in its days or hours, cut to the range."""
 
     whole: Coverage
     pieces: list[Coverage]
@@ -87,7 +87,7 @@ class PairCoverage(NamedTuple):
 def recorded_range(
     db: QuestDB, symbols: Sequence[str] | None = None, exchange: str | None = None
 ) -> tuple[int, int] | None:
-    """From the first row (of these pairs) to just after the last one; None where there is none."""
+    """Returns the time from the first row (of these pairs) to just after the last one; None without rows."""
     ends = f"cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK}"
     if symbols is None and exchange is None:
         named = "WHERE symbol IS NOT NULL AND collector IS NOT NULL" if _ends_are_nameless(db) else ""
@@ -101,7 +101,7 @@ def recorded_range(
 
 
 def _ends_are_nameless(db: QuestDB) -> bool:
-    """Whether the first or the last row lacks its pair or who recorded it. Other ends are known at once."""
+    """Returns whether the first or the last row lacks its pair or collector. Only such ends take time to skip."""
     ends = (f"SELECT symbol, collector FROM {ORDERBOOK} LIMIT {place}" for place in (1, -1))
     return any(not (symbol and collector) for end in ends for symbol, collector in db.sql(end).rows)
 
@@ -116,7 +116,7 @@ def measure_range(
     exchange: str | None = None,
     on_progress: Progress = lambda share: None,
 ) -> list[PairCoverage]:
-    """The coverage of each pair in [start, end).
+    """Returns the coverage of each pair in [start, end).
 
     `start_ns`, `end_ns`: None for the first row and after the last. `symbols`: None for all that have rows in the
     range. `piece_ns`: one of `PIECES`. `exchange`: None for the only one of the table. Raises UnknownPair,
@@ -160,7 +160,7 @@ def pair_coverages(
     progress: Progress = lambda share: None,
     exchange: str | None = None,
 ) -> list[PairCoverage]:
-    """The coverage of each of the pairs, in their order; `piece_ns` is one of `PIECES`."""
+    """Returns the coverage of these pairs in their order. `piece_ns`: a value of `PIECES`."""
     known = recorded(db, start_ns, end_ns, piece_ns, symbols, None, lambda share: progress(share * 0.9), exchange)
     spans = known.spans
     found = collector_gaps(db, known, start_ns, end_ns, symbols, None, exchange)
@@ -189,7 +189,7 @@ def pair_coverages(
 
 
 def _median_interval_ns(series: Sequence[Span]) -> int:
-    """The median interval over several spans; 0 where none has one."""
+    """Returns the median interval of several spans in ns; 0 where no span has one."""
     known = sorted((span.interval_ns, span.rows) for span in series if span.interval_ns)
     half = sum(rows for _, rows in known) / 2
     for interval_ns, rows in known:
@@ -200,7 +200,7 @@ def _median_interval_ns(series: Sequence[Span]) -> int:
 
 
 def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, exchange: str | None) -> dict[str, int]:
-    """Of each pair, the median interval of the collector that was the fastest: exact where it is regular."""
+    """Returns the median interval of each pair, by its fastest collector; it is exact where rows are regular."""
     found = {key: _median_interval_ns(own) for key, own in by_key(spans).items()}
     found |= _exact_intervals(db, spans, start_ns, end_ns, exchange)
     intervals: dict[str, int] = {}
@@ -213,7 +213,7 @@ def _intervals(db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, e
 def _exact_intervals(
     db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, exchange: str | None
 ) -> dict[tuple[str, str], int]:
-    """The mean of the steps around the rough median, by pair and collector, from an hour in the middle of the rows."""
+    """Returns the mean of the steps near the median, by pair and collector, in an hour in the middle of the rows."""
     if not spans:
         return {}
     fullest = max(spans, key=lambda span: span.rows)
@@ -236,7 +236,7 @@ def _exact_intervals(
 def _books(
     db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, piece_ns: int, exchange: str | None
 ) -> Mapping[tuple[str, int], int]:
-    """Books by pair and number of the piece since 1970."""
+    """Returns the number of books by pair and piece, where pieces are numbered since 1970."""
     collectors: dict[tuple[str, int], set[str]] = defaultdict(set)  # by pair and hour
     for span in spans:
         for hour in range(span.first_ns // HOUR, span.last_ns // HOUR + 1):
@@ -250,7 +250,7 @@ def _books(
         shared = sorted(symbol for symbol in several if (symbol, hour) in collectors)
         since_ns, until_ns = max(start_ns, hour * HOUR), min(end_ns, (hour + 1) * HOUR)
         condition = where(since_ns, until_ns, shared, None, exchange)
-        # An hour at a time, for the server holds all ids of a question in memory.
+        # One hour per query, because the server holds all its ids in memory.
         counted = db.sql(f"SELECT symbol, count_distinct(last_update_id) FROM {ORDERBOOK} WHERE {condition}").rows
         for symbol, count in counted:
             if (symbol, hour) in collectors and symbol in several:
@@ -259,7 +259,7 @@ def _books(
 
 
 def _stretches(rows: Mapping[tuple[str, int], int], start_ns: int, end_ns: int, piece_ns: int) -> list[tuple[int, int]]:
-    """The pieces of a range; a time without any row that is longer than a year is one, for they may be many."""
+    """Returns the pieces of a range. More than a year without rows is one piece, to limit their number."""
     filled = sorted({piece * piece_ns for _, piece in rows})
     edges = [start_ns, *(edge for at_ns in filled for edge in (at_ns, at_ns + piece_ns)), end_ns]
     cuts = [edge for edge in edges if start_ns <= edge <= end_ns]
@@ -273,15 +273,15 @@ def _stretches(rows: Mapping[tuple[str, int], int], start_ns: int, end_ns: int, 
 
 
 class _Gaps:
-    """Those of a pair, to be cut into pieces."""
+    """The gaps of a pair, for cutting them to pieces."""
 
     def __init__(self, gaps: Sequence[MissingTime]) -> None:
-        """`gaps`: in the order of time, none in another."""
+        """`gaps`: in the order of time, without overlaps."""
         self._gaps = gaps
         self._begins, self._ends = [gap.since_ns for gap in gaps], [gap.until_ns for gap in gaps]
 
     def within(self, start_ns: int, end_ns: int) -> list[MissingTime]:
-        """What lies in a range, cut to it."""
+        """Returns the gaps in a range, cut to it."""
         inside = self._gaps[bisect_right(self._ends, start_ns) : bisect_left(self._begins, end_ns)]
         return [
             gap._replace(since_ns=max(gap.since_ns, start_ns), until_ns=min(gap.until_ns, end_ns)) for gap in inside
@@ -289,7 +289,7 @@ class _Gaps:
 
 
 def as_mapping(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, by: str | None) -> dict[str, Any]:
-    """For programs: everything, with the days or hours where `by` names them. Times are ISO 8601 in UTC."""
+    """Returns coverage for JSON, with days or hours where `by` names them. Times are ISO 8601 in UTC."""
     pairs = []
     for whole, parts in coverages:
         pair: dict[str, Any] = {"symbol": whole.symbol, "interval_ms": whole.interval_ns / 1e6, **_numbers(whole)}

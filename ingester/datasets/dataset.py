@@ -1,8 +1,8 @@
-"""What a data set is: names of folders and files, columns and times. Pure functions.
+"""Names, columns and times of data sets, and the request for one.
 
-A data set covers the half-open range [from, to) in UTC. Its frames have the index `Request Time` (datetime64[ns], UTC,
-no zone attached) and the columns `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV_1, … Ask_N, AskV_N`, all float64. A level
-that a thin book lacks is NaN.
+A data set covers the half-open range [from, to) in UTC. Its frames have the index `Request Time` (datetime64[ns] in
+UTC, without a zone) and the columns `Bid_1, BidV_1, … Bid_N, BidV_N, Ask_1, AskV_1, … Ask_N, AskV_N`, all float64. A
+missing level of a thin book is NaN.
 """
 
 import re
@@ -26,7 +26,7 @@ ROOT = "hft data"
 EXTRACTED = "extracted datasets"
 RAW = "raw fetched data"
 COLON = "\ua789"
-"""Stands in for a colon in file names, which some file systems do not allow."""
+"""Replaces the colon in file names, which some file systems do not allow."""
 MILLISECOND = SECOND // 1000
 FORMATS = ("pkl", "csv", "parquet", "npz")
 RAW_FORMATS = ("pkl", "csv")
@@ -40,9 +40,9 @@ _WHOLE = {"now": SECOND, "today": 86_400 * SECOND}
 
 
 def parse_time(text: str, what: str = "time") -> int:
-    """`2023-06-01`, `2023-06-01 12:00`, or ISO with or without a zone, in ns since 1970; UTC where no zone is given.
+    """Returns a time in ns since 1970: `2023-06-01`, `2023-06-01 12:00`, or ISO 8601; UTC where no zone is given.
 
-    `today` is its midnight, `now` the last full second. Raises SettingsError naming `what`.
+    `today` is the last midnight, `now` the last full second. Raises SettingsError, which names `what`.
     """
     if text.strip().lower() in ("now", "today"):
         return time.time_ns() // _WHOLE[text.strip().lower()] * _WHOLE[text.strip().lower()]
@@ -62,7 +62,7 @@ def parse_time(text: str, what: str = "time") -> int:
 
 
 def time_text(ns: int) -> str:
-    """`2023-06-01 12:00`, with seconds and their fraction where they are not zero."""
+    """Returns `2023-06-01 12:00`, with seconds and their fraction where they are not zero."""
     at = datetime.fromtimestamp(ns // SECOND, UTC)
     text = f"{at:%Y-%m-%d %H:%M}"
     if ns % (60 * SECOND):
@@ -72,7 +72,7 @@ def time_text(ns: int) -> str:
 
 
 def frequency_text(ns: int) -> str:
-    """`100ms`, `250ms`, `1s`."""
+    """Returns `100ms`, `250ms` or `1s`."""
     return f"{ns // SECOND}s" if ns % SECOND == 0 else f"{ns // MILLISECOND}ms"
 
 
@@ -82,7 +82,7 @@ def folder_name(start_ns: int, end_ns: int) -> str:
 
 
 def extracted_folder(root: Path, exchange: str) -> Path:
-    """Where the data sets of an exchange are: those of others than Binance spot in a folder of its name."""
+    """Returns the folder for data sets of an exchange; only Binance spot has no subfolder of its name."""
     folder = root / EXTRACTED
     return folder if exchange == DEFAULT_EXCHANGE else folder / path_part(exchange.replace(":", COLON), "exchange")
 
@@ -94,7 +94,7 @@ def file_name(symbol: str, frequency_ns: int, start_ns: int, end_ns: int, suffix
 
 
 def raw_folder_name(since_ns: int) -> str:
-    """`since_2023-06-01 08꞉31`: of one run's raw backups."""
+    """`since_2023-06-01 08꞉31`: the folder of the raw backups of one run."""
     return f"since_{_name(since_ns)}"
 
 
@@ -104,7 +104,7 @@ def raw_file_name(symbol: str, frequency_ns: int, since_ns: int, number: int, su
 
 
 def pair_name(symbol: str) -> str:
-    """`ADA_USDT` of ADAUSDT: a symbol in a file name, cut after its base asset; `symbol_named` gives it back."""
+    """Returns `ADA_USDT` for ADAUSDT: the symbol for a file name. `symbol_named` reverses it."""
     base, _ = assets_of(symbol)
     if not base or not symbol.startswith(base):
         base = symbol
@@ -112,7 +112,7 @@ def pair_name(symbol: str) -> str:
 
 
 def symbol_named(pair: str) -> str:
-    """The symbol of what `pair_name` gave, or of `ada_usdt`. Raises ValueError."""
+    """Returns the symbol of `ADA_USDT` or `ada_usdt`. Raises ValueError."""
     base, _, rest = pair.partition("_")
     if not base or "_" in rest:
         raise ValueError(pair)
@@ -120,9 +120,9 @@ def symbol_named(pair: str) -> str:
 
 
 def escaped(name: str) -> str:
-    """A name for use in a file name: letters and digits stay, other characters become `%5F` and the like (UTF-8).
+    """Returns a name for use in a file name: characters but letters and digits become `%5F` and the like (UTF-8).
 
-    So do a to z, for earlier recordings have names in lower case and mean upper case by it.
+    So do a to z, because lower case means upper case in the file names of earlier recordings.
     """
     return "".join(
         each
@@ -146,7 +146,7 @@ def _name(ns: int) -> str:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a data set is to hold. Times in ns; `every_ns` None: the rows as received."""
+    """The request for a data set. Times are in ns; `every_ns` None: rows as received."""
 
     start_ns: int
     end_ns: int
@@ -162,7 +162,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def frequency_ns(self) -> int:
-        """Of the rows, by their name."""
+        """The interval of rows in file names."""
         return self.every_ns or self.interval_ns
 
     @property
@@ -171,27 +171,27 @@ class Request(msgspec.Struct, frozen=True):
         return 4 * self.levels
 
     def file_name(self, symbol: str) -> str:
-        """Of a pair's file. Raises SettingsError where the symbol cannot be part of one."""
+        """Returns the name of a pair's file. Raises SettingsError where the symbol cannot be part of one."""
         name = file_name(symbol, self.frequency_ns, self.start_ns, self.end_ns, self.format)
         return path_part(name, "pair")
 
 
 @dataclass
 class Progress:
-    """How far an export is: written by it, read by whoever shows it."""
+    """The progress of an export."""
 
     rows: int = 0
-    """To be read."""
+    """Rows to read."""
     rows_read: int = 0
     files: int = 0
-    """To be written."""
+    """Files to write."""
     files_written: int = 0
     pair: str = ""
-    """Written last."""
+    """The pair whose file was written last."""
 
 
 def check_range(start_ns: int, end_ns: int) -> None:
-    """Raises SettingsError where the range is empty, turned around or not over yet."""
+    """Raises SettingsError where the range is empty, reversed or not over yet."""
     if start_ns == end_ns:
         raise SettingsError(f"--from and --to are both {time_text(start_ns)}: the range [from, to) is empty.")
     if start_ns > end_ns:
@@ -223,10 +223,10 @@ def choose_exchange(
 
 
 def choose_symbols(named: Sequence[str] | None, rows: Mapping[str, int], known: Sequence[str]) -> list[str]:
-    """The symbols to take: those named, or all that have rows in the range.
+    """Returns the named symbols, or all with rows in the range.
 
-    `rows`: of each symbol in the range; `known`: all symbols of the table. Raises UnknownPair with the nearest names,
-    and OperationError where there is nothing to take.
+    `rows`: the number of rows of each symbol in the range. `known`: all symbols of the table. Raises UnknownPair with
+    the nearest names, and OperationError where there are no rows.
     """
     unknown = [symbol for symbol in named or () if symbol not in known]
     if unknown and known:

@@ -1,7 +1,7 @@
-"""Writes data sets: slices of all pairs are read and split by pair, then each pair gets its file.
+"""Writes data sets: slices of all pairs are read and split by pair, then the file of each pair is written.
 
-Everything happens in a folder beside the final one, which is renamed when all is there, so that nothing half written is
-ever seen. `progress.json` in it says how far an export has come, for one that is to be resumed.
+An export works in a folder beside the final one and renames it when it is complete, so a data set is never seen half
+written. `progress.json` in this folder holds the progress, for an export that is resumed.
 """
 
 import contextlib
@@ -40,31 +40,31 @@ from ingester.datasets.opened import DataSet, open_dataset
 from ingester.datasets.slices import ScratchFile, Split, collect, read_ahead
 from ingester.datasets.spans import SpanCounter
 from ingester.errors import OperationError, SettingsError
-from ingester.locks import take_lock
+from ingester.private import take_lock
 from ingester.questdb import EXPORT, QuestDB, TableReader, holding, query
 
 log = logging.getLogger(__name__)
 
 CSV_GROWTH = 1.4
-"""A CSV row is at most about so much larger than the same row in binary."""
+"""The size of a row in CSV, at most, as a multiple of its size in binary."""
 PARTIAL, PROGRESS = ".partial", "progress.json"
 SPARE_BYTES = 256 << 20
 WRITERS_AT_ONCE = 4
-"""Files that are written, synced and read back for their checksum at once."""
+"""So many files are written, synced and read back for their checksum at the same time."""
 
 
 class _Done(msgspec.Struct):
-    """What `progress.json` holds."""
+    """The content of `progress.json`."""
 
     request: Request
     until_ns: int
     rows: dict[str, int]
     behind: dict[str, int]
-    """These three: how far all was split."""
+    """These three are those of `Split`."""
     files: list[PairFile]
-    """Written only after all was split."""
+    """The finished files; files are written after all rows were split."""
     boot: str
-    """Which run of this machine it belongs to: a power cut may take what was not synced yet."""
+    """The boot id of the machine: a power cut may have lost files that were not synced."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -87,10 +87,10 @@ def export_range(
     resume: bool = False,
     on_progress: OnProgress = lambda progress: None,
 ) -> DataSet:
-    """Writes the rows of [start, end) as a data set below `root` and opens it.
+    """Writes the rows of [start, end) as a data set below `root` and returns it, opened.
 
     `symbols`: None for all that have rows in the range. `exchange`: None for the only one of the table. The arguments
-    are the options of `ingester export`, and errors name them so. Raises UnknownPair, SettingsError, OperationError
+    are the options of `ingester export`, as which errors name them. Raises UnknownPair, SettingsError, OperationError
     where the disk would not hold the data set or there are no rows, and StoreError.
     """
     check_range(start_ns, end_ns)
@@ -142,11 +142,11 @@ def _export(
 ) -> None:
     """Writes the files and the manifest in a folder beside `target`, and renames it.
 
-    `counts`: rows of all symbols; `exchanges`: all of the table.
+    `counts`: rows of each symbol. `exchanges`: all exchanges with rows in or near the range.
     """
-    only = request.exchange if len(exchanges) > 1 else None  # a filter that always holds takes time
+    only = request.exchange if len(exchanges) > 1 else None  # a filter that matches all rows only takes time
     for symbol in request.symbols:
-        request.file_name(symbol)  # one that cannot be the name of a file is refused before anything is read
+        request.file_name(symbol)  # raises for a symbol that cannot be part of a file name, before anything is read
     folder = target.with_name(f".{target.name}{PARTIAL}")
     with _claimed(folder):
         _restore(target)
@@ -156,7 +156,7 @@ def _export(
         if done is None:
             if not resume and not overwrite and (left := _progress(folder)):
                 raise SettingsError(
-                    f"An export of this range was interrupted; its files are in {folder} ({_told(left)}). Give "
+                    f"An export of this range was interrupted; its files are in {folder} ({_state_text(left)}). Give "
                     "--resume to continue it, or --overwrite to start over."
                 )
             _empty(folder)
@@ -181,10 +181,10 @@ def _export(
 
 
 def write_file(scratch: ScratchFile, path: Path, format: str) -> PairFile:
-    """Writes a pair's rows durably."""
+    """Writes and syncs the file of a pair, and returns its entry for the manifest."""
     times, values = scratch.arrays()
     WRITERS[format](path, times, values)
-    # The disk has it while it is read, from memory, for its checksum: half the time of one after the other.
+    # It is synced while it is read, from memory, for its checksum: half the time of both in sequence.
     with path.open("r+b") as file, ThreadPoolExecutor(1, "sync") as beside:
         synced = beside.submit(os.fsync, file.fileno())
         digest = hashlib.file_digest(file, "sha256")
@@ -194,7 +194,7 @@ def write_file(scratch: ScratchFile, path: Path, format: str) -> PairFile:
 
 
 def check_room(folder: Path, request: Request, counts: Mapping[str, int], held: int = 0) -> None:
-    """Raises OperationError where the disk would not hold the data set; `held` bytes of it are there already."""
+    """Raises OperationError where the disk lacks room for the data set. `held`: bytes of it that exist already."""
     rows = {symbol: counts.get(symbol, 0) for symbol in request.symbols}
     if request.every_ns is not None:
         rows = dict.fromkeys(rows, -(-(request.end_ns - request.start_ns) // request.every_ns))
@@ -273,7 +273,7 @@ def _count_again(
     progress: Progress,
     counter: SpanCounter,
 ) -> None:
-    """Gives the counter the rows that an interrupted export had split; without their levels, that is fast."""
+    """Gives the counter the rows that an interrupted export had split. They are read without levels, which is fast."""
     if request.start_ns < until_ns:
         reader = TableReader(db, request.symbols, 0, dict(counts), exchange=exchange)
         with read_ahead(reader, reader.slices(request.start_ns, until_ns)) as parts:
@@ -283,7 +283,7 @@ def _count_again(
 
 
 def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None, int | None, int]:
-    """First and last time of rows that hold data, and how many hold none."""
+    """Returns the first and last time of rows with data, and the number of rows without data."""
     empty = np.isnan(values[:, 0])
     doubtful = np.flatnonzero(empty)
     for at in range(0, len(doubtful), 100_000):
@@ -295,7 +295,7 @@ def _filled(times: grids.Nanoseconds, values: grids.Floats) -> tuple[int | None,
 
 
 def interrupted(root: Path) -> list[tuple[Path, str]]:
-    """The folders below `root` in which an export was interrupted and none works now, and how far each had come."""
+    """Returns the folders below `root` of interrupted exports that no process continues, each with its progress."""
     found = []
     for folder in sorted([*(root / EXTRACTED).glob(f".*{PARTIAL}"), *(root / EXTRACTED).glob(f"[!.]*/.*{PARTIAL}")]):
         with contextlib.suppress(OSError, OperationError), _claimed(folder):
@@ -304,7 +304,7 @@ def interrupted(root: Path) -> list[tuple[Path, str]]:
                 continue
             size = sum(path.stat().st_size for path in files)
             done = _progress(folder)
-            found.append((folder, f"{size / 1e6:,.0f} MB, {_told(done) if done else 'cannot be resumed'}"))
+            found.append((folder, f"{size / 1e6:,.0f} MB, {_state_text(done) if done else 'cannot be resumed'}"))
     return found
 
 
@@ -319,7 +319,7 @@ def _done(folder: Path, request: Request) -> _Done | None:
 
 
 def _progress(folder: Path) -> _Done | None:
-    """How far an interrupted export had come, where it can be resumed."""
+    """Returns the progress of an interrupted export; None where it cannot be resumed."""
     try:
         done = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=_Done)
     except (FileNotFoundError, ValueError):  # msgspec's errors are among them
@@ -327,7 +327,7 @@ def _progress(folder: Path) -> _Done | None:
     return done if done.boot == _boot() else None
 
 
-def _told(done: _Done) -> str:
+def _state_text(done: _Done) -> str:
     request = done.request
     share = (done.until_ns - request.start_ns) / (request.end_ns - request.start_ns)
     return f"{share:.0%} read, {len(done.files)} of {len(request.symbols)} files written"
@@ -342,7 +342,7 @@ def _boot() -> str:
 
 @contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    """Makes the folder, and lets one export at a time work in it."""
+    """Makes and locks the folder. Raises OperationError where another export works in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -355,13 +355,13 @@ def _claimed(folder: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # only where nothing is left in it
+                folder.rmdir()  # fails where files are left in it
     finally:
         os.close(descriptor)
 
 
 def _tidy(folder: Path, files: Sequence[PairFile]) -> None:
-    """Removes what served to write the files, also what an interrupted export could not remove."""
+    """Removes all but the files of pairs and `progress.json`, also leftovers of an interrupted export."""
     keep = {PROGRESS, *(file.name for file in files)}
     for path in folder.iterdir():
         if path.name not in keep:
@@ -374,12 +374,12 @@ def _empty(folder: Path) -> None:
 
 
 def _before(target: Path) -> Path:
-    """Where a data set is while another takes its place."""
+    """Returns the path of a data set while it is replaced."""
     return target.with_name(f".{target.name}.before")
 
 
 def _restore(target: Path) -> None:
-    """Brings back a data set whose successor never came: somebody was killed in between."""
+    """Restores a data set where its replacement was interrupted, else removes the old one."""
     before = _before(target)
     if before.exists():
         if target.exists():
@@ -389,7 +389,7 @@ def _restore(target: Path) -> None:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Gives a finished folder its name; one that is there goes afterwards."""
+    """Renames a finished folder; the data set that it replaces is removed afterwards."""
     if target.exists():
         target.rename(_before(target))
     try:

@@ -1,6 +1,6 @@
-"""The forms in which a pair's rows are written: pickle, CSV, Parquet and npz. The same rows give the same bytes.
+"""Writes and reads the files of data sets: pickle, CSV, Parquet and npz. The same rows give the same bytes.
 
-They are written piece by piece.
+Rows are written piece by piece, so memory does not grow with the file.
 """
 
 import math
@@ -29,16 +29,16 @@ from ingester.grid import Floats, Nanoseconds, as_frame
 
 PIECE_ROWS = 100_000
 GROUP_ROWS = 1 << 14
-"""Of a row group in Parquet: what has to be decoded for a few rows of it."""
+"""Rows of a row group in Parquet, which is decoded as a whole even for a few of its rows."""
 _MAYBE_WITH_EXPONENT = 1e9
-"""Arrow writes whole numbers from 1e10 on as `1e+10`; smaller ones need not be looked through for it."""
+"""Arrow writes whole numbers from 1e10 on as `1e+10`; smaller numbers need no search for an exponent."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _ZIP_HEAD = 30 + 2 + 20
-"""Bytes before a member besides its name and the padding: its head, the padding's length, the field of 64 bit sizes."""
+"""Bytes before a member, without name and padding: header, length of the padding, field of the 64-bit sizes."""
 _PADDING = b"\x35\xd9"
-"""The extra field by which zipalign marks padding."""
+"""The id of the extra field that zipalign uses for padding."""
 _ALIGNED = 64
-"""Arrays lie on multiples of so many bytes, as in an npy file: not all that map them take others."""
+"""Arrays begin at multiples of so many bytes, as in an npy file; some readers map only such arrays."""
 
 Write = Callable[[Path, Nanoseconds, Floats], None]
 
@@ -47,7 +47,7 @@ _TUPLE_OF_ONE, _TUPLE_OF_MARKED, _CALL, _CALL_WITH_NAMES, _BYTEARRAY = b"\x85", 
 
 
 def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """One DataFrame, for `pandas.read_pickle` of pandas 1.5 and later."""
+    """Writes one DataFrame, for `pandas.read_pickle` of pandas 1.5 and later."""
     with path.open("wb") as file:
         pickle_frame(file, times, values)
 
@@ -55,9 +55,9 @@ def write_pickle(path: Path, times: Nanoseconds, values: Floats) -> None:
 def pickle_frame(file: IO[bytes], times: Nanoseconds, values: Floats) -> None:
     """Writes the pickle of a frame to an empty file.
 
-    It is the call `DataFrame(values, DatetimeIndex(times, name="Request Time"), names, None, False)`, in which arrays
-    are `ndarray(shape, type, bytearray)`. These are public names, which any pandas and numpy have, without pyarrow;
-    what pandas itself would write names parts of it that move from version to version.
+    The pickle is the call `DataFrame(values, DatetimeIndex(times, name="Request Time"), names, None, False)`, with
+    arrays as `ndarray(shape, type, bytearray)`. These are public names of every pandas and numpy, without pyarrow. A
+    pickle of pandas itself has internal names, which change from version to version.
     """
     file.write(b"\x80\x05" + _named("pandas DataFrame") + b"(")
     _pickle_array(file, values, "<f8")
@@ -79,7 +79,7 @@ def _pickle_array(file: IO[bytes], array: np.ndarray, dtype: str) -> None:
 
 
 def _named(name: str) -> bytes:
-    """The opcodes for what a module and a name in it say."""
+    """Returns the opcodes for `module name`, which put a name of a module on the stack."""
     return b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in name.split()) + b"\x93"
 
 
@@ -88,14 +88,14 @@ def _constant(value: object) -> bytes:
 
 
 def _padding(room: int) -> bytes:
-    """Bytes that are put on the stack and dropped again."""
+    """Returns opcodes that push `room` bytes and drop them again."""
     return b"C" + bytes([room]) + bytes(room) + b"0"
 
 
 def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """Full precision: each number in the shortest form that reads back as the same float64.
+    """Writes CSV with full precision: each number in the shortest form that reads back as the same float64.
 
-    NaN, a level that is missing, is empty; infinite numbers, which no book has, are `inf` and `-inf`.
+    A missing level (NaN) is empty. Infinite numbers, which no book has, are `inf` and `-inf`.
     """
     with path.open("wb") as file:
         file.write(",".join([INDEX, *columns(values.shape[1] // 4)]).encode() + b"\n")
@@ -107,7 +107,7 @@ def write_csv(path: Path, times: Nanoseconds, values: Floats) -> None:
 
 
 def _decimal(column: Floats) -> pa.Array:
-    """A column whose whole numbers are to be read as floats too: `12.0`, not `12`, and `1e+10` as it is."""
+    """Returns a column in which whole numbers are texts like `12.0`, not `12`, so that they are read as floats."""
     numbers = pa.array(column, from_pandas=True)
     size = np.abs(column)
     bare = (column == np.floor(column)) & (size < np.inf)
@@ -120,7 +120,7 @@ def _decimal(column: Floats) -> pa.Array:
 
 
 def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """zstd; `Request Time` is the index that pandas finds."""
+    """Writes Parquet with zstd. `Request Time` is the index for pandas."""
     schema = pa.Schema.from_pandas(as_frame(times[:0], values[:0]))
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3) as writer:
         for piece_times, piece_values in _pieces(times, values):
@@ -129,7 +129,7 @@ def write_parquet(path: Path, times: Nanoseconds, values: Floats) -> None:
 
 
 def write_npz(path: Path, times: Nanoseconds, values: Floats) -> None:
-    """Not compressed, to be mapped: `request_time` (n,) datetime64[ns], `values` (n, 4 x levels), `columns`."""
+    """Writes npz that can be mapped: `request_time` (n,) datetime64[ns], `values` (n, 4 x levels), `columns`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         _store(archive, "request_time", times.view("datetime64[ns]"))
         _store(archive, "values", values)
@@ -158,30 +158,30 @@ WRITERS: dict[str, Write] = {"pkl": write_pickle, "csv": write_csv, "parquet": w
 
 
 GROUPS_KEPT = 2
-"""Row groups of a pair that stay decoded: a window may lie across two."""
+"""Row groups of a pair that stay decoded, because a window may extend over two."""
 _LOCAL_HEADER = 30
-"""Bytes of a zip member's head before its name (APPNOTE.TXT, 4.3.7)."""
+"""Bytes of the header of a zip member before its name (APPNOTE.TXT, 4.3.7)."""
 
 
 class FileRows(Protocol):
-    """Rows in the order of time."""
+    """The rows of a file in the order of time."""
 
     def __len__(self) -> int: ...
     def times(self, first: int, stop: int) -> Nanoseconds:
-        """(stop - first,) times in ns."""
+        """Returns the times (stop - first,) in ns."""
 
     def values(self, first: int, stop: int) -> Floats:
-        """(stop - first, 4 x levels) values, mapped where they can be: not to be written to."""
+        """Returns the values (stop - first, 4 x levels), mapped where possible; do not write to them."""
 
     def read(self, first: int, stop: int) -> Floats:
-        """The same without a map, whose pages would stay resident after they were used."""
+        """Returns the same values, but reads a mapped file into memory, so none of its pages stay resident."""
 
     def place(self, ns: int) -> int:
-        """The first row that is not before `ns`."""
+        """Returns the first row that is not before `ns`."""
 
 
 def open_rows(path: Path, format: str, levels: int) -> FileRows:
-    """The rows of a file in one of the formats of data sets. Raises UnreadableDataSet."""
+    """Opens a file in one of the formats of data sets. Raises UnreadableDataSet."""
     try:
         match format:
             case "npz":
@@ -192,9 +192,9 @@ def open_rows(path: Path, format: str, levels: int) -> FileRows:
                 return _unpickled(path, levels)
             case "csv":
                 return _csv(path, levels)
-    except Exception as error:  # what damaged bytes raise is anybody's guess
-        told = str(error) if isinstance(error, IngesterError) else f"{type(error).__name__}: {error}"
-        raise UnreadableDataSet(f"{path} cannot be read: {told:.300}") from error
+    except Exception as error:  # damaged bytes may raise anything
+        why = str(error) if isinstance(error, IngesterError) else f"{type(error).__name__}: {error}"
+        raise UnreadableDataSet(f"{path} cannot be read: {why:.300}") from error
     raise UnreadableDataSet(f"{path} has the format {format!r}; expected pkl, csv, parquet or npz.")
 
 
@@ -225,7 +225,7 @@ class _Arrays:
 
 
 class _Mapped:
-    """npz. Maps live as long as what they are used for: each holds an open file, and there may be many pairs."""
+    """Rows of an npz file. Each access maps it again, because a map holds an open file and there may be many pairs."""
 
     def __init__(self, path: Path, levels: int) -> None:
         with zipfile.ZipFile(path) as archive:
@@ -234,7 +234,7 @@ class _Mapped:
             )
         if names.mapped().tolist() != columns(levels):
             raise UnreadableDataSet("it has other columns")
-        _Arrays(_int64(self._times.mapped()), self._values.mapped(), levels)  # raises where they do not fit
+        _Arrays(_int64(self._times.mapped()), self._values.mapped(), levels)  # raises where shapes or types are wrong
 
     def __len__(self) -> int:
         return self._times.shape[0]
@@ -255,7 +255,7 @@ class _Mapped:
 
 
 class _RowGroups:
-    """Parquet: the row groups used last are kept decoded."""
+    """Rows of a Parquet file. The row groups that were used last stay decoded."""
 
     def __init__(self, path: Path, levels: int) -> None:
         import pyarrow.parquet as pq
@@ -334,7 +334,7 @@ class _RowGroups:
 
 
 class _Member(NamedTuple):
-    """An array in an npz file, and where in the file its numbers begin."""
+    """An array in an npz file: its type, shape, and the offset of its numbers."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -343,7 +343,7 @@ class _Member(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, archive: zipfile.ZipFile, name: str) -> Self:
-        """A member that is not compressed."""
+        """Returns a member of an archive. Raises UnreadableDataSet where it is compressed or damaged."""
         entry = archive.getinfo(f"{name}.npy")
         if entry.compress_type != zipfile.ZIP_STORED:
             raise UnreadableDataSet(f"{name} in it is compressed")
@@ -385,7 +385,7 @@ def _csv(path: Path, levels: int) -> _Arrays:
 
 
 def _decoded(table: Any, names: list[str]) -> tuple[Nanoseconds, Floats]:
-    """Times and values of an Arrow table."""
+    """Returns times (n,) and values (n, columns) of an Arrow table."""
     values = np.empty((table.num_rows, len(names)))
     for place, name in enumerate(names):
         values[:, place] = table.column(name).to_numpy()

@@ -1,10 +1,10 @@
-"""When a pair was not recorded, and why: what the collectors reported, and the silences that nobody reported.
+"""Finds the gaps of each pair in a range of the table, with their reasons.
 
-A collector was absent from a pair in the gaps that it reported (`collector_events`), while it was not to record the
-pair (`pair_added`, `pair_removed`), in pauses that are gaps by the rule (`sequence/gap_rule.py`), and before its first
-and after its last row of the range. A gap of the pair is the time in which every collector that recorded it was absent.
-What retention has dropped on purpose is no gap of the recording (`dropped`). All ranges are half open, all times in ns
-since 1970, UTC.
+A collector was absent from a pair in the gaps that it reported (`collector_events`), while it did not have to record
+the pair (`pair_added`, `pair_removed`), in pauses that are gaps by the rule (`sequence/gap_rule.py`), and before its
+first and after its last row of the range. A gap of the pair is a time in which all collectors of the pair were absent.
+Time that retention has dropped is no gap of the recording (`DROPPED`). All ranges are half open, all times in ns since
+1970, UTC.
 """
 
 import re
@@ -31,7 +31,7 @@ NOT_WATCHED = "not watched"
 
 
 class MissingTime(NamedTuple):
-    """A time without rows of a pair. `collector` is whose gap it is, or whose report gives a pair's gap its reason."""
+    """A time without rows of a pair. `collector`: the absent one; in a gap of the pair, the source of the reason."""
 
     symbol: str
     since_ns: int
@@ -39,7 +39,7 @@ class MissingTime(NamedTuple):
     reason: str
     collector: str
     limit_ns: int = 0
-    """What is not longer is no gap; 0: a report, or a gap of the pair."""
+    """A pause up to this length is no gap; 0 in a reported gap and in a gap of the pair."""
 
     @property
     def length_ns(self) -> int:
@@ -55,9 +55,9 @@ def pair_gaps(
     known: Recorded | None = None,
     exchange: str | None = None,
 ) -> dict[str, list[MissingTime]]:
-    """The gaps of each pair in the range, in the order of time; of all its pairs where no `symbols` are given.
+    """Returns the gaps of each pair in the range, in the order of time.
 
-    `known`: what is known of the range already; else the server looks through it.
+    `symbols`: None for all pairs with rows. `known`: what was recorded; None: the server is queried.
     """
     if known is None:
         known = recorded(db, start_ns, end_ns, DAY, symbols, collectors, exchange=exchange)
@@ -68,7 +68,7 @@ def pair_gaps(
 def data_set_gaps(
     db: QuestDB, start_ns: int, end_ns: int, symbols: Sequence[str], known: Recorded, exchange: str | None = None
 ) -> dict[str, list[MissingTime]]:
-    """The gaps of each pair as a manifest names them: what retention has dropped is a gap of its own."""
+    """Returns the gaps of each pair for a manifest, in which time that retention has dropped is a gap of its own."""
     dropped = dropped_ranges(db, start_ns, end_ns)
     gaps = pair_gaps(db, start_ns, end_ns, symbols, known=known, exchange=exchange)
     limits = known.shortest_limits()
@@ -84,7 +84,7 @@ def collector_gaps(
     collectors: Sequence[str] | None = None,
     exchange: str | None = None,
 ) -> list[MissingTime]:
-    """Every absence of every collector: the reported gaps, unwatched times, silences, and what is before and after."""
+    """Returns all absences of all collectors: reported gaps, times not watched, silences, ends of the range."""
     return [
         *recorded_gaps(db, start_ns, end_ns, symbols, collectors, exchange),
         *_unwatched(db, start_ns, end_ns, symbols, collectors, exchange),
@@ -115,10 +115,10 @@ def recorded_gaps(
     collectors: Sequence[str] | None = None,
     exchange: str | None = None,
 ) -> list[MissingTime]:
-    """The gaps that collectors reported, cut to the range.
+    """Returns the gaps that collectors reported, cut to the range.
 
-    One that is still open ends with the next row of its pair and collector. One without a pair is a gap of each pair
-    that its collector recorded in the range.
+    An open gap ends with the next row of its pair and collector. A gap without a pair is a gap of each pair that its
+    collector recorded in the range.
     """
     if not tables(db) >= {EVENTS, ORDERBOOK}:
         return []
@@ -149,7 +149,7 @@ def recorded_gaps(
 
 
 def _events_of(collectors: Sequence[str] | None, exchange: str | None) -> list[str]:
-    """The conditions for events of these collectors and of an exchange; one that names none concerns all of a table."""
+    """Returns the conditions for events of these collectors and an exchange; events without exchange are included."""
     wanted = [one_of("collector", collectors)] if collectors is not None else []
     return [*wanted, f"({of_exchange(exchange)} OR exchange IS NULL)"] if exchange is not None else wanted
 
@@ -189,9 +189,9 @@ def coverage_gaps(
     end_ns: int,
     symbols: Sequence[str] | None = None,
 ) -> dict[str, list[MissingTime]]:
-    """The gaps of each pair, whoever recorded it, from those of each of its collectors, in the order of time.
+    """Combines the gaps of collectors into the gaps of each pair, in the order of time.
 
-    The reason is that of the longest part. A pair of `symbols` without rows has one gap, the range.
+    The reason is that of the longest part. A pair of `symbols` without rows has one gap, the whole range.
     """
     gaps = list(gaps)
     series = by_key(spans)
@@ -210,15 +210,17 @@ def coverage_gaps(
 
 
 def _common(gaps: Sequence[MissingTime], collectors: int) -> Iterator[MissingTime]:
-    """The times in which as many collectors are absent at once; of gaps of one pair.
+    """Yields the times in which all `collectors` are absent at once, from the gaps of one pair.
 
-    Where none of them reported anything, such a time is a gap if it is longer than one of their limits.
+    If none of them reported a gap, such a time is a gap where it is longer than the shortest of their limits.
     """
-    ends = [(gap.until_ns, 0, gap) for gap in gaps]  # before a begin at the same time: a row lies between them
+    ends = [
+        (gap.until_ns, 0, gap) for gap in gaps
+    ]  # sorted before a begin at the same time, because there is a row between them
     begins = [(gap.since_ns, 1, gap) for gap in gaps]
     absent: Counter[MissingTime] = Counter()
     since_ns = previous_ns = limit_ns = 0
-    parts: Counter[tuple[str, str]] = Counter()  # ns by (reason, collector) of the present common gap
+    parts: Counter[tuple[str, str]] = Counter()  # ns by (reason, collector) of the current common gap
     for at_ns, begins_here, gap in sorted(ends + begins):
         if parts or len({each.collector for each in absent}) == collectors:
             shortest_ns = min(each.limit_ns for each in absent)
@@ -228,7 +230,7 @@ def _common(gaps: Sequence[MissingTime], collectors: int) -> Iterator[MissingTim
         absent[gap] += 1 if begins_here else -1
         absent += Counter()
         if parts and len({each.collector for each in absent}) < collectors:
-            reason, collector = max(parts, key=lambda part: (parts[part], part))  # the same one at every run
+            reason, collector = max(parts, key=lambda part: (parts[part], part))  # a deterministic choice
             if at_ns - since_ns > limit_ns:
                 yield MissingTime(gap.symbol, since_ns, at_ns, reason, collector)
             parts.clear()
@@ -240,23 +242,23 @@ def _explanations(absent: Iterable[MissingTime]) -> set[tuple[str, str]]:
 
 
 def percent_covered(gaps: Iterable[MissingTime], start_ns: int, end_ns: int) -> float:
-    """The share of the range outside of a pair's gaps, in percent."""
+    """Returns the percentage of the range outside of gaps."""
     missing = sum(max(0, min(gap.until_ns, end_ns) - max(gap.since_ns, start_ns)) for gap in gaps)
     return 100 * (1 - missing / (end_ns - start_ns))
 
 
 DROPPED = "dropped"
-"""The reason given for this time, where one is."""
+"""The reason of time that retention has dropped."""
 Range = tuple[int, int]
 """[since, until) in ns."""
 
 
 def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
-    """What was dropped of a range, in the order of time, neighbouring days as one. Raises StoreError."""
+    """Returns the dropped parts of a range in the order of time, adjacent days joined. Raises StoreError."""
     if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{EVENTS}'").rows:
         return []
     rows = db.sql(f"SELECT DISTINCT left(detail, 10) FROM {EVENTS} WHERE kind = 'partition_dropped'").rows
-    there = {each.day for each in list_partitions(db)}  # one that was imported again, say
+    there = {each.day for each in list_partitions(db)}  # a dropped day may have been imported again
     gone = {day for (day,) in rows if re.fullmatch(r"\d{4}-\d\d-\d\d", day or "")} - there
     days = sorted(map(start_of, gone))
     ranges: list[Range] = []
@@ -272,9 +274,9 @@ def dropped_ranges(db: QuestDB, start_ns: int, end_ns: int) -> list[Range]:
 def explained(
     gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_GAP_NS
 ) -> list[MissingTime]:
-    """The gaps of a pair with what was dropped of them apart, for that reason.
+    """Returns the gaps of a pair, in which dropped time is split off with the reason `DROPPED`.
 
-    `limit_ns`: from when on a silence of the pair is a gap.
+    `limit_ns`: a longer silence of the pair is a gap.
     """
     return [part for gap in gaps for part in _split(gap, dropped, limit_ns)]
 
@@ -282,19 +284,19 @@ def explained(
 def without(
     gaps: Iterable[MissingTime], dropped: Sequence[Range], limit_ns: int = SHORTEST_GAP_NS
 ) -> list[MissingTime]:
-    """The gaps without what was dropped of them."""
+    """Returns the gaps of a pair without dropped time. `limit_ns` as for `explained`."""
     return [gap for gap in explained(gaps, dropped, limit_ns) if gap.reason != DROPPED]
 
 
 def length_ns(dropped: Sequence[Range], start_ns: int, end_ns: int) -> int:
-    """How much of a range was dropped."""
+    """Returns how many ns of a range were dropped."""
     return sum(max(0, min(until_ns, end_ns) - max(since_ns, start_ns)) for since_ns, until_ns in dropped)
 
 
 def _split(gap: MissingTime, dropped: Sequence[Range], limit_ns: int) -> Iterator[MissingTime]:
     at_ns = gap.since_ns
     for since_ns, until_ns in (each for each in dropped if each[0] < gap.until_ns and each[1] > gap.since_ns):
-        # A moment between the last row before and midnight is only the rhythm of the pair.
+        # A pause up to the limit before midnight is only the rhythm of the pair.
         if since_ns - at_ns > limit_ns:
             yield gap._replace(since_ns=at_ns, until_ns=since_ns)
         at_ns = gap.until_ns if gap.until_ns - until_ns <= limit_ns else until_ns
@@ -304,7 +306,7 @@ def _split(gap: MissingTime, dropped: Sequence[Range], limit_ns: int) -> Iterato
 
 
 class PairChange(NamedTuple):
-    """A pair came to a collector, or went. In the order of time."""
+    """A collector began (`added`) or ended to record a pair."""
 
     symbol: str
     collector: str
@@ -313,7 +315,7 @@ class PairChange(NamedTuple):
 
 
 class Absence(NamedTuple):
-    """A time in which a collector was not asked for a pair."""
+    """A time in which a collector did not have to record a pair."""
 
     symbol: str
     collector: str
@@ -328,7 +330,7 @@ def changes(
     collectors: Sequence[str] | None = None,
     exchange: str | None = None,
 ) -> list[PairChange]:
-    """All there were before the end of a range: what came before the range tells how it begins."""
+    """Returns the changes before `end_ns` in the order of time; those before a range tell its state at the start."""
     wanted = [one_of("symbol", symbols)] if symbols is not None else []
     wanted += _events_of(collectors, exchange)
     own = None if symbols is None else set(symbols)
@@ -345,8 +347,8 @@ def changes(
 
 
 def absences(changes: Iterable[PairChange], start_ns: int, end_ns: int) -> Iterator[Absence]:
-    """The times of the range in which pairs were not asked for; a pair that came was not before, by nobody else."""
-    gone_ns: dict[tuple[str, str], int | None] = {}  # since when a pair is gone; None while it is there
+    """Yields the times of the range in which pairs were not recorded by choice, also before they were first added."""
+    gone_ns: dict[tuple[str, str], int | None] = {}  # since when a pair is not recorded; None while it is
     for symbol, collector, at_ns, added in changes:
         since_ns = gone_ns.get((symbol, collector), start_ns if added else None)
         if added:

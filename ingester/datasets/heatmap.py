@@ -1,4 +1,4 @@
-"""Coverage as a picture: pairs over time, calm where all was recorded, glaring where something is missing."""
+"""Draws coverage as a heatmap: a row for each pair, a column for each bin of time, coloured by the missing share."""
 
 import io
 import logging
@@ -35,18 +35,18 @@ CLASSES = (
     ("up to 50 %", "#d3152b", 0.5),
     ("more", "#7d0025", 1.0),
 )
-"""Name, colour and greatest share that is missing."""
+"""Name, colour and upper limit of the missing share of each class."""
 UNRECORDED = ("not recorded", "#8d949c")
 MORE_LETTERS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
     *("WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei"),
     *("Arial Unicode MS", "Unifont"),
 )
-"""Fonts that have letters which matplotlib's own lacks, on Linux, macOS and Windows."""
+"""Fonts of Linux, macOS and Windows with letters that the font of matplotlib lacks."""
 
 
 def require_matplotlib() -> None:
-    """Raises OperationError, with what to install, where there is no matplotlib."""
+    """Raises OperationError, which says what to install, if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -56,13 +56,13 @@ def require_matplotlib() -> None:
 
 
 def bin_edges(start_ns: int, end_ns: int) -> list[int]:
-    """Edges of bins of a round width, as many as `MOST_BINS` at most; the first and last may reach over the range."""
+    """Returns the edges in ns of at most `MOST_BINS` bins of a round width. The outer bins may exceed the range."""
     width = next((ns for ns in WIDTHS_NS if (end_ns - start_ns) / ns <= MOST_BINS - 1), 365 * _DAY)
     return list(range(start_ns // width * width, -(-end_ns // width) * width + 1, width))
 
 
 def missing_shares(gaps: Sequence[MissingTime], edges: Sequence[int], start_ns: int, end_ns: int) -> Floats:
-    """The share of each bin (within the range) that lies in gaps, (len(edges) - 1,)."""
+    """Returns the share of each bin that lies in gaps, (len(edges) - 1,). Only time within the range counts."""
     bounds = np.clip(np.array(edges, np.int64), start_ns, end_ns)
     missing = np.zeros(len(edges) - 1)
     for gap in gaps:
@@ -75,7 +75,10 @@ def missing_shares(gaps: Sequence[MissingTime], edges: Sequence[int], start_ns: 
 
 
 def classes(gaps: Sequence[MissingTime], edges: Sequence[int], start_ns: int, end_ns: int) -> Any:
-    """Of each bin the place of its class in `CLASSES`, or len(CLASSES) where most of it was not recorded at all."""
+    """Returns the index in `CLASSES` of each bin, (len(edges) - 1,) int.
+
+    The index is len(CLASSES) where most of the bin was not recorded at all.
+    """
     unrecorded = missing_shares([gap for gap in gaps if gap.reason == NOT_RECORDED], edges, start_ns, end_ns)
     lost = missing_shares([gap for gap in gaps if gap.reason != NOT_RECORDED], edges, start_ns, end_ns)
     limits = [most for _, _, most in CLASSES]
@@ -84,7 +87,7 @@ def classes(gaps: Sequence[MissingTime], edges: Sequence[int], start_ns: int, en
 
 
 def draw(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, form: str = "png") -> bytes:
-    """The picture, in one of `FORMATS`. Raises OperationError where there is no matplotlib."""
+    """Returns the content of an image file in one of `FORMATS`. Raises OperationError if matplotlib is missing."""
     require_matplotlib()
     from matplotlib import dates as untyped_dates
     from matplotlib.colors import ListedColormap
@@ -141,17 +144,17 @@ def draw(coverages: Sequence[PairCoverage], start_ns: int, end_ns: int, form: st
         columnspacing=1.4,
     )
     picture = io.BytesIO()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph")
         figure.savefig(picture, format=form, dpi=130)
-    if told:
+    if caught:
         odd = next((name for name in names if not name.isascii()), names[0])
         log.warning("no font of this machine has all letters of %s; fonts-noto-cjk has Chinese ones, for example", odd)
     return picture.getvalue()
 
 
 def _fonts() -> list[str]:
-    """For the names of pairs: matplotlib's own, then those of this machine that have further letters."""
+    """Returns the fonts for names of pairs: the font of matplotlib, then installed fonts with further letters."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -159,11 +162,12 @@ def _fonts() -> list[str]:
 
 
 def _percent(percent: float) -> str:
-    """Rounded down: only what has no gap is 100 %."""
+    """Returns `99.99 %`, rounded down, so that only a pair without gaps has 100 %."""
     return f"{int(percent * 100) / 100:.2f} %"
 
 
 def _width_text(ns: int) -> str:
+    """Returns the width of a bin: `1 d`, `12 h`, `5 min` or `30 s`."""
     for unit, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
         if ns % unit == 0:
             return f"{ns // unit} {name}"

@@ -1,9 +1,9 @@
-"""Brings earlier recordings into the table, as rows of the collector `import`. Doing it again changes nothing.
+"""Imports earlier recordings into the table, as rows of the collector `import`. A second import changes nothing.
 
-A file is read through before anything of it is stored, so that it enters as a whole or not at all. What the table has
-already is not stored again (`known.py`). Receive times are cut to the table's microseconds. Rows of a grid that lie in
-a gap of their data set only carry on the book before it, and are no books; the gaps themselves become events of the
-collector `import`, so that coverage and exports report them as before.
+A file is read completely before any of its rows is stored, so it is imported as a whole or not at all. Books that the
+table has already are not stored again (`known.py`). Receive times are cut to the table's microseconds. Rows of a grid
+in a gap of their data set only repeat the book before the gap, so they are skipped. The gaps become events of the
+collector `import`, so coverage and exports report them.
 """
 
 import itertools
@@ -59,43 +59,43 @@ _OWN = f"collector = '{IMPORTED}'"
 BATCH_ROWS = 20_000
 DEPTHS = (5, 10, 20)
 MOST_SYMBOL = 60
-"""Characters of a pair's name; exchanges have at most some twenty. A longer one could not name the files of exports."""
+"""Limit of characters of a symbol. Exchanges use about twenty; longer ones could not name files of exports."""
 
 
 class Imported(NamedTuple):
-    """What one file brought. `failure` says why it is not in the table, or not wholly."""
+    """The result of one file. `failure` says why it is not in the table, or not completely."""
 
     path: Path
     symbol: str = ""
     rows: int = 0
-    """Books in the file; the same one counts once."""
+    """Books in the file; repeated rows count once."""
     new: int = 0
-    """Of these, those that were not in the table before."""
+    """Books that were not in the table before."""
     visible: int = 0
-    """Rows of the pair that the table has to show from the first to the last time."""
+    """The rows of the pair that the table must show from the first to the last time."""
     first_ns: int = 0
     last_ns: int = 0
     notes: tuple[str, ...] = ()
-    """What there is to say about the file."""
+    """Remarks for the user."""
     gaps: tuple[tuple[int, int, str], ...] = ()
-    """(since, until, reason) in ns, of its manifest."""
+    """(since, until, reason) in ns, from its manifest."""
     exchange: str = DEFAULT_EXCHANGE
-    """Of which its rows are."""
+    """The exchange of its rows."""
     failure: str = ""
 
     @property
     def known(self) -> int:
-        """Books that were in the table before, whoever recorded them."""
+        """Books that were in the table before, from any collector."""
         return self.rows - self.new
 
 
 class ImportedFiles(NamedTuple):
-    """What an import did."""
+    """The result of an import."""
 
     files: list[Imported]
-    """Each that was read, in the order in which they were taken."""
+    """The files that were read, in the order of the import."""
     passed_over: list[tuple[Path, str]]
-    """What was found in folders and is no recording, with the reason."""
+    """Paths in the folders that are not recordings, with the reason."""
 
 
 def import_found(
@@ -108,9 +108,9 @@ def import_found(
 ) -> ImportedFiles:
     """Stores the rows of recordings and waits until they are visible.
 
-    `exchange`: of files that do not name theirs; None: the one whose books the table knows, else Binance spot.
-    `skip_bad`: skip invalid lines instead of refusing their file. `on_progress` is called with the files that are done
-    and all there are. Raises StoreError.
+    `exchange`: of files that do not name theirs; None: the one of which the table has these books, else Binance spot.
+    `skip_bad`: skip invalid lines instead of refusing their file. `on_progress` is called with the number of files that
+    are done and of all. Raises SettingsError and StoreError.
     """
     if exchange is not None and not (exchange and re.match(EXCHANGE_NAME, exchange)):
         raise SettingsError(
@@ -125,21 +125,21 @@ def import_found(
 
 
 class Importer:
-    """Writes recordings into one server's table. Not for use by two threads at a time."""
+    """Writes recordings into the table of one server. Not safe for several threads."""
 
     def __init__(self, db: QuestDB, skip_bad: bool = False, exchange: str | None = None) -> None:
         """`skip_bad` and `exchange` are those of `import_found`."""
         self._db = db
         self._skip_bad = skip_bad
         self._exchange = exchange
-        self._depth = 0  # levels that the table is known to take
+        self._depth = 0  # the levels that the table has, as far as known
         self._origins = Origins()
         self._buffer = buffer_maker().new_buffer()
         self._on_the_way: dict[str, tuple[int, int]] = {}
-        """Of each pair, the range in ns of what was written and may not be visible yet."""
+        """The range of time in ns of each pair whose rows were written and may not be visible yet."""
 
     def in_order(self, paths: Sequence[Path]) -> list[Path]:
-        """Files of rows as received before those of a grid, whose rows only repeat books."""
+        """Returns the files with rows as received first, then those on a grid, whose rows only repeat books."""
         return sorted(paths, key=self._is_on_grid)
 
     def _is_on_grid(self, path: Path) -> bool:
@@ -149,9 +149,9 @@ class Importer:
             return False
 
     def take(self, path: Path) -> Imported:
-        """Stores the rows of one file; the answer tells of a file that cannot be read.
+        """Stores the rows of one file. A file that cannot be read gives a result with a `failure`.
 
-        Raises StoreError where the rows cannot be stored.
+        Raises StoreError.
         """
         try:
             origin = self._origins.of(path)
@@ -199,7 +199,7 @@ class Importer:
         return DEFAULT_EXCHANGE
 
     def _store_books(self, symbol: str, exchange: str, books: ParsedBooks, every_ns: int) -> tuple[int, int]:
-        """Stores those that the table does not have: how many, and how many of them it has with fewer levels."""
+        """Stores the books that the table lacks. Returns their number, and that of those it has with fewer levels."""
         times, values = books.times, books.values
         before_ns, after_ns = (known.LONGEST_BACK_NS, WINDOW_NS) if every_ns else (0, 0)
         self._wait_for(symbol, int(times[0]) - before_ns, int(times[-1]) + after_ns)
@@ -215,35 +215,35 @@ class Importer:
         return int(rows.sum()), int((rows & (found.ids != known.NEW)).sum())
 
     def _wait_for(self, symbol: str, first_ns: int, last_ns: int) -> None:
-        """Until all rows of a range are visible that were written before."""
+        """Waits until all rows of a range that were written before are visible."""
         first, last = self._on_the_way.get(symbol, (1, 0))
         if first <= last and first_ns <= last and last_ns >= first:
             self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")
             self._on_the_way.clear()
 
     def _visible(self, file: Imported) -> int:
-        """Rows of its pair, from its first to its last time."""
+        """Returns the number of rows of its pair, from its first to its last time."""
         rows = self._db.sql(f"SELECT count() FROM {ORDERBOOK} WHERE {_of(file)}").rows
         return int(rows[0][0])
 
     def check(self, imported: Sequence[Imported], progress: Callable[[], None] = lambda: None) -> list[Imported]:
-        """The same, after the rows have become visible, with a failure where some of a file have not.
+        """Waits until all rows are visible and returns the results, with a failure where rows of a file are missing.
 
-        Puts the gaps of their data sets on record.
+        Also writes the gaps of the data sets as events.
         """
         if any(file.new for file in imported):
             self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")
         there = [file for file in imported if file.rows and not file.failure]
         on_record = self._pairs_with_gaps() if there else set()
-        checked, told = [], False
+        checked, written = [], False
         for file in imported:
             if file.rows and not file.failure:
                 file = file._replace(failure=self._missing(file))
                 if file.gaps or (file.exchange, file.symbol) in on_record:
-                    told |= self._record_gaps(file)
+                    written |= self._record_gaps(file)
             checked.append(file)
             progress()
-        if told:
+        if written:
             self._db.sql(f"SELECT wait_wal_table('{EVENTS}')")
         return checked
 
@@ -258,10 +258,13 @@ class Importer:
         return {(exchange, symbol) for exchange, symbol in rows}
 
     def _record_gaps(self, file: Imported) -> bool:
-        """Writes the gaps of a file's data set, and mends those on record in which there are rows now."""
+        """Writes the gaps of a file's data set as events, and corrects earlier events where there are rows now.
+
+        Returns whether events were written.
+        """
         ((imported,),) = self._db.sql(f"SELECT count() FROM {ORDERBOOK} WHERE {_of(file)} AND {_OWN}").rows
         if not imported:
-            return False  # others recorded it all, and their gaps are on record
+            return False  # other collectors recorded all of it, and their gaps are events already
         earlier = self._db.sql(
             f"SELECT cast(timestamp AS LONG), cast(until AS LONG), detail FROM {EVENTS} WHERE kind = 'gap' AND {_OWN} "
             f"AND {_pair(file)} AND timestamp <= {file.last_ns // 1000} "
@@ -269,10 +272,10 @@ class Importer:
         ).rows
         before = {since * 1000: (until * 1000, reason) for since, until, reason in earlier}
         gaps = [(since, *rest) for since, rest in before.items()] if file.new else []
-        # What was dropped where this came from was not recorded here.
+        # A day that was dropped at the source was not recorded here.
         gaps += [(since, until, NOT_RECORDED if reason == DROPPED else reason) for since, until, reason in file.gaps]
-        alone = imported == file.new  # no row of another file lies in a gap of this one
-        # An event takes the place of one with the same begin; one that is not there any more has no length.
+        alone = imported == file.new  # no other file has rows in a gap of this file
+        # An event replaces the event with the same begin; a gap that no longer exists gets no length.
         after = {since: (since, reason) for since, (_, reason) in before.items()} if file.new else dict(before)
         for since, until, reason in gaps:
             if before.get(since) == (until, reason) and not file.new:
@@ -291,7 +294,7 @@ class Importer:
         return bool(events)
 
     def _without_rows(self, file: Imported, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
-        """A gap as it is: what lies before the first and after the last row that was imported of this time."""
+        """Returns the parts of a gap before the first and after the last imported row in it."""
         ((first, last),) = self._db.sql(
             f"SELECT cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG) FROM {ORDERBOOK} "
             f"WHERE {_pair(file)} AND {_OWN} "
@@ -305,7 +308,7 @@ class Importer:
         if levels > self._depth:
             self._depth = min(depth for depth in DEPTHS if depth >= levels)
             schema.ensure(self._db, self._depth)
-            self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")  # for what recorders have just sent
+            self._db.sql(f"SELECT wait_wal_table('{ORDERBOOK}')")  # for rows that recorders have just sent
 
     def _bodies(self, symbol: str, exchange: str, times: Nanoseconds, values: Floats, ids: Any) -> Iterator[bytes]:
         import pandas as pd
@@ -325,12 +328,12 @@ class Importer:
 
 
 def _of(file: Imported) -> str:
-    """The condition for the rows of its pair, from its first to its last time."""
+    """Returns the condition for the rows of its pair, from its first to its last time."""
     return f"{_pair(file)} AND {between(file.first_ns // 1000 * 1000, file.last_ns + 1)}"
 
 
 def _pair(file: Imported) -> str:
-    """The condition for rows and events of its pair."""
+    """Returns the condition for rows and events of its pair."""
     return f"symbol = {quoted([file.symbol])} AND {of_exchange(file.exchange)}"
 
 
@@ -340,12 +343,12 @@ def row_ids(
     wanted: npt.NDArray[np.int64] | None = None,
     taken: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """`last_update_id` (n,) of rows that have none: the receive time in µs, then three digits taken from the book.
+    """Returns a `last_update_id` (n,) for rows without one: the receive time in µs, then three digits from the book.
 
-    So the same row gets the same id in whatever file it comes, two rows of one time are kept apart, ids rise with time
-    (which the views rely on), and no two rows are ever taken for copies of one book, as those of collectors are.
-    `wanted`: ids (n,) that rows have to get, once each, or NEW; `taken`: sorted, others that they must not get.
-    Raises UnreadableRecording where a thousand rows or more share a microsecond.
+    So a row gets the same id from any file, two rows of the same time get different ids, ids rise with time (as the
+    views need), and two rows never count as copies of one book. `wanted`: ids (n,) that rows must get, once each, or
+    NEW. `taken`: sorted ids that no other row may get. Raises UnreadableRecording where a thousand rows or more share
+    a microsecond.
     """
     ids = times // 1000 * 1000
     taken = np.empty(0, np.int64) if taken is None else taken[np.isin(taken // 1000 * 1000, ids)]
@@ -369,11 +372,11 @@ def row_ids(
 
 
 def _digest(values: Floats) -> npt.NDArray[np.uint64]:
-    """A number (n,) for each book; levels without numbers make no difference."""
+    """Returns a hash (n,) of each book, which missing levels do not change."""
     digest = np.zeros(len(values), np.uint64)
     side = values.shape[1] // 2
     for place, column in enumerate(values.T):
-        # A value's own factor, the same however many levels the file has.
+        # A factor for each value of a book, independent of the number of levels in the file.
         factor = np.uint64(((place % side) * 2 + place // side) * 0x9E3779B97F4A7C16 + 1 & 0xFFFFFFFFFFFFFFFF)
         mixed = np.ascontiguousarray(column).view(np.uint64) * factor
         digest += np.where(np.isnan(column), np.uint64(0), mixed ^ (mixed >> np.uint64(29)))
@@ -381,17 +384,17 @@ def _digest(values: Floats) -> npt.NDArray[np.uint64]:
 
 
 KEPT_ROWS = 4 * PIECE_ROWS
-"""Of a file with fewer rows than this, what was read to check it is stored; one with more is read twice."""
+"""A file with fewer rows is kept in memory between check and storing; one with more is read twice."""
 MOST_OF_ONE_TIME = 1000
-"""Rows of a microsecond: their ids differ in three digits."""
+"""Limit of rows of the same microsecond, whose ids differ in three digits."""
 BAD_SHOWN = 5
 
 
 class Content:
-    """A file that was read through: what is in it, and that all of it can be taken."""
+    """The content of a file that was read completely and can be imported."""
 
     def __init__(self, recording: Recording, origin: Origin, skip_bad: bool) -> None:
-        """Raises UnreadableRecording."""
+        """Reads the file. Raises UnreadableRecording."""
         self._recording = recording
         self._origin = origin
         self._skip_bad = skip_bad
@@ -433,17 +436,17 @@ class Content:
         self._say(on_grid and self.rows > 1)
 
     def books(self) -> Iterator[ParsedBooks]:
-        """All of them, with as many levels as have a number anywhere, and times in µs."""
+        """Yields the books with the levels that have numbers, and times in ns, cut to µs."""
         for books in self._kept if self._kept is not None else map(self._outside_gaps, self._read()):
             if len(books.times):
                 yield ParsedBooks(books.times // 1000 * 1000, known.cut_to(books.values, self.levels))
 
     def note(self, text: str) -> None:
-        """Something to say about the file."""
+        """Adds a remark for the user."""
         self._notes[text] = None
 
     def notes(self) -> tuple[str, ...]:
-        """What there is to say about the file."""
+        """Returns the remarks for the user."""
         return *self._notes, *self._recording.notes
 
     def _read(self) -> Iterator[ParsedBooks]:
@@ -451,11 +454,11 @@ class Content:
             yield from self._recording.pieces()
         except UnreadableRecording:
             raise
-        except Exception as error:  # what broken and hostile bytes raise is anybody's guess
+        except Exception as error:  # damaged and hostile bytes may raise anything
             raise unreadable(error) from error
 
     def _outside_gaps(self, books: ParsedBooks) -> ParsedBooks:
-        """Without those rows of a grid that carry on the book before a gap."""
+        """Returns the books without rows of a grid that repeat the book before a gap."""
         if not self._origin.every_ns or not self._origin.gaps or not len(books.times):
             return books
         gaps = np.array(sorted(gap[:2] for gap in self._origin.gaps), np.int64)
@@ -495,7 +498,7 @@ class Content:
 
 
 def distinct(books: ParsedBooks) -> ParsedBooks:
-    """The books, of rows that are alike in all only the first."""
+    """Returns the books without repeated rows; the first of equal rows is kept."""
     again = np.zeros(len(books.times), bool)
     again[1:] = books.times[1:] == books.times[:-1]
     if not again.any():
@@ -511,6 +514,7 @@ def distinct(books: ParsedBooks) -> ParsedBooks:
 
 
 def check_counts(times_us: npt.NDArray[np.int64]) -> None:
+    """Raises UnreadableRecording where too many rows have the same time."""
     _, counts = np.unique(times_us, return_counts=True)
     if counts.max(initial=0) >= MOST_OF_ONE_TIME:
         raise UnreadableRecording(f"{counts.max():,} rows have the same time")

@@ -1,11 +1,13 @@
-"""Which books of a file the table holds already, whoever recorded them.
+"""Finds out which books of a file are in the table already, from any collector.
 
-A row of the table is the same book where it has the same pair, the same microsecond and the same numbers at each level
-of the file; the table may have more levels. A row that has fewer levels, and the same numbers there, is a cut of the
-book: then the book is stored with that row's update id, so that both count as copies of one book, and of those of
-collector `import` the deeper one takes the other's place. Rows of a grid repeat the last book before them, however old
-that is: it is known where the table has it, among those of the last minute before the newest. As in an export, a book
-has the time of its first copy and the levels of its deepest, which may have come after the row.
+A row of the table is the same book if it has the same pair, the same microsecond and the same numbers at each level of
+the file; the table may have more levels. A row with fewer levels and the same numbers is a cut of the book. The book is
+then stored with the update id of that row, so both count as copies of one book; of two copies of the collector
+`import`, the deeper one replaces the other.
+
+A row of a grid repeats the last book before it, of any age. It is known if the table has that book, at most a minute
+before the newest one. As in an export, a book has the time of its first copy and the levels of its deepest copy, which
+may have come after the row.
 """
 
 from collections.abc import Iterator
@@ -20,26 +22,26 @@ from ingester.grid import LOOK_BACK_NS, Floats, Nanoseconds
 from ingester.questdb import DAY, QuestDB, TableReader, TableRows, last_rows, rows_by_symbol
 
 PAIRS_AT_ONCE = 1 << 17
-"""Rows of file and table that are held against each other at once."""
+"""So many pairs of a row of the file and a row of the table are compared at once."""
 MICROSECOND = SECOND // 1_000_000
 NEW = -1
 LONGEST_BACK_NS = DAY
-"""So far before the first row of a grid the book is looked for that it repeats."""
+"""So far before the first row of a grid, the book that it repeats is searched."""
 
 Mask = npt.NDArray[np.bool_]
 
 
 class KnownRows(NamedTuple):
-    """What the table has of some books (n,)."""
+    """What the table holds of n books."""
 
     known: Mask
-    """They are there."""
+    """(n,) whether the table holds the book."""
     elsewhere: Mask
-    """Of these, those that are there at another time only."""
+    """(n,) whether the table holds the book, but only at another time."""
     ids: npt.NDArray[np.int64]
-    """The update id of a cut of the book; NEW where there is none."""
+    """(n,) the update id of a cut of the book; NEW where the table holds no cut."""
     taken: npt.NDArray[np.int64]
-    """All update ids that rows of the table have at the times of the books, sorted."""
+    """All update ids of rows of the table at the times of the books, sorted."""
 
 
 def find(
@@ -53,8 +55,9 @@ def find(
 ) -> KnownRows:
     """Looks up books, sorted by `times` (n,) in ns and cut to µs, with `values` (n, 4 x levels).
 
-    `every_ns`: they are rows of such a grid; rows of the collector `own` on it are no books that others repeat. The
-    table has as many levels. `exchange`: only its rows count. Raises StoreError.
+    `every_ns`: the step of the grid that the books are rows of; 0: rows as received. `own`: the collector whose rows on
+    this grid are not books that others repeat. `exchange`: only rows of this exchange count. The table must have at
+    least as many levels. Raises StoreError.
     """
     n = len(times)
     found = KnownRows(np.zeros(n, bool), np.zeros(n, bool), np.full(n, NEW, np.int64), np.empty(0, np.int64))
@@ -79,7 +82,7 @@ def find(
         if every_ns:
             before_ns = last.ends_ns if last is not None else begin_ns
             last = _Before.of(last, rows, theirs, every_ns, own)
-            # Once more those to whose books a deeper copy may have come now.
+            # Earlier rows are checked again: a deeper copy of their book may be among these rows.
             again = slice(*np.searchsorted(times, [before_ns - WINDOW_NS, last.ends_ns + 1]).tolist())
             _repeats(found, times, bits, again, last)
     if last is not None:
@@ -90,7 +93,7 @@ def find(
 
 
 def _newest_before(db: QuestDB, symbol: str, at_ns: int, exchange: str | None) -> int:
-    """When the last book before a time was received, at most `LONGEST_BACK_NS` earlier; that time where none was."""
+    """Returns the time of the last book before `at_ns`, at most `LONGEST_BACK_NS` earlier; else `at_ns`."""
     for back_ns in (LOOK_BACK_NS, LONGEST_BACK_NS):
         newest_ns = last_rows(db, at_ns - back_ns, at_ns, exchange).get(symbol)
         if newest_ns is not None:
@@ -99,19 +102,19 @@ def _newest_before(db: QuestDB, symbol: str, at_ns: int, exchange: str | None) -
 
 
 def depths_of(values: Floats) -> npt.NDArray[np.int64]:
-    """(n,) the deepest level of each book (n, 4 x levels) that has a number on any side; 0 of none."""
+    """Returns the deepest level with a number, (n,), of books (n, 4 x levels); 0 where a book has no number."""
     there: Any = ~np.isnan(values.reshape(len(values), 2, -1, 2)).all(axis=(1, 3))
     return (there * np.arange(1, there.shape[1] + 1)).max(axis=1)  # type: ignore[no-any-return]
 
 
 def cut_to(values: Floats, levels: int) -> Floats:
-    """The first levels of books (n, 4 x more levels)."""
+    """Returns the first `levels` levels, (n, 4 x levels), of books with more levels."""
     side = values.shape[1] // 2
     return np.concatenate([values[:, : 2 * levels], values[:, side : side + 2 * levels]], axis=1)
 
 
 def _bits(values: Floats) -> npt.NDArray[np.int64]:
-    """Numbers as they are stored: -0.0 is not 0.0, and each NaN the same."""
+    """Returns the bits of numbers, to compare them: -0.0 differs from 0.0, and all NaN are the same."""
     bits = np.where(np.isnan(values), np.nan, values).view(np.int64)
     return np.ascontiguousarray(bits)
 
@@ -119,6 +122,7 @@ def _bits(values: Floats) -> npt.NDArray[np.int64]:
 def _read(
     db: QuestDB, symbol: str, levels: int, counts: dict[str, int], start_ns: int, end_ns: int, exchange: str | None
 ) -> Iterator[TableRows]:
+    """Yields the rows of [start, end) slice by slice, each sorted by time."""
     reader = TableReader(db, [symbol], levels, counts, exchange=exchange)
     for part in reader.slices(start_ns, end_ns):
         rows = reader.read(part)
@@ -132,7 +136,7 @@ def _read(
 def _compare(
     found: KnownRows, here: slice, times: Nanoseconds, bits: Any, depths: Any, rows: TableRows, theirs: Any
 ) -> None:
-    """Holds books against the rows of the table at their times."""
+    """Compares the books `here` with the rows of the table at the same times, and notes the result in `found`."""
     depths_there = depths_of(rows.values)
     for own, other in _pairs(times[here], rows.times):
         own += here.start
@@ -147,6 +151,7 @@ def _compare(
 
 
 def _level_of_columns(width: int) -> npt.NDArray[np.int64]:
+    """Returns the level of each column, (width,), counted from 0."""
     return np.tile(np.arange(width // 4).repeat(2), 2)
 
 
@@ -161,9 +166,9 @@ def _merged(
     cut: Any,
     exchange: str | None,
 ) -> None:
-    """Looks for books of which a cut was recorded, and all of it by another collector a moment later.
+    """Notes books `cut` of which the table has a cut, and all levels from another collector a moment later.
 
-    So an export has them: with the first one's time and the levels of the deepest.
+    An export merges these two rows: it has the time of the first copy and the levels of the deepest.
     """
     by_id = cut[np.argsort(found.ids[cut], kind="stable")]
     for rows in _read(db, symbol, levels, counts, int(times[cut[0]]), int(times[cut[-1]]) + WINDOW_NS, exchange):
@@ -177,7 +182,7 @@ def _merged(
 
 
 def _pairs(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
-    """Places of equal numbers in two sorted arrays, all of each in one with all in the other, in portions."""
+    """Yields the indices (m,), (m,) of all pairs of equal numbers in two sorted arrays, in portions."""
     first = np.searchsorted(right, left, side="left")
     counts = np.searchsorted(right, left, side="right") - first
     ends = np.cumsum(counts)
@@ -193,25 +198,26 @@ def _pairs(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> Iterato
 
 
 class _Before(NamedTuple):
-    """Books of the table that rows of a grid may repeat, sorted by their numbers, then by time."""
+    """Books of the table that rows of a grid may repeat, sorted by mark, then by time."""
 
     marks: npt.NDArray[np.uint64]
+    """(n,) a hash of the numbers of each."""
     times: Nanoseconds
-    """When the first copy of each was received."""
+    """(n,) the receive time of the first copy of each."""
     ids: npt.NDArray[np.int64]
     bits: Any
     ends_ns: int
-    """The time of the last row that was read."""
+    """The time of the last row that was read from the table."""
 
     @classmethod
     def of(cls, before: "_Before | None", rows: TableRows, theirs: Any, every_ns: int, own: str) -> "_Before":
-        """With those of the last minute that there was before them."""
+        """Returns the books in `rows`, with those of the last minute in `before`."""
         by_own = rows.collectors.index(own) if own in rows.collectors else -1
         real = ~((rows.by == by_own) & (rows.times % every_ns == 0))
         times, ids, bits = rows.times[real], rows.ids[real], theirs[real]
         marks = _marks(bits)
         if before is not None:
-            # A row that is looked at once more is `WINDOW_NS` older than the newest book at most.
+            # A row that is checked again is at most `WINDOW_NS` older than the newest book.
             recent = before.times >= before.times.max(initial=0) - LOOK_BACK_NS - WINDOW_NS
             times = np.concatenate([before.times[recent], times])
             ids = np.concatenate([before.ids[recent], ids])
@@ -223,7 +229,7 @@ class _Before(NamedTuple):
 
 
 def _of_first_copies(times: Nanoseconds, ids: npt.NDArray[np.int64]) -> Nanoseconds:
-    """When the first copy of each row was received, at most `WINDOW_NS` before it."""
+    """Returns the receive time (n,) of the first copy of each row, at most `WINDOW_NS` before it."""
     order = np.lexsort((times, ids))
     by_id, when = ids[order], times[order]
     copies = (by_id[1:] == by_id[:-1]) & (when[1:] - when[:-1] <= WINDOW_NS)
@@ -236,12 +242,12 @@ def _of_first_copies(times: Nanoseconds, ids: npt.NDArray[np.int64]) -> Nanoseco
 
 
 def _repeats(found: KnownRows, times: Nanoseconds, bits: Any, here: slice, before: _Before) -> None:
-    """Notes rows of a grid that repeat the newest book before them, or one of the last minute before that."""
+    """Notes the rows of a grid that repeat the newest book before them, or one of the minute before that book."""
     rows = here.start + np.flatnonzero(~found.known[here])
     if not len(rows) or not len(before.times):
         return
     marks = _marks(bits[rows])
-    # The last book of the same numbers that is not after the row.
+    # For each row, the last book with the same mark that is not after the row.
     keys = np.concatenate([before.marks, marks])
     when = np.concatenate([before.times, times[rows]])
     is_row = np.concatenate([np.zeros(len(before.marks), bool), np.ones(len(rows), bool)])
@@ -253,7 +259,9 @@ def _repeats(found: KnownRows, times: Nanoseconds, bits: Any, here: slice, befor
     row = order[at_row] - len(before.marks)
     row, source = row[source >= 0], order[source[source >= 0]]
     received = np.sort(before.times)
-    newest = received[np.searchsorted(received, times[rows[row]], side="right") - 1]  # there is one: the source
+    newest = received[
+        np.searchsorted(received, times[rows[row]], side="right") - 1
+    ]  # it exists: at least the source is before the row
     recent = before.times[source] >= newest - LOOK_BACK_NS
     same = recent & (times[rows[row]] >= before.times[source]) & (bits[rows[row]] == before.bits[source]).all(axis=1)
     hit = rows[row[same]]
@@ -261,7 +269,7 @@ def _repeats(found: KnownRows, times: Nanoseconds, bits: Any, here: slice, befor
 
 
 def _marks(bits: Any) -> npt.NDArray[np.uint64]:
-    """A number (n,) for each row of numbers, the same for the same."""
+    """Returns a hash (n,) of each row of bits (n, m)."""
     marks = np.zeros(len(bits), np.uint64)
     for column in bits.T:
         marks = (marks ^ column.view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,7 +1,7 @@
-"""CSV of one pair's books, read in blocks of whole lines, so that memory does not grow with the file.
+"""Reads CSV files of one pair's books in blocks of whole lines, so that memory does not grow with the file.
 
-A block is parsed as a whole. Only where that fails are its lines looked at one by one, to name those that are wrong.
-A file of mostly blank or bad lines is refused early: a few packed bytes can become millions of them.
+A block is parsed as a whole. Only if that fails, its lines are checked one by one, to name the wrong ones. A file of
+mostly blank or wrong lines is refused early, because a few compressed bytes can become millions of such lines.
 """
 
 import csv
@@ -29,19 +29,19 @@ BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
 MOST_BLANK = 1_000_000
-"""A file may have so many blank lines more than others."""
+"""A file may have so many blank lines more than filled ones."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 _NULLS = {"", "nan", "NaN", "NULL", "null", "NA", "N/A", "n/a", "None", "-nan", "-NaN", "<NA>"}
 
 
 class Lines:
-    """One file. `notes` fills while it is read."""
+    """A CSV file. `notes` gets remarks for the user while the file is read."""
 
     part = "line"
 
     def __init__(self, open_file: Callable[[], IO[bytes]]) -> None:
-        """Reads the head. Raises UnreadableRecording."""
+        """Reads the header and the first line. Raises UnreadableRecording."""
         self._open = open_file
         self.notes: dict[str, None] = {}
         with open_file() as file:
@@ -51,9 +51,9 @@ class Lines:
         self.levels, self.missing = self._layout.levels, self._layout.missing
         self.times = Times()
         self.symbol = ""
-        """As a column of the file has it; empty where there is no such column, or no row."""
+        """The symbol in a column of the file; empty without such a column, or without rows."""
         self.exchange = ""
-        """Likewise."""
+        """The exchange in a column of the file; empty as above."""
         with open_file() as file:
             if self._layout.symbol is not None and (line := _line(file, 2)):
                 self.symbol = dict(zip(head, line, strict=False)).get(self._layout.symbol, "")
@@ -63,7 +63,7 @@ class Lines:
                         raise UnreadableRecording(f"names the exchange {self.exchange[:40]!r}, which is no name of one")
 
     def pieces(self) -> Iterator[ParsedBooks]:
-        """The books, in the order of the file. Raises UnreadableRecording."""
+        """Yields the books in the order of the file. Raises UnreadableRecording."""
         surplus = 0
         with self._open() as file:
             for number, block in self._blocks(file):
@@ -78,7 +78,7 @@ class Lines:
                 yield self._books(number, block, lines)
 
     def _blocks(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Whole lines after the head, with the number of the first of them."""
+        """Yields blocks of whole lines after the header, each with the number of its first line."""
         left, number, begun = b"", 1, False
         while True:
             read = self._read(file)
@@ -100,7 +100,7 @@ class Lines:
             self.notes[f"its last line ({number}) has no line end and may be cut short: it is skipped"] = None
 
     def _read(self, file: IO[bytes]) -> bytes:
-        """The next bytes, none at the end."""
+        """Returns the next bytes; none at the end of the file."""
         data = bytearray()
         try:
             while len(data) < BLOCK_BYTES and (more := file.read1(_READ_BYTES)):  # type: ignore[attr-defined]
@@ -110,6 +110,7 @@ class Lines:
         return bytes(data)
 
     def _books(self, number: int, block: bytes, lines: npt.NDArray[np.int64]) -> ParsedBooks:
+        """Returns the books of a block. `number`: of its first line; `lines`: the numbers of its filled lines."""
         bad: list[Bad] = []
         try:
             table = self._parsed(block)
@@ -155,7 +156,7 @@ class Lines:
         )
 
     def _sorted_out(self, number: int, block: bytes) -> tuple[bytes, npt.NDArray[np.int64], list[Bad]]:
-        """The sound lines of a block, their numbers, and what is wrong with the others."""
+        """Returns the valid lines of a block, their numbers, and the errors in the others."""
         sound, numbers, bad = list[bytes](), list[int](), list[Bad]()
         for at, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):
             if not line.rstrip(b"\r"):
@@ -169,6 +170,7 @@ class Lines:
         return b"".join(line + b"\n" for line in sound), np.array(numbers, np.int64), bad
 
     def _wrong(self, line: bytes) -> str:
+        """Returns the error in a line; empty for a valid line."""
         try:
             (fields,) = csv.reader([line.decode().rstrip("\r")], strict=True)
         except (UnicodeDecodeError, csv.Error, ValueError):
@@ -190,7 +192,7 @@ def _head(file: IO[bytes]) -> list[str]:
 
 
 def _line(file: IO[bytes], number: int) -> list[str]:
-    """The fields of a line, none where it is not there. Raises UnreadableRecording."""
+    """Returns the fields of a line; none where the file has no such line. Raises UnreadableRecording."""
     try:
         for _ in range(number):
             line = file.readline(MOST_LINE_BYTES + 1)
@@ -208,12 +210,12 @@ def _line(file: IO[bytes], number: int) -> list[str]:
 
 
 def _numbers_of(first: int, block: bytes) -> npt.NDArray[np.int64]:
-    """The numbers (n,) of the lines of a block that hold something."""
+    """Returns the numbers (n,) of the filled lines of a block."""
     if block.startswith((b"\n", b"\r")) or b"\n\n" in block or b"\n\r" in block:
         text = np.frombuffer(block, np.uint8)
         filled = np.flatnonzero((text != ord("\n")) & (text != ord("\r")))
         ends = np.flatnonzero(text == ord("\n"))
-        # Before each line end, how many bytes there are that make a line.
+        # The number of filled bytes before each line end.
         before = np.searchsorted(filled, ends)
         return first + np.flatnonzero(np.diff(before, prepend=0))
     return np.arange(first, first + block.count(b"\n"), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""`manifest.json` of a data set: what it holds, where that came from, and what it does not cover."""
+"""Writes and reads `manifest.json`, which describes a data set: files, source, gaps. Opens the files it names."""
 
 import errno
 import hashlib
@@ -27,7 +27,7 @@ UNLISTED = Instrument(None, None, None, None)
 
 
 class PairFile(msgspec.Struct, frozen=True):
-    """A file of a data set. Times are of the rows that hold data, in ns; None where none does."""
+    """A file of a data set. The times are those of rows with data, in ns; None without such rows."""
 
     symbol: str
     name: str
@@ -46,9 +46,9 @@ def build_manifest(
     collectors: Sequence[str],
     instruments: Mapping[str, Instrument] | None = None,
 ) -> dict[str, Any]:
-    """The manifest as a plain mapping. Times are ISO 8601 in UTC with all digits that they have.
+    """Returns the manifest as a plain mapping. Times are ISO 8601 in UTC, with up to nanoseconds.
 
-    `instruments`: what the exchange listed of the pairs.
+    `instruments`: the listing of each pair by the exchange.
     """
     listed = instruments or {}
     return {
@@ -70,7 +70,7 @@ def build_manifest(
 
 
 def is_whole(folder: Path, request: Request) -> bool:
-    """Whether a folder holds the data set that is asked for."""
+    """Returns whether a folder holds the requested data set."""
     try:
         found = json.loads((folder / NAME).read_bytes())
         wanted = build_manifest(request, (), {}, ())
@@ -83,17 +83,17 @@ def is_whole(folder: Path, request: Request) -> bool:
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes it durably."""
+    """Writes the manifest durably."""
     replace_durably(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def iso(ns: int) -> str:
-    """`2023-06-01T12:00Z`, with seconds and their fraction where they are not zero."""
+    """Returns `2023-06-01T12:00Z`, with seconds and their fraction where they are not zero."""
     return time_text(ns).replace(" ", "T") + "Z"
 
 
 def gap_mapping(gap: MissingTime) -> dict[str, Any]:
-    """A gap of a pair, for programs."""
+    """Returns a gap for JSON."""
     return {
         "from": iso(gap.since_ns),
         "to": iso(gap.until_ns),
@@ -128,7 +128,7 @@ def _pair(request: Request, file: PairFile, gaps: Sequence[MissingTime], instrum
 
 
 MOST_BYTES = 256 << 20
-"""Of a manifest: one of 1,500 pairs with a thousand gaps each has 200 MB."""
+"""Limit of a manifest: one of 1,500 pairs with a thousand gaps each has 200 MB."""
 MOST_LEVELS = 1000
 MOST_EVERY_MS = 366 * 86_400_000
 
@@ -163,25 +163,25 @@ class _Manifest(msgspec.Struct):
 
 
 class Folder:
-    """A data set on disk. Files are opened at their first use; a copy in another process opens them again."""
+    """A data set on disk. Files are opened at their first use; a pickled copy opens them again."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UnreadableDataSet where the manifest cannot be read or a file is not as it says."""
+        """Raises UnreadableDataSet where the manifest cannot be read or a file differs from it."""
         self.path = path
-        self.manifest, told = _read_manifest(path)
-        self.format, self.levels = told.format, told.levels
-        self.every_ns = told.grid.every_ms * MILLISECOND if told.grid else None
-        """None: rows as received."""
-        self._files = told.pairs
+        self.manifest, read = _read_manifest(path)
+        self.format, self.levels = read.format, read.levels
+        self.every_ns = read.grid.every_ms * MILLISECOND if read.grid else None
+        """The step of the grid in ns; None: rows as received."""
+        self._files = read.pairs
         try:
-            self.start_ns, self.end_ns = parse_time(told.since), parse_time(told.until)
+            self.start_ns, self.end_ns = parse_time(read.since), parse_time(read.until)
             self.gaps = {
                 symbol: [(parse_time(gap.since), parse_time(gap.until)) for gap in file.gaps]
-                for symbol, file in told.pairs.items()
+                for symbol, file in read.pairs.items()
             }
-            """Of each pair, as (since, until) in ns."""
+            """The gaps of each pair, as (since, until) in ns."""
             if not 0 <= self.start_ns < self.end_ns < 1 << 63:
-                raise SettingsError(f"from {told.since} to {told.until} is not a range of time.")
+                raise SettingsError(f"from {read.since} to {read.until} is not a range of time.")
         except (SettingsError, OverflowError) as error:
             raise UnreadableDataSet(f"{path / NAME} is damaged: {error}") from error
         for file in self._files.values():
@@ -194,22 +194,24 @@ class Folder:
 
     @property
     def grid(self) -> range | None:
-        """The times of all pairs' rows in ns; None where each pair has its own."""
+        """The times in ns that all pairs share; None where each pair has its own."""
         return None if self.every_ns is None else range(self.start_ns, self.end_ns, self.every_ns)
 
     def rows(self, symbol: str) -> FileRows:
-        """The rows of a pair. Raises UnreadableDataSet."""
+        """Returns the rows of a pair. Raises UnreadableDataSet."""
         if symbol not in self._opened:
             file, grid = self._files[symbol], self.grid
             rows = open_rows(self.path / file.file, self.format, self.levels)
             ends = [*rows.times(0, 1).tolist(), *rows.times(len(rows) - 1, len(rows)).tolist()] if len(rows) else []
             if len(rows) != file.rows or (grid is not None and ends != [*grid[:1], *grid[-1:]]):
-                raise UnreadableDataSet(f"{self.path / file.file} does not hold the rows that {NAME} tells of. {_ANEW}")
+                raise UnreadableDataSet(
+                    f"{self.path / file.file} does not hold the rows that {NAME} tells of. {_EXPORT_AGAIN}"
+                )
             self._opened[symbol] = rows
         return self._opened[symbol]
 
     def verify(self) -> None:
-        """Reads all files. Raises UnreadableDataSet naming those whose SHA-256 is not that of the manifest."""
+        """Reads all files. Raises UnreadableDataSet, which names those whose SHA-256 differs from the manifest."""
         changed = []
         for file in self._files.values():
             self._check_size(file)
@@ -217,7 +219,7 @@ class Folder:
                 if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                     changed.append(file.file)
         if changed:
-            raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_ANEW}")
+            raise UnreadableDataSet(f"In {self.path}, not as {NAME} tells: {', '.join(changed)}. {_EXPORT_AGAIN}")
 
     def _check_size(self, file: _File) -> None:
         try:
@@ -227,21 +229,25 @@ class Folder:
         try:
             state = path.stat()
         except OSError as error:
-            raise UnreadableDataSet(f"{path} cannot be read ({error.strerror}); {NAME} names it. {_ANEW}") from error
+            raise UnreadableDataSet(
+                f"{path} cannot be read ({error.strerror}); {NAME} names it. {_EXPORT_AGAIN}"
+            ) from error
         if not stat.S_ISREG(state.st_mode):
-            raise UnreadableDataSet(f"{path} is no regular file, but a folder, a pipe or a device. {_ANEW}")
+            raise UnreadableDataSet(f"{path} is no regular file, but a folder, a pipe or a device. {_EXPORT_AGAIN}")
         if state.st_size != file.bytes:
-            raise UnreadableDataSet(f"{path} has {state.st_size:,} bytes, {NAME} tells of {file.bytes:,}. {_ANEW}")
+            raise UnreadableDataSet(
+                f"{path} has {state.st_size:,} bytes, {NAME} tells of {file.bytes:,}. {_EXPORT_AGAIN}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": {}}
 
 
-_ANEW = "Export the data set again: ingester export --overwrite."
+_EXPORT_AGAIN = "Export the data set again: ingester export --overwrite."
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens a pipe without waiting for who writes to it."""
+    """Opens a file; a pipe is opened without waiting for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -261,4 +267,4 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
             raise UnreadableDataSet(f"{path / NAME} is of a later version, that of ingester {plain.get('ingester')}.")
         return plain, msgspec.convert(plain, _Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
-        raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_ANEW}") from error
+        raise UnreadableDataSet(f"{path / NAME} is damaged: {error}. {_EXPORT_AGAIN}") from error

@@ -1,7 +1,7 @@
-"""A data set opened for training: pairs as frames, all of them as one array, windows without gaps.
+"""Opens data sets for training: pairs as frames, all pairs as one array, windows without gaps.
 
-What is opened is a view of files; nothing is read before it is asked for. `between`, `split` and `select` give other
-views of the same files.
+A `DataSet` is a view of files, which are read on demand. `between`, `split` and `select` return other views of the same
+files.
 """
 
 import math
@@ -26,7 +26,7 @@ from ingester.text import nearest_text
 
 
 class Episode(NamedTuple):
-    """Rows that follow each other without a gap; both are copies, the caller's own."""
+    """A window of rows without a gap. The arrays are copies, which the caller may change."""
 
     times: npt.NDArray[np.datetime64]
     """(length,) datetime64[ns]."""
@@ -35,17 +35,17 @@ class Episode(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Rows from `first` until before `stop`, of which any that follow each other may be a window."""
+    """The rows [first, stop), which no gap interrupts."""
 
     first: int
     stop: int
 
 
 def stretches(grid: range, gaps: Iterable[tuple[int, int]]) -> list[Stretch]:
-    """The rows of a grid (times in ns) between gaps (since, until), in order.
+    """Returns the rows of a grid (times in ns) between gaps (since, until) in ns, in order.
 
-    A row at `since` shows the last book before the gap, one at `until` the first after it. Rows between are in the gap
-    and in no stretch; where there is none between, the stretch ends all the same.
+    A row at `since` shows the last book before the gap, a row at `until` the first book after it. Rows between them are
+    in no stretch. A gap ends a stretch even if no row lies between.
     """
     found, first = [], 0
     for stop, begin in sorted((bisect_right(grid, since), bisect_left(grid, until)) for since, until in gaps):
@@ -58,7 +58,7 @@ def stretches(grid: range, gaps: Iterable[tuple[int, int]]) -> list[Stretch]:
 
 
 class Episodes:
-    """Iterates windows; each time in the same order. They are read one by one, when they are asked for."""
+    """Iterates windows, each time in the same order. A window is read when the iteration reaches it."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Episodes:
         seed: int | None,
         whole: bool,
     ) -> None:
-        """`read(first, stop)` gives rows. Raises SettingsError."""
+        """`read(first, stop)` returns rows; the others are as for `DataSet.episodes`. Raises SettingsError."""
         for name, value in (("length", length), ("stride", stride)):
             if value < 1:
                 raise SettingsError(f"{name} is {value}, expected a number of rows, 1 or more")
@@ -82,7 +82,7 @@ class Episodes:
 
     @property
     def most(self) -> int:
-        """Windows between gaps; those in which numbers are missing all the same are left out as they are met."""
+        """The number of windows between gaps. The iteration skips those in which numbers are missing."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __iter__(self) -> Iterator[Episode]:
@@ -97,7 +97,7 @@ class Episodes:
     def _order(self) -> Iterable[int]:
         if self._seed is None:
             return range(self.most)
-        small = np.uint32 if self.most < 2**32 else np.uint64  # of a month there may be millions
+        small = np.uint32 if self.most < 2**32 else np.uint64  # a month may have millions
         return np.random.default_rng(self._seed).permutation(np.arange(self.most, dtype=small))
 
     def _lacks(self, values: Floats) -> bool:
@@ -108,17 +108,17 @@ class Episodes:
 PIECE_ROWS = 100_000
 
 Time = str | int | datetime | np.datetime64
-"""`2024-08-08 12:00` and the like, ns since 1970, a datetime or a timestamp of pandas or numpy; UTC without a zone."""
+"""Text like `2024-08-08 12:00`, ns since 1970, a datetime, or a timestamp of pandas or numpy; UTC without a zone."""
 
 
 def open_dataset(path: str | PathLike[str]) -> "DataSet":
-    """Opens a folder that `ingester export` wrote. Raises UnreadableDataSet."""
+    """Opens a folder of `ingester export`. Raises UnreadableDataSet."""
     folder = Folder(Path(path))
     return DataSet(folder, folder.symbols, tuple(columns(folder.levels)), folder.start_ns, folder.end_ns)
 
 
 class DataSet:
-    """Pairs, features and a range of time out of a data set."""
+    """A view of a data set: pairs, features and a range of time."""
 
     def __init__(
         self, folder: Folder, pairs: tuple[str, ...], features: tuple[str, ...], start_ns: int, end_ns: int
@@ -141,7 +141,7 @@ class DataSet:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `manifest.json` holds, of the whole data set."""
+        """The content of `manifest.json`, which describes the whole data set."""
         return self._folder.manifest
 
     @property
@@ -160,11 +160,11 @@ class DataSet:
         return len(self._grid()), len(self.pairs), len(self.features)
 
     def __len__(self) -> int:
-        """Pairs, as of a mapping."""
+        """Returns the number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, pair: str) -> Any:
-        """The DataFrame of a pair, with the features as columns. Copy it before you write to it.
+        """Returns the DataFrame of a pair, with the features as columns. Copy it before you write to it.
 
         Raises UnknownPair and UnreadableDataSet.
         """
@@ -174,7 +174,7 @@ class DataSet:
         return frame if self._all_features else frame[list(self.features)]
 
     def rows(self, pair: str) -> FileRows:
-        """The rows of a pair's file, of all times and levels, read where they are asked for."""
+        """Returns the rows of a pair's file, with all times and levels, read on demand."""
         return self._folder.rows(self._known(pair))
 
     def __iter__(self) -> Iterator[str]:
@@ -184,7 +184,10 @@ class DataSet:
         return isinstance(pair, str) and normal_symbol(pair) in self.pairs
 
     def to_numpy(self) -> Floats:
-        """All of it, (time, pairs, features). Raises OperationError where it does not fit or rows are as received."""
+        """Returns all values, (time, pairs, features).
+
+        Raises OperationError where they do not fit into memory or rows are as received.
+        """
         need, free = 8 * math.prod(self.shape), psutil.virtual_memory().available
         if need > free:
             raise OperationError(
@@ -194,7 +197,7 @@ class DataSet:
         return self._values(0, self.shape[0])
 
     def between(self, start: Time | None = None, end: Time | None = None) -> "DataSet":
-        """The part in [start, end). Raises SettingsError where there is none."""
+        """Returns a view of [start, end). Raises SettingsError where it is empty."""
         start_ns = self.start_ns if start is None else time_ns(start)
         end_ns = self.end_ns if end is None else time_ns(end)
         if max(start_ns, self.start_ns) >= min(end_ns, self.end_ns):
@@ -206,7 +209,7 @@ class DataSet:
         return DataSet(self._folder, self.pairs, self.features, start_ns, end_ns)
 
     def split(self, at: Time | float) -> "tuple[DataSet, DataSet]":
-        """What lies before a time and from it on; a number below 1 is the share of time that the first one gets."""
+        """Returns the views before a time and from it on. A number below 1 is the share of time of the first view."""
         if isinstance(at, float | np.floating):
             if not 0 < at < 1:
                 raise SettingsError(f"split at {at}: expected a share between 0 and 1, or a time")
@@ -219,7 +222,7 @@ class DataSet:
         levels: int | None = None,
         features: Sequence[str] | None = None,
     ) -> "DataSet":
-        """Only these pairs, and of their columns the first `levels` a side or those named, in this order.
+        """Returns a view of these pairs, with the first `levels` of each side or with the named columns, in this order.
 
         Raises UnknownPair and SettingsError.
         """
@@ -238,11 +241,11 @@ class DataSet:
         return DataSet(self._folder, chosen, tuple(features or self.features), self.start_ns, self.end_ns)
 
     def episodes(self, length: int, stride: int | None = None, seed: int | None = None, whole: bool = True) -> Episodes:
-        """Windows of `length` rows that cross no gap of any of the pairs.
+        """Returns windows of `length` rows that contain no gap of any pair.
 
-        Between two gaps one begins every `stride` rows (default: `length`, so that they do not overlap). `seed`
-        shuffles them, the same seed in the same way; None: in the order of time. Left out is what holds NaN; with
-        `whole=False` only what has a row without any number, as thin books lack some levels.
+        Between two gaps, a window begins every `stride` rows (default: `length`, without overlaps). `seed` shuffles
+        them reproducibly; None: in the order of time. Windows with NaN are left out; with `whole=False`, only windows
+        with a row of a pair without any number, because thin books lack some levels.
         Raises SettingsError, and OperationError where rows are as received.
         """
         grid = self._grid()
@@ -251,7 +254,7 @@ class DataSet:
         return Episodes(self._window, stretches(grid, gaps), length, stride, seed, whole)
 
     def verify(self) -> None:
-        """Reads all files and holds them against the manifest's SHA-256. Raises UnreadableDataSet."""
+        """Reads all files and compares them with the SHA-256 of the manifest. Raises UnreadableDataSet."""
         self._folder.verify()
 
     def __repr__(self) -> str:
@@ -267,7 +270,7 @@ class DataSet:
         return Episode(_times(self._grid()[first:stop]), self._values(first, stop))
 
     def _values(self, first: int, stop: int) -> Floats:
-        """(rows, pairs, features), of rows of this view."""
+        """Returns the values of rows of this view, (rows, pairs, features)."""
         step = self.every_ns or 1
         offset = (self._grid().start - self._folder.start_ns) // step
         values = np.empty((stop - first, len(self.pairs), len(self.features)))
@@ -280,7 +283,7 @@ class DataSet:
         return values
 
     def _grid(self) -> range:
-        """The times of this view's rows in ns."""
+        """Returns the times of the rows of this view in ns. Raises OperationError where rows are as received."""
         grid, every = self._folder.grid, self.every_ns
         if grid is None or every is None:
             raise OperationError(
@@ -304,7 +307,7 @@ def _times(grid: range) -> npt.NDArray[np.datetime64]:
 
 
 def time_ns(time: Time, what: str = "time") -> int:
-    """A time in ns since 1970. Raises SettingsError naming `what`."""
+    """Returns a time in ns since 1970. Raises SettingsError, which names `what`."""
     if isinstance(time, str):
         return parse_time(time, what)
     if isinstance(time, int | np.integer):

@@ -1,14 +1,14 @@
-"""The machine on which pickles run: it makes inert values of them, and calls nothing.
+"""The opcode machine that runs pickles. It makes inert values of them and calls nothing.
 
-A pickle is a program. These hold for every one, however made:
+A pickle is a program. These invariants hold for every pickle:
 
-1. The machine makes nothing but None, numbers, text, bytes, tuples, lists, dicts with text as keys, `Name` and `Made`.
-   A `Name` is a module and a name as text. A `Made` records that the program called something, with what, and the
-   state that it set. Nothing is imported, looked up, called or changed on behalf of a program.
-2. `_KNOWN` is the list of names that a frame of books needs. Any other name refuses the program.
-3. Memory is bounded by the size of the program: nothing is allocated by a length that it merely states, and containers
-   are counted. No value is walked, so depth and cycles do not matter. Nothing is kept for the next program.
-4. Time is bounded as well: opcodes are counted, for a few packed bytes can become hundreds of millions of them.
+1. The machine makes only None, numbers, text, bytes, tuples, lists, dicts with text as keys, `Name` and `Made`. A
+   `Name` is a module and a name as text. A `Made` records a call: the function, its arguments, and the state that was
+   set afterwards. Nothing is imported, looked up, called or changed for a pickle.
+2. `_KNOWN` lists the names that a frame of books needs. A pickle with any other name is refused.
+3. The size of the pickle bounds memory: a length that the pickle states allocates nothing, and containers are counted.
+   No value is traversed, so depth and cycles do not matter. No state is kept between pickles.
+4. Time is bounded, too: opcodes are counted, because a few compressed bytes can become hundreds of millions of opcodes.
 """
 
 import struct
@@ -19,11 +19,11 @@ from typing import Any
 from ingester.errors import OperationError
 
 MOST_CONTAINERS = 5_000_000
-"""Lists, dicts, tuples, calls, names, bytes and marks: each costs up to 200 bytes of memory for a byte or two."""
+"""Limit of lists, dicts, tuples, calls, names, bytes and marks. Each takes up to 200 bytes for one or two opcodes."""
 
 
 class UnreadablePickle(OperationError):
-    """A pickle is damaged, holds no frame, or asks for what a frame does not need."""
+    """A pickle is damaged, holds no frame, or has a name or an opcode that a frame does not need."""
 
 
 _KNOWN = {
@@ -43,14 +43,14 @@ _KNOWN = {
     "pytz": "FixedOffset _FixedOffset _UTC _p",
     "zoneinfo": "ZoneInfo ZoneInfo._unpickle",
 }
-"""By package, as modules move from version to version."""
+"""Names by package, because they move between modules from version to version."""
 _MEANINGS = {package: frozenset(names.split()) for package, names in _KNOWN.items()}
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _UNREAD = frozenset(
     "ArrowExtensionArray BooleanArray Categorical CategoricalIndex FloatingArray IntegerArray IntervalArray MultiIndex "
     "IntervalIndex PeriodArray PeriodIndex Series SparseArray TimedeltaArray TimedeltaIndex".split()
 )
-"""What people have in pandas besides."""
+"""Classes of pandas that are not read, for a better message."""
 ADVICE = (
     "make it a frame of plain numbers (frame.astype('float64')) with an index of times "
     "(frame.set_index('Request Time')), and pickle it again"
@@ -58,12 +58,12 @@ ADVICE = (
 
 
 class Name:
-    """What a pickle names, as text."""
+    """A module and a name in it, as text."""
 
     __slots__ = ("module", "name")
 
     def __init__(self, module: str, name: str) -> None:
-        """Raises UnreadablePickle unless frames need it."""
+        """Raises UnreadablePickle if a frame does not need this name."""
         package = _PYTHON_2.get(module, module).split(".")[0]
         if name not in _MEANINGS.get(package, ()):
             if package == "pandas" and name in _UNREAD:
@@ -73,7 +73,7 @@ class Name:
 
 
 class Made:
-    """What a pickle wants to be made: the call and its arguments, and the state set afterwards. It is never made."""
+    """A call that a pickle asks for: function, arguments, and the state set afterwards. It is recorded, never made."""
 
     __slots__ = ("arguments", "named", "state", "what")
 
@@ -83,7 +83,7 @@ class Made:
 
     @property
     def kind(self) -> str:
-        """The name of the class or function, of a helper of pickle that of the class that it is called for."""
+        """The name of the called class or function. For a helper of pickle: the name of the class that it makes."""
         if not isinstance(self.what, Name):
             return ""
         if self.what.name in ("_reconstructor", "__newobj__", "__pyx_unpickle_NDArrayBacked") and self.arguments:
@@ -93,10 +93,12 @@ class Made:
 
 
 def kind_of(value: object) -> str:
+    """Returns the `kind` of a `Made`; empty for any other value."""
     return value.kind if isinstance(value, Made) else ""
 
 
 def shown(text: str) -> str:
+    """Returns the first 60 characters for a message, with `?` for those that cannot be printed."""
     return "".join(each if each.isprintable() else "?" for each in text[:60])
 
 
@@ -104,7 +106,7 @@ _WIDTHS = {"B": 1, "<i": 4, "<I": 4, "<Q": 8}
 
 
 class Machine:
-    """Runs the program of a pickle (see the module's docstring). Used once."""
+    """Runs one pickle, with the invariants in the docstring of this module."""
 
     def __init__(self, content: bytes, most_opcodes: int) -> None:
         self.content = content
@@ -116,13 +118,13 @@ class Machine:
         self._room = MOST_CONTAINERS
 
     def run(self) -> Any:
-        """What is on top of the stack at the end."""
+        """Returns the value on top of the stack at the end. Raises UnreadablePickle and the errors of damaged bytes."""
         content, stack, memo = self.content, self.stack, self.memo
         at = 0
         for _ in repeat(None, self._most_opcodes):
             code = content[at]
             at += 1
-            # Text and what follows it are most of a frame of texts, so they come without a call.
+            # The most frequent opcodes of a frame of texts are handled here, without a call.
             if code == 0x8C:
                 end = at + 1 + content[at]
                 stack.append(str(content[at + 1 : end], "utf-8", "surrogatepass"))
@@ -144,7 +146,7 @@ class Machine:
             f"numbers. If it is sound, {ADVICE}, or unpack it and import that"
         )
 
-    # Arguments that follow an opcode
+    # Arguments after an opcode
 
     def number(self, at: int, form: str) -> Any:
         return struct.unpack_from(form, self.content, at)[0]
@@ -156,14 +158,14 @@ class Machine:
         return self.content.index(b"\n", at) + 1
 
     def sized(self, at: int, form: str) -> tuple[memoryview, int]:
-        """What follows its own length, without a copy, and where it ends."""
+        """Returns the data after a length field, without a copy, and the offset of its end."""
         begin = at + _WIDTHS[form]
         end = begin + self.number(at, form)
         if not begin <= end <= len(self.content):
             raise UnreadablePickle("is cut short: it ends within its data")
         return self._view[begin:end], end
 
-    # What opcodes do. All return where the next opcode is, which they are given.
+    # The opcodes. Each gets the offset of the next opcode, `after`, and returns it.
 
     def push(self, value: Any, after: int) -> int:
         self.stack.append(value)
@@ -180,7 +182,7 @@ class Machine:
             raise UnreadablePickle(f"is refused: it has more than {MOST_CONTAINERS:,} lists, dicts, tuples and objects")
 
     def push_last(self, count: int, after: int) -> int:
-        """A tuple of the last values."""
+        """Replaces the last `count` values by a tuple of them."""
         items = tuple(self.stack[-count:])
         if len(items) < count:
             raise UnreadablePickle("is damaged: it has a tuple of more than there is")
@@ -236,7 +238,7 @@ class Machine:
         return after
 
     def update(self, items: list[Any], after: int) -> int:
-        """Only what text names is ever read of a dict, and other keys can cost a lot: numbers that all collide."""
+        """Sets items of a dict, only those with text as key: others are never read, and their hashes may collide."""
         if type(self.stack[-1]) is not dict:
             raise UnreadablePickle("is refused: it sets items of what is no dict")
         pairs = zip(items[::2], items[1::2], strict=True)
@@ -287,13 +289,13 @@ _OPCODES: dict[int, Callable[[Machine, int], int]] = {
     ord("V"): lambda m, at: m.push(m.line(at), m.after_line(at)),
     ord("X"): lambda m, at: m.text("<I", "utf-8", at),
     0x8D: lambda m, at: m.text("<Q", "utf-8", at),
-    ord("T"): lambda m, at: m.text("<i", "latin1", at),  # Python 2's bytes, which are text as well
+    ord("T"): lambda m, at: m.text("<i", "latin1", at),  # bytes of Python 2, which are text too
     ord("U"): lambda m, at: m.text("B", "latin1", at),
     ord("C"): lambda m, at: m.data("B", at),
     ord("B"): lambda m, at: m.data("<I", at),
     0x8E: lambda m, at: m.data("<Q", at),
     0x96: lambda m, at: m.data("<Q", at),
-    # containers; sets are lists here, as nothing that is read has any
+    # containers; sets become lists, because a frame has no sets
     ord("("): Machine.mark,
     ord(")"): lambda m, at: m.push((), at),
     ord("t"): lambda m, at: m.push_counted(tuple(m.since_mark()), at),
@@ -327,9 +329,9 @@ _OPCODES: dict[int, Callable[[Machine, int], int]] = {
     0x81: lambda m, at: m.call(at, *m.last(2)),
     0x92: lambda m, at: m.call(at, *m.last(3)),
     ord("b"): Machine.build,
-    # how it is to be read
+    # framing
     0x80: lambda m, at: at + 1,  # the protocol
-    0x95: lambda m, at: at + 8,  # how much at once: all is here
-    # persistent objects, the registry of extensions, and buffers of the program that reads
+    0x95: lambda m, at: at + 8,  # the length of a frame; all frames are in memory
+    # persistent objects, extension registry, out-of-band buffers
     **dict.fromkeys([ord("P"), ord("Q"), 0x82, 0x83, 0x84, 0x97, 0x98], Machine.outside),
 }

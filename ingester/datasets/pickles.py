@@ -1,8 +1,8 @@
-"""Reads the DataFrame in a pickle without executing any of it.
+"""Reads the DataFrame in a pickle without executing the pickle.
 
-A machine of our own (`pickle_machine.py`) makes inert values of the pickle: plain ones, names as text, and records of
-what the pickle wants to be called. A frame is read out of these, each step checked, with arrays that are taken from
-checked bytes. The file decides about nothing else: not what is called, nor how much memory is taken.
+`pickle_machine.py` makes inert values of the pickle: plain values, names as text, and records of calls. This module
+reads a frame from them. It checks each step, and it takes arrays from bytes whose length was checked. So the file
+decides neither which code runs nor how much memory is used.
 """
 
 import math
@@ -20,7 +20,7 @@ from ingester.datasets.pickle_machine import ADVICE, Machine, Made, Name, Unread
 Array = npt.NDArray[Any]
 
 WORK_PER_BYTE = 8
-"""Cells that are made and bytes that are copied, for a byte of the pickle. A frame takes about 2."""
+"""Limit of cells made and bytes copied for each byte of the pickle. A frame takes about 2."""
 LEAST_WORK = 10_000
 _PLAIN_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _UNITS = ("s", "ms", "us", "ns")
@@ -28,19 +28,20 @@ _FLOATS, _TIMES = np.dtype("<f8"), np.dtype("<M8[ns]")
 _OFFSET_TYPES: dict[str, np.dtype[Any]] = {"string": np.dtype("<i4"), "large_string": np.dtype("<i8")}
 _PLAIN_CELLS = frozenset([str, float, int, bool, type(None)])
 _UNIT_NS = {7: 10**9, 8: 10**6, 9: 10**3, 10: 1}
-"""Of Timestamps, by numpy's number of the unit (NPY_DATETIMEUNIT)."""
+"""The unit of a Timestamp in ns, by its number in numpy (NPY_DATETIMEUNIT)."""
 _ZERO = datetime(1970, 1, 1)
 
 
 class Arrays:
-    """Reads the arrays of one pickle."""
+    """Reads the arrays and cells of one pickle. All methods raise UnreadablePickle."""
 
     def __init__(self, size: int, most_objects: int) -> None:
-        """`size`: bytes of the pickle; `most_objects`: cells that may be objects."""
+        """`size`: of the pickle in bytes. `most_objects`: limit of cells that are objects."""
         self._room = WORK_PER_BYTE * size + LEAST_WORK
         self._objects = most_objects
 
     def spend(self, work: int) -> None:
+        """Counts work against `WORK_PER_BYTE`."""
         self._room -= work
         if self._room < 0:
             raise UnreadablePickle("is refused: it names the same values over and over, more than a frame does")
@@ -56,8 +57,11 @@ class Arrays:
     # Arrays
 
     def array(self, made: Any) -> Array:
-        """An array of one or two dimensions: plain numbers, datetime64, or objects that are still to be read."""
-        for _ in range(8):  # arrays of pandas hold one of numpy
+        """Returns an array of one or two dimensions: numbers, datetime64, or objects.
+
+        Objects are inert values; `cells` reads them.
+        """
+        for _ in range(8):  # arrays of pandas wrap one of numpy
             match kind_of(made):
                 case "DatetimeArray" | "StringArray" | "StringArrayNumpySemantics":
                     made = self._held(made)
@@ -77,7 +81,7 @@ class Arrays:
         raise UnreadablePickle(f"holds columns of the kind {what_is(made)}, which is not read")
 
     def _held(self, made: Made) -> Any:
-        """The one array in the state of an array of pandas."""
+        """Returns the array of numpy in the state of an array of pandas."""
         state = made.state if isinstance(made.state, tuple) else (made.state,)
         parts = list(state)
         for part in state:
@@ -101,7 +105,7 @@ class Arrays:
             self.spend(cells)
             self._spend_objects(cells)
             objects = np.empty(cells, object)
-            for place, cell in enumerate(data):  # one by one: numpy would look into what has a length
+            for place, cell in enumerate(data):  # one by one: numpy would unpack cells that have a length
                 objects[place] = cell
             return objects.reshape(sizes)
         held = self._bytes(data)
@@ -116,8 +120,8 @@ class Arrays:
         return array if array.flags.aligned else array.copy(order="K")
 
     def _dtype(self, made: Any) -> np.dtype[Any]:
-        """A plain type, of the name and byte order in a pickle."""
-        if isinstance(made, str):  # as data sets are written
+        """Returns the dtype for the name and byte order in a pickle; only plain types are allowed."""
+        if isinstance(made, str):  # in a file of our exports
             return {"<f8": _FLOATS, "<M8[ns]": _TIMES}[made]
         if kind_of(made) != "dtype" or not isinstance(made.arguments[0], str):
             raise UnreadablePickle("is damaged: an array has no type")
@@ -141,7 +145,7 @@ class Arrays:
         return plain
 
     def _bytes(self, made: Any) -> bytes | memoryview:
-        """Of what is bytes, or text that stands for them in protocols 0 to 2."""
+        """Returns the bytes of an array. Protocols 0 to 2 store them as text."""
         for _ in range(4):
             if isinstance(made, bytes | memoryview):
                 return made
@@ -164,7 +168,7 @@ class Arrays:
         return bytes(data)
 
     def _arrow_texts(self, made: Made) -> Array:
-        """Text as pyarrow keeps it: where each one ends, and all of them together."""
+        """Returns texts that pyarrow stored: offsets, and one buffer with all characters."""
         chunks = [made.state["_pa_array"] if "_pa_array" in made.state else made.state["_data"]]
         if kind_of(chunks[0]) == "chunked_array":
             chunks = chunks[0].arguments[0]
@@ -200,7 +204,7 @@ class Arrays:
     # Cells
 
     def cells(self, objects: Array) -> Array:
-        """Objects as text, numbers and None; as datetime64 where they are times."""
+        """Returns cells (n,) that are objects as text, numbers and None, or all as datetime64 where they are times."""
         if {type(cell) for cell in objects} <= _PLAIN_CELLS:
             return objects
         cells = [self._cell(cell) for cell in objects]
@@ -240,7 +244,7 @@ class Arrays:
         return ((at - _ZERO) // timedelta(microseconds=1)) * 1000 - ahead
 
     def _zone_ns(self, made: Any) -> int:
-        """How far a zone of one offset is ahead of UTC. Others are rules, which are not looked up."""
+        """Returns the UTC offset in ns of a zone with a fixed offset. Other zones are refused: they store no offset."""
         match kind_of(made):
             case "_UTC" | "tzutc":
                 return 0
@@ -259,7 +263,7 @@ class Arrays:
         )
 
     def whole(self, number: Any) -> int:
-        """An int, also as numpy pickles one of its own."""
+        """Returns an int of 64 bits, stored as such or as a scalar of numpy."""
         if kind_of(number) == "scalar":
             number = self._scalar(number)
         if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
@@ -272,37 +276,39 @@ class Arrays:
 
 
 def natural(number: int) -> int:
+    """Returns the number. Raises UnreadablePickle if it is negative."""
     if number < 0:
         raise UnreadablePickle(f"is damaged: it has a size or position of {number}")
     return number
 
 
 def what_is(made: Any) -> str:
+    """Returns the name of a value's class, for messages."""
     return kind_of(made) or type(made).__name__
 
 
 LEAST_OBJECTS, OBJECTS_PER_BYTE = 10_000_000, 10
-"""Opcodes, and cells that are objects, that a pickle may have however small it is packed; and for each packed byte. A
-day of 100 ms as text has 35 million opcodes and 18 million cells, and hardly less than 2 MB."""
+"""Limit of opcodes, and of cells that are objects: the first number, and the second for each compressed byte. A day of
+books every 100 ms as text has 35 million opcodes and 18 million cells, and is at least about 2 MB compressed."""
 
 
 class PlainFrame(NamedTuple):
-    """A frame as plain arrays of one length."""
+    """A frame as plain arrays of the same length."""
 
     names: list[str]
     columns: list[Array]
     """Numbers, datetime64 (UTC), or objects: text, numbers and None."""
     labels: Array
-    """Likewise; the rows' index; whole numbers where the frame only counts its rows."""
+    """The index, of the same types; row numbers where the frame has no other index."""
     labels_name: str | None
     block: Array | None
-    """(rows, columns) of which the columns are views, where they all lie in one array."""
+    """The array (rows, columns) of which all columns are views; None where there is no such array."""
 
 
 def read(content: bytes, packed_bytes: int | None = None) -> PlainFrame:
-    """The frame in a pickle of protocol 0 to 5, written under pandas 0.25 to 3. Arrays may be views of `content`.
+    """Returns the frame in a pickle of protocol 0 to 5, written by pandas 0.25 to 3. Arrays may be views of `content`.
 
-    `packed_bytes`: the size of the file that `content` was unpacked from. Raises UnreadablePickle.
+    `packed_bytes`: the size of the compressed file, None: `content` was not compressed. Raises UnreadablePickle.
     """
     most_objects = LEAST_OBJECTS + OBJECTS_PER_BYTE * (len(content) if packed_bytes is None else packed_bytes)
     try:
@@ -314,16 +320,16 @@ def read(content: bytes, packed_bytes: int | None = None) -> PlainFrame:
 
 
 class _Reader:
-    """Reads one frame."""
+    """Reads one frame. All methods raise UnreadablePickle."""
 
     def __init__(self, size: int, most_objects: int) -> None:
-        """`size`: bytes of the pickle; `most_objects`: cells that may be objects."""
+        """As for `Arrays`."""
         self._arrays = Arrays(size, most_objects)
 
     def frame(self, made: Any) -> PlainFrame:
         if kind_of(made) != "DataFrame":
             raise UnreadablePickle(f"is refused: it holds a {what_is(made)}, expected a DataFrame")
-        called = made.what.name == "DataFrame" and bool(made.arguments)  # with its parts, as data sets are written
+        called = made.what.name == "DataFrame" and bool(made.arguments)  # in a file of our exports
         if called:
             values, rows_made, columns_made = made.arguments[:3]
             parts = [(values, None)]
@@ -353,7 +359,7 @@ class _Reader:
         return PlainFrame(names, [columns[place] for place in range(len(names))], labels, labels_name, block)
 
     def _places(self, made: Any, most: int) -> Sequence[int]:
-        """Where the columns of a part are among all."""
+        """Returns the positions in the frame of the columns of one block."""
         if kind_of(made) == "slice":
             start, stop, step = made.arguments
             places: Sequence[int] = range(
@@ -377,11 +383,11 @@ class _Reader:
         return [str(name) for name in values]
 
     def _index(self, made: Any, rows: int | None) -> tuple[Array, str | None]:
-        """An index and its name. `rows`: so many are expected; None: any."""
+        """Returns an index and its name. `rows`: the expected length; None: any length."""
         if kind_of(made) in ("_new_Index", "_new_DatetimeIndex"):
             cls, named = made.arguments
             kind, data = cls.name if isinstance(cls, Name) else "", named.get("data")
-        elif isinstance(made, Made):  # a class called with its data, as data sets are written
+        elif isinstance(made, Made):  # a class called with its data, in a file of our exports
             kind, named, data = made.kind, made.named, made.arguments[0]
         else:
             raise UnreadablePickle("is damaged: it has no index")
@@ -403,7 +409,7 @@ class _Reader:
 
 
 def _parts(manager: Any) -> tuple[list[tuple[Any, Any]], Any, Any]:
-    """Of a frame: its parts, each with the places of its columns; names of columns; the index of its rows."""
+    """Returns the blocks of a frame, each with the positions of its columns, the column names, and the index."""
     if kind_of(manager) != "BlockManager":
         raise UnreadablePickle("is damaged, or of pandas before 0.25: its frame has no blocks")
     if isinstance(manager.state, tuple):  # until pandas 1.2

@@ -1,6 +1,6 @@
-"""What was recorded as one stream of snapshots in the order of time, all pairs together: for those who play it.
+"""Reads the table or a data set as one stream of snapshots of all pairs, in the order of time, for the simulator.
 
-Read piece by piece, so that memory does not grow with the range.
+Rows are read piece by piece, so memory does not grow with the range.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +17,13 @@ from ingester.grid import Floats, Nanoseconds
 from ingester.questdb import QuestDB, TableReader, depth, tell_nameless
 
 PIECE_ROWS = 100_000
-"""Rows of all pairs, about, that are read at once from a data set."""
+"""About so many rows of all pairs are read at once from a data set."""
 ROWS_AT_ONCE = 1_000
-"""Rows that become snapshots at once."""
+"""So many rows are turned into snapshots at once."""
 
 
 class _Piece(NamedTuple):
-    """Rows of one pair, in the order of time."""
+    """Rows of one pair in the order of time: times (n,) in ns, ids (n,), values (n, 4 x levels)."""
 
     symbol: str
     times: Nanoseconds
@@ -39,17 +39,17 @@ def table_snapshots(
     counts: Mapping[str, int],
     exchange: str | None = None,
 ) -> Iterator[OrderBook]:
-    """The books of a range of the table; those that several collectors recorded come once, as in an export.
+    """Yields the books of [start, end) in the table. A book of several collectors comes once, as in an export.
 
-    `counts`: rows of all symbols in the range. `exchange`: only books of this one. Raises StoreError.
+    `counts`: rows of each symbol in the range. `exchange`: only books of this exchange. Raises StoreError.
     """
     levels = depth(db)
     reader = TableReader(db, symbols, levels, dict(counts), exchange=exchange)
-    # Before: what is a copy of a book before the range, or newer than one in it; after: copies with more levels.
+    # Rows before the range show which rows in it are copies or late; rows after it may be copies with more levels.
     slices = reader.slices(start_ns - WINDOW_NS, end_ns + WINDOW_NS)
     recorders, width = Recorders(), 4 * levels
     mergers = {symbol: Merger(width, reader.several) for symbol in symbols}
-    waiting = dict.fromkeys(symbols, Books.none(width))  # until the books of all pairs are settled
+    waiting = dict.fromkeys(symbols, Books.none(width))  # books that wait until all pairs are settled
     nothing = Books.none(width), np.empty(0, np.int64)
     began_ns = start_ns
     with read_ahead(reader, slices) as parts:
@@ -78,9 +78,9 @@ def table_snapshots(
 
 
 def dataset_snapshots(data: DataSet) -> Iterator[OrderBook]:
-    """The rows of a data set's pairs, but those without any number where it is on a grid: there was nothing then.
+    """Yields the rows of a data set. Rows of a grid without any number are left out: there was no book then.
 
-    Update ids, which a data set does not have, are the rows' times in µs; rows of one µs count on from there.
+    A data set has no update ids. They are made from the times in µs; rows of the same µs get the next numbers.
     Raises UnreadableDataSet.
     """
     rows = {pair: data.rows(pair) for pair in data.pairs}
@@ -89,7 +89,7 @@ def dataset_snapshots(data: DataSet) -> Iterator[OrderBook]:
     last = dict.fromkeys(rows, -1)
     share = max(1, PIECE_ROWS // len(rows))
     while any(firsts[pair] < ends[pair] for pair in rows):
-        # Until then no pair has more rows than its share: those of the busiest one decide.
+        # The busiest pair decides how far this piece goes: no pair has more than `share` rows until then.
         places = {pair: first + share for pair, first in firsts.items() if first + share < ends[pair]}
         until = min((int(rows[pair].times(place, place + 1)[0]) for pair, place in places.items()), default=data.end_ns)
         pieces = []
@@ -108,7 +108,10 @@ def dataset_snapshots(data: DataSet) -> Iterator[OrderBook]:
 
 
 def rising_ids(times: Nanoseconds, last: int) -> npt.NDArray[np.int64]:
-    """Ids (n,) of rows by their times in ns, n > 0: µs, or one more than the one before, the first after `last`."""
+    """Returns rising ids (n,) for times (n,) in ns, n > 0: the time in µs, or the id before plus one if that is more.
+
+    `last`: the id before the first row.
+    """
     places = np.arange(len(times))
     least = times // 1000 - places
     least[0] = max(least[0], last + 1)
@@ -117,7 +120,7 @@ def rising_ids(times: Nanoseconds, last: int) -> npt.NDArray[np.int64]:
 
 
 def _snapshots(pieces: Sequence[_Piece]) -> Iterator[OrderBook]:
-    """Merges the rows of pairs by time."""
+    """Yields the rows of several pairs in the order of time and id."""
     if not pieces:
         return
     symbols = [piece.symbol for piece in pieces]
@@ -134,7 +137,7 @@ def _snapshots(pieces: Sequence[_Piece]) -> Iterator[OrderBook]:
 
 
 def _levels(values: Floats) -> tuple[list[int], list[int]]:
-    """How many levels each side of each book has: those before the first one without price or quantity."""
+    """Returns the number of bids and asks of each book: the levels before the first without price or quantity."""
     there = ~np.isnan(values.reshape(len(values), 2, -1, 2)).any(axis=3)
     bids, asks = there.cumprod(axis=2).sum(axis=2).T.tolist()
     return bids, asks

@@ -1,7 +1,7 @@
-"""What programs call: a data set exported, recordings imported, coverage measured. Arguments are the commands' options.
+"""Functions for programs: export a data set, import recordings, measure coverage. Arguments are the commands' options.
 
-Each function asks the QuestDB of `questdb`, an address or an Endpoint, or the managed one of `data_dir`, which is
-started where it does not run. Environment variables and `ingester.toml` are for the commands alone.
+Each function uses the QuestDB of `questdb`, an address or an Endpoint, or the managed one of `data_dir`, which it
+starts if it does not run. Environment variables and `ingester.toml` only apply to commands.
 """
 
 import functools
@@ -22,7 +22,7 @@ from ingester.exchange import DEFAULT_QUOTE, keep_listings_in, normal_symbol, sy
 from ingester.questdb import Endpoint, QuestDB, connect
 
 Names = Sequence[str] | str
-"""Names as a list, or as one text with commas between them."""
+"""Names as a list, or as text with commas."""
 Folder = str | PathLike[str]
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def _for_programs(function: Callable[P, T]) -> Callable[P, T]:
-    """The function with errors that name arguments, `max_age`, instead of options, `--max-age`."""
+    """Decorates a function so that its errors name arguments, `max_age`, instead of options, `--max-age`."""
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> T:
@@ -61,14 +61,14 @@ def export_dataset(
     data_dir: Folder | None = None,
     progress: OnProgress | None = None,
 ) -> DataSet:
-    """Writes the rows of [start, end) as a data set, with its gaps in the manifest, and opens it: `ingester export`.
+    """Writes the rows of [start, end) as a data set and returns it, opened: `ingester export`.
 
-    `start`, `end`: `2024-08-08 12:00` and the like, a datetime, or ns since 1970; UTC. `coins`, `pairs`: only these,
-    else all that have rows in the range. `exchange`: None for the only one of the table. `format`: pkl, csv, parquet or
-    npz. `root`: the folder of all data sets. `levels`: of each side. `every`: one grid for all pairs, `250ms`; None:
-    rows as received. `max_age`: how old a book may be that the grid shows. `fill`: `none` shows NaN after that,
-    `forward` the last book. `overwrite`: replace the data set of this range. `resume`: continue one that was
-    interrupted. `progress`: is called with a `Progress` after each step, in this thread.
+    `start`, `end`: text like `2024-08-08 12:00`, a datetime, or ns since 1970; UTC. `coins`, `pairs`: only these, else
+    all with rows in the range. `exchange`: None for the only one of the table. `format`: pkl, csv, parquet or npz.
+    `root`: the folder of all data sets. `levels`: of each side. `every`: one grid for all pairs, `250ms`; None: rows as
+    received. `max_age`: the age up to which a row of the grid shows a book. `fill`: `none` shows NaN after that,
+    `forward` the last book. `overwrite`: replace the data set of this range. `resume`: continue an interrupted export.
+    `progress`: called with a `Progress` after each step, in this thread.
 
     Raises UnknownPair, SettingsError, OperationError and StoreError.
     """
@@ -101,12 +101,12 @@ def import_files(
     data_dir: Folder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportedFiles:
-    """Stores earlier recordings, files or folders of them, in the table: `ingester import`. Returns what each brought.
+    """Stores earlier recordings, files or folders of them, in the table: `ingester import`. Returns a result per file.
 
-    What the table has already is not stored again. A file that cannot be imported has a `failure` in the result.
-    `exchange`: of files that do not name theirs; None: the one whose books the table knows, else Binance spot.
-    `skip_bad`: skip invalid lines instead of refusing their file. `progress`: is called with the files that are done
-    and all there are, in this thread.
+    Books that the table has already are not stored again. A file that cannot be imported has a `failure` in its result.
+    `exchange`: of files that do not name theirs; None: the one of which the table has these books, else Binance spot.
+    `skip_bad`: skip invalid lines instead of refusing their file. `progress`: called with the number of files that are
+    done and of all, in this thread.
 
     Raises SettingsError where there is no recording in `paths`, and StoreError.
     """
@@ -132,12 +132,12 @@ def measure_coverage(
     data_dir: Folder | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[PairCoverage]:
-    """How completely pairs were recorded in [start, end): `ingester coverage`.
+    """Measures how completely pairs were recorded in [start, end): `ingester coverage`.
 
-    Returns of each pair the whole range and its pieces, each with rows, covered percent and gaps with their reasons.
-    `start`, `end`: None for the first row and after the last. `coins`, `pairs`: only these, else all that have rows in
-    the range. `exchange`: None for the only one of the table. `by`: `day` or `hour`, the length of the pieces.
-    `progress`: is called with the share that is done.
+    Returns for each pair the whole range and its pieces, each with rows, covered percent and gaps with their reasons.
+    `start`, `end`: None for the first row and after the last. `coins`, `pairs`: only these, else all with rows in the
+    range. `exchange`: None for the only one of the table. `by`: `day` or `hour`, the length of the pieces. `progress`:
+    called with the share that is done.
 
     Raises UnknownPair, SettingsError, OperationError where nothing was recorded, and StoreError.
     """
@@ -159,6 +159,7 @@ def measure_coverage(
 
 
 def _database(questdb: str | Endpoint | None, data_dir: Folder | None, new: bool = False) -> QuestDB:
+    """Connects to the given server, or to the managed one. `new`: its data folder may be empty."""
     folder = default_data_dir() if data_dir is None else Path(data_dir)
     keep_listings_in(folder)
     endpoint = Endpoint.parse(questdb) if isinstance(questdb, str) else questdb
@@ -166,7 +167,7 @@ def _database(questdb: str | Endpoint | None, data_dir: Folder | None, new: bool
 
 
 def _symbols(coins: Names | None, quote: str, pairs: Names | None) -> list[str] | None:
-    """The symbols that are named; None where none are."""
+    """Returns the named symbols; None where no names are given. Raises SettingsError."""
     if coins is not None and pairs is not None:
         raise SettingsError("coins and pairs both name pairs; give one of them.")
     named = coins if pairs is None else pairs

@@ -1,8 +1,7 @@
-"""Files of earlier recordings, one pair each: raw intervals and data sets, and what else people have.
+"""Finds and opens files of earlier recordings, one pair each: raw backups, data sets, and files of other sources.
 
-The manifest of a data set tells pair, grid, gaps and exchange of its files, also of one that was renamed; else the name
-of a file tells the pair. Files are read piece by piece, but for pickles, which `pickles.py` reads without executing
-anything in them.
+The manifest of a data set gives pair, grid, gaps and exchange of its files, even of renamed ones; else the name of a
+file gives the pair. Files are read piece by piece, except pickles, which `pickles.py` reads without executing them.
 """
 
 import hashlib
@@ -42,7 +41,7 @@ from ingester.grid import Floats
 MANIFEST = "manifest.json"
 MOST_MANIFEST_BYTES = 256 << 20
 KINDS = (".pkl", ".csv", ".parquet", ".npz")
-"""Endings of files that can be imported, in upper or lower case; the first two may be packed."""
+"""Endings of files that can be imported, in any case; the first two may be compressed."""
 ENDINGS = ".pkl, .csv (also .gz, .bz2, .xz, .zst), .parquet or .npz"
 EXPECTED = f"ADA_USDT_100ms_(2023-06-01 08{COLON}31)_(1).pkl"
 
@@ -52,20 +51,20 @@ _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 
 
 class Origin(NamedTuple):
-    """What is known of a file before it is read."""
+    """What manifest and name say about a file."""
 
     symbol: str = ""
-    """Empty where nothing tells it but perhaps the file itself."""
+    """Empty where only the content of the file may name it."""
     every_ns: int = 0
-    """Of the data set's grid; 0: rows as received, or nothing tells."""
+    """The step of the data set's grid; 0: rows as received, or unknown."""
     gaps: tuple[tuple[int, int, str], ...] = ()
-    """(since, until, reason) in ns, as the manifest has them."""
+    """(since, until, reason) in ns, from the manifest."""
     frequency_ns: int = 0
-    """Of the rows, as the name says."""
+    """The interval of rows in the name."""
     note: str = ""
-    """What there is to say about the manifest."""
+    """A remark about the manifest, for the user."""
     exchange: str = ""
-    """As the manifest names it; empty where nothing does."""
+    """The exchange in the manifest; empty without one."""
 
 
 class _OriginGap(msgspec.Struct):
@@ -92,17 +91,17 @@ class _OriginManifest(msgspec.Struct):
 
 
 class Origins:
-    """Reads each folder's manifest once."""
+    """Finds the origin of files. The manifest of a folder is read once."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._manifest: _OriginManifest | str | None = None
-        """A text says why it cannot be used; None: there is none."""
+        """A text is the reason why it cannot be used; None: there is no manifest."""
         self._renamed: dict[Path, str] = {}
-        """The pair of each file that the manifest beside it has under another name; empty where it has none."""
+        """The pair of each file that the manifest lists under another name; empty where it does not."""
 
     def of(self, path: Path) -> Origin:
-        """Raises UnreadableRecording where nothing can be made of the name of the file."""
+        """Returns the origin of a file. Raises UnreadableRecording for an unknown ending."""
         if path.parent != self._folder:
             self._folder, self._manifest = path.parent, _read(path.parent / MANIFEST)
         named = _named(path.name)
@@ -121,7 +120,7 @@ class Origins:
         )
 
     def _pair_of(self, path: Path, pairs: Mapping[str, _ManifestPair]) -> str:
-        """By the name of the file, else by its content. Empty where it is none of the data set."""
+        """Returns the pair of a file by its name, else by its content; empty where the manifest does not list it."""
         names = (path.name, _unpacked(path.name))
         if symbol := next((symbol for symbol, pair in pairs.items() if pair.file in names), ""):
             return symbol
@@ -131,7 +130,7 @@ class Origins:
 
 
 def _pair_of_content(path: Path, pairs: Mapping[str, _ManifestPair]) -> str:
-    """The pair whose file has the bytes of this one, packed or not."""
+    """Returns the pair whose file has the same bytes, after decompression; empty where there is none."""
     by_content = {pair.sha256: symbol for symbol, pair in pairs.items() if pair.sha256}
     sizes = {pair.bytes for pair in pairs.values() if pair.sha256}
     digest, size = hashlib.sha256(), 0
@@ -142,24 +141,24 @@ def _pair_of_content(path: Path, pairs: Mapping[str, _ManifestPair]) -> str:
             while size <= max(sizes, default=0) and (data := file.read(_READ_BYTES)):
                 digest.update(data)
                 size += len(data)
-    except Exception:  # what broken and hostile bytes raise is anybody's guess; reading its rows says why
+    except Exception:  # damaged and hostile bytes may raise anything; reading the rows reports it
         return ""
     return by_content.get(digest.hexdigest(), "")
 
 
 def symbol_of(name: str) -> str:
-    """`ADAUSDT` of a file name; empty where it tells none. Raises UnreadableRecording for an unknown ending."""
+    """Returns the symbol in a file name; empty without one. Raises UnreadableRecording for an unknown ending."""
     return _named(name).symbol
 
 
 def _unpacked(name: str) -> str:
-    """The name that a file had before it was packed."""
+    """Returns the name of a file without the ending of its compression."""
     path = Path(name)
     return path.stem if path.suffix.lower() in PACKED else name
 
 
 def kind_of(name: str) -> str:
-    """`.csv` of a file name, packed or not; empty where it is none that can be imported."""
+    """Returns the kind of a file by its name, `.csv`, compressed or not; empty where it cannot be imported."""
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     packed = bool(suffixes) and suffixes[-1] in PACKED
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
@@ -201,10 +200,10 @@ def _read(path: Path) -> _OriginManifest | str | None:
 
 PIECE_ROWS = 1 << 16
 PICKLE_BYTES, PICKLE_RATIO = 256 << 20, 300
-"""A pickle, which is read as a whole, may unpack to so many bytes, or so many times its size: one of rows that are all
-alike shrinks to a 130th."""
+"""Limits of a decompressed pickle, which is read as a whole: bytes, or a multiple of its size. A pickle of equal rows
+has a ratio of 130."""
 MOST_TEXT_BYTES = 1000
-"""Of a number or a time that is written as text."""
+"""Limit of the text of a number or a time."""
 _LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -213,38 +212,37 @@ class Recording(Protocol):
 
     levels: int
     missing: list[str]
-    """Columns that a recording of so many levels has, and this one has not."""
+    """Columns that a recording of so many levels has, but this one lacks."""
     symbol: str
-    """As the file itself tells; empty where it does not."""
+    """The symbol in the content; empty without one."""
     exchange: str
-    """Likewise."""
+    """The exchange in the content; empty without one."""
     notes: dict[str, None]
-    """What there is to say about it; complete when all pieces were read."""
+    """Remarks for the user; complete when all pieces were read."""
     times: Times
     part: str
-    """What `Bad` counts in it: line, row."""
+    """The unit that `Bad` counts: line or row."""
 
     def pieces(self) -> Iterator[ParsedBooks]:
-        """The books in the order of the file, each piece by time. May be called again.
+        """Yields the books in the order of the file, each piece sorted by time. May be called again.
 
         Raises UnreadableRecording.
         """
 
 
 class FoundFiles(NamedTuple):
-    """What lies at the paths that were given."""
+    """The files at the given paths."""
 
     files: list[Path]
-    """Each once, sorted."""
+    """Each file once, sorted."""
     passed_over: list[tuple[Path, str]]
-    """What was found in folders and is no recording, with the reason."""
+    """Paths in the folders that are not recordings, with the reason."""
 
 
 def find_recordings(paths: Iterable[Path]) -> FoundFiles:
-    """The files that are named, and those in folders, at any depth, that have a recording's ending.
+    """Returns the named files, and the files in named folders, at any depth, with the ending of a recording.
 
-    Symbolic links inside of folders are not followed. Files that macOS and others leave beside those of a user
-    (`._name`) are nothing.
+    Symbolic links in folders are not followed. Files that macOS and others leave there (`._name`) are ignored.
     """
     files: set[Path] = set()
     passed: dict[Path, str] = {}
@@ -289,7 +287,7 @@ def _no_recording(path: Path) -> str:
 
 
 def open_recording(path: Path) -> Recording:
-    """A file, of which the head is read. Raises UnreadableRecording."""
+    """Opens a file and reads its header. Raises UnreadableRecording."""
     kind = kind_of(path.name)
     try:
         match kind:
@@ -302,12 +300,12 @@ def open_recording(path: Path) -> Recording:
         return _unpickled(path)
     except UnreadableRecording:
         raise
-    except Exception as error:  # what broken and hostile bytes raise is anybody's guess
+    except Exception as error:  # damaged and hostile bytes may raise anything
         raise unreadable(error) from error
 
 
 def unreadable(error: Exception) -> UnreadableRecording:
-    """What to say of a file at which something broke."""
+    """Returns the error for a file whose reading raised `error`."""
     return (
         error
         if isinstance(error, UnreadableRecording)
@@ -329,7 +327,7 @@ def _unpickled(path: Path) -> "_Frame":
 
 
 class _Frame:
-    """Columns and the labels of their rows, as plain arrays, from a pickle."""
+    """The recording in a pickle: columns and index as plain arrays."""
 
     symbol, exchange, part = "", "", "row"
 
@@ -349,7 +347,7 @@ class _Frame:
 
 
 class _Parquet:
-    """A table in Parquet, with the times as `Request Time`."""
+    """The recording in a Parquet file."""
 
     symbol, exchange, part = "", "", "row"
 
@@ -397,7 +395,7 @@ class _Parquet:
 
 
 def _text_columns(fields: Sequence[Any]) -> list[str]:
-    """Which columns hold text. Raises UnreadableRecording where one holds what a row may have much of, as lists."""
+    """Returns the columns with text. Raises UnreadableRecording for types that may hold much data in a row."""
     from pyarrow import types
 
     for field in fields:
@@ -410,8 +408,10 @@ def _text_columns(fields: Sequence[Any]) -> list[str]:
 
 
 def _spelt_out(batch: Any, texts: Sequence[str]) -> Any:
-    """A batch whose columns of text were read as dictionaries, with the text in each row: for a few bytes of a file
-    that may be a lot. Raises UnreadableRecording where it is."""
+    """Returns a batch in which dictionaries of text are expanded to the text of each row.
+
+    Raises UnreadableRecording for long texts: a few bytes of a file could become very much text.
+    """
     import pyarrow as pa
     from pyarrow import compute, types
 
@@ -427,7 +427,7 @@ def _spelt_out(batch: Any, texts: Sequence[str]) -> Any:
 
 
 class _Npz:
-    """Arrays as an export writes them: `request_time`, `values`, `columns`."""
+    """The recording in an npz file of an export: `request_time`, `values`, `columns`."""
 
     symbol, exchange, part = "", "", "row"
 
@@ -483,12 +483,12 @@ def _array_head(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _holds_times(labels: Any) -> bool:
-    """Whether the labels of rows may be their times: not where they only count them."""
+    """Returns whether an index may hold times: it does not if it only counts rows."""
     return not (labels.dtype.kind in "iu" and (not len(labels) or labels[0] < 1e8))
 
 
 def _plain(name: str, column: Any) -> Any:
-    """A column of pandas as an array. Raises UnreadableRecording for one of levels that is no plain one."""
+    """Returns a column of pandas as an array. Raises UnreadableRecording where a column of levels is not plain."""
     dtype = column.dtype
     plain = isinstance(dtype, np.dtype) and dtype.kind not in "Mm"
     if name in ALL_COLUMNS and not (plain or str(dtype).startswith("str")):
@@ -500,7 +500,7 @@ def _plain(name: str, column: Any) -> Any:
 
 
 def _books(layout: Layout, times: Times, labels: Any, columns: Mapping[str, Any], first: int) -> ParsedBooks:
-    """Rows of a file of which the first one has this number."""
+    """Returns rows of a file as books. `first`: the number of the first row."""
     stamps, wrong = times.take(labels)
     values = np.full((len(stamps), layout.width), np.nan)
     bad: dict[int, str] = {}
@@ -514,7 +514,7 @@ def _books(layout: Layout, times: Times, labels: Any, columns: Mapping[str, Any]
 
 
 def _numbers(name: str, column: Any, bad: dict[int, str]) -> Floats:
-    """A column as floats; rows where that cannot be done go into `bad`."""
+    """Returns a column as floats. Rows that are not numbers are added to `bad` with the reason."""
     if column.dtype.kind in "iuf":
         return column.astype(np.float64)  # type: ignore[no-any-return]
     texts = np.array(column, object)

@@ -1,4 +1,4 @@
-"""Cuts the rows of a range out of the table: reads slices of all pairs and splits them by pair, into scratch files."""
+"""Reads a range of the table in slices of all pairs, and splits the rows by pair into scratch files."""
 
 import hashlib
 from collections import deque
@@ -21,15 +21,15 @@ from ingester.questdb import QuestDB, Slice, TableReader, TableRows, last_rows, 
 from ingester.text import inside, path_part
 
 AHEAD = 2
-"""Slices that are read while others are split: more would only wait, and take memory."""
+"""So many slices are read ahead while others are split. More would only take memory."""
 _LONG_AGO_NS = -(1 << 62)
 
 
 class ScratchFile:
-    """Two plain files of one pair: times (int64, ns) and values (float64, a row after the other)."""
+    """The rows of one pair in two plain files: times (int64, ns) and values (float64, row by row)."""
 
     def __init__(self, folder: Path, symbol: str, width: int) -> None:
-        """`width`: values of a row."""
+        """`width`: the number of values of a row."""
         self.symbol = symbol
         self._width = width
         self._times_path = _scratch_path(folder, symbol, "times")
@@ -37,7 +37,7 @@ class ScratchFile:
         self.rows = 0
 
     def append(self, times: Nanoseconds, values: Floats) -> None:
-        """Adds rows (n,) and (n, width)."""
+        """Appends times (n,) and values (n, width)."""
         if len(times):
             with self._times_path.open("ab") as file:
                 file.write(np.ascontiguousarray(times).data)
@@ -46,7 +46,7 @@ class ScratchFile:
             self.rows += len(times)
 
     def cut(self, rows: int) -> None:
-        """Keeps only the first rows: those that an interrupted export had noted."""
+        """Keeps only the first `rows`, which an interrupted export had noted."""
         self.rows = rows
         for path, size in ((self._times_path, 8 * rows), (self._values_path, 8 * self._width * rows)):
             if rows:
@@ -56,7 +56,7 @@ class ScratchFile:
                 path.unlink(missing_ok=True)
 
     def arrays(self) -> tuple[Nanoseconds, Floats]:
-        """Times (n,) and values (n, width), mapped: read from disk where they are used."""
+        """Returns times (n,) and values (n, width), both mapped."""
         if not self.rows:
             return np.empty(0, np.int64), np.empty((0, self._width))
         times = np.memmap(self._times_path, np.int64, "r", shape=(self.rows,))
@@ -64,20 +64,20 @@ class ScratchFile:
         return np.asarray(times), np.asarray(values)
 
     def last(self) -> tuple[int, Floats] | None:
-        """The last row, if there is one."""
+        """Returns the time and the values (1, width) of the last row; None without rows."""
         if not self.rows:
             return None
         times, values = self.arrays()
         return int(times[-1]), values[-1:].copy()
 
     def remove(self) -> None:
-        """The rows are in their file."""
+        """Removes both files."""
         self._times_path.unlink(missing_ok=True)
         self._values_path.unlink(missing_ok=True)
 
 
 def _scratch_path(folder: Path, symbol: str, suffix: str) -> Path:
-    """Where rows of a pair wait. A symbol that cannot be the name of a file has its digest instead."""
+    """Returns the path of a scratch file. A symbol that cannot be the name of a file is replaced by its digest."""
     try:
         return inside(folder, f"{path_part(symbol)}.{suffix}")
     except SettingsError:
@@ -85,14 +85,14 @@ def _scratch_path(folder: Path, symbol: str, suffix: str) -> Path:
 
 
 class Split(NamedTuple):
-    """How far rows are in the scratch files of their pairs."""
+    """The progress of splitting rows into scratch files."""
 
     until_ns: int
-    """All slices before were split."""
+    """All slices before this time were split."""
     rows: dict[str, int]
-    """In the scratch files."""
+    """The number of rows in the scratch file of each pair."""
     behind: dict[str, int]
-    """Until when the rows of a pair are in its scratch file, where that is less: books may still get more levels."""
+    """The time for each pair whose scratch file ends earlier, because books may still get more levels."""
 
 
 def collect(
@@ -107,13 +107,14 @@ def collect(
     counter: SpanCounter | None = None,
     exchange: str | None = None,
 ) -> dict[str, ScratchFile]:
-    """Reads the rows of a request and splits them by pair into scratch files in `folder`.
+    """Reads the rows of a request and splits them by pair into scratch files in `folder`, which it returns by symbol.
 
-    `note` hears of each slice how far all is split. `done`: what an interrupted call had noted last. With `collector`,
-    only what it has recorded, which holds no copies; with `exchange`, only rows of this one. `counter` gets all rows.
+    `done`: the last progress of an interrupted call. `note` is called with the progress after each slice. `collector`:
+    only rows of this collector, which hold no copies. `counter` gets all rows. `exchange`: only rows of this exchange.
+    Raises OperationError where days were dropped meanwhile, and StoreError.
     """
     done = done or Split(request.start_ns, {}, {})
-    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector, exchange)
+    reader = TableReader(db, request.symbols, request.levels, dict(counts), collector=collector, exchange=exchange)
     copies_ns = WINDOW_NS if collector is None else 0
     begin_ns = _begin(db, request, min([done.until_ns, *done.behind.values()]), copies_ns, exchange)
     slices = list(_cut(reader.slices(begin_ns, request.end_ns + copies_ns), done.until_ns, request.end_ns))
@@ -151,7 +152,7 @@ def collect(
             f"The range had {wanted:,} rows of these pairs, and {progress.rows_read:,} were left when they were read: "
             "somebody has dropped days meanwhile. `ingester retention` shows which are left."
         )
-    if split(request.end_ns).behind:  # copies that came after the range may have more levels
+    if split(request.end_ns).behind:  # rows after the range may be copies with more levels
         for part in slices:
             if part.start_ns >= request.end_ns:
                 take(part, reader.read(part))
@@ -162,54 +163,54 @@ def collect(
 
 
 def _begin(db: QuestDB, request: Request, from_ns: int, copies_ns: int, exchange: str | None) -> int:
-    """From when on rows are read for what begins at `from_ns`: for copies, and for the first rows of a grid."""
+    """Returns the time from which rows are read for a range from `from_ns`: for copies, and for the first grid rows."""
     if request.every_ns is None:
         return from_ns - copies_ns
     earliest_ns = from_ns - max(copies_ns, grids.LOOK_BACK_NS, request.max_age_ns)
     if request.max_age_ns <= grids.LOOK_BACK_NS:
         return earliest_ns
-    # Only so far back that each pair has a row.
+    # Reads only so far back that each pair has a row.
     last = last_rows(db, earliest_ns, from_ns, exchange)
     newest_ns = min((last[symbol] for symbol in request.symbols if symbol in last), default=from_ns)
     return max(earliest_ns, newest_ns - 2 * WINDOW_NS)
 
 
 def _cut(slices: Sequence[Slice], *cuts: int) -> Iterator[Slice]:
-    """The slices, none of which reaches across one of the cuts."""
+    """Yields the slices, divided at the cuts (times in ns)."""
     for part in slices:
         ends = [part.start_ns, *sorted({cut for cut in cuts if part.start_ns < cut < part.end_ns}), part.end_ns]
         yield from (Slice(*each) for each in pairwise(ends))
 
 
 class _PairRows:
-    """One pair on its way from slices to its scratch file."""
+    """Writes the rows of one pair from slices to its scratch file: merged, and resampled for a grid."""
 
     def __init__(self, request: Request, scratch: ScratchFile, reader: TableReader) -> None:
         self.scratch = scratch
         self.until_ns = request.start_ns
-        """All before is in the scratch file."""
+        """All rows before this time are in the scratch file."""
         self._request = request
         self._merger = Merger(request.width, reader.several)
         self._sampler = grids.Sampler(request.width, request.max_age_ns, request.fill)
 
     def resume(self, rows: int, until_ns: int) -> None:
-        """The first `rows` of the scratch file are all before `until_ns`."""
+        """Continues after the first `rows` of the scratch file, which are all rows before `until_ns`."""
         self.until_ns = until_ns
         self.scratch.cut(rows)
         last = self.scratch.last()
-        if last is not None and self._request.fill == "forward":  # older than all that is read
+        if last is not None and self._request.fill == "forward":  # older than all rows that are read
             self._sampler.take(np.array([_LONG_AGO_NS]), last[1], np.empty(0, np.int64))
 
     def take(self, until_ns: int, books: Books, recorders: Any) -> None:
-        """The pair's rows of the next slice, which ends at `until_ns`."""
+        """Takes the pair's rows of the next slice, which ends at `until_ns`."""
         self._put(*self._merger.take(books, recorders, until_ns))
 
     def end(self) -> None:
-        """Nothing comes any more."""
+        """Writes the rest after the last slice."""
         self._put(self._merger.rest(), self._request.end_ns)
 
     def _put(self, books: Books, until_ns: int) -> None:
-        """All books before `until_ns`, but those that were there before."""
+        """Appends the books before `until_ns`, but those that the scratch file already has."""
         request = self._request
         times, values = books.times, books.values
         start, self.until_ns = self.until_ns, max(self.until_ns, min(until_ns, request.end_ns))
@@ -224,7 +225,7 @@ class _PairRows:
 
 @contextmanager
 def read_ahead(reader: TableReader, slices: Sequence[Slice]) -> Iterator[Iterator[tuple[Slice, TableRows]]]:
-    """The slices in order; the first are read at once, others while the caller works on those before."""
+    """Yields an iterator of the slices in order with their rows; `AHEAD` slices are read while the caller works."""
     with ThreadPoolExecutor(AHEAD, "export") as pool:
         ahead = deque((part, pool.submit(reader.read, part)) for part in slices[:AHEAD])
 

@@ -1,8 +1,7 @@
-"""What was recorded of each pair by each recorder, and the pauses between its rows that are gaps by the rule.
+"""Finds the spans that each collector recorded of each pair, and the pauses between rows that are gaps by the rule.
 
-There are two ways to it, with the same result: `SpanCounter` looks at the rows that an export reads anyway, and
-`recorded` asks the server. The rule is in `sequence/gap_rule.py`. All ranges are half open, all times in ns since 1970,
-UTC.
+`SpanCounter` finds them in the rows that an export reads anyway; `recorded` queries the server. Both give the same
+result. The rule is in `sequence/gap_rule.py`. All ranges are half open, all times in ns since 1970, UTC.
 """
 
 from collections import defaultdict
@@ -36,18 +35,18 @@ from ingester.sequence import (
 )
 
 LOOK_BACK_NS = 2 * 3600 * SECOND
-"""So long before a day the rows begin that decide on its first pauses. Where that is not enough for all of the
-intervals that the rule looks at, they are so long that each counts as `LONGEST_INTERVAL_NS`."""
+"""Rows from so long before a day decide on its first pauses. Where these are fewer intervals than the rule uses, the
+intervals are so long that each counts as `LONGEST_INTERVAL_NS`."""
 Progress = Callable[[float], None]
-"""Is called with the share that is done, up to 1."""
+"""Called with the share that is done, up to 1."""
 
 
 Key = tuple[str, str]
-"""A pair and who recorded it: symbol, collector."""
+"""Symbol and collector."""
 
 
 class Span(NamedTuple):
-    """What one collector recorded of one pair in the range or in a piece of it."""
+    """The rows of one collector and pair in the range, or in a piece of it."""
 
     symbol: str
     collector: str
@@ -55,9 +54,9 @@ class Span(NamedTuple):
     last_ns: int
     rows: int
     interval_ns: int = 0
-    """Median time between two rows, to about 6 %; 0 where there is only one, or the server was not asked."""
+    """The median time between two rows, to about 6 %; 0 with one row only, and from `SpanCounter`."""
     longest_ns: int = 0
-    """Longest time between two rows of the piece; 0 where the server was not asked."""
+    """The longest time between two rows of the piece; 0 from `SpanCounter`."""
 
     @property
     def key(self) -> Key:
@@ -72,20 +71,20 @@ class Silence(NamedTuple):
     since_ns: int
     until_ns: int
     limit_ns: int
-    """How long a pause could be then that is no gap."""
+    """The longest pause that was no gap at that time."""
 
 
 class Recorded(NamedTuple):
-    """What is known of a range."""
+    """The spans and silences of a range."""
 
     spans: list[Span]
-    """By pair and collector, and by piece where the server was asked."""
+    """By pair and collector, from `recorded` also by piece."""
     silences: list[Silence]
 
     def edge_limits(self) -> dict[Key, int]:
-        """How long before its first and after its last row each pair and collector may be without a row, in ns.
+        """Returns how long each pair and collector may be without a row at both ends of the range, in ns.
 
-        By the mean of all its intervals but the silences.
+        The limit comes from the mean of all its intervals but the silences.
         """
         quiet: dict[Key, list[int]] = defaultdict(list)
         for silence in self.silences:
@@ -98,7 +97,7 @@ class Recorded(NamedTuple):
         return limits
 
     def shortest_limits(self) -> dict[str, int]:
-        """`edge_limits` by pair: that of the collector for which it is the shortest."""
+        """Returns the shortest of the `edge_limits` of each pair."""
         limits: dict[str, int] = {}
         for (symbol, _), limit_ns in self.edge_limits().items():
             limits[symbol] = min(limit_ns, limits.get(symbol, limit_ns))
@@ -115,9 +114,9 @@ def recorded(
     progress: Progress = lambda share: None,
     exchange: str | None = None,
 ) -> Recorded:
-    """What was recorded, by pair, collector and piece of `piece_ns` (a day at most; counted from 1970).
+    """Returns spans and silences by pair, collector and piece of `piece_ns` (at most a day; counted from 1970).
 
-    Only days that have rows are asked for, however long the range is.
+    Only days with rows are queried, so the range may be long.
     """
     found = _spans(db, start_ns, end_ns, piece_ns, symbols, collectors, exchange, lambda share: progress(share * 0.6))
     spans = list(found)
@@ -140,7 +139,7 @@ def _spans(
     nameless = 0
     wanted = None if symbols is None else set(symbols)
     for since_ns, until_ns in _pieces_with_rows(db, start_ns, end_ns, piece_ns):
-        # More digits of the median than one take so much memory that 1,500 pairs kill a server.
+        # A median of more than one digit takes so much memory that 1,500 pairs kill a server.
         rows = db.sql(
             "SELECT symbol, collector, cast(min(timestamp) AS LONG), cast(max(timestamp) AS LONG), count(), "
             "cast(approx_percentile(step, 0.5) AS LONG), cast(max(step) AS LONG) "
@@ -158,27 +157,27 @@ def _spans(
 
 def _pieces_with_rows(db: QuestDB, start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
     days = [each.start_ns for each in list_partitions(db)]
-    if not days:  # the table is not kept by day, or empty
+    if not days:  # the table has no daily partitions, or is empty
         yield from pieces(start_ns, end_ns, piece_ns)
     for day_ns in days:
         yield from pieces(max(day_ns, start_ns), min(day_ns + DAY, end_ns), piece_ns)
 
 
 STEP = "(timestamp - lag(timestamp) OVER (PARTITION BY symbol, collector ORDER BY timestamp))"
-"""Of a row: microseconds since the one before of its pair and collector."""
+"""SQL for the microseconds since the row before of the same pair and collector."""
 
 
 def _silences(
     db: QuestDB, spans: Sequence[Span], start_ns: int, end_ns: int, exchange: str | None, progress: Progress
 ) -> Iterator[Silence]:
-    paused: dict[int, set[Key]] = defaultdict(set)  # by day, those of which a pause may be a gap
+    paused: dict[int, set[Key]] = defaultdict(set)  # by day, the pairs and collectors with a pause that may be a gap
     for key, series in by_key(spans).items():
         for span in series:
             if span.longest_ns > SHORTEST_GAP_NS:
                 paused[span.first_ns // DAY].add(key)
         for before, after in pairwise(series):
             pause_ns = after.first_ns - before.last_ns
-            if pause_ns >= LOOK_BACK_NS:  # longer than any limit, and than what is looked at below
+            if pause_ns >= LOOK_BACK_NS:  # longer than any limit, and than the look-back below
                 yield Silence(*key, before.last_ns, after.first_ns, GAP_INTERVALS * LONGEST_INTERVAL_NS)
             elif pause_ns > SHORTEST_GAP_NS:
                 paused[after.first_ns // DAY].add(key)
@@ -192,7 +191,7 @@ def _silences(
 def _silences_of_day(
     db: QuestDB, begin_ns: int, since_ns: int, until_ns: int, keys: set[Key], exchange: str | None
 ) -> Iterator[Silence]:
-    """The pauses that end in [since, until), and are longer than the rhythm of the rows since `begin_ns` allows."""
+    """Yields the pauses that end in [since, until) and are gaps by the rhythm of the rows since `begin_ns`."""
     before = f"OVER (PARTITION BY symbol, collector ORDER BY timestamp ROWS BETWEEN {RHYTHM_INTERVALS} PRECEDING AND 1 "
     before += "PRECEDING)"
     longest_us = LONGEST_INTERVAL_NS // 1000
@@ -213,12 +212,12 @@ def _silences_of_day(
 
 
 class SpanCounter:
-    """Takes the rows of slices in the order of time. Memory: half a kB for each pair and collector."""
+    """Finds spans and silences in slices in the order of time, with half a kB for each pair and collector."""
 
     def __init__(self) -> None:
         self._places: dict[Key, int] = {}
         self._first, self._last, self._rows = np.zeros((3, 0), np.int64)
-        self._intervals = np.zeros((0, RHYTHM_INTERVALS), np.int64)  # the last ones of each, as the rule counts them
+        self._intervals = np.zeros((0, RHYTHM_INTERVALS), np.int64)  # the last intervals of each, capped as in the rule
         self._silences: list[Silence] = []
 
     def take(self, rows: TableRows) -> None:
@@ -245,7 +244,7 @@ class SpanCounter:
         self._rows[places] += lengths
 
     def recorded(self) -> Recorded:
-        """What all slices held."""
+        """Returns the spans and silences of all slices."""
         spans = [
             Span(*key, int(self._first[place]), int(self._last[place]), int(self._rows[place]))
             for key, place in sorted(self._places.items())
@@ -253,7 +252,7 @@ class SpanCounter:
         return Recorded(spans, self._silences)
 
     def _placed(self, keys: list[Key]) -> Nanoseconds:
-        """Where each is counted."""
+        """Returns the index of each key, and makes room for new keys."""
         places = np.array([self._places.setdefault(key, len(self._places)) for key in keys])
         more = len(self._places) - len(self._rows)
         if more > 0:
@@ -272,8 +271,8 @@ class SpanCounter:
         starts: Nanoseconds,
         lengths: Nanoseconds,
     ) -> None:
-        """Holds `steps` (n,), the time since the row before, against the intervals before each of them."""
-        # One line of intervals: of each pair those from before, then those of this slice.
+        """Compares `steps` (n,), the time since the row before, with the intervals before each of them."""
+        # One array of intervals: for each pair the ones from before, then those of this slice.
         most, group = RHYTHM_INTERVALS, np.repeat(np.arange(len(starts)), lengths)
         begins = starts + most * np.arange(len(starts))
         window = np.arange(most)
@@ -299,7 +298,7 @@ class SpanCounter:
 
 
 def by_key(spans: Sequence[Span]) -> dict[Key, list[Span]]:
-    """The spans of each pair and collector, in the order of time."""
+    """Returns the spans of each pair and collector, in the order of time."""
     series: dict[Key, list[Span]] = defaultdict(list)
     for span in sorted(spans):
         series[span.symbol, span.collector].append(span)
@@ -307,7 +306,7 @@ def by_key(spans: Sequence[Span]) -> dict[Key, list[Span]]:
 
 
 def pieces(start_ns: int, end_ns: int, piece_ns: int) -> Iterator[tuple[int, int]]:
-    """The range in pieces, cut at multiples of `piece_ns` since 1970."""
+    """Yields the pieces of a range, cut at multiples of `piece_ns` since 1970."""
     while start_ns < end_ns:
         cut_ns = (start_ns // piece_ns + 1) * piece_ns
         yield start_ns, min(cut_ns, end_ns)
@@ -321,7 +320,7 @@ def where(
     collectors: Sequence[str] | None = None,
     exchange: str | None = None,
 ) -> str:
-    """The condition for rows of a range, of these pairs, collectors and exchange; of all pairs where they are many."""
+    """Returns the condition for rows of a range, pairs, collectors and an exchange; many pairs are not filtered."""
     conditions = [between(start_ns, end_ns), of_exchange(exchange)]
     for name, values in (("symbol", symbols), ("collector", collectors)):
         if values is not None:
@@ -330,5 +329,5 @@ def where(
 
 
 def tables(db: QuestDB) -> set[str]:
-    """The names of all tables of the server."""
+    """Returns the names of all tables of the server."""
     return {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}

@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 
 import websocket
 
-from ingester.deadline import beside, within
 from ingester.errors import ExchangeError, SettingsError
 from ingester.proxies import Proxy, proxy_for
+from ingester.threads import beside, within
 
 LARGEST_HEADER = 1 << 14
 """Bytes of an answer to an upgrade, or of a proxy; real ones have a few hundred."""

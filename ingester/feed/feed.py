@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ingester.book import OrderBook
-from ingester.clock import PAUSED_NS, SECOND, next_full_second
+from ingester.clock import PAUSED_NS, SECOND, Throttle, next_full_second
 from ingester.connection import (
     STALE_AFTER_NS,
     Connection,
@@ -37,7 +37,6 @@ from ingester.exchange import (
     ShuttingDown,
 )
 from ingester.sequence import SequenceMonitor
-from ingester.throttle import Throttle
 
 log = logging.getLogger(__name__)
 

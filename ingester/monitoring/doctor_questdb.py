@@ -10,7 +10,7 @@ import urllib3
 from ingester.errors import AccessRefused, StoreError
 from ingester.monitoring.doctor import Check, Finding
 from ingester.monitoring.overview import BEHIND, tables_of
-from ingester.questdb import HTTP_PORT, PG_PORT, Endpoint, ManagedServer, QuestDB, find_damage, jar, schema
+from ingester.questdb import HTTP_PORT, PG_PORT, Endpoint, ManagedServer, QuestDB, find_damage, launch, schema
 from ingester.text import counted
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
@@ -51,17 +51,17 @@ def _java() -> Iterator[Finding]:
 
 
 def _jar() -> Iterator[Finding]:
-    path = jar.path_in(jar.cache_folder())
+    path = launch.path_in(launch.cache_folder())
     try:
-        found = jar.sha256(path)
+        found = launch.sha256(path)
     except OSError as error:
         mend = "INGESTER_CACHE_DIR=FOLDER names another folder"
         yield Finding("questdb jar", "fail", f"{path} cannot be read: {error.strerror}", mend)
         return
     if found is None:
-        yield Finding("questdb jar", "ok", f"QuestDB {jar.VERSION} is fetched at the first start (30 MB)")
-    elif found == jar.SHA256:
-        yield Finding("questdb jar", "ok", f"QuestDB {jar.VERSION} is here, and is the pinned file")
+        yield Finding("questdb jar", "ok", f"QuestDB {launch.VERSION} is fetched at the first start (30 MB)")
+    elif found == launch.SHA256:
+        yield Finding("questdb jar", "ok", f"QuestDB {launch.VERSION} is here, and is the pinned file")
     else:
         text = f"{path} is not the pinned file (SHA-256 {found[:16]}…)"
         yield Finding("questdb jar", "warning", text, "it is fetched again at the next start of the server")
@@ -123,7 +123,7 @@ def version_finding(version: str, url: str) -> Finding:
     """Whether a server is one that was tried: `QuestDB 9.3.4`."""
     number = version.rsplit(" ", 1)[-1].split(".")[0]
     if number.isdigit() and int(number) < OLDEST:
-        mend = f"QuestDB {jar.VERSION} is what this is tested with"
+        mend = f"QuestDB {launch.VERSION} is what this is tested with"
         return Finding("server", "warning", f"{version} at {url} is older than what was tried", mend)
     return Finding("server", "ok", f"{version} at {url}, user and password are right")
 

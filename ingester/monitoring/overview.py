@@ -13,7 +13,6 @@ import msgspec
 import urllib3
 
 from ingester.config import default_data_dir
-from ingester.deadline import within
 from ingester.errors import AccessRefused, QueryError, StoreError
 from ingester.exchange import stored_name
 from ingester.monitoring.alerts import AlertLimits, connecting_text, disk_problem, way_out
@@ -30,6 +29,7 @@ from ingester.monitoring.report import (
 from ingester.questdb import EVENTS, IMPORTED, ORDERBOOK, Endpoint, ManagedServer, QuestDB, find_damage
 from ingester.record import leftovers
 from ingester.text import duration_text
+from ingester.threads import within
 
 STALE_SECONDS = 15.0
 """A running recorder publishes its state every second; one that is so late hangs."""

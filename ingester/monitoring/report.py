@@ -15,8 +15,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 from ingester import private
-from ingester.locks import is_locked, take_lock
 from ingester.metrics import FeedMetrics, Gauge, RowMetrics, StoreState
+from ingester.private import is_locked, take_lock
 from ingester.text import inside, path_part
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,8 @@
-from . import jar as jar, query as query, schema as schema
+from . import launch as launch, query as query, schema as schema
 from .client import QuestDB as QuestDB, Result as Result
 from .damage import find_damage as find_damage
-from .dead_letters import DeadLetters as DeadLetters
 from .encoder import RowEncoder as RowEncoder, buffer_maker as buffer_maker
-from .endpoint import Endpoint as Endpoint
+from .endpoint import Endpoint as Endpoint, read_secret as read_secret
 from .leases import ALWAYS_NS as ALWAYS_NS, EXPORT as EXPORT, IMPORT as IMPORT, PLAYBACK as PLAYBACK, holding as holding
 from .partitions import DAY as DAY, list_partitions as list_partitions, start_of as start_of
 from .query import (
@@ -20,16 +19,23 @@ from .query import (
     tell_nameless as tell_nameless,
 )
 from .reader import Slice as Slice, TableReader as TableReader, TableRows as TableRows
-from .reconciler import SLACK_NS as SLACK_NS, Reconciler as Reconciler
-from .retention import CONVERT as CONVERT, DROP as DROP, Policy as Policy, Step as Step
-from .retention_worker import (
+from .reconciler import (
+    MINUTE as MINUTE,
+    SLACK_NS as SLACK_NS,
+    Reconciler as Reconciler,
+    SentCounts as SentCounts,
+    StoreContext as StoreContext,
+)
+from .retention import (
+    CONVERT as CONVERT,
+    DROP as DROP,
     Done as Done,
+    Policy as Policy,
     RetentionThread as RetentionThread,
     RetentionWorker as RetentionWorker,
+    Step as Step,
     Surroundings as Surroundings,
 )
-from .secrets import read_secret as read_secret
-from .sent_counts import MINUTE as MINUTE, SentCounts as SentCounts
 from .server import (
     HTTP_PORT as HTTP_PORT,
     PG_PORT as PG_PORT,
@@ -38,4 +44,4 @@ from .server import (
     watch as watch,
 )
 from .tables import DEFAULT_EXCHANGE as DEFAULT_EXCHANGE, EVENTS as EVENTS, IMPORTED as IMPORTED, ORDERBOOK as ORDERBOOK
-from .writer import Writer as Writer
+from .writer import DeadLetters as DeadLetters, Writer as Writer

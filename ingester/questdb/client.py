@@ -1,4 +1,4 @@
-"""QuestDB over HTTP: rows in (`/write`), statements and their answers (`/exec`), text out (`/exp`)."""
+"""A client of QuestDB's HTTP API: writes rows (`/write`), runs statements (`/exec`), exports files (`/exp`)."""
 
 import logging
 import threading
@@ -13,19 +13,19 @@ import msgspec
 import urllib3
 
 from ingester.clock import backoff
-from ingester.deadline import beside
 from ingester.errors import AccessRefused, NoAnswer, QueryError, Unreachable, cause
-from ingester.questdb import peer, tls
-from ingester.questdb.endpoint import Endpoint
+from ingester.questdb import peer
+from ingester.questdb.endpoint import Endpoint, ssl_context, tls_refusal
+from ingester.threads import beside
 
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT = urllib3.Timeout(connect=3.0, read=30.0)
 READ_BYTES = 1 << 18
-"""So much of a long answer is read at once: it stays in the processor's cache until it is copied."""
+"""The size of one read of a long answer: it stays in the processor's cache until it is copied."""
 QUERY_TIMEOUT = urllib3.Timeout(connect=3.0, read=300.0)
 PING_SECONDS = 5.0
-"""A server that has not said anything for so long, asked for next to nothing, hangs."""
+"""A server that does not answer a ping within this time hangs."""
 
 
 class Result(NamedTuple):
@@ -51,13 +51,13 @@ class RowsRefused(QueryError):
 
 
 class QuestDB:
-    """One server, by its HTTP address. May be shared by threads."""
+    """The client of one server. Threads may share it."""
 
     def __init__(self, endpoint: Endpoint, query_timeout: urllib3.Timeout = QUERY_TIMEOUT) -> None:
         """Raises SettingsError where the endpoint's CA file cannot be used."""
         self.endpoint = endpoint
         self._query_timeout = query_timeout
-        self._trust = tls.context(endpoint)
+        self._trust = ssl_context(endpoint)
         # Over TLS the certificate says who answers.
         self._checked = _checked(endpoint.root) if endpoint.root and not endpoint.is_encrypted else None
         # Repeating is the callers' decision: a failure never proves that nothing happened. Nor is a redirect followed,
@@ -129,7 +129,7 @@ class QuestDB:
         return Result([c.name for c in columns], [c.type for c in columns], decoded.dataset)
 
     def csv(self, statement: str) -> Iterator[bytes]:
-        """The rows of a query as CSV with a header, in pieces, however many there are. Raises as `sql` does."""
+        """Yields the rows of a query as CSV with a header, in pieces. Raises as `sql` does."""
         answer = self._request("GET", "/exp", QUERY_TIMEOUT, {"query": statement}, stream=True)
         self._check(answer, statement)
         try:
@@ -138,7 +138,7 @@ class QuestDB:
             raise Unreachable(f"{self.endpoint.http_url} broke off its answer: {cause(error)}") from error
 
     def parquet(self, statement: str, room: bytearray) -> memoryview:
-        """The rows of a query as a Parquet file, in `room`, which grows where it has to and may be used again.
+        """Returns the rows of a query as a Parquet file in `room`, which grows if needed and may be reused.
 
         Memory that was used before takes half the time of new memory, on this side and on the server's. Waits while
         all the server's exports are in use. Raises as `sql`.
@@ -168,7 +168,7 @@ class QuestDB:
         self._raise(answer)
 
     def _raise(self, answer: urllib3.BaseHTTPResponse, to: str = "") -> NoReturn:
-        """Raises what an answer means that is neither good nor 400."""
+        """Raises the error for an answer with a status other than success or 400."""
         url = self.endpoint.http_url
         if answer.status in (401, 403):
             raise AccessRefused(_refused(self.endpoint, answer.status))
@@ -197,7 +197,7 @@ class QuestDB:
         return answer
 
     def _changed(self, refused: Endpoint) -> bool:
-        """Whether there is another secret than the refused one, which then is in force."""
+        """Reads the secret again; returns whether it differs from the refused one."""
         if self.endpoint is refused and (changed := refused.read_again()):
             log.info("the secret in %s has changed, it is used from now on", changed.read_from)
             self.endpoint = changed
@@ -223,7 +223,7 @@ class QuestDB:
                 pool.clear()
             return answer
         except urllib3.exceptions.SSLError as error:
-            raise tls.refusal(endpoint, error) from error
+            raise tls_refusal(endpoint, error) from error
         except urllib3.exceptions.HTTPError as error:
             kind = NoAnswer if isinstance(error, urllib3.exceptions.TimeoutError) else Unreachable
             raise kind(f"QuestDB at {endpoint.http_url} does not answer: {cause(error)}") from error
@@ -232,7 +232,7 @@ class QuestDB:
 
 
 def _checked(root: Path) -> type[urllib3.HTTPConnectionPool]:
-    """Connections on which nothing is sent before it is known that the managed server of a folder has them."""
+    """Returns a pool whose connections are verified to reach the server of a folder before anything is sent."""
 
     class CheckedConnection(urllib3.connection.HTTPConnection):
         def connect(self) -> None:
@@ -258,7 +258,7 @@ def _refused(endpoint: Endpoint, status: int) -> str:
 
 
 def _origin(location: str) -> str:
-    """Scheme, host and port of an address, without who asks there."""
+    """Returns scheme, host and port of an address, without user and password."""
     parts = urlsplit(location)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else parts.path
 

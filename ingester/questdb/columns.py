@@ -1,14 +1,13 @@
-"""Adds columns to `orderbook`, for a deeper recorder and by migrations, so that every day stays readable in every way.
+"""Adds columns to `orderbook`, for a deeper recorder and by migrations, so that every day stays readable.
 
 QuestDB 9.3.4 cannot read a Parquet day that is older than one of the table's columns: a query of that column ends the
 server, and a late row suspends the table. So Parquet days are made native first, then the columns are added, then these
-days become Parquet again. Whenever that is interrupted, all days can be read. Which of them were Parquet stands in
-`collector_events`, so that the next call goes on.
+days become Parquet again. All days can be read even if that is interrupted. Events in `collector_events` say which of
+them were Parquet, so the next call continues.
 
-A table that has such days from an earlier version is mended, one day at a time. So are days that an earlier version
-made Parquet after the columns were added: an export without a row filter ends the server there. Nothing in such a day
-tells it from a sound one. It is rewritten where its first row lacks a number in one of these columns, and no event says
-that its file holds them all.
+Such days of an earlier version are rewritten, one at a time. So are days that an earlier version made Parquet after the
+columns were added: an export without a row filter ends the server there. Nothing in such a day shows that. It is
+rewritten if its first row lacks a number in one of these columns, and no event says that its file holds them all.
 """
 
 import contextlib
@@ -37,29 +36,29 @@ from ingester.text import counted
 log = logging.getLogger(__name__)
 
 VALUE_BYTES = 8
-"""A number in a native day."""
+"""The size of a number in a native day."""
 TURN_SECONDS = 0.2
-"""How long who wants the same days is let go first, on average."""
+"""The time between two attempts to lock the days, before it is randomised."""
 _NATIVE, _PARQUET, _GONE = "partition_native", "partition_converted", "partition_dropped"
 
 
 class _Work(NamedTuple):
     native: list[Partition]
-    """Parquet days that have to be native before anything else."""
+    """Parquet days that have to be made native first."""
     parquet: list[Partition]
-    """Days that are to be Parquet in the end."""
+    """Days that have to be Parquet at the end."""
 
 
 def ensure(db: QuestDB, missing: Mapping[str, str]) -> None:
-    """Adds columns (name to type), and mends days that an earlier version or an interrupted call has left.
+    """Adds columns (name to type), and rewrites days that an earlier version or an interrupted call has left.
 
-    Raises LevelsRefused where columns cannot be added now; then nothing was changed. Raises StoreError.
+    Raises LevelsRefused if columns cannot be added now; then nothing was changed. Raises StoreError.
     """
     names = partitions.column_names(db)
     work = _work(db, names, bool(missing))
     if missing and not work.native:
         _add(db, missing)
-        missing = {}  # and retention may have made a day Parquet at the same moment
+        missing = {}  # retention may have made a day Parquet meanwhile
         names = partitions.column_names(db)
         work = _work(db, names, False)
     if not work.parquet:
@@ -116,7 +115,7 @@ def _work(db: QuestDB, names: Sequence[str], missing: bool) -> _Work:
 
 
 def _noted(db: QuestDB) -> dict[str, tuple[str, str]]:
-    """Of each day what was last done with it: kind and detail of the event."""
+    """Returns the kind and detail of the last event about each day."""
     kinds = quoted([_NATIVE, _PARQUET, _GONE])
     rows = db.sql(f"SELECT kind, detail FROM {EVENTS} WHERE kind IN ({kinds}) ORDER BY timestamp").rows
     return {detail[:10]: (kind, detail) for kind, detail in rows if detail}
@@ -127,7 +126,7 @@ def _kind(noted: Mapping[str, tuple[str, str]], day: Partition) -> str:
 
 
 def _is_outdated(db: QuestDB, day: Partition, names: Sequence[str], noted: Mapping[str, tuple[str, str]]) -> bool:
-    """Whether a Parquet day lacks some of the columns, or may hold them in a form that ends the server."""
+    """Returns whether a Parquet day lacks columns, or may hold them in a form that ends the server."""
     later = set(partitions.added_later(names))
     if not later:
         return False
@@ -145,7 +144,7 @@ def _is_outdated(db: QuestDB, day: Partition, names: Sequence[str], noted: Mappi
 
 
 def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: int) -> None:
-    """Raises LevelsRefused where the table or the disk does not allow so many new columns."""
+    """Raises LevelsRefused if the table or the disk does not allow that number of new columns."""
     stuck = partitions.suspension(db)
     if stuck and missing:
         raise LevelsRefused(
@@ -171,13 +170,13 @@ def _refuse(db: QuestDB, work: _Work, names: Sequence[str], missing: int) -> Non
 
 
 def free_bytes(db: QuestDB) -> int | None:
-    """On the disk of a managed server; that of another one is not known."""
+    """Returns the free bytes on the disk of a managed server; None for another server."""
     folder = db.endpoint.folder
     return shutil.disk_usage(folder).free if folder is not None else None
 
 
 def _others(held: Sequence[HeldRange]) -> list[HeldRange]:
-    """Holds of others than an import of this process, which adds the columns itself, and than processes that ended."""
+    """Returns the leases without those of ended processes and of an import by this process, which adds the columns."""
     own = f"{socket.gethostname()} {os.getpid()} "
     return [hold for hold in held if not is_over(hold) and not (hold.purpose == IMPORT and hold.holder.startswith(own))]
 
@@ -196,9 +195,10 @@ def _refuse_while_read(others: Sequence[HeldRange], days: Sequence[Partition]) -
 def _alone(
     db: QuestDB, days: Sequence[Partition], start_ns: int, end_ns: int, importing: bool = False
 ) -> Iterator[None]:
-    """Keeps readers and retention off a range of time while the block runs, waiting first for retention.
+    """Holds a lease on a range of time while the block runs, after retention has finished its work there.
 
-    Raises LevelsRefused where somebody reads one of these days, or, with `importing`, imports into the range.
+    Raises LevelsRefused if somebody reads one of these days, and with `importing` MigrationRefused if somebody imports
+    into the range.
     """
     while True:
         lease = Lease(db, RETENTION, start_ns, end_ns)
@@ -218,7 +218,7 @@ def _alone(
             log.info("waiting for another process that works on days of %s: %s", ORDERBOOK, others[0].holder)
         finally:
             lease.end()
-        time.sleep(TURN_SECONDS * random.uniform(0.5, 5.0))  # of two that want the same, one comes first
+        time.sleep(TURN_SECONDS * random.uniform(0.5, 5.0))  # so that one of two processes comes first
 
 
 def _carry_out(db: QuestDB, work: _Work, change: Callable[[], None] | None) -> None:
@@ -245,7 +245,7 @@ def _carry_out(db: QuestDB, work: _Work, change: Callable[[], None] | None) -> N
             names = partitions.column_names(db)
             _note(db, _PARQUET, partitions.converted(day, after, time.monotonic() - begun, len(names)))
         log.info("%s is Parquet again (%d of %d)", day.day, number, len(work.parquet))
-    db.sql(f"SELECT wait_wal_table('{EVENTS}')")  # the next call goes by these
+    db.sql(f"SELECT wait_wal_table('{EVENTS}')")  # the next call reads these events
 
 
 def _make_native(db: QuestDB, days: Sequence[Partition]) -> None:
@@ -269,9 +269,9 @@ def _note(db: QuestDB, kind: str, detail: str) -> None:
 
 
 def _resume(db: QuestDB, days: Sequence[Partition]) -> None:
-    """Brings a table back that was suspended by late rows for such a day: QuestDB can only skip them.
+    """Resumes a table that was suspended by late rows for such a day, which QuestDB can only skip.
 
-    Where it is suspended for another reason, as a full disk, nothing is skipped.
+    If it is suspended for another reason, such as a full disk, nothing is skipped. Raises StoreError then.
     """
     free = free_bytes(db)
     ((last,),) = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{ORDERBOOK}'").rows

@@ -1,8 +1,7 @@
-"""Files of `orderbook` that a crash has damaged: they are too short for the rows that they should hold.
+"""Finds files of `orderbook` that a crash has damaged: they are too short for the rows that they should hold.
 
-QuestDB itself only notices when such a file is read: it breaks off its answer there, or dies where the day is Parquet.
-So the files of the managed server are looked at, by their sizes, and nothing is read through the server but its list of
-days.
+QuestDB notices a damaged file only when it reads it. Then it truncates its answer; if the day is Parquet, the server
+dies. So the sizes of the managed server's files are checked, and the server is only asked for the list of its days.
 """
 
 import logging
@@ -18,10 +17,10 @@ from ingester.questdb.tables import ORDERBOOK
 
 log = logging.getLogger(__name__)
 
-EVERY_SECONDS = 60.0
-"""A recorder looks so often."""
-MOST = 3
-"""So many damaged files are named."""
+INTERVAL_SECONDS = 60.0
+"""The time between two inspections by a recorder."""
+NAMED_FILES = 3
+"""A message names at most this number of damaged files."""
 _OF_THE_TABLE = (
     "_meta",
     "_txn",
@@ -40,7 +39,7 @@ _MAGIC = b"PAR1"
 
 
 class Inspection:
-    """Looks at the files now and then, for a thread that must not end."""
+    """Inspects the files once a minute, for a thread that must not end."""
 
     def __init__(self, db: QuestDB, metrics: StoreMetrics) -> None:
         self._db = db
@@ -48,14 +47,14 @@ class Inspection:
         self._due = 0.0
 
     def look(self) -> None:
-        """Notes what is damaged in the metrics, where it is time to look again."""
+        """Inspects the files, if it is time for that, and sets the result in the metrics. Raises nothing."""
         if time.monotonic() < self._due:
             return
-        self._due = time.monotonic() + EVERY_SECONDS
+        self._due = time.monotonic() + INTERVAL_SECONDS
         try:
             found = find_damage(self._db)
         except StoreError:
-            return  # an absent server is told elsewhere
+            return  # a server that is down is reported elsewhere
         except Exception:  # a bug must not end the thread
             log.exception("the table's files could not be looked at")
             return
@@ -65,27 +64,27 @@ class Inspection:
 
 
 def find_damage(db: QuestDB) -> str:
-    """What of the table cannot be read, in words; empty where nothing is known to be damaged. Raises StoreError."""
+    """Returns a text about the damaged part of the table; empty if no damage is known. Raises StoreError."""
     try:
         found = db.sql(f"SELECT directoryName FROM tables() WHERE table_name = '{ORDERBOOK}'").rows
         if not found:
             return _vanished(db)
         if db.endpoint.folder is None:
-            db.sql(f"SELECT * FROM {ORDERBOOK} LIMIT -1")  # an answer that breaks off is an error
+            db.sql(f"SELECT * FROM {ORDERBOOK} LIMIT -1")  # a truncated answer is an error
             return ""
         folder = _tables(db.endpoint.folder) / found[0][0]
-        # Twice, as a day may have been rewritten or dropped in that moment.
+        # Checked twice, as a day may have been rewritten or dropped during the first check.
         files = {name for name in _OF_THE_TABLE if _size(folder / name) == 0} or (
             _damaged(db, folder) and _damaged(db, folder)
         )
-    except OSError as error:  # it says nothing about the files
+    except OSError as error:  # this is no sign of damage
         log.warning("the files of the table %s cannot be looked at now: %s", ORDERBOOK, error)
         return ""
     except QueryError as error:
         return str(error).splitlines()[0].removeprefix("QuestDB refused the statement: ")
     named = sorted(files)
-    more = f" and {len(named) - MOST} more" if len(named) > MOST else ""
-    return f"{', '.join(named[:MOST])}{more} in {folder} hold less than they should" if named else ""
+    more = f" and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
+    return f"{', '.join(named[:NAMED_FILES])}{more} in {folder} hold less than they should" if named else ""
 
 
 def _tables(data_dir: Path) -> Path:
@@ -93,7 +92,7 @@ def _tables(data_dir: Path) -> Path:
 
 
 def _vanished(db: QuestDB) -> str:
-    """A table with a damaged description is none for QuestDB, though its files are there."""
+    """Returns a text about a table with a damaged `_meta` file, which QuestDB does not list; empty if there is none."""
     folder = db.endpoint.folder
     if folder is None:
         return ""
@@ -104,13 +103,13 @@ def _vanished(db: QuestDB) -> str:
 
 
 def _damaged(db: QuestDB, folder: Path) -> set[str]:
-    """Files of days."""
+    """Returns the damaged files of days, and the days whose folder is missing."""
     names = partitions.column_names(db)
     later = set(partitions.added_later(names))
-    columns = [name for name in names if name not in later]  # others need not have a file
+    columns = [name for name in names if name not in later]  # columns that were added later may have no file
     found = set()
     for day in partitions.list_partitions(db):
-        # A day that is being rewritten has two folders for a moment; one of them is whole.
+        # A day that is being rewritten has two folders for a moment; one of them is complete.
         folders = [folder / day.day, *folder.glob(f"{day.day}.*")]
         lacking = [_lacking(each, day, columns) for each in folders if each.is_dir()]
         if not lacking:
@@ -121,20 +120,20 @@ def _damaged(db: QuestDB, folder: Path) -> set[str]:
 
 
 def _lacking(folder: Path, day: partitions.Partition, columns: Sequence[str]) -> str:
-    """A file of a day that is not whole; empty where all are."""
+    """Returns the name of a file that is too short; empty if all are complete."""
     if day.is_parquet:
         return "" if _is_whole(folder / "data.parquet") else "data.parquet"
     sizes: dict[str, int] = {}
     for path in folder.iterdir():
         column, _, version = path.name.partition(".d")
-        if not version or version[1:].isdigit():  # an UPDATE makes another version of a column
+        if not version or version[1:].isdigit():  # an UPDATE writes another version of a column
             sizes[column] = max(sizes.get(column, 0), _size(path) or 0)
     short = (name for name in columns if sizes.get(name, 0) < day.rows * (4 if name in _SYMBOLS else 8))
     return next((f"{name}.d" for name in short), "")
 
 
 def _size(path: Path) -> int | None:
-    """None where there is no such file. Raises OSError where it cannot be seen now, which says nothing about it."""
+    """Returns the size of a file; None if there is none. Raises OSError if that cannot be seen now."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -142,7 +141,7 @@ def _size(path: Path) -> int | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a Parquet file has its beginning and its end. Raises OSError where it cannot be read now."""
+    """Returns whether a Parquet file has its beginning and its end. Raises OSError if it cannot be read now."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

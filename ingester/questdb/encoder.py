@@ -1,4 +1,4 @@
-"""Snapshots and events as rows of ILP, the form in which QuestDB takes them, by the questdb client's own encoder."""
+"""Encodes books, events and listings as rows of ILP, by the encoder of the questdb client."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ def buffer_maker() -> Sender:
 
 
 class RowEncoder:
-    """Encodes for one recorder. Not for use by two threads at a time."""
+    """Encodes rows of one recorder. Two threads must not use it at the same time."""
 
     def __init__(self, *, depth: int, exchange: str | None, collector: str) -> None:
         """`exchange`: the name as the tables keep it; None for events that concern all exchanges of a table."""
@@ -37,7 +37,7 @@ class RowEncoder:
         self._bid_names, self._ask_names = self._names[: 2 * depth], self._names[2 * depth :]
 
     def snapshots(self, snapshots: Sequence[OrderBook]) -> bytes:
-        """ILP rows of `orderbook`. Levels that a thin book lacks stay NULL; deeper ones than recorded are left out."""
+        """Returns ILP rows of `orderbook`. Levels that a book lacks stay NULL; levels beyond the depth are left out."""
         buffer, depth, names = self._buffer, self._depth, self._names
         exchange, collector = self._exchange, self._collector
         buffer.clear()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class RowEncoder:
         return bytes(buffer)
 
     def instruments(self, at_ns: int, listings: Iterable[Listing]) -> bytes:
-        """ILP rows of `instruments`: what the exchange lists from this time on."""
+        """Returns ILP rows of `instruments`: the listings of the exchange from this time on."""
         buffer = self._buffer
         buffer.clear()  # type: ignore[no-untyped-call]
         for each in listings:
@@ -76,7 +76,7 @@ class RowEncoder:
         return bytes(buffer)
 
     def events(self, events: Iterable[Event]) -> bytes:
-        """ILP rows of `collector_events`."""
+        """Returns ILP rows of `collector_events`."""
         buffer = self._buffer
         buffer.clear()  # type: ignore[no-untyped-call]
         for at_ns, kind, symbol, connection, detail, until_ns in events:

@@ -1,4 +1,4 @@
-"""Reads ILP as the questdb client writes it (protocol version 2): where a row ends, and which book it holds."""
+"""Splits ILP of the questdb client (protocol version 2) into rows, and reads their symbols and fields."""
 
 import re
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 class Tags(NamedTuple):
-    """What a row is about; None for what it does not say."""
+    """The table, symbol, update id and time of a row; None for what it lacks."""
 
     table: str | None
     symbol: str | None
@@ -27,7 +27,7 @@ class Tags(NamedTuple):
 
 
 def rows(body: bytes) -> list[bytes]:
-    """The rows of a body, each with its newline; what cannot be read as a row ends the list as if it were one."""
+    """Returns the rows of a body, each with its newline. If a part cannot be read, the rest is the last row."""
     found, at = [], 0
     while at < len(body):
         match = _ROW.match(body, at)
@@ -38,7 +38,7 @@ def rows(body: bytes) -> list[bytes]:
 
 
 def tags(row: bytes) -> Tags:
-    """Table, symbol, update id and time (ns) of a row."""
+    """Returns table, symbol, update id and time (ns) of a row."""
     match = _ROW.fullmatch(row)
     if match is None:
         return Tags(None, None, None, None)

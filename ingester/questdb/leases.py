@@ -1,9 +1,9 @@
 """Leases on ranges of time, so that retention does not change days that are read, imported or migrated.
 
-A lease is a row of the table `range_holds`, which every machine sees that uses this server. It is renewed while its
-holder lives and expires two minutes later, so a killed export leaves nothing behind. Retention takes a lease on the day
-that it changes, and an export that begins meanwhile waits. Both write their row first and look then, so at least one of
-them sees the other.
+A lease is a row of the table `range_holds`, which every client of the server can read. Its holder renews it; without
+that it expires after two minutes, so a killed export leaves no lease behind. Retention takes a lease on the day that it
+changes, and an export that begins meanwhile waits. Both write their row first and read the others' rows then, so at
+least one of them sees the other.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ EXPORT, IMPORT, PLAYBACK, RETENTION = "export", "import", "playback", "retention
 LEASE_SECONDS = 120
 RENEW_SECONDS = 30.0
 VISIBLE_SECONDS = 10.0
-"""How long a hold may take to be visible to others; longer where the server is busy, or does not apply rows."""
+"""The time within which a lease must be visible to others. A server that is busy or suspended takes longer."""
 LOOK_SECONDS = 0.2
 ALWAYS_NS = 1 << 62
-"""The end of a range that holds all time to come: in the year 2116."""
+"""The end of a range without end: a time in the year 2116."""
 
 
 class HeldRange(NamedTuple):
-    """A range [since, until) in ns that someone works on."""
+    """A lease: a range [since, until) in ns that somebody works on."""
 
     holder: str
     purpose: str
@@ -46,17 +46,17 @@ class HeldRange(NamedTuple):
     until_ns: int
 
     def overlaps(self, start_ns: int, end_ns: int) -> bool:
-        """Whether it has a moment of [start, end)."""
+        """Returns whether it overlaps [start, end)."""
         return self.since_ns < end_ns and self.until_ns > start_ns
 
 
 def is_kept(db: QuestDB) -> bool:
-    """Whether the server has the table of holds. Raises StoreError."""
+    """Returns whether the server has the table of leases. Raises StoreError."""
     return bool(db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{HOLDS}'").rows)
 
 
 def holds(db: QuestDB) -> list[HeldRange]:
-    """All that are in force. Raises StoreError."""
+    """Returns the leases that have not expired. Raises StoreError."""
     rows = db.sql(
         f"SELECT holder, purpose, cast(since AS LONG), cast(until AS LONG) FROM {HOLDS} WHERE expires > now()"
     ).rows
@@ -65,10 +65,10 @@ def holds(db: QuestDB) -> list[HeldRange]:
 
 @contextlib.contextmanager
 def holding(db: QuestDB, purpose: str, start_ns: int, end_ns: int) -> Iterator[None]:
-    """Keeps retention off a range while the block runs, waiting first for what retention does there now.
+    """Holds a lease on a range while the block runs, after retention has finished its work there.
 
-    A server that does not let us announce it is told, and the block runs all the same. Raises StoreError where the
-    server cannot be reached.
+    If the server does not take the lease, a warning is logged, and the block runs all the same. Raises StoreError if
+    the server cannot be reached.
     """
     lease = Lease(db, purpose, start_ns, end_ns)
     try:
@@ -85,9 +85,9 @@ def holding(db: QuestDB, purpose: str, start_ns: int, end_ns: int) -> Iterator[N
 
 @contextlib.contextmanager
 def changing(db: QuestDB, start_ns: int, end_ns: int) -> Iterator[Sequence[HeldRange]]:
-    """For retention: holds a day, and gives what others hold of it; where they do, the day is to be left alone.
+    """Holds retention's lease on a day while the block runs, and gives it the leases of others on this day.
 
-    Raises StoreError, also where the hold does not become visible to others.
+    Retention must not change the day if there are any. Raises StoreError, also if the lease does not become visible.
     """
     lease = Lease(db, RETENTION, start_ns, end_ns)
     try:
@@ -101,12 +101,14 @@ def changing(db: QuestDB, start_ns: int, end_ns: int) -> Iterator[Sequence[HeldR
 
 
 _active: set[str] = set()
-"""The holders of this process that have not ended."""
+"""The leases of this process that have not ended."""
 
 
 def is_over(hold: HeldRange) -> bool:
-    """Returns whether the holder has ended without saying so, as far as that can be known: the server was away then, or
-    the process was killed. Only processes of this machine are known."""
+    """Returns whether the holder has ended without ending its lease: it was killed, or the server was down.
+
+    For a holder on another machine that is not known, and the result is False.
+    """
     host, _, rest = hold.holder.partition(" ")
     number = rest.split(" ")[0]
     if host != socket.gethostname() or not number.isdigit():
@@ -115,19 +117,19 @@ def is_over(hold: HeldRange) -> bool:
 
 
 class Lease:
-    """One hold of this process, renewed by a thread of its own between `begin` and `end`."""
+    """A lease of this process. A thread renews it between `begin` and `end`."""
 
     def __init__(self, db: QuestDB, purpose: str, start_ns: int, end_ns: int) -> None:
         self.holder = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}"
         self._db = db
         self._purpose = purpose
         self._start_ns, self._end_ns = start_ns, end_ns
-        self._begun_us = 0  # by the server's clock; 0: not begun
+        self._begun_us = 0  # by the server's clock; 0 before `begin`
         self._ending = threading.Event()
         self._thread = SupervisedThread(self._renew, "hold", self._ending)
 
     def begin(self) -> bool:
-        """Announces it; whether everybody can see it. Raises StoreError."""
+        """Writes the lease; returns whether it is visible to others. Raises StoreError."""
         self._db.sql(statement(HOLDS))
         self._begun_us = self._db.sql("SELECT cast(now() AS LONG)").rows[0][0]
         _active.add(self.holder)
@@ -141,7 +143,7 @@ class Lease:
         return True
 
     def others(self) -> list[HeldRange]:
-        """What others hold of this range. Raises StoreError."""
+        """Returns the leases of others that overlap this range. Raises StoreError."""
         return [
             hold
             for hold in holds(self._db)
@@ -149,16 +151,16 @@ class Lease:
         ]
 
     def wait_for_retention(self) -> None:
-        """Waits until it has left the range. Raises StoreError."""
-        told = False
+        """Waits until retention has no lease on this range. Raises StoreError."""
+        is_logged = False
         while working := [hold for hold in self.others() if hold.purpose == RETENTION]:
-            if not told:
+            if not is_logged:
                 log.info("waiting for retention, which works on a day of this range (%s)", working[0].holder)
-            told = True
+            is_logged = True
             time.sleep(LOOK_SECONDS)
 
     def end(self) -> None:
-        """Gives the range free; where the server is away, it expires by itself."""
+        """Ends the lease. If the server is down, the lease expires by itself."""
         _active.discard(self.holder)
         if not self._begun_us:
             return

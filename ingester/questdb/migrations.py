@@ -1,60 +1,155 @@
 """Brings tables of earlier versions up to date, by the numbered files in `sql/migrations/`: each once and in order.
 
-A file begins with a SELECT that returns a row where the migration was applied, so nothing needs to remember it: also
-where somebody restores an old table, it is brought up to date. Its other statements may be applied twice. A line
-`-- step: …` stands for a function of this module, where SQL alone does not do.
+A file begins with a SELECT that returns a row where the migration was applied. So no list of applied migrations is
+kept, and an old table that somebody restores is brought up to date as well. The other statements of a file may be
+applied twice. A line `-- step: …` names a function of this module, where SQL alone does not suffice.
 
-A migration adds columns, fills them and extends the DEDUP keys; it takes nothing away. Killed between two statements,
-the next start goes on. Measured with QuestDB 9.3.4 on two cores: 50 million books take 2 seconds; days that are
-Parquet have to be rewritten as well (see columns.py).
+A migration adds columns, fills them and extends the DEDUP keys; it removes nothing. If it is killed between two
+statements, the next start continues. Measured with QuestDB 9.3.4 on two cores: 50 million books take 2 seconds; days
+that are Parquet have to be rewritten as well (see columns.py).
 
-Recorders of an earlier version that still write would leave rows without an exchange. So it is refused while one of
-them does; rows of the new recorder wait in its spool. One that was silent at that moment goes on until its first
-failed request, then it finds the new keys and keeps its rows in its spool, from where the new version sends them with
-their exchange. What it has stored until then is named at the next start of a recorder (`name_recent_rows`).
+Recorders of an earlier version that still write would leave rows without an exchange. So a migration is refused while
+one of them writes; rows of the new recorder wait in its spool. A recorder that was silent at that moment continues
+until its first failed request; then it finds the new keys and keeps its rows in its spool, and the new version sends
+them with their exchange. Rows that it stored until then get their exchange at the next start of a recorder
+(`name_recent_rows`).
+
+`ExchangeHistory` knows which exchange the rows of versions before the column `exchange` come from. The `started` events
+of their recorders name it: a row is from the exchange that its recorder had started with most recently; a row before
+the first of these events is from the exchange of the first one. Other rows are from `DEFAULT_EXCHANGE`.
 """
 
+import bisect
 import logging
 import re
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
 
 from ingester.errors import MigrationRefused, StoreError
-from ingester.questdb import partitions
+from ingester.exchange import stored_name
+from ingester.questdb import ilp, partitions
 from ingester.questdb.client import QuestDB
-from ingester.questdb.exchange_history import ExchangeHistory
-from ingester.questdb.query import quoted
-from ingester.questdb.tables import EVENTS, ORDERBOOK, sql_folder
+from ingester.questdb.query import batches, one_of, quoted
+from ingester.questdb.tables import DEFAULT_EXCHANGE, EVENTS, IMPORTED, ORDERBOOK, sql_folder
 
 log = logging.getLogger(__name__)
 
+_ROWS = tuple(f"{table},".encode() for table in (ORDERBOOK, EVENTS))
+_NAMED = tuple(f"{table},exchange=".encode() for table in (ORDERBOOK, EVENTS))
 LIVE_SECONDS = 60
-"""A recorder whose newest row is older than this does not write now."""
+"""A recorder whose newest row is older does not write now."""
 WATCHED_SECONDS = 4.0
-"""So long a look takes whether rows still come: a recorder sends twice a second."""
+"""The time in which new rows of a recorder are noticed: it sends twice a second."""
 RECENT_DAYS = 2
-"""So many of the newest days may have rows of a recorder of an earlier version that was not noticed."""
+"""The newest days, which may have rows of a recorder of an earlier version that was not noticed."""
 ROUNDS = 5
-"""So often rows are named that came while others were."""
+"""The number of attempts to set the exchange of rows, as new ones may come meanwhile."""
 EVER_NS = 1 << 62
 _STEP = re.compile(r"-- step: (.+)")
 _ADD = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)")
+
+
+class ExchangeHistory:
+    """The exchange that each recorder has recorded, by time."""
+
+    def __init__(self, default: str = DEFAULT_EXCHANGE) -> None:
+        self._default = default
+        self._starts: defaultdict[str, dict[int, str]] = defaultdict(dict)
+
+    @classmethod
+    def load(cls, db: QuestDB, default: str = DEFAULT_EXCHANGE) -> Self:
+        """Returns the history from the events in the table. Raises StoreError."""
+        history = cls(default)
+        rows = db.sql(f"SELECT collector, cast(timestamp AS LONG), detail FROM {EVENTS} WHERE kind = 'started'").rows
+        for collector, at_us, detail in rows:
+            history.add_start(collector or "", at_us * 1000, detail or "")
+        return history
+
+    def add_start(self, collector: str, at_ns: int, detail: str) -> None:
+        """Adds a `started` event: the exchange is the last part of its detail."""
+        before, _, name = detail.rpartition(", ")
+        if before and name:
+            self._starts[collector][at_ns // 1000 * 1000] = stored_name(name)
+
+    def exchange_of(self, collector: str, at_ns: int) -> str:
+        """Returns the exchange that a recorder recorded at a time."""
+        times, exchanges = self._periods(collector)
+        return exchanges[max(0, bisect.bisect_right(times, at_ns) - 1)]
+
+    def conditions(self, start_ns: int, end_ns: int) -> Iterator[tuple[str, str]]:
+        """Yields exchanges with the SQL condition of their rows in a range of time. The last one, of all rows that are
+        left, has an empty condition."""
+        whole: defaultdict[str, list[str]] = defaultdict(list)
+        for collector in self._starts:
+            times, exchanges = self._periods(collector)
+            ends = [*times[1:], end_ns]
+            here = [
+                (exchange, max(since, start_ns), min(until, end_ns))
+                for exchange, since, until in zip(exchanges, [start_ns, *times[1:]], ends, strict=True)
+                if since < end_ns and until > start_ns
+            ]
+            if len({exchange for exchange, _, _ in here}) == 1:
+                whole[here[0][0]].append(collector)
+                continue
+            for exchange, since, until in here:
+                who = f"collector IN ({quoted([collector])})"
+                yield exchange, f"{who} AND timestamp >= {since // 1000} AND timestamp < {-(-until // 1000)}"
+        for exchange, collectors in whole.items():
+            if exchange != self._default:
+                for names in batches(collectors):
+                    yield exchange, one_of("collector", names)
+        yield self._default, ""
+
+    def _periods(self, collector: str) -> tuple[Sequence[int], Sequence[str]]:
+        """Returns the times in ns at which a recorder started, and its exchange from each time on."""
+        starts = self._starts.get(collector) if collector != IMPORTED else None
+        if not starts:
+            return [0], [self._default]
+        times = sorted(starts)
+        return times, [starts[at_ns] for at_ns in times]
+
+
+def name_exchanges(bodies: Sequence[bytes], history: ExchangeHistory) -> list[bytes]:
+    """Returns ILP bodies in which each row has an exchange: rows that an earlier version has put into the spool get
+    that of their recorder."""
+    rows = [ilp.rows(body) if needs_exchange(body) else [] for body in bodies]
+    for row in (row for body in rows for row in body if row.startswith(EVENTS.encode())):
+        texts = ilp.texts(row)
+        if texts.get("kind") == "started":
+            history.add_start(texts.get("collector", ""), ilp.tags(row).at_ns or 0, texts.get("detail", ""))
+    return [
+        b"".join(_named(row, history) for row in parts) if parts else body
+        for body, parts in zip(bodies, rows, strict=True)
+    ]
+
+
+def needs_exchange(body: bytes) -> bool:
+    """Returns whether the rows of a record come from a version that did not write the exchange: all do, or none."""
+    return body.startswith(_ROWS) and not body.startswith(_NAMED)
+
+
+def _named(row: bytes, history: ExchangeHistory) -> bytes:
+    at_ns = ilp.tags(row).at_ns
+    if at_ns is None:  # not a row: QuestDB refuses it, and it is set aside as it is
+        return row
+    return ilp.with_symbol(row, "exchange", history.exchange_of(ilp.texts(row).get("collector", ""), at_ns))
 
 
 class Migration(NamedTuple):
     """One file of `sql/migrations/`."""
 
     name: str
-    """Such as 002_exchange_of_books."""
+    """A name such as 002_exchange_of_books."""
     is_applied: str
-    """The SELECT that returns a row where it was applied."""
+    """A SELECT that returns a row if the migration was applied."""
     statements: Sequence[str]
-    """What it does, in order: SQL, or the name of a step."""
+    """The statements in order: SQL, or the line of a step."""
 
 
 def migrations() -> list[Migration]:
-    """Returns all of them in order."""
+    """Returns all migrations in order."""
     files = sorted((sql_folder() / "migrations").iterdir(), key=lambda file: file.name)
     return [
         _parsed(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
@@ -71,7 +166,7 @@ def _parsed(name: str, text: str) -> Migration:
 
 
 def pending(db: QuestDB) -> list[Migration]:
-    """Returns those that the existing tables still need. Raises StoreError."""
+    """Returns the migrations that the existing tables still need. Raises StoreError."""
     existing = {name for (name,) in db.sql("SELECT table_name FROM tables()").rows}
     if not {ORDERBOOK, EVENTS} <= existing:
         return []
@@ -108,7 +203,7 @@ def refuse_while_recorded(db: QuestDB) -> None:
 
 
 def _newest(db: QuestDB) -> dict[str, int]:
-    """The newest row of each recorder that had one a moment ago, in µs."""
+    """Returns the time in µs of the newest row of each recorder that had one within LIVE_SECONDS."""
     rows = db.sql(
         f"SELECT collector, cast(max(timestamp) AS LONG) FROM {ORDERBOOK} "
         f"WHERE timestamp > dateadd('s', -{LIVE_SECONDS}, now())"
@@ -117,7 +212,7 @@ def _newest(db: QuestDB) -> dict[str, int]:
 
 
 def name_recent_rows(db: QuestDB) -> None:
-    """Names the exchange of rows that a recorder of an earlier version has stored after the migration, unnoticed."""
+    """Sets the exchange of rows that an unnoticed recorder of an earlier version stored after the migration."""
     days = [day for day in partitions.list_partitions(db)[-RECENT_DAYS:] if not day.is_parquet]
     if any(_is_unnamed(db, ORDERBOOK, day.start_ns, day.end_ns) for day in days):
         log.warning("a recorder of an earlier version has stored rows without an exchange; they get it now")

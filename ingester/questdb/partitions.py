@@ -1,4 +1,4 @@
-"""The days of `orderbook` as QuestDB keeps them: what they weigh, and how one becomes Parquet or goes."""
+"""Lists the days of `orderbook` with rows and size, makes them Parquet or native, and drops them."""
 
 import datetime
 import time
@@ -19,26 +19,28 @@ _PARTITIONS = (
     f"FROM table_partitions('{ORDERBOOK}') WHERE attached ORDER BY name"
 )
 TOO_OLD = "parquet column count is less"
-"""Is in QuestDB's words where a Parquet day is older than a column that is asked for."""
+"""QuestDB's error contains this if a Parquet day is older than a column of the query."""
 _FIRST_COLUMNS = (
     ("timestamp", "exchange", "symbol", "collector", "last_update_id", "event_time"),
     ("timestamp", "symbol", "collector", "last_update_id"),
 )
-"""Before the levels: of a table that this version has made, and of one that an earlier version has."""
-_CANNOT_CONVERT = "PartitionEncoder.encodePartition"  # is in QuestDB's words where a conversion failed, and never rows
+"""The columns before the levels: in a table that this version has created, and in one of an earlier version."""
+_CANNOT_CONVERT = (
+    "PartitionEncoder.encodePartition"  # QuestDB's error contains this if a conversion failed, and only then
+)
 
 
 class Partition(NamedTuple):
     """One day (UTC) of the table."""
 
     day: str
-    """As QuestDB calls it: 2024-08-08."""
+    """QuestDB's name of it: 2024-08-08."""
     rows: int
     bytes: int
-    """On disk; the active one's files are larger than what is in them."""
+    """On disk; the files of the active day are larger than their content."""
     is_parquet: bool = False
     is_active: bool = False
-    """The newest, into which rows come."""
+    """Whether it is the newest day, which gets the new rows."""
     is_read_only: bool = False
 
     @property
@@ -55,7 +57,7 @@ class Partition(NamedTuple):
 
 
 def converted(before: Partition, after: Partition, seconds: float, columns: int) -> str:
-    """What goes on record of a day that was made Parquet; `columns` are those that its file holds."""
+    """Returns the detail of the event about a day that was made Parquet; `columns`: the number in its file."""
     return (
         f"{before.day}: {before.rows} rows, {before.bytes} bytes, as Parquet {after.bytes} bytes, {seconds:.1f} s, "
         f"{columns} columns"
@@ -63,12 +65,12 @@ def converted(before: Partition, after: Partition, seconds: float, columns: int)
 
 
 def start_of(day: str) -> int:
-    """The first moment of 2024-08-08, in ns since 1970, UTC."""
+    """Returns the start of a day such as 2024-08-08, in ns since 1970, UTC."""
     return (datetime.date.fromisoformat(day) - datetime.date(1970, 1, 1)).days * DAY
 
 
 def list_partitions(db: QuestDB) -> list[Partition]:
-    """All days, the oldest first; none where nothing was ever recorded, or the table is not kept by day.
+    """Returns all days, the oldest first; none if there is no table, or it is not partitioned by day.
 
     Raises StoreError.
     """
@@ -77,22 +79,22 @@ def list_partitions(db: QuestDB) -> list[Partition]:
 
 
 class TableSuspension(NamedTuple):
-    """Of a table that does not apply what it acknowledges."""
+    """A table acknowledges rows and does not apply them."""
 
     reason: str
-    """QuestDB's words."""
+    """QuestDB's error message."""
     applied: int
-    """The last transaction that it has applied; the next one failed."""
+    """The last transaction that was applied; the next one failed."""
 
 
 def suspension(db: QuestDB, table: str = ORDERBOOK) -> TableSuspension | None:
-    """Returns why the table is suspended; None where it is not. Raises StoreError."""
+    """Returns why the table is suspended; None if it is not. Raises StoreError."""
     rows = db.sql(f"SELECT errorMessage, writerTxn FROM wal_tables() WHERE name = '{table}' AND suspended").rows
     return TableSuspension(rows[0][0] or "no reason given", rows[0][1]) if rows else None
 
 
 def settle(db: QuestDB, table: str = ORDERBOOK) -> None:
-    """Waits until the table has applied all that it had acknowledged, or is suspended. Raises StoreError."""
+    """Waits until the table has applied all that it has acknowledged so far, or is suspended. Raises StoreError."""
     rows = db.sql(f"SELECT sequencerTxn FROM wal_tables() WHERE name = '{table}'").rows
     applied = f"SELECT name FROM wal_tables() WHERE name = '{table}' AND (suspended OR writerTxn >= {rows[0][0]})"
     while not db.sql(applied).rows:
@@ -100,8 +102,11 @@ def settle(db: QuestDB, table: str = ORDERBOOK) -> None:
 
 
 def wait_until(db: QuestDB, table: str, condition: str) -> None:
-    """Waits until a SELECT returns a row. Of a server that was killed, the last transaction may stay uncounted, so
-    `settle` does not see that it has yet to be applied. Raises StoreError, also where the table is suspended."""
+    """Waits until a SELECT returns a row.
+
+    `settle` does not suffice after a server was killed: its last transaction may not be counted, though it is not
+    applied yet. Raises StoreError, also if the table is suspended.
+    """
     while not db.sql(condition).rows:
         if stuck := suspension(db, table):
             raise StoreError(f"QuestDB has suspended {table} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")
@@ -109,15 +114,15 @@ def wait_until(db: QuestDB, table: str, condition: str) -> None:
 
 
 def find(db: QuestDB, day: str) -> Partition | None:
-    """A day as it is now. Raises StoreError."""
+    """Returns the present state of a day; None if there is no such day. Raises StoreError."""
     return next((each for each in list_partitions(db) if each.day == day), None)
 
 
 def convert(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
-    """Has a day rewritten as Parquet in place; whether that is done, for `stopped` may say not to wait for it.
+    """Converts a day to Parquet in place; returns False if `stopped` ended the wait for it.
 
-    The server does it in the order of its log, all at once or not at all, also where it is killed meanwhile. Raises
-    StoreError.
+    The server converts it in the order of its log, and completely or not at all, even if it is killed meanwhile.
+    Raises StoreError.
     """
     _store_every_column(db, day)
     return _alter(
@@ -126,14 +131,14 @@ def convert(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
 
 
 def make_native(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
-    """Has a Parquet day rewritten in QuestDB's own form; whether that is done. Raises StoreError."""
+    """Converts a Parquet day to QuestDB's native form; returns False if `stopped` ended the wait. Raises StoreError."""
     return _alter(
         db, f"CONVERT PARTITION TO NATIVE LIST '{day}'", day, lambda found: not (found and found.is_parquet), stopped
     )
 
 
 def column_names(db: QuestDB) -> list[str]:
-    """The table's columns in its order. Raises StoreError."""
+    """Returns the names of the table's columns in order. Raises StoreError."""
     return [name for (name,) in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows]
 
 
@@ -148,12 +153,12 @@ def added_later(names: Sequence[str]) -> list[str]:
 
 
 def _store_every_column(db: QuestDB, day: str) -> None:
-    """Has the files of a native day hold NULLs for rows that are older than a column, instead of nothing.
+    """Makes the files of a native day hold NULL for rows that are older than a column, instead of nothing.
 
-    Made Parquet without them, the day would end QuestDB 9.3.4 at an export that has no row filter. To set the first row
-    to what it is, is enough: the server writes the column from there on.
+    Without these NULLs, QuestDB 9.3.4 dies when the day is Parquet and an export has no row filter. It suffices to
+    update the first row with its own values: the server then writes the column from this row on.
     """
-    settle(db)  # columns that are just being added count too
+    settle(db)  # also columns that are being added now
     later = added_later(column_names(db))
     if not later:
         return
@@ -168,20 +173,23 @@ def _store_every_column(db: QuestDB, day: str) -> None:
 
 
 def drop(db: QuestDB, day: str, stopped: Callable[[], bool]) -> bool:
-    """Removes a day for good; whether that is done. Raises StoreError."""
+    """Drops a day; returns False if `stopped` ended the wait for it. Raises StoreError."""
     return _alter(db, f"DROP PARTITION LIST '{day}'", day, lambda found: found is None, stopped)
 
 
 def _alter(
     db: QuestDB, what: str, day: str, done: Callable[[Partition | None], bool], stopped: Callable[[], bool]
 ) -> bool:
-    """Not by counting transactions: of a server that was killed, the last one may stay uncounted."""
+    """Alters a day and waits until `done`; returns False if `stopped`. Raises StoreError.
+
+    It does not count transactions: after a server was killed, the last one may not be counted.
+    """
     db.sql(f"ALTER TABLE {ORDERBOOK} {what}")
     while not done(find(db, day)):
         if stuck := suspension(db):
             if _CANNOT_CONVERT in stuck.reason:
-                # It would be tried again and again, and no row become visible before. Rows are not skipped by this, nor
-                # is anything where somebody has resumed the table meanwhile.
+                # QuestDB would try it again and again, and no row would become visible meanwhile. This skips the
+                # conversion only: no rows, and nothing if somebody has resumed the table meanwhile.
                 db.sql(f"ALTER TABLE {ORDERBOOK} RESUME WAL FROM TXN {stuck.applied + 2}")
                 raise StoreError(f"QuestDB cannot make {day} Parquet and keeps it as it was: {stuck.reason}")
             raise StoreError(f"QuestDB has suspended {ORDERBOOK} ({stuck.reason}). Ask it: SELECT * FROM wal_tables()")

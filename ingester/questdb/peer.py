@@ -1,8 +1,8 @@
-"""Which process is the managed QuestDB, and whether it is the one at the other end of a connection.
+"""Finds the process of the managed QuestDB, and checks that it is at the other end of a connection.
 
 A port proves nothing: while the server is down or starts, any user of the machine may listen there. So each new
-connection is checked before anything is sent: the socket that accepted it has to belong to the server's process, and
-that process to this user, to the server's folder and to the start that the state file tells of.
+connection is checked before anything is sent. The socket that accepted it has to belong to the server's process. That
+process has to run as this user, in the server's folder, and since the time that the state file names.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import psutil
 from ingester.errors import NoAnswer, UnknownServer, Unreachable
 
 ACCEPT_SECONDS = 5.0
-"""How long a connection may wait for the server to accept it; a process that hangs does not."""
+"""The server accepts a connection within this time, or it hangs."""
 _POLL_SECONDS = 0.001
 TABLE = Path("/proc/net/tcp")
 
@@ -33,29 +33,30 @@ _REQUEST = struct.Struct("=IHHII BBBBI 2s2s4s12x4s12xI8s")
 """nlmsghdr and inet_diag_req_v2 of linux/netlink.h and linux/inet_diag.h."""
 
 _NOT_OURS = (psutil.Error, FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError, ValueError)
-"""These say that a process is gone, or another user's. Any other OSError, as for want of descriptors, says nothing."""
+"""These errors mean that a process is gone, or belongs to another user. Another OSError, such as a lack of descriptors,
+means neither."""
 
 Address = tuple[str, int]
 _known: deque[tuple[Path, int, int]] = deque(maxlen=8)
-"""Folders with the processes, and the starts of these, that were found to be their servers."""
+"""Folder, process and start time of servers that were verified before."""
 _recent: deque[str] = deque(maxlen=4)
-"""Numbers of descriptors that accepted sockets had: the server uses them again, and it may have thousands."""
+"""The descriptors of sockets that were accepted last. The server reuses them, and it may have thousands."""
 
 
 class ServerState(msgspec.Struct, frozen=True):
-    """What is remembered of the running server, or of the last one."""
+    """The state file: what is known of the running server, or of the last one."""
 
     pid: int
     http_port: int
     pg_port: int
     stopped: bool = False
-    """Whether someone asked it to stop; then it is not to be started again just because it is gone."""
+    """Whether somebody stopped it; then it is not restarted because it is gone."""
     started: int = 0
-    """When the process was started, as `started_at` gives it; 0 in files of earlier versions."""
+    """The start time of the process, as `started_at` returns it; 0 in files of earlier versions."""
 
 
 def read_state(path: Path) -> ServerState | None:
-    """The state; None where there is none, or the file is damaged."""
+    """Returns the state; None if there is no file, or it is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerState)
     except (FileNotFoundError, ValueError):  # msgspec's errors are among them
@@ -63,7 +64,7 @@ def read_state(path: Path) -> ServerState | None:
 
 
 def started_at(pid: int) -> int:
-    """When a process was started, in ticks since the boot: no other process of this number has the same."""
+    """Returns when a process was started, in ticks since the boot. No other process with this pid has the same time."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except FileNotFoundError:
@@ -71,9 +72,9 @@ def started_at(pid: int) -> int:
 
 
 def process_of(state: ServerState, root: Path) -> psutil.Process | None:
-    """The server's process, where it is still the one that the state tells of.
+    """Returns the server's process, if it is still the one that the state names; else None.
 
-    Raises OSError where that cannot be seen, as for want of descriptors: it may run all the same.
+    Raises OSError if that cannot be seen, for example for lack of descriptors: the server may run all the same.
     """
     try:
         process = psutil.Process(state.pid)
@@ -84,18 +85,18 @@ def process_of(state: ServerState, root: Path) -> psutil.Process | None:
 
 
 def is_server(process: psutil.Process, root: Path) -> bool:
-    """Whether a process is the QuestDB of a folder, and runs as this user or as the folder's owner.
+    """Returns whether a process is the QuestDB of a folder, and runs as this user or as the folder's owner.
 
-    Raises psutil.Error, and OSError where that cannot be seen now.
+    Raises psutil.Error, and OSError if that cannot be seen now.
     """
     option, folder = ["", "", *process.cmdline()][-2:]
     if option != "-d":
         return False
-    owners, same = {os.geteuid()}, folder == str(root)  # perhaps moved or deleted under it
+    owners, same = {os.geteuid()}, folder == str(root)  # it may have been moved or deleted meanwhile
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         ours = root.stat()
         owners.add(ours.st_uid)
-        with contextlib.suppress(OSError):  # it may have been given by another name; any process may name anything
+        with contextlib.suppress(OSError):  # one folder has several names, and any process may name any folder
             same = os.path.samestat(os.stat(folder), ours)
     return (
         same
@@ -106,10 +107,10 @@ def is_server(process: psutil.Process, root: Path) -> bool:
 
 
 def verify(connection: socket.socket, root: Path) -> None:
-    """Returns where the server of a folder has accepted this connection.
+    """Returns if the server of a folder has accepted this connection.
 
-    Raises UnknownServer, which says who has it, where another process has; NoAnswer where nobody accepts it;
-    Unreachable where the system does not let us see who has it now.
+    Raises UnknownServer, with the name of the other process, if another process has accepted it; NoAnswer if nobody
+    accepts it; Unreachable if the system does not show now who has it.
     """
     here, there = connection.getsockname(), connection.getpeername()
     try:
@@ -140,7 +141,7 @@ def _verify(here: Address, there: Address, root: Path) -> None:
 
 
 def _server(root: Path) -> int | None:
-    """The process of a folder's server; None where it does not run. Raises OSError where that cannot be seen now."""
+    """Returns the pid of a folder's server; None if it does not run. Raises OSError if that cannot be seen now."""
     state = read_state(root.parent / "server.json")
     try:
         known = state and (root, state.pid, started_at(state.pid))
@@ -155,7 +156,7 @@ def _server(root: Path) -> int | None:
 
 
 def find_server(root: Path) -> psutil.Process | None:
-    """The server of a folder whose state file is lost. Raises OSError where that cannot be seen now."""
+    """Returns the server of a folder whose state file is lost. Raises OSError if that cannot be seen now."""
     for process in psutil.process_iter():
         try:
             if is_server(process, root):
@@ -166,7 +167,7 @@ def find_server(root: Path) -> psutil.Process | None:
 
 
 def _accepted(pid: int | None, here: Address, there: Address) -> bool | None:
-    """Whether a process has the other end of a connection; None where nobody has accepted it yet."""
+    """Returns whether a process has the other end of a connection; None if nobody has accepted it yet."""
     if not TABLE.exists():  # not Linux
         held = psutil.Process(pid).net_connections("tcp") if pid else []
         return any((tuple(each.laddr), tuple(each.raddr or ())) == (there, here) for each in held)
@@ -177,18 +178,18 @@ def _accepted(pid: int | None, here: Address, there: Address) -> bool | None:
 
 
 def _socket(local: Address, remote: Address | None) -> tuple[int, int]:
-    """User and inode of a socket: one that is connected, or without `remote` one that listens; 0, 0 for none.
+    """Returns user and inode of a connected socket, or without `remote` of a listening one; 0, 0 if there is none.
 
-    One that was not accepted yet belongs to nobody and has the inode 0.
+    A socket that was not accepted yet belongs to nobody and has the inode 0.
     """
     try:
-        return _asked(local, remote)
-    except OSError:  # as inside a sandbox
-        return _looked_up(local, remote)
+        return _from_sock_diag(local, remote)
+    except OSError:  # for example in a sandbox
+        return _from_table(local, remote)
 
 
-def _asked(local: Address, remote: Address | None) -> tuple[int, int]:
-    """By sock_diag(7), which finds one socket among many in no time. Raises OSError where the kernel has none of it."""
+def _from_sock_diag(local: Address, remote: Address | None) -> tuple[int, int]:
+    """Asks sock_diag(7), which finds one socket among many at once. Raises OSError if the kernel does not have it."""
     here, (there, port) = socket.inet_aton(local[0]), remote or ("0.0.0.0", 0)
     request = _REQUEST.pack(
         *(_REQUEST.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0),
@@ -205,14 +206,14 @@ def _asked(local: Address, remote: Address | None) -> tuple[int, int]:
         if error == errno.ENOENT:
             return 0, 0
         raise OSError(error, os.strerror(error))
-    if (state == LISTEN) != (remote is None):  # it answers with the listener where there is no such connection
+    if (state == LISTEN) != (remote is None):  # without such a connection, it returns the listener
         return 0, 0
     user, inode = struct.unpack_from("=II", answer, 80)
     return user, inode
 
 
-def _looked_up(local: Address, remote: Address | None) -> tuple[int, int]:
-    """By reading the table of all sockets."""
+def _from_table(local: Address, remote: Address | None) -> tuple[int, int]:
+    """Reads the table of all sockets."""
     other = _hex(remote) + rb" \w\w" if remote else rb"00000000:0000 0A"
     addresses = [local] if remote else [local, ("0.0.0.0", local[1])]
     table = TABLE.read_bytes()
@@ -224,12 +225,12 @@ def _looked_up(local: Address, remote: Address | None) -> tuple[int, int]:
 
 
 def _hex(address: Address) -> bytes:
-    """An address as the kernel's table has it: the four bytes as a number of this machine."""
+    """Returns an address in the form of the kernel's table: the four bytes as a number in this machine's byte order."""
     return b"%08X:%04X" % (int.from_bytes(socket.inet_aton(address[0]), sys.byteorder), address[1])
 
 
 def _owns(pid: int | None, inode: int) -> bool:
-    """Whether a process has a socket. Raises OSError where that cannot be seen now."""
+    """Returns whether a process has a socket. Raises OSError if that cannot be seen now."""
     if pid is None:
         return False
     wanted, folder = f"socket:[{inode}]", f"/proc/{pid}/fd"
@@ -248,7 +249,7 @@ def _owns(pid: int | None, inode: int) -> bool:
 
 
 def _holder(here: Address, there: Address) -> str:
-    """Who has a connection, or listens for it, as far as that can be read."""
+    """Returns, in words, who has a connection or listens for it, as far as that can be read."""
     user, inode = _socket(there, here) if TABLE.exists() else (0, 0)
     if not inode:
         user, inode = _socket(there, None) if TABLE.exists() else (0, 0)

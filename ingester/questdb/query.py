@@ -1,4 +1,4 @@
-"""What the table holds: its pairs, collectors and depth, and how many rows of a range."""
+"""Asks what the tables hold: pairs, exchanges, collectors, depth and row counts; builds parts of SQL statements."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ MOST_BYTES = 12_000
 
 
 def depth(db: QuestDB) -> int:
-    """Levels a side that the table has; 0 where there is no table."""
+    """Returns the number of levels per side; 0 if there is no table."""
     names = {row[0] for row in db.sql(f"SELECT \"column\" FROM table_columns('{ORDERBOOK}')").rows}
     return sum(f"bid_{level}" in names for level in range(1, 21))
 
 
 def all_symbols(db: QuestDB, exchange: str | None = None) -> list[str]:
-    """Every symbol that has a row; with `exchange` only those of its rows."""
+    """Returns every symbol that has a row, with `exchange` only of this exchange."""
     if not table_exists(db):
         return []
     rows = db.sql(f"SELECT DISTINCT symbol FROM {ORDERBOOK}{_where(of_exchange(exchange))}").rows
@@ -72,7 +72,7 @@ def _exchanges_started(db: QuestDB, start_ns: int, end_ns: int) -> list[str]:
 
 
 class Instrument(NamedTuple):
-    """What an exchange listed of a pair; None where it does not say."""
+    """A pair as the exchange listed it; None for what the exchange does not say."""
 
     base: str | None
     quote: str | None
@@ -81,7 +81,7 @@ class Instrument(NamedTuple):
 
 
 def instruments(db: QuestDB, exchange: str, end_ns: int) -> dict[str, Instrument]:
-    """What an exchange listed of its pairs last before a time, or first where the table has it only since later."""
+    """Returns the last listing of each pair before a time, or its first one if all are later."""
     if not db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{INSTRUMENTS}'").rows:
         return {}
     rows = db.sql(
@@ -96,28 +96,28 @@ def instruments(db: QuestDB, exchange: str, end_ns: int) -> dict[str, Instrument
 
 
 def of_exchange(exchange: str | None) -> str:
-    """The condition that a row is of an exchange; empty where any is meant."""
+    """Returns the SQL condition for rows of an exchange; empty for None."""
     return f"exchange = {quoted([exchange])}" if exchange is not None else ""
 
 
 def _where(*conditions: str) -> str:
-    """A clause of those that are not empty."""
+    """Returns a WHERE clause of the conditions that are not empty."""
     given = [condition for condition in conditions if condition]
     return f" WHERE {' AND '.join(given)}" if given else ""
 
 
 def table_exists(db: QuestDB) -> bool:
-    """Whether anything was ever recorded."""
+    """Returns whether the table exists: whether anything was ever recorded."""
     return bool(db.sql(f"SELECT table_name FROM tables() WHERE table_name = '{ORDERBOOK}'").rows)
 
 
 def between(start_ns: int, end_ns: int) -> str:
-    """The condition that a row lies in a range; times in the table are microseconds."""
+    """Returns the SQL condition for rows of a range; times in the table are microseconds."""
     return f"timestamp >= {-(-start_ns // 1000)} AND timestamp < {-(-end_ns // 1000)}"
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names as SQL strings, with commas between."""
+    """Returns names as SQL strings, separated by commas."""
     return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
 
@@ -131,7 +131,7 @@ def one_of(column: str, names: Sequence[str]) -> str:
 
 
 def batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The names in parts of which each fits into `one_of`."""
+    """Yields the names in parts that fit into `one_of`."""
     if len(names) == 1 or one_of("", names):
         yield names
     else:
@@ -142,7 +142,7 @@ def batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
 def rows_by_symbol(
     db: QuestDB, start_ns: int, end_ns: int, collector: str | None = None, exchange: str | None = None
 ) -> dict[str, int]:
-    """Rows of each symbol in a range; only what `collector` has recorded, and of `exchange`, where these are given."""
+    """Returns the number of rows of each symbol in a range, of one collector and one exchange if these are given."""
     own = f"collector IN ({quoted([collector])})" if collector else ""
     where = _where(between(start_ns, end_ns), own, of_exchange(exchange))
     rows = db.sql(f"SELECT symbol, count() FROM {ORDERBOOK}{where}").rows
@@ -150,7 +150,7 @@ def rows_by_symbol(
 
 
 def last_rows(db: QuestDB, start_ns: int, end_ns: int, exchange: str | None = None) -> dict[str, int]:
-    """When the last row of each symbol in a range was received, in ns."""
+    """Returns the receive time in ns of the last row of each symbol in a range."""
     where = _where(between(start_ns, end_ns), of_exchange(exchange))
     rows = db.sql(f"SELECT symbol, cast(max(timestamp) AS LONG) FROM {ORDERBOOK}{where}").rows
     return {symbol: at_us * 1000 for symbol, at_us in rows if symbol}
@@ -159,7 +159,7 @@ def last_rows(db: QuestDB, start_ns: int, end_ns: int, exchange: str | None = No
 def collectors(
     db: QuestDB, start_ns: int, end_ns: int, nameless: bool = False, exchange: str | None = None
 ) -> list[str]:
-    """Which collectors recorded in a range; with `nameless` an empty name for rows that do not say so."""
+    """Returns the collectors of rows in a range; with `nameless` an empty name for rows without a collector."""
     where = _where(between(start_ns, end_ns), of_exchange(exchange))
     rows = db.sql(f"SELECT DISTINCT collector FROM {ORDERBOOK}{where}").rows
     return sorted(name or "" for (name,) in rows if name or nameless)

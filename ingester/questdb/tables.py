@@ -1,4 +1,4 @@
-"""The names of the tables, and the statements in `sql/` that make them and the views over them."""
+"""The names of the tables, and the statements in `sql/` that create them and the views over them."""
 
 import re
 from importlib.resources import files
@@ -22,26 +22,26 @@ DEDUP_KEYS = {
 
 
 def sql_folder() -> Traversable:
-    """The folder `sql/`: inside the installed package, or beside it in a checkout."""
+    """Returns the folder `sql/`: inside the installed package, or beside it in a checkout."""
     installed = files("ingester") / "sql"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "sql"
 
 
 def statements(depth: int) -> list[str]:
-    """The statements that create the tables for a depth, in order. Applying them twice changes nothing."""
+    """Returns the statements that create the tables for a depth, in order. Applying them twice changes nothing."""
     folder = sorted((file for file in sql_folder().iterdir() if re.match(r"\d{3}_", file.name)), key=lambda f: f.name)
     chosen = [f for f in folder if "_depth_" not in f.name or f.name.endswith(f"_depth_{depth}.sql")]
     return [file.read_text(encoding="utf-8") for file in chosen]
 
 
 def statement(table: str) -> str:
-    """The statement that creates a table of which there is only one form. Applying it twice changes nothing."""
+    """Returns the statement that creates a table that has one form. Applying it twice changes nothing."""
     (file,) = (file for file in sql_folder().iterdir() if re.fullmatch(rf"\d{{3}}_{table}\.sql", file.name))
     return file.read_text(encoding="utf-8")
 
 
 def views() -> list[tuple[str, str]]:
-    """Name and statement of each view in `sql/views/`. Applying one twice changes nothing."""
+    """Returns the name and statement of each view in `sql/views/`. Applying one twice changes nothing."""
     folder = sorted((sql_folder() / "views").iterdir(), key=lambda file: file.name)
     return [
         (file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def views() -> list[tuple[str, str]]:
 
 
 def for_depth(view: str, depth: int) -> str:
-    """The statement of a view over a table of so many levels. Applying it twice changes nothing.
+    """Returns the statement of a view over a table of this depth. Applying it twice changes nothing.
 
     `{held}` is the number of prices of a row, `{levels}` the columns of a book that may have a deeper copy.
     """

@@ -29,7 +29,7 @@ from ingester.clock import SECOND, Now, backoff
 from ingester.errors import ExchangeError, PairsFileError
 from ingester.events import PAIRS_REFUSED, Event
 from ingester.exchange import SIMULATOR, is_pair_name, normal_symbol, stored_name
-from ingester.locks import take_lock
+from ingester.private import take_lock
 from ingester.spool import replace_durably
 from ingester.text import path_part
 from ingester.threads import SupervisedThread

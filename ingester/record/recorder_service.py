@@ -17,7 +17,17 @@ from ingester.exchange import stored_name
 from ingester.feed import LONGEST_DETAIL, FeedLoop
 from ingester.live import LiveBuffer
 from ingester.metrics import Metrics
-from ingester.questdb import DeadLetters, Endpoint, QuestDB, Reconciler, RowEncoder, SentCounts, Writer, schema
+from ingester.questdb import (
+    DeadLetters,
+    Endpoint,
+    QuestDB,
+    Reconciler,
+    RowEncoder,
+    SentCounts,
+    StoreContext,
+    Writer,
+    schema,
+)
 from ingester.record.instruments import InstrumentWatcher
 from ingester.record.pairs_file import LastRecorded
 from ingester.record.practice import refuse_mixing
@@ -76,27 +86,21 @@ class RecorderService:
         self.feed = self._intake.feed
         self._encoder = RowEncoder(depth=settings.depth, exchange=self._exchange, collector=settings.collector)
         self._sent_counts = SentCounts()
-        self._writer = Writer(
-            db,
-            self.spool,
-            self.clock.now,
-            self.metrics.store,
-            partial(make_ready, db, settings, data_dir),
-            DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
-            self._intake.note,
+        store = StoreContext(
+            db=db,
+            spool=self.spool,
+            now=self.clock.now,
+            metrics=self.metrics.store,
+            on_event=self._intake.note,
             sent_counts=self._sent_counts,
+        )
+        self._writer = Writer(
+            store,
+            prepare=partial(make_ready, db, settings, data_dir),
+            dead_letters=DeadLetters(inside(data_dir / "dead-letter", settings.collector, "collector")),
             exchange=self._exchange,
         )
-        self._reconciler = Reconciler(
-            db,
-            self.spool,
-            self._exchange,
-            settings.collector,
-            self._sent_counts,
-            self.clock.now,
-            self.metrics.store,
-            self._intake.note,
-        )
+        self._reconciler = Reconciler(store, collector=settings.collector, exchange=self._exchange)
         self._instruments = InstrumentWatcher(db, settings.exchange, self.clock.now)
         self._wanted = set(settings.symbols)
         self._changing = threading.Lock()

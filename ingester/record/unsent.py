@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ingester.clock import SECOND
 from ingester.errors import SpoolError
 from ingester.metrics import StoreMetrics
-from ingester.questdb import DeadLetters, QuestDB, Reconciler, SentCounts, Writer, schema
+from ingester.questdb import DeadLetters, QuestDB, Reconciler, StoreContext, Writer, schema
 from ingester.spool import Spool, count_waiting, free_reserve
 from ingester.text import inside
 
@@ -115,7 +115,7 @@ def send(
         raise SpoolError(
             f"There is no spool of a recorder {collector!r} in {data_dir}. `ingester spool list` names them."
         )
-    spool, metrics, sent_counts = Spool(folder, keep_until_verified=True), StoreMetrics(), SentCounts()
+    spool, metrics = Spool(folder, keep_until_verified=True), StoreMetrics()
     spool.open()
     try:
         depth = _depth(spool)
@@ -125,8 +125,9 @@ def send(
             schema.ensure_tables(db, depth)
 
         letters = DeadLetters(inside(data_dir / "dead-letter", collector))
-        writer = Writer(db, spool, now, metrics, prepare, letters, lambda event: None, sent_counts=sent_counts)
-        reconciler = Reconciler(db, spool, None, collector, sent_counts, now, metrics, lambda event: None)
+        store = StoreContext(db=db, spool=spool, now=now, metrics=metrics, on_event=lambda event: None)
+        writer = Writer(store, prepare=prepare, dead_letters=letters)
+        reconciler = Reconciler(store, collector=collector, exchange=None)
         writer.start()
         reconciler.start()
         progress = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ingester import private
 from ingester.errors import SpoolError, UnsafeFile
-from ingester.locks import take_lock
+from ingester.private import take_lock
 
 log = logging.getLogger(__name__)
 

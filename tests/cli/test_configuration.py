@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -164,6 +165,7 @@ def test_a_recorder_and_an_export_take_everything_from_the_file(questdb, home):
             stream-url = {json.dumps(options["--stream-url"])}
             rest-url = {json.dumps(options["--rest-url"])}
             [export]
+            exchange = {json.dumps(urlsplit(options["--stream-url"]).netloc)}
             from = "today"
             to = "now"
             format = "csv"

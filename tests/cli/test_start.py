@@ -29,8 +29,7 @@ from ingester.questdb.client import QuestDB
 from ingester.simulator import Simulator, tape_of_file
 from ingester.simulator.books import book
 from ingester.simulator.rest_answers import SimulatedPair
-from ingester.text import counted
-from ingester.throttle import LINE_SECONDS, LINES_AT_ONCE
+from ingester.text import LINE_SECONDS, LINES_AT_ONCE, counted
 
 RECORDING = Path(__file__).parents[1] / "data" / "btcusdt.jsonl.gz"
 COINS44 = symbols_of(DEFAULT_COINS, "USDT")

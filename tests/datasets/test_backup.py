@@ -21,11 +21,11 @@ from ingester.exchange import VENUES
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.endpoint import Endpoint
+from ingester.questdb.reconciler import StoreContext
 from ingester.questdb.server import ManagedServer
-from ingester.questdb.writer import Writer
+from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
 
 MINUTE = 60 * SECOND
@@ -116,13 +116,9 @@ class Run:
         self.spool.open()
         self.metrics = StoreMetrics()
         self.writer = Writer(
-            db,
-            self.spool,
-            time.time_ns,
-            self.metrics,
-            lambda: schema.ensure(db, 5),
-            DeadLetters(root / "dead"),
-            lambda event: None,
+            StoreContext(db=db, spool=self.spool, now=time.time_ns, metrics=self.metrics, on_event=lambda event: None),
+            prepare=lambda: schema.ensure(db, 5),
+            dead_letters=DeadLetters(root / "dead"),
             waits=lambda: itertools.repeat(0.1),
         )
         self.held = run_folder(root, started_ns)

@@ -18,8 +18,7 @@ from ingester.questdb.client import QuestDB
 from ingester.questdb.damage import find_damage
 from ingester.questdb.encoder import RowEncoder
 from ingester.questdb.partitions import DAY
-from ingester.questdb.reconciler import Reconciler
-from ingester.questdb.sent_counts import SentCounts
+from ingester.questdb.reconciler import Reconciler, StoreContext
 from ingester.questdb.server import ManagedServer
 from ingester.spool import Spool
 
@@ -85,7 +84,8 @@ def test_a_file_that_lost_its_end_is_told_by_status_doctor_and_health(recorded, 
     assert file in findings["table"].text
     spool, metrics = Spool(server.data_dir / f"spool-{file}", keep_until_verified=True), StoreMetrics()
     spool.open()
-    reconciler = Reconciler(db, spool, "binance", "damaged", SentCounts(), lambda: FIRST, metrics, lambda event: None)
+    store = StoreContext(db=db, spool=spool, now=lambda: FIRST, metrics=metrics, on_event=lambda event: None)
+    reconciler = Reconciler(store, collector="damaged", exchange="binance")
     reconciler.start()
     reconciler.stop(5.0)
     spool.close()

@@ -15,13 +15,13 @@ from ingester.events import Event
 from ingester.metrics import StoreMetrics
 from ingester.questdb import columns, migrations, partitions, query, schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.exchange_history import ExchangeHistory, name_exchanges
 from ingester.questdb.leases import EXPORT, IMPORT, holding
+from ingester.questdb.migrations import ExchangeHistory, name_exchanges
 from ingester.questdb.partitions import DAY
+from ingester.questdb.reconciler import StoreContext
 from ingester.questdb.server import ManagedServer
-from ingester.questdb.writer import Writer
+from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
 
 EARLIER = (Path(__file__).parents[1] / "data" / "tables_without_exchange.sql").read_text().split(";")
@@ -309,14 +309,10 @@ def drained(db, spool, folder, exchange="binance"):
     """Sends what waits in a spool; the events of the writer."""
     events = []
     writer = Writer(
-        db,
-        spool,
-        time.time_ns,
-        StoreMetrics(),
-        lambda: schema.ensure_tables(db, 5),
-        DeadLetters(folder / "dead"),
-        events.append,
-        lambda: itertools.repeat(0.05),
+        StoreContext(db=db, spool=spool, now=time.time_ns, metrics=StoreMetrics(), on_event=events.append),
+        prepare=lambda: schema.ensure_tables(db, 5),
+        dead_letters=DeadLetters(folder / "dead"),
+        waits=lambda: itertools.repeat(0.05),
         exchange=exchange,
     )
     writer.start()

@@ -113,17 +113,17 @@ def test_both_ways_to_look_up_a_socket_say_the_same():
         there = listener.getsockname()
         with socket.create_connection(there) as client:
             here = client.getsockname()
-            waiting = peer._asked(there, here)
+            waiting = peer._from_sock_diag(there, here)
             server, _ = listener.accept()
             with server:
                 for local, remote in ((there, here), (here, there), (there, None)):
-                    found = peer._asked(local, remote)
-                    assert found == peer._looked_up(local, remote)
+                    found = peer._from_sock_diag(local, remote)
+                    assert found == peer._from_table(local, remote)
                     assert found[0] == os.geteuid()
                     assert peer._owns(os.getpid(), found[1])
                     assert not peer._owns(os.getppid(), found[1])
                 assert waiting[1] == 0
-    assert peer._asked(there, here)[1] == peer._looked_up(there, here)[1] == 0
+    assert peer._from_sock_diag(there, here)[1] == peer._from_table(there, here)[1] == 0
 
 
 def test_a_process_is_the_same_only_with_the_same_start(questdb):

@@ -1,23 +1,110 @@
-"""reconciler.py against a real server of its own: what is not visible is noticed, sent again, and never dropped."""
+"""reconciler.py: every row is counted once; on a real server, what is not visible is noticed and sent again."""
 
 import itertools
+import random
+import threading
 import time
+from collections import Counter
 
 import pytest
+from hypothesis import given, strategies as st
 
 from ingester.book import OrderBook
 from ingester.metrics import StoreMetrics
 from ingester.questdb import schema
 from ingester.questdb.client import QuestDB
-from ingester.questdb.dead_letters import DeadLetters
 from ingester.questdb.encoder import RowEncoder
-from ingester.questdb.reconciler import Reconciler
-from ingester.questdb.sent_counts import MINUTE, SentCounts
+from ingester.questdb.reconciler import KEPT_MINUTES, MINUTE, Reconciler, SentCounts, StoreContext
 from ingester.questdb.server import ManagedServer
-from ingester.questdb.writer import Writer
+from ingester.questdb.writer import DeadLetters, Writer
 from ingester.spool import Spool
 
-pytestmark = pytest.mark.slow
+START = 1_700_000_000 * 10**9 // MINUTE * MINUTE
+
+
+def snapshot(at_ns, symbol="BTCUSDT"):
+    return OrderBook(symbol, at_ns, 1, [], [])
+
+
+def counts(sent_counts):
+    return [(span.start_ns, span.end_ns, dict(span.rows)) for span in sent_counts.spans()]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 5 * MINUTE), st.sampled_from("AB")), min_size=1), min_size=1))
+def test_rows_are_counted_by_minute_and_symbol_however_they_are_portioned(portions):
+    sent_counts = SentCounts()
+    for portion in portions:
+        sent_counts.add([snapshot(START + at, symbol) for at, symbol in portion])
+    wanted = {}
+    for at, symbol in (row for portion in portions for row in portion):
+        wanted.setdefault(START + at // MINUTE * MINUTE, Counter())[symbol] += 1
+    assert counts(sent_counts) == [(start, start + MINUTE, dict(rows)) for start, rows in sorted(wanted.items())]
+    assert sent_counts.first_ns == START + min(at for portion in portions for at, _ in portion)
+    assert sent_counts.sent() == (sum(map(len, portions)), 0)
+
+
+def test_what_was_not_looked_for_is_never_forgotten_and_what_was_goes_in_time():
+    sent_counts = SentCounts()
+    for minute in range(100):
+        sent_counts.add([snapshot(START + minute * MINUTE), snapshot(START + minute * MINUTE + 1, "ETHUSDT")])
+        if minute == 60:  # for an hour nobody could ask; now all of it is seen
+            for span in sent_counts.spans():
+                span.settled, span.visible = span.expected().total(), span.expected().total()
+        sent_counts.trim()
+        assert len(sent_counts.spans()) <= KEPT_MINUTES
+        assert sent_counts.sent()[0] == 2 * (minute + 1)
+    first, second, *_ = sent_counts.spans()
+    assert (first.start_ns, first.end_ns) == (START + 61 * MINUTE, START + 85 * MINUTE)
+    assert first.rows == {"BTCUSDT": 24, "ETHUSDT": 24}
+    assert second.start_ns == first.end_ns
+    assert sent_counts.sent() == (200, 122)
+
+
+def test_a_dead_letter_is_not_expected_any_more_and_makes_a_span_unsettled():
+    sent_counts = SentCounts()
+    sent_counts.add([snapshot(START + 5), snapshot(START + 6)])
+    (span,) = sent_counts.spans()
+    span.settled = 2
+    assert span.is_settled
+    sent_counts.remove("BTCUSDT", START + 6)
+    sent_counts.remove("BTCUSDT", START - 1)  # of an earlier run: not counted, so not taken back
+    assert span.expected() == {"BTCUSDT": 1}
+    assert not span.is_settled
+
+
+def test_rows_of_an_earlier_run_are_a_span_of_their_own_and_not_sent_by_this_one():
+    sent_counts = SentCounts()
+    sent_counts.expect_earlier(7, START - 50, START - 10)
+    sent_counts.add([snapshot(START)])
+    sent_counts.remove("BTCUSDT", START - 10)
+    assert [(span.start_ns, span.end_ns, span.expected().total()) for span in sent_counts.spans()] == [
+        (START - 50, START - 9, 6),
+        (START, START + MINUTE, 1),
+    ]
+    assert sent_counts.sent() == (1, 0)
+
+
+def test_counting_and_reading_at_the_same_time_tears_nothing():
+    sent_counts, stop = SentCounts(), threading.Event()
+    symbols = [f"S{number}" for number in range(1500)]
+    portions = [[snapshot(START, symbol) for symbol in random.sample(symbols, 100)] for _ in range(50)]
+    seen = []
+
+    def read():
+        while not stop.is_set():
+            seen.append(sum(span.expected().total() for span in sent_counts.spans()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(20):
+        for portion in portions:
+            sent_counts.add(portion)
+    stop.set()
+    reader.join()
+    assert seen == sorted(seen)
+    assert all(rows % 100 == 0 for rows in seen)
+    assert sent_counts.sent() == (100_000, 0)
+
 
 SECOND = 10**9
 NOW = 1_700_000_000 * SECOND // MINUTE * MINUTE + 30 * SECOND
@@ -52,26 +139,24 @@ class Run:
         self.spool = Spool(folder / "spool", keep_until_verified=True, **options)
         self.spool.open()
         self.encoder = RowEncoder(depth=5, exchange="binance", collector=collector)
+        store = StoreContext(
+            db=db,
+            spool=self.spool,
+            now=lambda: self.now,
+            metrics=self.metrics,
+            on_event=self.events.append,
+            sent_counts=self.sent_counts,
+        )
         self.writer = Writer(
-            db,
-            self.spool,
-            lambda: self.now,
-            self.metrics,
-            lambda: schema.ensure_tables(db, 5),
-            DeadLetters(folder / "dead"),
-            self.events.append,
-            lambda: itertools.repeat(0.05),
-            self.sent_counts,
+            store,
+            prepare=lambda: schema.ensure_tables(db, 5),
+            dead_letters=DeadLetters(folder / "dead"),
+            waits=lambda: itertools.repeat(0.05),
         )
         self.reconciler = Reconciler(
-            db,
-            self.spool,
-            "binance",
-            collector,
-            self.sent_counts,
-            lambda: self.now,
-            self.metrics,
-            self.events.append,
+            store,
+            collector=collector,
+            exchange="binance",
             every_seconds=0.0,
             look_seconds=0.02,
             waits=lambda: itertools.repeat(0.2),
@@ -155,6 +240,7 @@ class Blocked:
 # --- nothing is wrong
 
 
+@pytest.mark.slow
 def test_where_all_is_well_everything_is_verified_reconciled_and_said_at_the_end(recorder, db, caplog):
     caplog.set_level("INFO")
     run = recorder().start()
@@ -171,10 +257,12 @@ def test_where_all_is_well_everything_is_verified_reconciled_and_said_at_the_end
     assert "460 rows sent, 460 visible, 0 wait" in caplog.text
 
 
+@pytest.mark.slow
 def test_without_rows_the_end_is_complete(recorder, db):
     assert recorder().start().end()
 
 
+@pytest.mark.slow
 def test_where_questdb_hangs_the_end_does_not(server, recorder):
     run = recorder().start()
     run.record(NOW - MINUTE, 10)
@@ -187,6 +275,7 @@ def test_where_questdb_hangs_the_end_does_not(server, recorder):
         process.resume()
 
 
+@pytest.mark.slow
 def test_where_questdb_is_away_the_end_is_not_complete(server, recorder):
     run = recorder().start()
     run.record(NOW - MINUTE, 10)
@@ -203,6 +292,7 @@ def test_where_questdb_is_away_the_end_is_not_complete(server, recorder):
 # --- rows vanish
 
 
+@pytest.mark.slow
 def test_rows_that_vanished_are_said_with_numbers_and_sent_again(recorder, db):
     run = recorder().start()
     run.record(NOW - MINUTE, 100)
@@ -221,6 +311,7 @@ def test_rows_that_vanished_are_said_with_numbers_and_sent_again(recorder, db):
     assert run.end()
 
 
+@pytest.mark.slow
 def test_some_rows_that_never_came_are_found_without_an_interruption(recorder, db):
     run = recorder()
     run.record(NOW - 2 * MINUTE, 100)
@@ -234,6 +325,7 @@ def test_some_rows_that_never_came_are_found_without_an_interruption(recorder, d
     assert "100 of 100 rows of 1 symbols (BTCUSDT 100)" in run.events[0].detail
 
 
+@pytest.mark.slow
 def test_a_dropped_table_is_filled_again_from_what_is_retained(recorder, db):
     run = recorder().start()
     run.record(NOW - MINUTE, 100)
@@ -246,6 +338,7 @@ def test_a_dropped_table_is_filled_again_from_what_is_retained(recorder, db):
     assert run.end()
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_brought_back_are_given_up_once_and_nothing_else_is_held_up(recorder, db):
     run = recorder()
     run.sent_counts.add(
@@ -266,6 +359,7 @@ def test_rows_that_cannot_be_brought_back_are_given_up_once_and_nothing_else_is_
     assert run.kinds() == ["rows_missing"] * 3
 
 
+@pytest.mark.slow
 def test_a_dead_letter_is_not_missing(recorder, db):
     run = recorder()
     at = NOW - MINUTE + SECOND
@@ -277,6 +371,7 @@ def test_a_dead_letter_is_not_missing(recorder, db):
     assert run.kinds() == ["dead_letter"]
 
 
+@pytest.mark.slow
 def test_missing_rows_found_at_the_end_are_sent_by_the_next_start(recorder, db):
     run = recorder().start()
     run.record(NOW - MINUTE, 100)
@@ -292,6 +387,7 @@ def test_missing_rows_found_at_the_end_are_sent_by_the_next_start(recorder, db):
     assert later.end()
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_sent_is_looked_for_at_the_start(recorder, db):
     run = recorder(segment_bytes=20_000).start()
     for second in range(20):
@@ -309,6 +405,7 @@ def test_what_an_earlier_run_sent_is_looked_for_at_the_start(recorder, db):
     assert run.end()
 
 
+@pytest.mark.slow
 def test_rows_of_an_earlier_run_in_the_same_minute_do_not_hide_missing_ones(recorder, db):
     first = recorder().start()
     first.record(NOW - MINUTE, 100)
@@ -325,6 +422,7 @@ def test_rows_of_an_earlier_run_in_the_same_minute_do_not_hide_missing_ones(reco
     assert run.metrics.rows.surplus == 0
 
 
+@pytest.mark.slow
 def test_more_rows_than_were_sent_are_an_alarm(recorder, db, caplog):
     run = recorder().start()
     db.write(run.encoder.snapshots([OrderBook("BTCUSDT", NOW - MINUTE + 20 * SECOND, 5, [], [])]))
@@ -338,6 +436,7 @@ def test_more_rows_than_were_sent_are_an_alarm(recorder, db, caplog):
 # --- a table no longer applies what it acknowledges
 
 
+@pytest.mark.slow
 def test_a_suspended_table_is_said_resumed_and_nothing_is_dropped_meanwhile(server, recorder):
     """The spool has little room: it refuses rows rather than drop what nobody has seen in the table."""
     run = recorder(limit_bytes=200_000, keep_seconds=0.0)
@@ -365,6 +464,7 @@ def test_a_suspended_table_is_said_resumed_and_nothing_is_dropped_meanwhile(serv
     assert run.metrics.rows.missing == run.metrics.rows.resent == 0
 
 
+@pytest.mark.slow
 def test_a_table_suspended_for_long_is_said_once_and_resumed_again_and_again(server, recorder, caplog):
     run = recorder().start()
     with Blocked(server, DAY.replace("14", "12")):
@@ -380,6 +480,7 @@ def test_a_table_suspended_for_long_is_said_once_and_resumed_again_and_again(ser
     assert run.kinds() == ["table_suspended", "table_resumed"]
 
 
+@pytest.mark.slow
 def test_under_constant_writing_what_is_applied_is_verified(recorder, db):
     run = recorder(limit_bytes=400_000, segment_bytes=20_000, keep_seconds=0.0).start()
     for number in range(120):
@@ -390,6 +491,7 @@ def test_under_constant_writing_what_is_applied_is_verified(recorder, db):
     assert run.events == []
 
 
+@pytest.mark.slow
 def test_a_server_killed_under_way_costs_no_row(server, recorder):
     run = recorder().start()
     for number in range(40):

