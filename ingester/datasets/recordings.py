@@ -268,8 +268,10 @@ def find_recordings(paths: Iterable[Path]) -> FoundFiles:
     return FoundFiles(sorted(files), sorted((path, why) for path, why in passed.items() if path not in files))
 
 
-def require_files(found: FoundFiles, paths: Iterable[Path]) -> None:
-    """Raises SettingsError where there is no recording in `paths`."""
+def require_files(found: FoundFiles, paths: Sequence[Path]) -> None:
+    """Raises SettingsError where one of `paths` does not exist, or there is no recording in them."""
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise SettingsError(f"There is no file or folder {', '.join(missing)}. Paths are relative to {Path.cwd()}.")
     if not found.files:
         raise SettingsError(f"There is no file that ends in {ENDINGS} in {', '.join(map(str, paths))}.")
 

@@ -151,9 +151,12 @@ class Lease:
         ]
 
     def wait_for_retention(self) -> None:
-        """Waits until retention has no lease on this range. Raises StoreError."""
+        """Waits until retention has no lease on this range; one of a process that was killed does not count.
+
+        Raises StoreError.
+        """
         is_logged = False
-        while working := [hold for hold in self.others() if hold.purpose == RETENTION]:
+        while working := [hold for hold in self.others() if hold.purpose == RETENTION and not is_over(hold)]:
             if not is_logged:
                 log.info("waiting for retention, which works on a day of this range (%s)", working[0].holder)
             is_logged = True

@@ -141,6 +141,8 @@ def test_coverage_and_import_refuse_what_they_do_not_know(recorded, tmp_path):
         ingester.measure_coverage(by="week", questdb=recorded)
     with pytest.raises(SettingsError, match=r"no file that ends in \.pkl"):
         ingester.import_files(tmp_path, questdb=recorded)
+    with pytest.raises(SettingsError, match=r"There is no file or folder .*/typo\.csv\. Paths are relative to /"):
+        ingester.import_files([tmp_path, tmp_path / "typo.csv"], questdb=recorded)
 
 
 OPTIONS = {"export": ingester.export_dataset, "coverage": ingester.measure_coverage, "import": ingester.import_files}

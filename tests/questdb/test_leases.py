@@ -109,3 +109,21 @@ def test_a_server_that_takes_no_hold_is_told_and_the_export_goes_on(db, monkeypa
     with holding(db, EXPORT, START, START + HOUR):
         assert "retention does not know of this export" in caplog.text
     assert held(db) == []
+
+
+def test_an_export_does_not_wait_for_a_retention_that_was_killed(db, questdb):
+    day = START + 100 * HOUR, START + 124 * HOUR
+    program = (
+        "import os, signal, sys\n"
+        "from ingester.questdb import leases\n"
+        "from ingester.questdb.endpoint import Endpoint\n"
+        "from ingester.questdb.client import QuestDB\n"
+        f"with leases.changing(QuestDB(Endpoint.parse(sys.argv[1])), {day[0]}, {day[1]}):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, url_of(questdb.endpoint)], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert any(each.purpose == RETENTION and each.overlaps(*day) for each in leases.holds(db))
+    begun = time.monotonic()
+    with holding(db, EXPORT, *day):
+        assert time.monotonic() - begun < 20
