@@ -329,9 +329,10 @@ def test_options_that_cannot_be_used_are_refused_by_name(options, words):
     assert "Traceback" not in output
 
 
-def test_an_unreachable_questdb_is_named(questdb):
+def test_an_unreachable_questdb_is_named(questdb, tmp_path):
     with Simulator(pairs=["BTCUSDT"]) as simulator:
-        options = (*at(simulator, questdb)[:4], "--questdb", "http://admin:hush@127.0.0.1:9", "--collector", "hushed")
+        where = ("--questdb", "http://admin:hush@127.0.0.1:9", "--data-dir", tmp_path)
+        options = (*at(simulator, questdb)[:4], *where, "--collector", "hushed")
         code, output = failed("--pairs", "BTCUSDT", *options)
     assert code == 1
     assert "http://127.0.0.1:9" in output

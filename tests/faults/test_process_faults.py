@@ -237,6 +237,8 @@ def test_two_recorders_fill_each_others_gaps(place, report):
     with Simulator(pairs, keep_sent=True) as simulator:
         trials = [Trial(simulator, place, name) for name in ("twin-a", "twin-b")]
         with trials[0], trials[1]:
+            for trial in trials:  # both record before one of them is killed
+                trial.flows(ticks=10)
             for trial in trials:
                 trial.flows(ticks=10)
                 trial.recorder.kill()

@@ -1,8 +1,9 @@
 """pairs_file.py: what it says, what becomes of a change, and how a recorder follows it."""
 
 import errno
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,19 +143,18 @@ def test_a_link_to_the_file_stays_a_link(file, tmp_path):
     assert real.read_text() == "BTCUSDT\nETHUSDT\n"
 
 
-def add_ten(path, first):
-    for number in range(first, first + 10):
-        with PairsFile(path).changing() as change:
-            change.added[f"C{number}USDT"] = ""
+ADD_TEN = """
+import pathlib, sys
+from ingester.record.pairs_file import PairsFile
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 10):
+    with PairsFile(pathlib.Path(sys.argv[1])).changing() as change:
+        change.added[f"C{number}USDT"] = ""
+"""
 
 
 def test_two_writers_lose_nothing_of_each_other(file):
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=add_ten, args=(file.path, first)) for first in (0, 10)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
+    writers = [subprocess.Popen([sys.executable, "-c", ADD_TEN, file.path, str(first)]) for first in (0, 10)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
     assert file.read().pairs.keys() == {f"C{number}USDT" for number in range(20)}
 
 
