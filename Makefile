@@ -17,7 +17,7 @@ lint:    ## style
 types:   ## mypy --strict
 	mypy
 test:    ## everything
-	pytest -n auto --dist loadfile
+	pytest -n 2 --dist loadfile
 fast:    ## only what is quick
 	pytest -m 'not slow'
 faults:  ## every fault and a long soak, 18 minutes; writes docs/reliability.md

@@ -33,7 +33,7 @@ def shell_commands():
 def test_the_two_commands_stand_first():
     first, second, *_ = [block.strip() for block in blocks("sh")]
     assert first == "pip install '.[embedded]' && ingester start"
-    assert second == "pip install '.[embedded,test]' && pytest -n auto --dist loadfile"
+    assert second == "pip install '.[embedded,test]' && pytest -n 2 --dist loadfile"
     assert "ingester start --exchange simulator" in blocks("sh")[2]
 
 
