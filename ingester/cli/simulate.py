@@ -13,7 +13,7 @@ from ingester.book import OrderBook
 from ingester.cli.options import data_options, exchange_of_table_option, named_symbols, open_questdb, pair_options
 from ingester.cli.terminal import say, stop_signals
 from ingester.clock import SECOND
-from ingester.datasets import WINDOW_NS, check_range, choose_exchange, choose_symbols, dataset
+from ingester.datasets import WINDOW_NS, check_range, dataset, select_rows
 from ingester.questdb import PLAYBACK, Endpoint, holding
 from ingester.simulator import Simulator, Tape, parse_fault, tape_of_file, tape_of_snapshots
 from ingester.text import counted
@@ -125,17 +125,13 @@ def _of_table(
     start: str, end: str, named: list[str] | None, exchange: str | None, data_dir: Path, questdb: Endpoint | None
 ) -> Tape:
     from ingester.datasets import table_snapshots
-    from ingester.questdb import query
 
     start_ns, end_ns = dataset.parse_time(start, "--from"), dataset.parse_time(end, "--to")
     check_range(start_ns, end_ns)
     db, _ = open_questdb(data_dir, questdb)
     click.get_current_context().with_resource(holding(db, PLAYBACK, start_ns, end_ns))
-    there = query.exchanges(db, start_ns - WINDOW_NS, end_ns + WINDOW_NS)
-    chosen = choose_exchange(db, exchange, start_ns, end_ns, named)
-    only = chosen if len(there) > 1 else None
-    counts = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if query.table_exists(db) else {}
-    symbols = choose_symbols(named, counts, query.all_symbols(db, only) if named else list(counts))
+    near = (start_ns - WINDOW_NS, end_ns + WINDOW_NS)
+    _, only, counts, symbols = select_rows(db, start_ns, end_ns, exchange=exchange, symbols=named, near=near)
     return _tape(start_ns, end_ns, symbols, partial(table_snapshots, db, start_ns, end_ns, symbols, counts, only))
 
 

@@ -12,9 +12,8 @@ from .dataset import (
     ROOT as ROOT,
     Progress as Progress,
     check_range as check_range,
-    choose_exchange as choose_exchange,
-    choose_symbols as choose_symbols,
     parse_time as parse_time,
+    select_rows as select_rows,
     time_text as time_text,
 )
 from .export import export_range as export_range, interrupted as interrupted

@@ -126,7 +126,7 @@ def measure_range(
         check_range(start_ns or 0, (start_ns or 0) + 1 if end_ns is None else end_ns)
     whole = (start_ns or 0, ALWAYS_NS if end_ns is None else end_ns)
     there = query.exchanges(db, *whole)
-    chosen = choose_exchange(db, exchange, *whole, symbols)
+    chosen = choose_exchange(db, exchange, there, *whole, symbols)
     only = chosen if len(there) > 1 else None
     everything = recorded_range(db, exchange=only) if query.table_exists(db) else None
     if everything is None:

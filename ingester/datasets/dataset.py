@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -202,15 +203,51 @@ def check_range(start_ns: int, end_ns: int) -> None:
             raise SettingsError(f"{option} {time_text(at)} lies in the future; it is {time_text(now)} UTC now.")
 
 
+class Selection(NamedTuple):
+    """Which rows of a range are taken."""
+
+    exchange: str
+    only: str | None
+    """The exchange to filter by; None where no other is near, for a filter that matches all rows only takes time."""
+    rows: dict[str, int]
+    """How many rows each symbol of the exchange has in the range."""
+    symbols: list[str]
+
+
+def select_rows(
+    db: QuestDB,
+    start_ns: int,
+    end_ns: int,
+    *,
+    exchange: str | None,
+    symbols: Sequence[str] | None,
+    near: tuple[int, int],
+) -> Selection:
+    """Returns which rows of a range are meant by these names; None stands for all that there are.
+
+    `near`: the range that is read, which may begin earlier and end later. Raises as `choose_exchange` and
+    `choose_symbols` do.
+    """
+    chosen = choose_exchange(db, exchange, query.exchanges(db, start_ns, end_ns), start_ns, end_ns, symbols)
+    only = chosen if len(query.exchanges(db, *near)) > 1 else None
+    rows = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if query.table_exists(db) else {}
+    known = query.all_symbols(db, only) if symbols else list(rows)
+    return Selection(chosen, only, rows, choose_symbols(symbols, rows, known))
+
+
 def choose_exchange(
-    db: QuestDB, named: str | None, start_ns: int, end_ns: int, symbols: Sequence[str] | None = None
+    db: QuestDB,
+    named: str | None,
+    there: Sequence[str],
+    start_ns: int,
+    end_ns: int,
+    symbols: Sequence[str] | None = None,
 ) -> str:
     """Returns the exchange whose books are taken: the named one, or the only one that has rows in the range.
 
-    `symbols`: where pairs are named, only exchanges that have rows of them count. Raises SettingsError with the names
-    of the exchanges where it is not clear, and StoreError.
+    `there`: the exchanges that have rows in the range. `symbols`: where pairs are named, only exchanges that have rows
+    of them count. Raises SettingsError with the names of the exchanges where it is not clear, and StoreError.
     """
-    there = query.exchanges(db, start_ns, end_ns)
     offered = f"This range has books of {', '.join(there)}."
     if named is not None and there and named not in there:
         raise SettingsError(f"--exchange {named!r} has no books. {offered}")

@@ -27,10 +27,9 @@ from ingester.datasets.dataset import (
     Progress,
     Request,
     check_range,
-    choose_exchange,
-    choose_symbols,
     extracted_folder,
     folder_name,
+    select_rows,
 )
 from ingester.datasets.formats import WRITERS
 from ingester.datasets.gaps import data_set_gaps
@@ -100,12 +99,8 @@ def export_range(
         if value not in known:
             raise SettingsError(f"{option} {value!r} is not known. Choose one of {', '.join(known)}.")
     with holding(db, EXPORT, start_ns, end_ns):
-        of = choose_exchange(db, exchange, start_ns, end_ns, symbols)
         around = (start_ns - max(max_age_ns, grids.LOOK_BACK_NS) - 2 * WINDOW_NS, end_ns + WINDOW_NS)
-        there = query.exchanges(db, *around)
-        only = of if len(there) > 1 else None
-        counts = query.rows_by_symbol(db, start_ns, end_ns, exchange=only) if query.table_exists(db) else {}
-        chosen = choose_symbols(symbols, counts, query.all_symbols(db, only) if symbols else list(counts))
+        of, only, counts, chosen = select_rows(db, start_ns, end_ns, exchange=exchange, symbols=symbols, near=around)
         depth = query.depth(db)
         if not 1 <= levels <= depth:
             raise SettingsError(f"--levels {levels} is not between 1 and {depth}, the depth that was recorded.")
@@ -119,7 +114,7 @@ def export_range(
                 log.warning(
                     "an export was interrupted in %s (%s): continue it with --resume, or remove it", folder, state
                 )
-        _export(db, request, target, counts, there, on_progress, overwrite, resume)
+        _export(db, request, target, counts, only, on_progress, overwrite, resume)
     return open_dataset(target)
 
 
@@ -135,16 +130,15 @@ def _export(
     request: Request,
     target: Path,
     counts: Mapping[str, int],
-    exchanges: Sequence[str],
+    only: str | None,
     on_progress: OnProgress,
     overwrite: bool,
     resume: bool,
 ) -> None:
     """Writes the files and the manifest in a folder beside `target`, and renames it.
 
-    `counts`: rows of each symbol. `exchanges`: all exchanges with rows in or near the range.
+    `counts`, `only`: see `Selection`.
     """
-    only = request.exchange if len(exchanges) > 1 else None  # a filter that matches all rows only takes time
     for symbol in request.symbols:
         request.file_name(symbol)  # raises for a symbol that cannot be part of a file name, before anything is read
     folder = target.with_name(f".{target.name}{PARTIAL}")
